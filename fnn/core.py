@@ -1,0 +1,316 @@
+"""The layer contract: three verbs, stated once, that every layer follows.
+
+    init(key, in_shape)                     -> Variables(params, state)
+    forward(params, state, x, key, train)   -> Forward(y, saved, state)
+    backward(params, saved, dy)             -> Backward(dx, dparams)
+
+A layer is a frozen description (see `fnn.pytree`); weights never live in it.
+`forward` and `backward` are pure. With the Jacobian J = ∂y/∂x of the forward at `x`,
+
+    dx = Jᵀ dy,    dparams = (∂y/∂params)ᵀ dy,
+
+and `saved` holds what the backward needs to compute them.
+
+Legend: N examples in a batch, always the first axis of `x`, `y`, `dy`, `dx`;
+`in_shape` is the shape of ONE example, without it.
+"""
+
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from typing import Any, ClassVar, NamedTuple, Protocol
+
+import jax
+import jax.numpy as jnp
+from jax import Array
+from jax.tree_util import keystr, tree_map_with_path
+
+from fnn.pytree import leaf, pytree
+
+__all__ = [
+    "Backward",
+    "Forward",
+    "Layer",
+    "Node",
+    "PyTree",
+    "Variables",
+    "child_key",
+    "child_variables",
+    "children",
+    "describe",
+    "expect_params",
+    "expect_shape",
+    "kind",
+    "layer",
+    "leaf",
+    "located",
+    "map_params",
+    "named_params",
+    "output_shape",
+    "path_of",
+    "require_key",
+    "walk",
+]
+
+PyTree = Any
+
+#: A layer class: a frozen dataclass registered as a pytree.
+layer = pytree
+
+
+class Variables(NamedTuple):
+    """What a network carries: `params` are optimised, `state` is only tracked.
+
+    Either is `()` where a layer has none.
+    """
+
+    params: PyTree
+    state: PyTree
+
+
+class Forward(NamedTuple):
+    """The result of a forward pass: output, what the backward needs, new state."""
+
+    y: Array
+    saved: PyTree
+    state: PyTree
+
+
+class Backward(NamedTuple):
+    """The result of a backward pass: ∂loss/∂x and ∂loss/∂params."""
+
+    dx: Array
+    dparams: PyTree
+
+
+class Layer(Protocol):
+    """What every layer provides. Subclass it to inherit the defaults.
+
+    The default `init` is that of a layer without parameters. A layer made of layers
+    lists them in `children`; its `params` and `state` are then tuples whose first
+    entries belong to the children, in that order, and child i draws from
+    `fold_in(key, i)`.
+    """
+
+    #: Names of the parameters that the penalty λ/(2n) Σ Θ² falls on.
+    penalized: ClassVar[tuple[str, ...]] = ("weight",)
+
+    def init(self, key: Array, in_shape: tuple[int, ...]) -> Variables:
+        """Draw fresh variables for examples of shape `in_shape` (no batch axis)."""
+        del key, in_shape
+        return Variables((), ())
+
+    def forward(
+        self,
+        params: PyTree,
+        state: PyTree,
+        x: Array,
+        *,
+        key: Array | None = None,
+        train: bool = False,
+    ) -> Forward:
+        """Compute y for a batch x of shape (N, ...)."""
+        ...
+
+    def backward(self, params: PyTree, saved: PyTree, dy: Array) -> Backward:
+        """Compute dx and dparams from dy = ∂loss/∂y, of y's shape."""
+        ...
+
+    @property
+    def kind(self) -> str:
+        """What the layer is called in paths."""
+        return type(self).__name__
+
+    @property
+    def children(self) -> dict[str, "Layer"]:
+        """The layers this layer is made of, by label."""
+        return {}
+
+    def with_children(self, *layers: "Layer") -> "Layer":
+        """The same layer around other children."""
+        del layers
+        return self
+
+
+# ---- Layers made of layers -------------------------------------------------------
+
+
+def children(layer: Layer) -> dict[str, Layer]:
+    """The children of any layer, also of one that does not subclass `Layer`."""
+    return getattr(layer, "children", {})
+
+
+def child_key(key: Array | None, i: int) -> Any:
+    """The key of child i: `fold_in(key, i)`, or None where there is none."""
+    return None if key is None else jax.random.fold_in(key, i)
+
+
+@contextmanager
+def located(parent: Layer, label: str, child: Layer, shape: tuple) -> Iterator[None]:
+    """Add the child's place in the network to any error raised inside."""
+    try:
+        yield
+    except Exception as error:
+        place = f"{type(parent).__name__} layer {label}: {child!r}"
+        error.add_note(f"in {place}, input shape {tuple(shape)}")
+        raise
+
+
+def path_of(prefix: str, label: str, child: Layer) -> str:
+    """The path of a child, such as `2/Dense` or `1/Residual/body/0/Dense`.
+
+    A wrapper's unlabelled child has the wrapper's own path.
+    """
+    if not label:
+        return prefix
+    return "/".join(part for part in (prefix, label, kind(child)) if part)
+
+
+def kind(layer: Layer) -> str:
+    """What a layer is called in paths: its class, or "" if it only lists others."""
+    return getattr(layer, "kind", type(layer).__name__)
+
+
+def child_variables(layer: Layer, variables: Variables) -> list[Variables]:
+    """The variables of each child, in order; an error if they are another network's."""
+    count = len(children(layer))
+    for name, tree in variables._asdict().items():
+        if not isinstance(tree, tuple) or len(tree) < count:
+            raise ValueError(
+                f"{type(layer).__name__} has {count} layers and expected its {name} as "
+                f"a tuple with an entry for each, got {describe(tree)}: they belong to "
+                "another network. Make them with net.init(key, in_shape)."
+            )
+    params, state = variables
+    pairs = zip(params[:count], state[:count], strict=True)
+    return [Variables(*pair) for pair in pairs]
+
+
+class Node(NamedTuple):
+    """One layer in its place in a network."""
+
+    path: str
+    layer: Layer
+    variables: Variables
+
+
+def walk(net: Layer, variables: Variables, path: str | None = None) -> Iterator[Node]:
+    """Every layer of a network, parents before children, in forward order."""
+    path = kind(net) if path is None else path
+    yield Node(path, net, variables)
+    if labelled := children(net):
+        parts = child_variables(net, variables)
+        for (label, child), part in zip(labelled.items(), parts, strict=True):
+            yield from walk(child, part, path_of(path, label, child))
+
+
+# ---- Parameters by name ----------------------------------------------------------
+
+
+def map_params(
+    f: Callable[[str, Layer, Any], Any],
+    net: Layer,
+    params: PyTree,
+    path: str | None = None,
+) -> PyTree:
+    """Replace every parameter by `f(path, layer, leaf)`, path as in `2/Dense.weight`.
+
+    `layer` is the innermost layer that owns the parameter.
+    """
+    path = kind(net) if path is None else path
+    count = len(children(net))
+    parts = [
+        map_params(f, child, part, path_of(path, label, child))
+        for (label, child), part in zip(
+            children(net).items(), params[:count] if count else (), strict=True
+        )
+    ]
+    if count:  # what follows the children's entries is the layer's own
+        names = getattr(params, "_fields", range(len(params)))[count:]
+        own = [
+            f(f"{path}.{name}", net, part)
+            for name, part in zip(names, params[count:], strict=True)
+        ]
+        make = getattr(params, "_make", tuple)
+        return make([*parts, *own])
+
+    def own_leaf(keys: tuple, part: Any) -> Any:
+        return f(f"{path}.{keystr(keys, simple=True, separator='.')}", net, part)
+
+    return tree_map_with_path(own_leaf, params)
+
+
+def named_params(net: Layer, params: PyTree) -> dict[str, Any]:
+    """All parameters by path, in forward order: `{"0/Dense.weight": Array, ...}`."""
+    named: dict[str, Any] = {}
+    map_params(lambda path, _, part: named.update({path: part}), net, params)
+    return named
+
+
+# ---- What layers check -----------------------------------------------------------
+
+
+def describe(tree: PyTree) -> str:
+    """A pytree in a few words, for error messages: types and shapes, no numbers."""
+    if hasattr(tree, "shape") and hasattr(tree, "dtype"):
+        return f"{tree.dtype}{list(tree.shape)}"
+    if isinstance(tree, tuple):
+        names = getattr(tree, "_fields", ("",) * len(tree))
+        inner = ", ".join(
+            f"{name}={describe(part)}" if name else describe(part)
+            for name, part in zip(names, tree, strict=True)
+        )
+        return f"{type(tree).__name__ if any(names) else ''}({inner})"
+    return type(tree).__name__ if tree is not None else "None"
+
+
+def expect_params(layer: Layer, params: PyTree, expected: type) -> None:
+    """Raise where a layer is handed the parameters of another one."""
+    if not isinstance(params, expected):
+        raise TypeError(
+            f"{layer!r} expected its parameters as {expected.__name__}, got "
+            f"{describe(params)}: they belong to another network. Make them with "
+            "net.init(key, in_shape)."
+        )
+
+
+def expect_shape(layer: Layer, x: Array, expected: tuple, why: str = "") -> None:
+    """Raise unless x has the expected shape.
+
+    A str entry stands for any size, and `...` for any number of axes.
+    """
+    sizes = expected
+    if ... in expected:
+        i, between = expected.index(...), x.ndim - len(expected) + 1
+        sizes = (*expected[:i], *["any"] * between, *expected[i + 1 :])
+    if len(sizes) == x.ndim and all(
+        isinstance(size, str) or size == have
+        for size, have in zip(sizes, x.shape, strict=True)
+    ):
+        return
+    shown = ", ".join("..." if want is ... else str(want) for want in expected)
+    raise ValueError(
+        f"{layer!r} expected an input of shape ({shown}){why}, got {tuple(x.shape)}. "
+        "The first axis counts the examples: one example alone is x[None]."
+    )
+
+
+def require_key(layer: Layer, key: Array | None) -> Array:
+    """The key, or an error that says which layer needs one and what to pass."""
+    if key is None:
+        raise ValueError(
+            f"{layer!r} draws random numbers in training and was given no key: "
+            "pass key=jax.random.key(seed), a fresh one at every step."
+        )
+    return key
+
+
+def output_shape(layer: Layer, variables: Variables, in_shape: tuple) -> tuple:
+    """The shape of one example's output, by tracing the forward: nothing is run."""
+    x = jax.ShapeDtypeStruct((1, *in_shape), jnp.zeros(()).dtype)
+    y = jax.eval_shape(lambda p, s, x: layer.forward(p, s, x).y, *variables, x)
+    if 0 in y.shape:
+        raise ValueError(
+            f"{layer!r} turns an example of shape {in_shape} into one of shape "
+            f"{y.shape[1:]}, which has an axis of size 0: nothing would be left."
+        )
+    return y.shape[1:]

@@ -1,0 +1,39 @@
+"""Data: images of digits and clothes, toy problems, and functions to minimise.
+
+Data sets are NumPy arrays until training starts; toy problems are pure functions of a
+`jax.random` key.
+
+    digits, mnist, fashion_mnist     a `Dataset`: .train and .test, each (x, y)
+    split                            training data into .train and .validation
+    read_idx                         one file in MNIST's format
+    xor, two_moons, spirals          (x, y) in the plane
+    ill_conditioned_bowl, rosenbrock a `Target`: .f, .start, .minimum
+"""
+
+from fnn.data.datasets import Dataset, digits, fashion_mnist, mnist
+from fnn.data.idx import read_idx
+from fnn.data.splitting import Split, split
+from fnn.data.toys import (
+    Target,
+    ill_conditioned_bowl,
+    rosenbrock,
+    spirals,
+    two_moons,
+    xor,
+)
+
+__all__ = [
+    "Dataset",
+    "Split",
+    "Target",
+    "digits",
+    "fashion_mnist",
+    "ill_conditioned_bowl",
+    "mnist",
+    "read_idx",
+    "rosenbrock",
+    "spirals",
+    "split",
+    "two_moons",
+    "xor",
+]

@@ -1,0 +1,37 @@
+"""Gradients by hand, by autodiff and from the definition, and their comparison."""
+
+from fnn.gradients.audit import compare_gradients
+from fnn.gradients.engines import (
+    ENGINES,
+    Engine,
+    Gradients,
+    autodiff,
+    manual,
+    objective,
+    value_and_grad,
+)
+from fnn.gradients.numerical import (
+    HSweep,
+    directional_derivatives,
+    h_sweep,
+    numerical_gradients,
+)
+from fnn.gradients.report import NodeCheck, Report, Row
+
+__all__ = [
+    "ENGINES",
+    "Engine",
+    "Gradients",
+    "HSweep",
+    "NodeCheck",
+    "Report",
+    "Row",
+    "autodiff",
+    "compare_gradients",
+    "directional_derivatives",
+    "h_sweep",
+    "manual",
+    "numerical_gradients",
+    "objective",
+    "value_and_grad",
+]

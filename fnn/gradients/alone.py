@@ -1,0 +1,175 @@
+"""Each layer alone: its backward against `jax.vjp` of its own forward.
+
+Both start from the same x and the same dy, so that a layer cannot inherit an error of
+another one: the layer that fails alone is the layer that is wrong.
+"""
+
+from typing import Any, NamedTuple
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+from jax import Array
+
+from fnn.core import (
+    Backward,
+    Layer,
+    Node,
+    PyTree,
+    Variables,
+    children,
+    describe,
+    kind,
+    named_params,
+    path_of,
+    walk,
+)
+from fnn.gradients.report import NodeCheck
+
+__all__ = [
+    "Compared",
+    "Seen",
+    "compare_alone",
+    "record",
+    "rounding",
+    "structural_faults",
+]
+
+
+class Seen(NamedTuple):
+    """What one layer was given in a forward pass."""
+
+    x: Array
+    key: Array | None
+
+
+class _Recorder(Layer):
+    """A layer that notes what it is given; it lives only while a forward is traced."""
+
+    def __init__(self, layer: Layer, path: str, seen: dict[str, Seen]):
+        self.layer, self.path, self.seen = layer, path, seen
+
+    def forward(self, params, state, x, *, key=None, train=False):
+        self.seen[self.path] = Seen(x, key)
+        return self.layer.forward(params, state, x, key=key, train=train)
+
+
+def record(
+    net: Layer, variables: Variables, x: Array, key: Array | None, train: bool
+) -> dict[str, Seen]:
+    """What every layer is given, by path."""
+    seen: dict[str, Seen] = {}
+
+    def recorded(layer: Layer, path: str) -> _Recorder:
+        inner = [
+            recorded(child, path_of(path, label, child))
+            for label, child in children(layer).items()
+        ]
+        return _Recorder(layer.with_children(*inner) if inner else layer, path, seen)
+
+    recorded(net, kind(net)).forward(*variables, x, key=key, train=train)
+    return seen
+
+
+class Compared(NamedTuple):
+    """The same gradients in several ways, each a dictionary by name.
+
+    `engine` is what is under audit, `autodiff` the referee. `rounding` says how much
+    the handwritten ones change when all that the backward works on is rounded to
+    float32 once more: digits that no backward in float32 can be asked for.
+    """
+
+    engine: dict[str, Array]
+    autodiff: dict[str, Array]
+    rounding: dict[str, Array]
+
+
+def compare_alone(node: Node, seen: Seen, dy: Array, train: bool) -> Compared:
+    """A layer's backward and `jax.vjp` of its forward, both from the same dy."""
+    params, state = node.variables
+
+    def forward(params, x):
+        return node.layer.forward(params, state, x, key=seen.key, train=train)
+
+    def by_name(dx, dparams):
+        named = named_params(node.layer, dparams)
+        prefix = kind(node.layer)
+        return {"dx": dx} | {
+            path.removeprefix(prefix).lstrip("./"): grad for path, grad in named.items()
+        }
+
+    saved = forward(params, seen.x).saved
+    ours = node.layer.backward(params, saved, dy)
+    _, vjp = jax.vjp(lambda params, x: forward(params, x).y, params, seen.x)
+    dparams, dx = vjp(dy)
+    lost = rounding(node.layer, params, saved, dy, ours)
+    return Compared(by_name(*ours), by_name(dx, dparams), by_name(*lost))
+
+
+def rounding(
+    layer: Layer, params: PyTree, saved: PyTree, dy: Array, exact: Backward
+) -> Backward:
+    """The change of a backward when all that passes through it is rounded once more."""
+    rounded = _rounding(layer).backward(params, saved, dy)
+    return Backward(*jax.tree.map(jnp.subtract, rounded, exact))
+
+
+class _Rounding(Layer):
+    """A layer whose backward gets every number moved by float32's ε, up or down."""
+
+    def __init__(self, layer: Layer):
+        self.layer = layer
+
+    def backward(self, params, saved, dy):
+        leaf = not children(self.layer)
+        saved = jax.tree.map(_move, saved) if leaf else saved
+        return self.layer.backward(params, saved, _move(dy))
+
+
+def _rounding(layer: Layer) -> _Rounding:
+    inner = [_rounding(child) for child in children(layer).values()]
+    return _Rounding(layer.with_children(*inner) if inner else layer)
+
+
+def _move(leaf: Any) -> Any:
+    if not jnp.issubdtype(leaf.dtype, jnp.floating):
+        return leaf
+    signs = np.random.default_rng(leaf.size).choice([-1.0, 1.0], size=leaf.shape)
+    return leaf * jnp.asarray(1 + np.finfo(np.float32).eps * signs, leaf.dtype)
+
+
+def structural_faults(
+    net: Layer, variables: Variables, x: Array, key: Array | None, train: bool
+) -> list[NodeCheck]:
+    """Layers whose backward raises, or returns other shapes than x's and params'."""
+    seen = jax.eval_shape(
+        lambda variables, x, key: record(net, variables, x, key, train),
+        variables, x, key,
+    )  # fmt: skip
+    faults = []
+    for node in reversed(list(walk(net, variables))):
+        (params, state), (x, key) = node.variables, seen[node.path]
+
+        def back(params, state, x, key, layer=node.layer):
+            out = layer.forward(params, state, x, key=key, train=train)
+            return layer.backward(params, out.saved, jnp.zeros_like(out.y))
+
+        reason = ""
+        try:
+            dx, dparams = jax.eval_shape(back, params, state, x, key)
+            got, expected = map(_shapes, ((dx, dparams), (x, params)))
+            if got != expected:
+                reason = f"returned gradients {got} of x and parameters {expected}"
+        except Exception as error:
+            reason = f"raised {type(error).__name__}: {error}"
+        if reason:
+            path = node.path or type(node.layer).__name__
+            nan = float("nan")
+            why = f"{path}'s backward {reason}"
+            faults.append(NodeCheck(f"{path}.backward", nan, nan, nan, False, why))
+    return faults
+
+
+def _shapes(pair: tuple[Array, PyTree]) -> str:
+    dx, dparams = pair
+    return f"{tuple(dx.shape)} and {describe(dparams)}"

@@ -1,0 +1,250 @@
+"""Two ways to the same gradient, and room for a third.
+
+An engine is a function
+
+    engine(net, loss, variables, batch, *, key, train, l2, n) -> Gradients
+
+`manual` calls the handwritten `backward` of each layer. `autodiff` lets JAX
+differentiate the raw `forward`: nothing handwritten stands between, so that it can
+judge the other. Both compute, with the layers' own conventions at kinks,
+
+    J = loss(net(x), y) + λ/(2n) Σ Θ²,      Θ the weights (no biases, no scales)
+"""
+
+from collections.abc import Callable
+from typing import Any, NamedTuple, Protocol
+
+import jax
+import jax.numpy as jnp
+from jax import Array
+
+from fnn.core import Layer, PyTree, Variables, describe, map_params, named_params
+from fnn.losses import Loss
+
+__all__ = [
+    "ENGINES",
+    "Engine",
+    "Gradients",
+    "autodiff",
+    "get_engine",
+    "manual",
+    "objective",
+    "penalty",
+    "value_and_grad",
+]
+
+Batch = tuple[Array, Array]
+
+
+class Gradients(NamedTuple):
+    """What an engine returns.
+
+    `loss` J, a scalar, the penalty included; `outputs` z (N, ...); `state` the new
+    state of the layers; `grads` ∂J/∂params, a tree like the parameters.
+    """
+
+    loss: Array
+    outputs: Array
+    state: PyTree
+    grads: PyTree
+
+
+class Engine(Protocol):
+    """The signature of an engine."""
+
+    def __call__(
+        self,
+        net: Layer,
+        loss: Loss,
+        variables: Variables,
+        batch: Batch,
+        *,
+        key: Array | None,
+        train: bool,
+        l2: float | Array,
+        n: int | Array,
+    ) -> Gradients: ...
+
+
+def manual(net, loss, variables, batch, *, key, train, l2, n) -> Gradients:
+    """Backpropagation as the layers write it."""
+    x, y = batch
+    params, state = variables
+    out = net.forward(params, state, x, key=key, train=train)
+    dy = loss.delta(out.y, y)
+    grads = net.backward(params, out.saved, dy).dparams
+    value = loss.value(out.y, y)
+    if _has_penalty(l2):
+        value = value + penalty(net, params, l2, n)
+        grads = jax.tree.map(jnp.add, grads, _penalty_grads(net, params, l2, n))
+    return Gradients(value, out.y, out.state, grads)
+
+
+def autodiff(net, loss, variables, batch, *, key, train, l2, n) -> Gradients:
+    """`jax.grad` of the forward and of the loss's value."""
+    x, y = batch
+    params, state = variables
+
+    def cost(params):
+        out = net.forward(params, state, x, key=key, train=train)
+        value = loss.value(out.y, y)
+        if _has_penalty(l2):
+            value = value + penalty(net, params, l2, n)
+        return value, (out.y, out.state)
+
+    (value, (outputs, state)), grads = jax.value_and_grad(cost, has_aux=True)(params)
+    return Gradients(value, outputs, state, grads)
+
+
+ENGINES: dict[str, Engine] = {"manual": manual, "autodiff": autodiff}
+
+
+def get_engine(engine: str | Engine) -> Engine:
+    """The engine of that name; a function is taken as it is."""
+    if callable(engine):
+        return engine
+    if engine not in ENGINES:
+        names = " or ".join(map(repr, ENGINES))
+        raise ValueError(
+            f"unknown engine {engine!r}: expected {names}, or a function "
+            "engine(net, loss, variables, batch, *, key, train, l2, n) -> Gradients"
+        )
+    return ENGINES[engine]
+
+
+# ---- The penalty, value and delta ------------------------------------------------
+
+
+def _has_penalty(l2: float | Array) -> bool:
+    """Whether to compute a penalty at all: a λ that is traced might be anything."""
+    return not (isinstance(l2, int | float) and l2 == 0)
+
+
+def penalty(net: Layer, params: PyTree, l2: float | Array, n: int | Array) -> Array:
+    """λ/(2n) Σ Θ² over the leaves that layers declare as `penalized`: the weights."""
+    squares: list[Array] = []
+
+    def add(path: str, layer: Layer, leaf: Array) -> None:
+        if _is_penalized(path, layer):
+            squares.append(jnp.square(leaf).sum())
+
+    map_params(add, net, params)
+    total = sum(squares, start=jnp.zeros(()))
+    return jnp.asarray(l2, total.dtype) / (2 * jnp.asarray(n, total.dtype)) * total
+
+
+def _penalty_grads(net, params, l2, n) -> PyTree:
+    """(λ/n) Θ for the weights, 0 elsewhere. Not λ Θ: see the gradient check fail."""
+
+    def grad(path: str, layer: Layer, leaf: Array) -> Array:
+        if not _is_penalized(path, layer):
+            return jnp.zeros_like(leaf)
+        return jnp.asarray(l2, leaf.dtype) / jnp.asarray(n, leaf.dtype) * leaf
+
+    return map_params(grad, net, params)
+
+
+def _is_penalized(path: str, layer: Layer) -> bool:
+    return path.rpartition(".")[2] in getattr(layer, "penalized", ("weight",))
+
+
+# ---- The public function ---------------------------------------------------------
+
+
+def value_and_grad(
+    net: Layer,
+    loss: Loss,
+    engine: str | Engine = "manual",
+    *,
+    l2: float | Array = 0.0,
+    n: int | None = None,
+) -> Callable[..., Gradients]:
+    """A function that computes loss, outputs, new state and gradients of a batch.
+
+    Args:
+        net: the network.
+        loss: a loss from `fnn.losses`, or anything with its two methods.
+        engine: "manual", "autodiff", or a function with an engine's signature.
+        l2: λ of the penalty λ/(2n) Σ Θ² on the weights.
+        n: n of the penalty; the batch size by default. Training by minibatches wants
+            the size of the whole training set, and `fnn.fit` passes that.
+
+    Returns:
+        `grad_fn(variables, (x, y), *, key=None, train=True) -> Gradients`, a pure
+        function: put it under `jax.jit`, `jax.vmap` or `jax.lax.scan`.
+
+    Raises:
+        ValueError: an unknown engine; and, from `grad_fn`, inputs, labels or
+            parameters that do not fit the network.
+
+    Example:
+        >>> import jax, jax.numpy as jnp, fnn
+        >>> net = fnn.serial(fnn.Dense(8), fnn.Tanh(), fnn.Dense(3))
+        >>> variables = net.init(jax.random.key(0), (4,))
+        >>> batch = jnp.ones((5, 4)), jnp.array([0, 1, 2, 0, 1])
+        >>> loss = fnn.losses.SoftmaxCrossEntropy()
+        >>> grad_fn = jax.jit(fnn.value_and_grad(net, loss, engine="manual"))
+        >>> grad_fn(variables, batch).grads[0].weight.shape
+        (4, 8)
+    """
+    run = get_engine(engine)
+
+    def grad_fn(
+        variables: Variables,
+        batch: Batch,
+        *,
+        key: Array | None = None,
+        train: bool = True,
+    ) -> Gradients:
+        x, y = map(jnp.asarray, batch)
+        if x.ndim == 0 or len(x) == 0:
+            raise ValueError(f"expected a batch of examples, got x of shape {x.shape}")
+        variables = Variables(*variables)
+        size = len(x) if n is None else n
+        out = run(net, loss, variables, (x, y), key=key, train=train, l2=l2, n=size)
+        loss.check(out.outputs.shape[1:], y)
+        _expect_like_params(net, variables.params, out.grads)
+        return out
+
+    return grad_fn
+
+
+def objective(
+    net: Layer,
+    loss: Loss,
+    variables: Variables,
+    batch: Batch,
+    *,
+    key: Array | None = None,
+    train: bool = True,
+    l2: float | Array = 0.0,
+    n: int | None = None,
+) -> Callable[[PyTree], Array]:
+    """J as a function of the parameters alone: same batch, same key, same state."""
+    x, y = batch
+    size = len(x) if n is None else n
+
+    def cost(params: PyTree) -> Array:
+        out = net.forward(params, variables.state, x, key=key, train=train)
+        value = loss.value(out.y, y)
+        return value + penalty(net, params, l2, size) if _has_penalty(l2) else value
+
+    return cost
+
+
+def _expect_like_params(net: Layer, params: PyTree, grads: Any) -> None:
+    """Raise where an engine's gradients do not have the parameters' tree and shapes."""
+    if jax.tree.structure(params) != jax.tree.structure(grads):
+        raise ValueError(
+            "the gradients do not form a tree like the parameters': expected "
+            f"{describe(params)}, got {describe(grads)}. Each layer's backward returns "
+            "dparams with the structure of its params."
+        )
+
+    named, given = named_params(net, params), named_params(net, grads)
+    for path, param in named.items():
+        if param.shape != given[path].shape:
+            raise ValueError(
+                f"the gradient of {path} has shape {given[path].shape}, the parameter "
+                f"{param.shape}: a backward returned the wrong dparams"
+            )

@@ -1,0 +1,242 @@
+"""Gradients from the definition: no derivative is written anywhere here.
+
+    central difference      ∂f/∂θ_i ≈ (f(θ + h e_i) − f(θ − h e_i)) / 2h
+    along a direction v     ∇f·v    ≈ (f(θ + h v) − f(θ − h v)) / 2h
+
+Taylor's theorem leaves a truncation error h² f'''/6, and rounding leaves ε |f| / h.
+Their sum is smallest near h = ε^(1/3): 6e-6 in float64, 5e-3 in float32. (Press et al.,
+Numerical Recipes, section 5.7.)
+
+Legend: P numbers in all parameters together, M coordinates or directions looked at.
+"""
+
+from collections.abc import Callable, Sequence
+from typing import Any, NamedTuple
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+from jax import Array
+from jax.flatten_util import ravel_pytree
+
+from fnn.core import PyTree
+
+__all__ = [
+    "Differences",
+    "HSweep",
+    "best_h",
+    "differences",
+    "directional_derivatives",
+    "h_sweep",
+    "numerical_gradients",
+]
+
+Objective = Callable[[PyTree], Array]
+
+#: What the perturbed copies of the parameters may take at one time, in bytes.
+MEMORY = 2**28
+
+
+def best_h(dtype: Any) -> float:
+    """The step ε^(1/3), where truncation and rounding balance for an f of scale 1."""
+    return float(jnp.finfo(dtype).eps) ** (1 / 3)
+
+
+class Differences(NamedTuple):
+    """What M steps of size h say about f, each array of shape (M,).
+
+    `left` and `right` are the slopes on either side, which agree where f is smooth
+    and not at a kink; `central` is the estimate of the derivative.
+    """
+
+    left: Array
+    right: Array
+    central: Array
+
+
+def differences(
+    f: Objective, params: PyTree, directions: Array, h: float | Array
+) -> Differences:
+    """Difference quotients of f at `params`, many at a time under `vmap`.
+
+    Args:
+        f: a scalar function of the parameters.
+        params: where; P numbers of one dtype.
+        directions: (M,) integers, coordinates of the raveled parameters; or (M, P)
+            vectors v.
+        h: the step.
+
+    Returns:
+        Three slopes for each direction. Temporary memory is bounded: as many
+        directions run together as fit.
+    """
+    theta, unravel = ravel_pytree(params)
+    here = f(params)
+
+    def along(direction: Array) -> Differences:
+        if direction.ndim:
+            plus, minus = theta + h * direction, theta - h * direction
+            up = down = h
+        else:
+            plus, minus = theta.at[direction].add(h), theta.at[direction].add(-h)
+            # The steps really taken: θ ± h was rounded.
+            up = plus[direction] - theta[direction]
+            down = theta[direction] - minus[direction]
+        above, below = f(unravel(plus)), f(unravel(minus))
+        right, left = (above - here) / up, (here - below) / down
+        return Differences(left, right, (above - below) / (up + down))
+
+    together = int(np.clip(MEMORY // (4 * theta.nbytes + 1), 1, 256))
+    return jax.lax.map(along, directions, batch_size=min(together, len(directions)))
+
+
+def numerical_gradients(
+    f: Objective, params: PyTree, *, h: float | None = None
+) -> PyTree:
+    """The whole gradient by central differences: two evaluations of f a number.
+
+    Args:
+        f: a scalar function of the parameters, such as `fnn.objective(...)`.
+        params: where. In float64 (`with jax.enable_x64(True)`) about ten digits are
+            right, in float32 about three.
+        h: the step; ε^(1/3) by default.
+
+    Returns:
+        A tree like `params`.
+
+    Raises:
+        ValueError: h is not positive.
+
+    Example:
+        >>> import jax, jax.numpy as jnp, fnn
+        >>> with jax.enable_x64(True):
+        ...     fnn.numerical_gradients(lambda w: (w**3).sum(), jnp.array([1.0, 2.0]))
+        Array([ 3., 12.], dtype=float64)
+    """
+    theta, unravel = ravel_pytree(params)
+    h = _positive(best_h(theta.dtype) if h is None else h)
+
+    @jax.jit
+    def run(params: PyTree) -> Array:
+        return differences(f, params, jnp.arange(theta.size), h).central
+
+    return unravel(run(params).astype(theta.dtype))
+
+
+def directional_derivatives(
+    f: Objective,
+    params: PyTree,
+    grads: PyTree,
+    *,
+    key: Array,
+    directions: int = 8,
+    h: float | None = None,
+) -> tuple[Array, Array]:
+    """Check a gradient along random directions, at two evaluations of f for each.
+
+    A wrong gradient g differs from ∇f by some e ≠ 0, and e·v ≠ 0 for almost every v:
+    the cost does not grow with the number of parameters. It says that something is
+    wrong, not where.
+
+    Args:
+        f: a scalar function of the parameters.
+        params: where; P numbers.
+        grads: the gradient to check, a tree like `params`.
+        key: draws the directions, uniform on the unit sphere.
+        directions: M.
+        h: the step along the unit vector; ε^(1/3) by default.
+
+    Returns:
+        `(numerical, claimed)`, each (M,): difference quotients, and g·v.
+
+    Example:
+        >>> import jax, jax.numpy as jnp, fnn
+        >>> f = lambda w: (w**2).sum()
+        >>> w = jnp.arange(1000.0) / 1000
+        >>> numerical, claimed = fnn.directional_derivatives(
+        ...     f, w, jax.grad(f)(w), key=jax.random.key(0))
+        >>> bool(jnp.allclose(numerical, claimed, atol=1e-1))
+        True
+    """
+    theta, _ = ravel_pytree(params)
+    flat_grads, _ = ravel_pytree(grads)
+    if flat_grads.shape != theta.shape:
+        raise ValueError(
+            f"expected gradients of the {theta.size} numbers in params, got "
+            f"{flat_grads.size}"
+        )
+    h = _positive(best_h(theta.dtype) if h is None else h)
+    v = jax.random.normal(key, (directions, theta.size), theta.dtype)
+    v = v / jnp.linalg.norm(v, axis=1, keepdims=True)
+    run = jax.jit(lambda params, v: differences(f, params, v, h).central)
+    return run(params, v), v @ flat_grads
+
+
+class HSweep(NamedTuple):
+    """The error of the numerical gradient for each step.
+
+    `h` and `error` have shape (S,); error is the largest absolute difference to the
+    given gradient, divided by the largest entry of that. `best` is the h of the
+    smallest error, `theory` is ε^(1/3).
+    """
+
+    h: np.ndarray
+    error: np.ndarray
+    best: float
+    theory: float
+
+
+def h_sweep(
+    f: Objective,
+    params: PyTree,
+    grads: PyTree,
+    *,
+    h: Sequence[float] | np.ndarray | None = None,
+    coordinates: int = 256,
+) -> HSweep:
+    """How the error of central differences depends on h: the V of gradient checking.
+
+    Left of the best h rounding dominates and the error falls as 1/h; right of it
+    truncation does and the error grows as h².
+
+    Args:
+        f: a scalar function of the parameters.
+        params: where, in float32 or float64.
+        grads: the gradient that is taken for the truth, a tree like `params`.
+        h: the S steps; by default 1e-12 to 1e-1, four a decade.
+        coordinates: how many of the P coordinates are used, evenly spread.
+
+    Example:
+        >>> import jax, jax.numpy as jnp, fnn
+        >>> f = lambda w: jnp.sin(w).sum()
+        >>> w = jnp.linspace(0.0, 1.0, 5)
+        >>> sweep = fnn.h_sweep(f, w, jnp.cos(w))
+        >>> bool(1e-4 < sweep.best < 1e-1), round(sweep.theory, 4)
+        (True, 0.0049)
+    """
+    theta, _ = ravel_pytree(params)
+    claimed, _ = ravel_pytree(grads)
+    steps = 10.0 ** np.arange(-12, -0.99, 0.25) if h is None else np.asarray(h, float)
+    for step in steps:
+        _positive(step)
+    at = jnp.unique(
+        jnp.linspace(0, theta.size - 1, min(coordinates, theta.size)).astype(int)
+    )
+
+    @jax.jit
+    def errors(params: PyTree) -> Array:
+        def error(step: Array) -> Array:
+            return jnp.abs(differences(f, params, at, step).central - claimed[at]).max()
+
+        return jax.lax.map(error, jnp.asarray(steps, theta.dtype))
+
+    error = np.asarray(errors(params)) / float(jnp.abs(claimed[at]).max())
+    # A step that rounds away gives 0/0; it is as wrong as can be.
+    error = np.where(np.isfinite(error), error, np.inf)
+    return HSweep(steps, error, float(steps[error.argmin()]), best_h(theta.dtype))
+
+
+def _positive(h: float) -> float:
+    if not h > 0:
+        raise ValueError(f"the step h must be a positive number, got {h}")
+    return float(h)

@@ -1,0 +1,177 @@
+"""What the audit found: an object for scripts, a table for people."""
+
+import math
+from dataclasses import dataclass
+from typing import NamedTuple
+
+__all__ = ["NodeCheck", "Report", "Row"]
+
+PASS, FAIL, INCONCLUSIVE = "pass", "FAIL", "inconclusive"
+
+
+class Row(NamedTuple):
+    """The gradient of one parameter, or one δ, computed in several ways.
+
+    Args:
+        path: where, as in `2/Dense.weight`; a δ is `2/Dense.delta`, and `.x` is the
+            network's input.
+        shape: of the gradient.
+        largest: its largest absolute entry, by autodiff in float64.
+        error: largest absolute difference of engine and autodiff, in float64.
+        scaled: that error, divided by the scale it is judged on.
+        cosine: of the angle between the two; 1 if both are zero.
+        engine32: the engine's largest error in float32, scaled.
+        autodiff32: autodiff's own, the yardstick for the former.
+        engine_numerical: the engine against central differences, scaled.
+        autodiff_numerical: autodiff against central differences, scaled.
+        checked: how many coordinates were differenced.
+        kinks: how many of them sit on a kink and were not judged.
+        verdict: "pass", "FAIL" or "inconclusive".
+        reason: why it is not "pass".
+    """
+
+    path: str
+    shape: tuple[int, ...]
+    largest: float
+    error: float
+    scaled: float
+    cosine: float
+    engine32: float
+    autodiff32: float
+    engine_numerical: float
+    autodiff_numerical: float
+    checked: int
+    kinks: int
+    verdict: str
+    reason: str
+
+
+class NodeCheck(NamedTuple):
+    """One layer alone: its backward against `jax.vjp` of its own forward.
+
+    Args:
+        path: what was compared, as in `2/Dense.weight`, `2/Dense.dx`, `loss.delta`.
+        error: largest absolute difference in float64, scaled.
+        engine32: the handwritten backward's error in float32, scaled.
+        autodiff32: that of `jax.vjp`.
+        passed: whether the two agree to rounding.
+        reason: why not, or "".
+    """
+
+    path: str
+    error: float
+    engine32: float
+    autodiff32: float
+    passed: bool
+    reason: str
+
+
+@dataclass(frozen=True)
+class Report:
+    """The audit of one network on one batch.
+
+    Attributes:
+        rows: one for each parameter and each δ, in forward order.
+        nodes: one for each part of each layer's backward, in backward order.
+        engine: the name of the engine that was audited.
+    """
+
+    rows: tuple[Row, ...]
+    nodes: tuple[NodeCheck, ...]
+    engine: str
+
+    @property
+    def passed(self) -> bool:
+        """Whether everything agrees. An inconclusive row does not count as passed."""
+        rows_pass = all(row.verdict == PASS for row in self.rows)
+        return rows_pass and all(node.passed for node in self.nodes)
+
+    @property
+    def failed(self) -> bool:
+        """Whether anything disagrees; an inconclusive row does not."""
+        return self.first_divergence is not None
+
+    @property
+    def first_divergence(self) -> str | None:
+        """The first thing, going backwards from the loss, that is wrong by itself.
+
+        A path such as `2/Dense.weight`, `2/Dense.dx` or `loss.delta`; None if nothing
+        fails.
+        """
+        for node in self.nodes:
+            if not node.passed:
+                return node.path
+        for row in reversed(self.rows):
+            if row.verdict == FAIL:
+                return row.path.lstrip(".")
+        return None
+
+    def __str__(self) -> str:
+        return "\n".join([*_table(self), *_summary(self)])
+
+
+# ---- The table, at most 80 columns wide ------------------------------------------
+
+_HEADER = ("", "shape", "error", "scaled", "cosine", "numerical", "float32")
+
+
+def _table(report: Report) -> list[str]:
+    if not report.rows:
+        return []
+    cells = [_cells(row) for row in report.rows]
+    widths = [max(len(c[i]) for c in (_HEADER, *cells)) for i in range(len(_HEADER))]
+    widths[0] = min(widths[0], 26)
+
+    def line(row: tuple[str, ...], verdict: str) -> str:
+        name = row[0] if len(row[0]) <= widths[0] else "…" + row[0][1 - widths[0] :]
+        rest = (
+            cell.rjust(width) for cell, width in zip(row[1:], widths[1:], strict=True)
+        )
+        return f"{name.ljust(widths[0])} {' '.join(rest)} {verdict}"
+
+    head = line(_HEADER, "verdict")
+    body = [line(c, row.verdict) for c, row in zip(cells, report.rows, strict=True)]
+    return [head, "─" * len(head), *body]
+
+
+def _cells(row: Row) -> tuple[str, ...]:
+    return (
+        row.path.lstrip("."),
+        "×".join(map(str, row.shape)) or "()",
+        _number(row.error),
+        _number(row.scaled),
+        f"{row.cosine:.4f}",
+        f"{_number(row.engine_numerical)}",
+        f"{_number(row.engine32)}/{_number(row.autodiff32)}",
+    )
+
+
+def _number(value: float) -> str:
+    if math.isnan(value):
+        return "–"
+    return "0" if value == 0 else f"{value:.0e}".replace("e-0", "e-")
+
+
+def _summary(report: Report) -> list[str]:
+    lines = [
+        "",
+        f"error, scaled, cosine: {report.engine} against autodiff, float64.",
+        "numerical: against central differences, float64.",
+        f"float32: rounding error of {report.engine} / of autodiff.",
+    ]
+    kinks = sum(row.kinks for row in report.rows)
+    checked = sum(row.checked for row in report.rows)
+    lines.append(f"{checked} coordinates differenced, {kinks} of them on a kink.")
+    failed = [row for row in report.rows if row.verdict != PASS]
+    lines += [f"{row.verdict}: {row.path}: {row.reason}" for row in failed]
+    if report.first_divergence is None:
+        verdict = "PASSED" if report.passed else "INCONCLUSIVE"
+        return [*lines, f"{verdict}: no layer's backward diverges."]
+    lines.append(f"FAILED: first divergence at {report.first_divergence}")
+    for node in report.nodes:
+        if not node.passed:
+            return [*lines, f"  {node.reason}"]
+    return [
+        *lines,
+        "  every layer is right alone: look at the engine and at the penalty",
+    ]

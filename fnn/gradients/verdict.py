@@ -1,0 +1,237 @@
+"""What counts as agreement.
+
+With the scale s = max(|leaf|, 1/1000 of the whole gradient), and truth autodiff in
+float64:
+
+    float64     |engine − truth| ≤ 1e-12 s, or what rounding explains
+    float32     |engine − truth| ≤ 4 |autodiff − truth| + rounding + floor
+    numerical   |g − central difference| ≤ 1e-5 s + rounding of the difference
+
+Rounding is measured, not guessed: autodiff's own error in float32, and the change of
+the handwritten gradient when its numbers are rounded once more (see `alone`). A layer
+that cancels, such as BatchNorm on a batch of two, loses the same share of its digits in
+either precision and in any engine; shrunk by ε64/ε32, that is what float64 may lose.
+"""
+
+from collections.abc import Iterator
+from typing import Any, NamedTuple
+
+import jax
+import numpy as np
+from jax import Array
+
+from fnn.core import Layer, Node, Variables, children, walk
+from fnn.gradients.alone import Compared, Seen
+from fnn.gradients.numerical import Differences, best_h
+from fnn.gradients.report import FAIL, INCONCLUSIVE, PASS, NodeCheck, Row
+
+__all__ = ["Results", "Slopes", "judge_nodes", "judge_rows"]
+
+EPS32, EPS64 = float(np.finfo(np.float32).eps), float(np.finfo(np.float64).eps)
+
+FLOAT64 = 1e-12  # agreement in float64
+FLOAT32 = 4.0  # in float32 the engine may err this many times as much as autodiff,
+FLOOR32 = 32 * EPS32  # and by this share in any case: sums in another order
+NUMERICAL = 1e-5  # agreement with central differences
+SMALL = 1e-3  # no leaf is judged on a finer scale than this share of the whole
+KINKS = 0.2  # a leaf with a larger share of kinks is inconclusive
+
+
+class Results(NamedTuple):
+    """All that is computed in one precision; dictionaries go by a layer's path."""
+
+    outputs: Array
+    whole: Compared  # the network's gradients, δ included
+    parts: dict[str, Compared]  # each layer's own, and the loss's
+    seen: dict[str, Seen]
+    deltas: dict[str, Array]
+
+
+class Slopes(NamedTuple):
+    """f and its differences at the sampled coordinates, with step h and with h/2."""
+
+    value: Array
+    full: Differences
+    half: Differences
+
+
+class Errors(NamedTuple):
+    """How far one gradient is from the truth."""
+
+    scale: float
+    error: float  # the engine's, in float64
+    engine32: float
+    autodiff32: float
+    rounding: float
+
+    @property
+    def reason(self) -> str:
+        """Why the two do not agree; "" if they do."""
+        blur = FLOAT32 * (self.autodiff32 + self.rounding)
+        if not self.error <= FLOAT64 * self.scale + 2 * blur * EPS64 / EPS32:
+            # Written so that NaN fails.
+            share = self.error / (self.scale or 1)
+            return f"off by {share:.1e} of its scale in float64"
+        if not self.engine32 <= blur + FLOOR32 * self.scale:
+            return (
+                f"off by {self.engine32:.1e} in float32, where autodiff is off by "
+                f"{self.autodiff32:.1e}"
+            )
+        return ""
+
+
+def _compare(name: str, in32: Compared, in64: Compared, whole: float) -> Errors:
+    truth = np.asarray(in64.autodiff[name])
+    return Errors(
+        scale=max(_largest(truth), SMALL * whole),
+        error=_largest(np.asarray(in64.engine[name]) - truth),
+        engine32=_largest(np.asarray(in32.engine[name]) - truth),
+        autodiff32=_largest(np.asarray(in32.autodiff[name]) - truth),
+        rounding=_largest(in64.rounding[name]),
+    )
+
+
+def judge_rows(
+    in32: Compared, in64: Compared, sample: dict[str, np.ndarray], slopes: Slopes
+) -> Iterator[Row]:
+    """A row for each parameter and each δ, in forward order."""
+    slopes = jax.tree.map(np.asarray, slopes)
+    whole = {
+        which: max(
+            (
+                _largest(g)
+                for path, g in in64.autodiff.items()
+                if _is_delta(path) == which
+            ),
+            default=0.0,
+        )
+        for which in (True, False)
+    }
+    start = 0
+    for path, entries in sample.items():
+        errors = _compare(path, in32, in64, whole[_is_delta(path)])
+        ours, theirs = np.asarray(in64.engine[path]), np.asarray(in64.autodiff[path])
+        pair = ours.ravel()[entries], theirs.ravel()[entries]
+        here = slice(start, start := start + len(entries))
+        numerical = _against_slopes(*pair, slopes, here, errors.scale)
+        verdict, reason = _verdict(errors, numerical, len(entries))
+        scale = errors.scale or 1.0
+        yield Row(
+            path=path,
+            shape=ours.shape,
+            largest=_largest(theirs),
+            error=errors.error,
+            scaled=errors.error / scale,
+            cosine=_cosine(ours, theirs),
+            engine32=errors.engine32 / scale,
+            autodiff32=errors.autodiff32 / scale,
+            engine_numerical=numerical.ours / scale,
+            autodiff_numerical=numerical.theirs / scale,
+            checked=len(entries),
+            kinks=numerical.kinks,
+            verdict=verdict,
+            reason=reason,
+        )
+
+
+def _verdict(errors: Errors, numerical: "Numerical", checked: int) -> tuple[str, str]:
+    if reason := errors.reason or numerical.reason:
+        return FAIL, reason
+    if checked and numerical.kinks > KINKS * checked:
+        return INCONCLUSIVE, f"{numerical.kinks} of {checked} coordinates are on a kink"
+    if numerical.noise > 0.1 * errors.scale > 0:
+        return INCONCLUSIVE, "too small beside the loss to be differenced"
+    return PASS, ""
+
+
+class Numerical(NamedTuple):
+    """Largest differences to the central differences, where those can be trusted."""
+
+    ours: float
+    theirs: float
+    kinks: int
+    noise: float
+    reason: str
+
+
+def _against_slopes(
+    ours, theirs, slopes: Slopes, here: slice, scale: float
+) -> Numerical:
+    full, half = (
+        Differences(*(a[here] for a in d)) for d in (slopes.full, slopes.half)
+    )
+    # Rounding of f, divided by h; sums inside f make it a few times ε.
+    noise = 32 * EPS64 * abs(float(slopes.value)) / best_h(np.float64)
+    allowed = NUMERICAL * scale + noise
+    # On smooth ground the gap between the one-sided slopes halves with h, and the
+    # central difference stays.
+    gap, half_gap = (np.abs(d.right - d.left) for d in (full, half))
+    stays = (gap > allowed) & (half_gap > np.maximum(allowed, 0.75 * gap))
+    kink = stays | (np.abs(full.central - half.central) > allowed)
+    off = [np.where(kink, 0, np.abs(g - full.central)) for g in (ours, theirs)]
+    worst = [_largest(o) for o in off]
+    reason = ""
+    for name, error in zip(("it", "autodiff"), worst, strict=True):
+        if not error <= allowed:
+            reason = (
+                f"{name} is off by {error / (scale or 1):.1e} from finite differences"
+            )
+            break
+    return Numerical(*worst, int(kink.sum()), noise, reason)
+
+
+def judge_nodes(
+    net: Layer, variables: Variables, in32: Results, in64: Results
+) -> Iterator[NodeCheck]:
+    """Each layer alone, in backward order: from the loss to the first layer."""
+    grads = (g for path, g in in64.whole.autodiff.items() if not _is_delta(path))
+    whole = max(map(_largest, grads), default=0.0)
+    yield _node_check("loss.delta", "delta", in32.parts["loss"], in64.parts["loss"], 0)
+    for node in reversed(list(walk(net, variables))):
+        if node.path not in in64.parts:
+            continue
+        part32, part64 = in32.parts[node.path], in64.parts[node.path]
+        dy = _largest(in64.deltas[node.path])
+        # Parameters before dx: what is wrong in both is reported as the former.
+        for name in sorted(part64.engine, key=lambda name: name == "dx"):
+            size = dy if name == "dx" else whole
+            yield _node_check(_part_path(node, name), name, part32, part64, size)
+
+
+def _node_check(
+    path: str, name: str, in32: Compared, in64: Compared, whole: float
+) -> NodeCheck:
+    errors = _compare(name, in32, in64, whole)
+    scale = errors.scale or 1.0
+    reason = f"{path}, alone, is {errors.reason}" if errors.reason else ""
+    return NodeCheck(
+        path=path,
+        error=errors.error / scale,
+        engine32=errors.engine32 / scale,
+        autodiff32=errors.autodiff32 / scale,
+        passed=not reason,
+        reason=reason,
+    )
+
+
+# ---- Small things ----------------------------------------------------------------
+
+
+def _part_path(node: Node, part: str) -> str:
+    """`2/Dense.weight`; a layer of layers has parts `dx` and `dparams` only."""
+    if children(node.layer) and part != "dx":
+        part = "dparams"
+    return f"{node.path or type(node.layer).__name__}.{part}"
+
+
+def _is_delta(path: str) -> bool:
+    return path.endswith((".delta", ".x"))
+
+
+def _largest(a: Any) -> float:
+    return float(np.abs(a).max(initial=0))
+
+
+def _cosine(a: np.ndarray, b: np.ndarray) -> float:
+    norms = float(np.linalg.norm(a) * np.linalg.norm(b))
+    return float((a * b).sum()) / norms if norms else float(not (a != b).any())

@@ -1,0 +1,237 @@
+"""Activations: y = g(x), element by element, and the softmax over the last axis.
+
+Each forward saves whichever of x and y makes its derivative cheapest; y where it can,
+because the next layer keeps that anyway. At a kink the derivative is fixed by
+convention, the same in both engines: relu'(0) = 0, leaky_relu'(0) = negative_slope,
+elu'(0) = alpha.
+"""
+
+import math
+from typing import ClassVar
+
+import jax
+import jax.numpy as jnp
+
+from fnn.core import Backward, Forward, Layer, layer, leaf
+from fnn.layers.initializers import GlorotUniform, HeNormal, Initializer
+
+__all__ = [
+    "Elu",
+    "Gelu",
+    "Identity",
+    "LeakyRelu",
+    "Relu",
+    "Sigmoid",
+    "Silu",
+    "Softmax",
+    "Softplus",
+    "Tanh",
+]
+
+
+class Rectifying(Layer):
+    """The ReLU family: about half the signal passes, so weights start at He's scale."""
+
+    suited_init: ClassVar[Initializer] = HeNormal()
+
+
+class Saturating(Layer):
+    """Bounded, close to linear around 0: weights start at Glorot's scale."""
+
+    suited_init: ClassVar[Initializer] = GlorotUniform()
+
+
+@layer
+class Identity(Layer):
+    """y = x, and dx = dy.
+
+    Example:
+        >>> import fnn
+        >>> fnn.serial(fnn.Dense(2), fnn.Identity())
+        serial(Dense(features=2), Identity())
+    """
+
+    def forward(self, params, state, x, *, key=None, train=False):
+        return Forward(x, saved=(), state=state)
+
+    def backward(self, params, saved, dy):
+        return Backward(dx=dy, dparams=())
+
+
+@layer
+class Sigmoid(Saturating):
+    """y = 1 / (1 + e⁻ˣ), and dx = dy y (1 − y).
+
+    Example:
+        >>> import jax.numpy as jnp, fnn
+        >>> fnn.Sigmoid().forward((), (), jnp.zeros((1, 2))).y
+        Array([[0.5, 0.5]], dtype=float32)
+    """
+
+    def forward(self, params, state, x, *, key=None, train=False):
+        y = jax.nn.sigmoid(x)
+        return Forward(y, saved=y, state=state)
+
+    def backward(self, params, saved, dy):
+        y = saved
+        return Backward(dx=dy * y * (1 - y), dparams=())
+
+
+@layer
+class Tanh(Saturating):
+    """y = tanh x, and dx = dy (1 − y²)."""
+
+    def forward(self, params, state, x, *, key=None, train=False):
+        y = jnp.tanh(x)
+        return Forward(y, saved=y, state=state)
+
+    def backward(self, params, saved, dy):
+        y = saved
+        return Backward(dx=dy * (1 - y) * (1 + y), dparams=())
+
+
+@layer
+class Relu(Rectifying):
+    """y = max(x, 0), and dx = dy where y > 0, else 0; so relu'(0) = 0.
+
+    Source: Nair and Hinton, ICML 2010.
+    """
+
+    def forward(self, params, state, x, *, key=None, train=False):
+        # Not jnp.maximum, whose gradient at 0 is 1/2; not jnp.where, which hides NaN.
+        y = jax.nn.relu(x)
+        return Forward(y, saved=y, state=state)
+
+    def backward(self, params, saved, dy):
+        y = saved
+        return Backward(dx=jnp.where(y > 0, dy, 0), dparams=())
+
+
+@layer
+class LeakyRelu(Rectifying):
+    """y = x where x > 0, else s x; dx = dy where x > 0, else s dy.
+
+    Args:
+        negative_slope: s.
+
+    Source: Maas, Hannun and Ng, ICML 2013.
+    """
+
+    negative_slope: float = leaf(0.01)
+
+    def forward(self, params, state, x, *, key=None, train=False):
+        slope = jnp.asarray(self.negative_slope, x.dtype)
+        return Forward(jnp.where(x > 0, x, slope * x), saved=x, state=state)
+
+    def backward(self, params, saved, dy):
+        x = saved
+        slope = jnp.asarray(self.negative_slope, dy.dtype)
+        return Backward(dx=jnp.where(x > 0, dy, slope * dy), dparams=())
+
+
+@layer
+class Elu(Rectifying):
+    """y = x where x > 0, else α (eˣ − 1); dx = dy where x > 0, else dy α eˣ.
+
+    Args:
+        alpha: α, minus the limit for x → −∞.
+
+    Source: Clevert, Unterthiner and Hochreiter, arXiv:1511.07289, eq. 15.
+    """
+
+    alpha: float = leaf(1.0)
+
+    def forward(self, params, state, x, *, key=None, train=False):
+        alpha = jnp.asarray(self.alpha, x.dtype)
+        # The branch not taken must stay finite, or its derivative inf × 0 is NaN.
+        negative = alpha * jnp.expm1(jnp.where(x > 0, 0, x))
+        return Forward(jnp.where(x > 0, x, negative), saved=x, state=state)
+
+    def backward(self, params, saved, dy):
+        x = saved
+        alpha = jnp.asarray(self.alpha, dy.dtype)
+        slope = alpha * jnp.exp(jnp.where(x > 0, 0, x))
+        return Backward(dx=dy * jnp.where(x > 0, 1, slope), dparams=())
+
+
+@layer
+class Gelu(Rectifying):
+    """y = x Φ(x), Φ the distribution function of N(0, 1), or its tanh approximation.
+
+        exact          Φ(x) = ½ (1 + erf(x/√2))     Φ'(x) = e^(−x²/2) / √(2π)
+        approximate    Φ(x) ≈ ½ (1 + tanh u),       u = √(2/π) (x + 0.044715 x³)
+                       Φ'(x) = ½ (1 − tanh² u) u'   u' = √(2/π) (1 + 3·0.044715 x²)
+        both           dx = dy (Φ(x) + x Φ'(x))
+
+    Args:
+        approximate: use the tanh approximation.
+
+    Source: Hendrycks and Gimpel, arXiv:1606.08415, section 2.
+    """
+
+    approximate: bool = False
+
+    def forward(self, params, state, x, *, key=None, train=False):
+        distribution, _ = self._phi(x)
+        return Forward(x * distribution, saved=x, state=state)
+
+    def backward(self, params, saved, dy):
+        x = saved
+        distribution, density = self._phi(x)
+        return Backward(dx=dy * (distribution + x * density), dparams=())
+
+    def _phi(self, x):
+        """Φ(x) and Φ'(x)."""
+        if not self.approximate:
+            distribution = 0.5 * (1 + jax.scipy.special.erf(x * math.sqrt(0.5)))
+            return distribution, jnp.exp(-0.5 * x * x) / math.sqrt(2 * math.pi)
+        scale, cubic = math.sqrt(2 / math.pi), 0.044715
+        tanh = jnp.tanh(scale * (x + cubic * x**3))
+        du = scale * (1 + 3 * cubic * x * x)
+        return 0.5 * (1 + tanh), 0.5 * (1 - tanh) * (1 + tanh) * du
+
+
+@layer
+class Silu(Rectifying):
+    """y = x σ(x), and dx = dy σ(x) (1 + x (1 − σ(x))); also called swish.
+
+    Source: Elfwing, Uchibe and Doya, arXiv:1702.03118, eqs. 4 and 5.
+    """
+
+    def forward(self, params, state, x, *, key=None, train=False):
+        return Forward(x * jax.nn.sigmoid(x), saved=x, state=state)
+
+    def backward(self, params, saved, dy):
+        x = saved
+        sigmoid = jax.nn.sigmoid(x)
+        return Backward(dx=dy * sigmoid * (1 + x * (1 - sigmoid)), dparams=())
+
+
+@layer
+class Softplus(Rectifying):
+    """y = log(1 + eˣ), and dx = dy σ(x)."""
+
+    def forward(self, params, state, x, *, key=None, train=False):
+        return Forward(jax.nn.softplus(x), saved=x, state=state)
+
+    def backward(self, params, saved, dy):
+        x = saved
+        return Backward(dx=dy * jax.nn.sigmoid(x), dparams=())
+
+
+@layer
+class Softmax(Saturating):
+    """y_k = e^(x_k) / Σ_j e^(x_j) over the last axis; dx = y (dy − Σ_j dy_j y_j).
+
+    For classification leave it out: `SoftmaxCrossEntropy` works on the logits, where
+    nothing saturates.
+    """
+
+    def forward(self, params, state, x, *, key=None, train=False):
+        y = jax.nn.softmax(x, axis=-1)
+        return Forward(y, saved=y, state=state)
+
+    def backward(self, params, saved, dy):
+        y = saved
+        dx = y * (dy - (dy * y).sum(-1, keepdims=True))
+        return Backward(dx=dx, dparams=())

@@ -1,0 +1,338 @@
+"""Layers made of layers: one after the other, around a shortcut, side by side.
+
+Each is the chain rule for one way of wiring; the children bring the derivatives. Child
+i draws from `fold_in(key, i)`, and every error inside names the child.
+"""
+
+import dataclasses
+from typing import NamedTuple
+
+import jax.numpy as jnp
+
+from fnn.core import (
+    Backward,
+    Forward,
+    Layer,
+    PyTree,
+    Variables,
+    child_key,
+    child_variables,
+    children,
+    layer,
+    leaf,
+    located,
+    output_shape,
+)
+from fnn.layers.activations import Identity
+
+__all__ = ["Parallel", "Residual", "Serial", "parallel", "residual", "serial"]
+
+
+def serial(*layers: Layer) -> "Serial":
+    """Layers one after the other: y = f_L(... f_2(f_1(x)))."""
+    return Serial(layers)
+
+
+def residual(body: Layer, projection: Layer | None = None) -> "Residual":
+    """A shortcut around `body`: y = body(x) + x, or body(x) + projection(x)."""
+    return Residual(body, Identity() if projection is None else projection)
+
+
+def parallel(*branches: Layer, merge: str = "sum") -> "Parallel":
+    """Branches side by side on the same x, merged by "sum" or "concatenate"."""
+    return Parallel(branches, merge)
+
+
+@layer
+class Serial(Layer):
+    """Layers one after the other; built by `fnn.serial`.
+
+        forward     x_0 = x,    x_i = f_i(x_{i−1}),    y = x_L
+        backward    d_L = dy,   d_{i−1} = (∂f_i/∂x_{i−1})ᵀ d_i,   dx = d_0
+
+    Args:
+        layers: f_1 ... f_L, numbered from 0 in paths and errors. None at all is the
+            identity.
+
+    Raises:
+        TypeError: an entry is not a layer.
+
+    Example:
+        >>> import jax, fnn
+        >>> net = fnn.serial(fnn.Dense(3), fnn.Relu(), fnn.Dense(2))
+        >>> params, state = net.init(jax.random.key(0), (4,))
+        >>> params[2].weight.shape
+        (3, 2)
+
+    Source: Rumelhart, Hinton and Williams, Nature 323 (1986).
+    """
+
+    layers: tuple[Layer, ...] = leaf()
+
+    def __post_init__(self) -> None:
+        _expect_layers("serial", self.layers)
+
+    @property
+    def kind(self):
+        return ""  # paths count through a list of layers: 2/Dense, not Serial/2/Dense
+
+    @property
+    def children(self):
+        return {str(i): child for i, child in enumerate(self.layers)}
+
+    def with_children(self, *layers):
+        return Serial(layers)
+
+    def init(self, key, in_shape):
+        made: list[Variables] = []
+        for i, child in enumerate(self.layers):
+            with located(self, str(i), child, in_shape):
+                suited = _suit(child, self.layers[i + 1 :])
+                made.append(suited.init(child_key(key, i), in_shape))
+                in_shape = output_shape(child, made[-1], in_shape)
+        return _gather(made)
+
+    def forward(self, params, state, x, *, key=None, train=False):
+        parts = child_variables(self, Variables(params, state))
+        saved, states = [], []
+        for i, (child, part) in enumerate(zip(self.layers, parts, strict=True)):
+            with located(self, str(i), child, x.shape):
+                out = child.forward(*part, x, key=child_key(key, i), train=train)
+            x = out.y
+            saved.append(out.saved)
+            states.append(out.state)
+        return Forward(x, saved=tuple(saved), state=tuple(states))
+
+    def backward(self, params, saved, dy):
+        dparams: list[PyTree] = []
+        for child, p, s in zip(
+            reversed(self.layers), reversed(params), reversed(saved), strict=True
+        ):
+            dy, dp = child.backward(p, s, dy)
+            dparams.insert(0, dp)
+        return Backward(dx=dy, dparams=tuple(dparams))
+
+    def __repr__(self) -> str:
+        return f"serial({', '.join(map(repr, self.layers))})"
+
+
+class Pair(NamedTuple):
+    """What belongs to the two sides of a residual block."""
+
+    body: PyTree
+    projection: PyTree
+
+
+@layer
+class Residual(Layer):
+    """A shortcut around a body; built by `fnn.residual`.
+
+        forward     y = f(x) + p(x)         p the identity where none is given
+        backward    dx = (∂f/∂x)ᵀ dy + (∂p/∂x)ᵀ dy
+
+    Args:
+        body: f.
+        projection: p, where f changes the shape.
+
+    Raises:
+        ValueError: f and p give different shapes.
+
+    Example:
+        >>> import jax, fnn
+        >>> block = fnn.residual(fnn.serial(fnn.Relu(), fnn.Dense(4)), fnn.Dense(4))
+        >>> block.init(jax.random.key(0), (3,)).params.projection.weight.shape
+        (3, 4)
+
+    Source: He et al., arXiv:1512.03385, eqs. 1 and 2.
+    """
+
+    body: Layer = leaf()
+    projection: Layer = leaf(Identity())
+
+    def __post_init__(self) -> None:
+        _expect_layers("residual", (self.body, self.projection))
+
+    @property
+    def children(self):
+        return {"body": self.body, "projection": self.projection}
+
+    def with_children(self, *layers):
+        return Residual(*layers)
+
+    def init(self, key, in_shape):
+        made = _init_side_by_side(self, key, in_shape, same_shape=True)
+        return Variables(*(Pair(*part) for part in _gather(made)))
+
+    def forward(self, params, state, x, *, key=None, train=False):
+        body, projection = _forward_side_by_side(self, params, state, x, key, train)
+        _expect_same_shape(self, [body.y.shape, projection.y.shape])
+        saved, states = (
+            Pair(body.saved, projection.saved),
+            Pair(body.state, projection.state),
+        )
+        return Forward(body.y + projection.y, saved=saved, state=states)
+
+    def backward(self, params, saved, dy):
+        body = self.body.backward(params.body, saved.body, dy)
+        projection = self.projection.backward(params.projection, saved.projection, dy)
+        dparams = Pair(body.dparams, projection.dparams)
+        return Backward(dx=body.dx + projection.dx, dparams=dparams)
+
+    def __repr__(self) -> str:
+        shortcut = "" if self.projection == Identity() else f", {self.projection!r}"
+        return f"residual({self.body!r}{shortcut})"
+
+
+@layer
+class Parallel(Layer):
+    """Branches side by side on the same input; built by `fnn.parallel`.
+
+        sum             y = Σ_b f_b(x)          dx = Σ_b (∂f_b/∂x)ᵀ dy
+        concatenate     y = [f_1(x) ... f_B(x)] along the last axis,
+                        dx = Σ_b (∂f_b/∂x)ᵀ dy_b, dy_b the slice of dy that is f_b's
+
+    Args:
+        branches: f_1 ... f_B, at least one.
+        merge: "sum" or "concatenate".
+
+    Raises:
+        ValueError: an unknown merge, or branches whose shapes cannot be merged.
+
+    Example:
+        >>> import jax, jax.numpy as jnp, fnn
+        >>> net = fnn.parallel(fnn.Dense(2), fnn.Identity(), merge="concatenate")
+        >>> variables = net.init(jax.random.key(0), (3,))
+        >>> net.forward(*variables, jnp.ones((7, 3))).y.shape
+        (7, 5)
+
+    Source: Szegedy et al., arXiv:1409.4842, section 4, for the concatenation.
+    """
+
+    branches: tuple[Layer, ...] = leaf()
+    merge: str = "sum"
+
+    def __post_init__(self) -> None:
+        _expect_layers("parallel", self.branches)
+        if not self.branches:
+            raise ValueError("parallel expected at least one branch, got none")
+        if self.merge not in ("sum", "concatenate"):
+            raise ValueError(
+                f'parallel: merge must be "sum" or "concatenate", got {self.merge!r}'
+            )
+
+    @property
+    def children(self):
+        return {str(i): child for i, child in enumerate(self.branches)}
+
+    def with_children(self, *layers):
+        return Parallel(layers, self.merge)
+
+    def init(self, key, in_shape):
+        same_shape = self.merge == "sum"
+        return _gather(_init_side_by_side(self, key, in_shape, same_shape))
+
+    def forward(self, params, state, x, *, key=None, train=False):
+        outs = _forward_side_by_side(self, params, state, x, key, train)
+        ys = [out.y for out in outs]
+        if self.merge == "sum":
+            _expect_same_shape(self, [y.shape for y in ys])
+            y = sum(ys[1:], start=ys[0])
+        else:
+            y = jnp.concatenate(ys, axis=-1)
+        # The widths of the branches are shapes: an array without elements keeps each.
+        widths = tuple(jnp.zeros((0, y.shape[-1])) for y in ys)
+        saved = (tuple(out.saved for out in outs), widths)
+        return Forward(y, saved=saved, state=tuple(out.state for out in outs))
+
+    def backward(self, params, saved, dy):
+        saved, widths = saved
+        if self.merge == "sum":
+            dys = [dy] * len(self.branches)
+        else:
+            ends = [
+                sum(w.shape[-1] for w in widths[: i + 1]) for i in range(len(widths))
+            ]
+            dys = jnp.split(dy, ends[:-1], axis=-1)
+        outs = [
+            branch.backward(p, s, dy)
+            for branch, p, s, dy in zip(self.branches, params, saved, dys, strict=True)
+        ]
+        dx = sum((out.dx for out in outs[1:]), start=outs[0].dx)
+        return Backward(dx=dx, dparams=tuple(out.dparams for out in outs))
+
+    def __repr__(self) -> str:
+        inside = [*map(repr, self.branches)]
+        inside += [f"merge={self.merge!r}"] if self.merge != "sum" else []
+        return f"parallel({', '.join(inside)})"
+
+
+# ---- What the three share --------------------------------------------------------
+
+
+def _gather(made: list[Variables]) -> Variables:
+    """The children's variables as one: a tuple of params and a tuple of states."""
+    return Variables(tuple(v.params for v in made), tuple(v.state for v in made))
+
+
+def _init_side_by_side(
+    parent: Layer, key, in_shape: tuple[int, ...], same_shape: bool
+) -> list[Variables]:
+    made, shapes = [], []
+    for i, (label, child) in enumerate(children(parent).items()):
+        with located(parent, label, child, in_shape):
+            made.append(child.init(child_key(key, i), in_shape))
+            shapes.append(output_shape(child, made[-1], in_shape))
+    if same_shape:
+        _expect_same_shape(parent, shapes)
+    return made
+
+
+def _forward_side_by_side(parent: Layer, params, state, x, key, train) -> list[Forward]:
+    outs = []
+    parts = child_variables(parent, Variables(params, state))
+    labelled = zip(children(parent).items(), parts, strict=True)
+    for i, ((label, child), part) in enumerate(labelled):
+        with located(parent, label, child, x.shape):
+            key_i = child_key(key, i)
+            outs.append(child.forward(*part, x, key=key_i, train=train))
+    return outs
+
+
+def _expect_same_shape(parent: Layer, shapes: list[tuple]) -> None:
+    # Equal, not broadcastable: a silent broadcast would need its own backward.
+    if len(set(shapes)) > 1:
+        shown = ", ".join(
+            f"{label} {shape}"
+            for label, shape in zip(children(parent), shapes, strict=True)
+        )
+        raise ValueError(
+            f"{parent!r} adds outputs of different shapes: {shown}. Give the shortcut "
+            "a projection, or merge by concatenation."
+        )
+
+
+def _expect_layers(name: str, layers: tuple) -> None:
+    for i, child in enumerate(layers):
+        if isinstance(child, type):
+            raise TypeError(
+                f"{name}: argument {i} is the class {child.__name__}; pass an "
+                f"instance, {child.__name__}()"
+            )
+        if callable(child) or isinstance(child, str | int | float | list | tuple):
+            raise TypeError(
+                f"{name}: argument {i} is not a layer: {child!r}. A function becomes "
+                "a layer as fnn.Lambda(fn); a list of layers is serial(*layers)."
+            )
+
+
+def _suit(child: Layer, following: tuple[Layer, ...]) -> Layer:
+    """Give a layer without an initialiser the one for the activation that follows."""
+    if getattr(child, "weight_init", child) is not None:
+        return child
+    for other in following:
+        suited = getattr(other, "suited_init", None)
+        if suited is not None:
+            return dataclasses.replace(child, weight_init=suited)
+        if hasattr(other, "weight_init") or children(other):
+            break
+    return child

@@ -1,0 +1,83 @@
+"""Dropout: units are removed at random, hidden or visible.
+
+Put it after a layer to drop its hidden units, or first in the network to drop visible
+ones (pixels).
+"""
+
+from typing import NamedTuple
+
+import jax
+import jax.numpy as jnp
+from jax import Array
+
+from fnn.core import Backward, Forward, Layer, layer, leaf, require_key
+
+__all__ = ["Dropout"]
+
+
+class Drawn(NamedTuple):
+    """Saved in training: the key from which the backward draws the mask again."""
+
+    key: Array
+
+
+class Kept(NamedTuple):
+    """Saved in evaluation, when nothing is dropped."""
+
+
+@layer
+class Dropout(Layer):
+    """Remove each unit with probability p in training; do nothing in evaluation.
+
+    With u ~ U[0, 1) drawn from the key, one number an element:
+
+        forward     y = x / (1 − p) where u ≥ p, else 0
+        backward    dx = dy / (1 − p) where u ≥ p, else 0
+
+    The division keeps the expectation E[y] = x, so that evaluation needs no factor
+    ("inverted" dropout). The mask is not stored: the same key draws it again.
+
+    Args:
+        rate: p, the probability of DROPPING a unit, in [0, 1). A leaf: a sweep may
+            vary it under `vmap` without compiling again.
+
+    Raises:
+        ValueError: a rate outside [0, 1); no key in training.
+
+    Example:
+        >>> import jax, jax.numpy as jnp, fnn
+        >>> dropout, x = fnn.Dropout(0.5), jnp.ones((1, 6))
+        >>> dropout.forward((), (), x, key=jax.random.key(1), train=True).y
+        Array([[0., 2., 0., 0., 2., 2.]], dtype=float32)
+        >>> dropout.forward((), (), x).y
+        Array([[1., 1., 1., 1., 1., 1.]], dtype=float32)
+
+    Source: Srivastava et al., JMLR 15 (2014), section 4 and, for the factor, 10.
+    """
+
+    rate: float = leaf(0.5)
+
+    def __post_init__(self) -> None:
+        if isinstance(self.rate, float) and not 0 <= self.rate < 1:
+            raise ValueError(
+                "Dropout: rate is the probability of dropping a unit and must be in "
+                f"[0, 1), got {self.rate}. For a probability q of keeping, pass 1 - q."
+            )
+
+    def forward(self, params, state, x, *, key=None, train=False):
+        if not train:
+            return Forward(x, saved=Kept(), state=state)
+        key = require_key(self, key)
+        return Forward(self._drop(x, key), saved=Drawn(key), state=state)
+
+    def backward(self, params, saved, dy):
+        dx = dy if isinstance(saved, Kept) else self._drop(dy, saved.key)
+        return Backward(dx=dx, dparams=())
+
+    def _drop(self, x: Array, key: Array) -> Array:
+        # In float32 whatever x's dtype: the same key must give the same mask, and in
+        # half precision a rate of 0.999 would round to 1.
+        rate = jnp.asarray(self.rate, jnp.float32)
+        keep = jax.random.uniform(key, x.shape, jnp.float32) >= rate
+        scale = (1 / (1 - rate)).astype(x.dtype)
+        return jnp.where(keep, x * scale, 0)

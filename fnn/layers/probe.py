@@ -1,0 +1,140 @@
+"""Probes: see δ anywhere, in any engine, with no hooks.
+
+A probed layer computes y + 0, where the 0 is a parameter of y's full shape. Whatever
+computes gradients of parameters then computes ∂loss/∂0 = ∂loss/∂y, which is δ.
+"""
+
+from typing import NamedTuple
+
+import jax
+import jax.numpy as jnp
+from jax import Array
+
+from fnn.core import (
+    Backward,
+    Forward,
+    Layer,
+    PyTree,
+    Variables,
+    children,
+    layer,
+    leaf,
+    output_shape,
+)
+
+__all__ = ["Probed", "ProbedParams", "probe"]
+
+
+class ProbedParams(NamedTuple):
+    """The wrapped layer's `params`, and the zero of y's shape (N, ...)."""
+
+    params: PyTree
+    delta: Array
+
+
+@layer
+class Probed(Layer):
+    """A layer whose δ = ∂loss/∂y is the gradient of its parameter `delta`.
+
+        forward     y = f(x) + 0
+        backward    d0 = dy, and dx, dparams as in f
+
+    Keys and paths are those of the wrapped layer.
+
+    Args:
+        layer: f.
+        batch: N, the batch size: δ has an entry for each example.
+
+    Example:
+        >>> import jax, jax.numpy as jnp, fnn
+        >>> net = fnn.serial(fnn.Dense(3), fnn.Probed(fnn.Dense(2), batch=4))
+        >>> variables = net.init(jax.random.key(0), (5,))
+        >>> grad = fnn.value_and_grad(net, fnn.losses.SquaredError())
+        >>> grad(variables, (jnp.ones((4, 5)), jnp.zeros((4, 2)))).grads[1].delta.shape
+        (4, 2)
+    """
+
+    layer: Layer = leaf()
+    batch: int = 1
+
+    @property
+    def kind(self):
+        return getattr(self.layer, "kind", type(self.layer).__name__)
+
+    @property
+    def children(self):
+        return {"": self.layer}
+
+    def with_children(self, *layers):
+        return Probed(*layers, batch=self.batch)
+
+    def init(self, key, in_shape):
+        return self._wrap(self.layer.init(key, in_shape), in_shape)
+
+    def _wrap(self, variables: Variables, in_shape: tuple[int, ...]) -> Variables:
+        shape = output_shape(self.layer, variables, in_shape)
+        delta = jnp.zeros((self.batch, *shape))
+        return Variables(ProbedParams(variables.params, delta), (variables.state,))
+
+    def forward(self, params, state, x, *, key=None, train=False):
+        (inner,) = state
+        out = self.layer.forward(params.params, inner, x, key=key, train=train)
+        y = out.y + params.delta
+        return Forward(y, saved=out.saved, state=(out.state,))
+
+    def backward(self, params, saved, dy):
+        dx, dparams = self.layer.backward(params.params, saved, dy)
+        return Backward(dx=dx, dparams=ProbedParams(dparams, delta=dy))
+
+
+def probe(net: Layer, variables: Variables, x: Array) -> tuple[Layer, Variables]:
+    """Put a probe on every layer of a network, the network itself included.
+
+    Args:
+        net: any network.
+        variables: its variables.
+        x: the batch (N, ...) the probes will see; only its shape and dtype matter.
+
+    Returns:
+        The probed network and its variables: the same numbers, and a zero `delta` of
+        shape (N, ...) for each layer. Its gradients hold each layer's δ.
+
+    Example:
+        >>> import jax, jax.numpy as jnp, fnn
+        >>> net, x = fnn.serial(fnn.Dense(3), fnn.Tanh()), jnp.ones((4, 5))
+        >>> variables = net.init(jax.random.key(0), (5,))
+        >>> probed, probed_variables = fnn.probe(net, variables, x)
+        >>> [path for path in fnn.named_params(probed, probed_variables.params)]
+        ['0/Dense.weight', '0/Dense.bias', '0/Dense.delta', '1/Tanh.delta', '.delta']
+    """
+    probed = _probe_all(net, len(x))
+    key = jax.random.key(0)  # only shapes are wanted of this init
+    shapes = jax.eval_shape(lambda: probed.init(key, x.shape[1:]))
+    return probed, Variables(
+        _add_deltas(probed, shapes.params, variables.params, x.dtype),
+        _wrap_state(net, variables.state),
+    )
+
+
+def _probe_all(net: Layer, batch: int) -> Layer:
+    inner = [_probe_all(child, batch) for child in children(net).values()]
+    return Probed(net.with_children(*inner) if inner else net, batch)
+
+
+def _add_deltas(probed: Layer, shapes: PyTree, params: PyTree, dtype) -> ProbedParams:
+    delta = jnp.zeros(shapes.delta.shape, dtype)
+    (layer,) = children(probed).values()
+    if probes := children(layer).values():
+        parts = [
+            _add_deltas(child, shape, part, dtype)
+            for child, shape, part in zip(probes, shapes.params, params, strict=True)
+        ]
+        params = getattr(params, "_make", tuple)(parts)
+    return ProbedParams(params, delta)
+
+
+def _wrap_state(net: Layer, state: PyTree) -> tuple[PyTree]:
+    if inner := children(net).values():
+        parts = [_wrap_state(*pair) for pair in zip(inner, state, strict=True)]
+        state = getattr(state, "_make", tuple)(parts)
+    return (state,)

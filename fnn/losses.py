@@ -1,0 +1,374 @@
+"""Losses: a value and a delta, side by side.
+
+The last layer's output z is a logit (for regression, the prediction): the loss applies
+sigmoid or softmax itself, where they and the logarithm cancel. Then nothing saturates,
+and value and delta are finite for any finite z. A value beyond the largest number of
+the dtype is reported as (nearly) that number, not as inf.
+
+    value(z, y)     J = (1/N) Σ_n L(z_n, y_n)           a scalar
+    delta(z, y)     δ = ∂J/∂z, of z's shape             the δ that backward starts from
+
+The value is computed in at least float32; delta has z's dtype.
+
+Legend: N examples, K outputs; z (N, K); t (N, K) the targets that y stands for.
+"""
+
+from typing import ClassVar, Protocol
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+from jax import Array
+
+from fnn.core import leaf
+from fnn.pytree import pytree
+
+__all__ = [
+    "Huber",
+    "Loss",
+    "SigmoidCrossEntropy",
+    "SoftmaxCrossEntropy",
+    "SquaredError",
+]
+
+
+class Loss(Protocol):
+    """What every loss provides."""
+
+    #: Whether the outputs score classes, so that accuracy makes sense.
+    classifies: ClassVar[bool] = False
+
+    def value(self, z: Array, y: Array) -> Array:
+        """The mean loss of a batch, a scalar."""
+        ...
+
+    def delta(self, z: Array, y: Array) -> Array:
+        """The derivative of `value` with respect to z, of z's shape."""
+        ...
+
+    def check(self, out_shape: tuple[int, ...], y: Array) -> None:
+        """Raise where labels y cannot belong to outputs of shape (K,).
+
+        Shapes and dtypes are always checked, numbers only where y is concrete.
+        """
+        ...
+
+
+def _mean(per_example: Array) -> Array:
+    """(1/N) Σ_n L_n, with each L_n at most a quarter of the largest number.
+
+    Dividing before the sum keeps it from overflowing; NaN stays NaN.
+    """
+    largest = jnp.finfo(per_example.dtype).max / 4
+    return (jnp.minimum(per_example, largest) / per_example.size).sum()
+
+
+def _precise(z: Array) -> Array:
+    return z if z.dtype == jnp.float64 else z.astype(jnp.float32)
+
+
+def _per_example(elements: Array) -> Array:
+    """Sum over all axes but the batch."""
+    return elements.reshape(len(elements), -1).sum(1)
+
+
+# ---- Classification --------------------------------------------------------------
+
+
+@pytree
+class SigmoidCrossEntropy(Loss):
+    """K independent yes/no questions: the lecture's J.
+
+    With a = σ(z) = 1/(1 + e⁻ᶻ), so that −log a = softplus(−z):
+
+        value   J = −(1/N) Σ_n Σ_k [ t_nk log a_nk + (1 − t_nk) log(1 − a_nk) ]
+        delta   δ = (a − t) / N
+
+    Labels y: (N, K) targets in [0, 1]; or (N,) integers, which are class indices
+    where K > 1 (t is one-hot) and 0 or 1 where K = 1.
+
+    Raises:
+        ValueError, TypeError: labels of another shape, dtype or range.
+
+    Example:
+        >>> import jax.numpy as jnp, fnn
+        >>> z, y = jnp.array([[0.0], [1e4]]), jnp.array([1, 0])
+        >>> loss = fnn.losses.SigmoidCrossEntropy()
+        >>> print(loss.value(z, y), loss.delta(z, y).ravel())
+        5000.3467 [-0.25  0.5 ]
+
+    Source: Rumelhart et al., "Backpropagation: the basic theory" (1995), section 4.
+    """
+
+    classifies: ClassVar[bool] = True
+
+    def value(self, z, y):
+        t = _class_targets(self, z, y)
+        z = _precise(z)
+        minus_log_a, minus_log_not_a = jax.nn.softplus(-z), jax.nn.softplus(z)
+        return _mean(_per_example(t * minus_log_a + (1 - t) * minus_log_not_a))
+
+    def delta(self, z, y):
+        t = _class_targets(self, z, y)
+        return ((jax.nn.sigmoid(_precise(z)) - t) / len(z)).astype(z.dtype)
+
+    def check(self, out_shape, y):
+        _check_classes(self, out_shape, y)
+
+
+@pytree
+class SoftmaxCrossEntropy(Loss):
+    """One of K classes.
+
+    With a_k = e^(z_k) / Σ_j e^(z_j), and t smoothed to (1 − s) t + s/K:
+
+        value   J = −(1/N) Σ_n Σ_k t_nk log a_nk
+        delta   δ = (a − t) / N
+
+    Labels y: (N,) integer classes 0 .. K−1; or (N, K) rows that sum to 1.
+
+    Args:
+        label_smoothing: s in [0, 1], the share of the target that is spread evenly.
+
+    Raises:
+        ValueError, TypeError: labels of another shape, dtype or range.
+
+    Example:
+        >>> import jax.numpy as jnp, fnn
+        >>> z, y = jnp.array([[0.0, 0.0], [1e4, -1e4]]), jnp.array([1, 0])
+        >>> loss = fnn.losses.SoftmaxCrossEntropy()
+        >>> print(loss.value(z, y), loss.delta(z, y).tolist())
+        0.3465736 [[0.25, -0.25], [0.0, 0.0]]
+
+    Source: Bridle 1990, "Probabilistic interpretation of feedforward classification
+    network outputs"; smoothing: Szegedy et al., arXiv:1512.00567, section 7.
+    """
+
+    label_smoothing: float = leaf(0.0)
+    classifies: ClassVar[bool] = True
+
+    def __post_init__(self) -> None:
+        smoothing = self.label_smoothing
+        if isinstance(smoothing, float) and not 0 <= smoothing <= 1:
+            raise ValueError(
+                "SoftmaxCrossEntropy: label_smoothing is a share and must be in "
+                f"[0, 1], got {smoothing}"
+            )
+
+    def value(self, z, y):
+        t = self._targets(z, y)
+        z = _precise(z)
+        z = z - jax.lax.stop_gradient(z.max(-1, keepdims=True))
+        # log a_k = z_k − log Σ_j e^(z_j), and Σ_k t_k = 1 is used rather than computed:
+        # then δ is a − t to the last digit, also where float32 labels sum to 1 ± 1e-7.
+        log_sum = jnp.log(jnp.exp(z).sum(-1))
+        # A z of −inf counts only where its class has a share: 0 × inf is NaN.
+        return _mean(log_sum - jnp.where(t == 0, 0, t * z).sum(-1))
+
+    def delta(self, z, y):
+        t = self._targets(z, y)
+        a = jax.nn.softmax(_precise(z), axis=-1)
+        return ((a - t) / len(z)).astype(z.dtype)
+
+    def check(self, out_shape, y):
+        _check_classes(self, out_shape, y)
+        if y.ndim == 2 and _is_concrete(y):
+            sums = np.asarray(y, np.float64).sum(1)
+            if np.abs(sums - 1).max(initial=0) > 1e-3:
+                row = int(np.abs(sums - 1).argmax())
+                raise ValueError(
+                    f"{self!r} expected label rows that sum to 1, got {sums[row]:.4g} "
+                    f"in row {row}. For several yes/no labels an example use "
+                    "SigmoidCrossEntropy."
+                )
+
+    def _targets(self, z: Array, y: Array) -> Array:
+        t = _class_targets(self, z, y)
+        smoothing = jnp.asarray(self.label_smoothing, t.dtype)
+        return (1 - smoothing) * t + smoothing / z.shape[-1]
+
+
+# ---- Regression ------------------------------------------------------------------
+
+
+@pytree
+class SquaredError(Loss):
+    """The squared distance to the target.
+
+        value   J = (1/N) Σ_n ½ Σ_k (z_nk − t_nk)²
+        delta   δ = (z − t) / N
+
+    The ½ makes δ the plain difference; PyTorch's and Keras' mean squared error also
+    divides by K and has no ½.
+
+    Labels y: of z's shape; or (N,) where K = 1.
+
+    Raises:
+        ValueError, TypeError: labels of another shape or dtype.
+
+    Example:
+        >>> import jax.numpy as jnp, fnn
+        >>> print(fnn.losses.SquaredError().value(jnp.zeros((1, 2)), jnp.ones((1, 2))))
+        1.0
+
+    Source: Rumelhart, Hinton and Williams, Nature 323 (1986), eq. 3.
+    """
+
+    def value(self, z, y):
+        t = _real_targets(self, z, y)
+        return _mean(_per_example(0.5 * jnp.square(_precise(z) - t)))
+
+    def delta(self, z, y):
+        t = _real_targets(self, z, y)
+        return ((_precise(z) - t) / len(z)).astype(z.dtype)
+
+    def check(self, out_shape, y):
+        _check_reals(self, out_shape, y)
+
+
+@pytree
+class Huber(Loss):
+    """Squared error near the target, absolute error far from it.
+
+    With e = z − t, and c = e clipped to [−d, d]:
+
+        value   J = (1/N) Σ_n Σ_k c (e − ½ c)    = ½ e², and d |e| − ½ d² beyond d
+        delta   δ = c / N
+
+    Labels y: of z's shape; or (N,) where K = 1.
+
+    Args:
+        threshold: d > 0, where the one turns into the other; in the units of y.
+
+    Raises:
+        ValueError, TypeError: labels of another shape or dtype.
+
+    Example:
+        >>> import jax.numpy as jnp, fnn
+        >>> print(fnn.losses.Huber().value(jnp.zeros((1, 1)), jnp.array([[3.0]])))
+        2.5
+
+    Source: Huber, Annals of Mathematical Statistics 35 (1964), section 3.
+    """
+
+    threshold: float = leaf(1.0)
+
+    def __post_init__(self) -> None:
+        if isinstance(self.threshold, float) and not self.threshold > 0:
+            raise ValueError(f"Huber: threshold must be > 0, got {self.threshold}")
+
+    def value(self, z, y):
+        error, clipped = self._error(z, y)
+        return _mean(_per_example(clipped * (error - 0.5 * clipped)))
+
+    def delta(self, z, y):
+        _, clipped = self._error(z, y)
+        return (clipped / len(z)).astype(z.dtype)
+
+    def check(self, out_shape, y):
+        _check_reals(self, out_shape, y)
+
+    def _error(self, z: Array, y: Array) -> tuple[Array, Array]:
+        error = _precise(z) - _real_targets(self, z, y)
+        threshold = jnp.asarray(self.threshold, error.dtype)
+        return error, jnp.clip(error, -threshold, threshold)
+
+
+# ---- Labels ----------------------------------------------------------------------
+
+
+def _is_concrete(y: Array) -> bool:
+    return not isinstance(y, jax.core.Tracer)
+
+
+def _is_integer(y: Array) -> bool:
+    return jnp.issubdtype(y.dtype, jnp.integer) or y.dtype == bool
+
+
+def _class_targets(loss: Loss, z: Array, y: Array) -> Array:
+    """The targets t (N, K) that class labels stand for."""
+    _expect_batch(loss, z, y)
+    _check_class_shape(loss, z.shape[1:], y)
+    dtype = _precise(z).dtype
+    if y.ndim == 2:
+        return y.astype(dtype)
+    if z.shape[1] == 1:
+        return y[:, None].astype(dtype)
+    # int32: in uint8, classes 0 and 256 would be one and the same.
+    return jax.nn.one_hot(y.astype(jnp.int32), z.shape[1], dtype=dtype)
+
+
+def _real_targets(loss: Loss, z: Array, y: Array) -> Array:
+    _expect_batch(loss, z, y)
+    _check_real_shape(loss, z.shape[1:], y)
+    return y.reshape(z.shape).astype(_precise(z).dtype)
+
+
+def _expect_batch(loss: Loss, z: Array, y: Array) -> None:
+    if z.shape[:1] != y.shape[:1]:
+        raise ValueError(
+            f"{loss!r} got outputs of shape {z.shape} and labels of shape {y.shape}: "
+            "both must have one entry an example on the first axis"
+        )
+
+
+def _check_class_shape(loss: Loss, out_shape: tuple[int, ...], y: Array) -> None:
+    if len(out_shape) != 1:
+        raise ValueError(
+            f"{loss!r} expected outputs of shape (N, K), got (N, *{out_shape}). End "
+            "the network with fnn.Flatten() and fnn.Dense(K)."
+        )
+    classes = out_shape[0]
+    binary = classes == 1 and isinstance(loss, SigmoidCrossEntropy)
+    if classes == 1 and not binary:
+        raise ValueError(
+            f"{loss!r} expected at least 2 outputs, got 1, whose softmax is always 1. "
+            "For one yes/no question use SigmoidCrossEntropy."
+        )
+    if y.ndim == 1 and not _is_integer(y) and not binary:
+        raise TypeError(
+            f"{loss!r} expected labels (N,) of an integer dtype, or rows (N, "
+            f"{classes}), got {y.dtype} of shape {y.shape}. Class indices: "
+            "y.astype('int32')."
+        )
+    if y.ndim != 1 and y.shape[1:] != (classes,):
+        raise ValueError(
+            f"{loss!r} expected labels of shape (N,) or (N, {classes}) for "
+            f"{classes} outputs, got {y.shape}"
+        )
+
+
+def _check_classes(loss: Loss, out_shape: tuple[int, ...], y: Array) -> None:
+    _check_class_shape(loss, out_shape, y)
+    if not _is_concrete(y) or y.size == 0:
+        return
+    values, classes = np.asarray(y), out_shape[0]
+    indices = y.ndim == 1 and classes > 1
+    lowest, highest = (0, classes - 1) if indices else (0, 1)
+    wrong = ~((values >= lowest) & (values <= highest))  # also catches NaN
+    if wrong.any():
+        where = tuple(int(i) for i in np.argwhere(wrong)[0])
+        what = f"a class 0 .. {classes - 1}" if indices else "in [0, 1]"
+        raise ValueError(
+            f"{loss!r} expected every label to be {what}, as the network has "
+            f"{classes} outputs; got {values[where]} at y{list(where)}"
+        )
+
+
+def _check_real_shape(loss: Loss, out_shape: tuple[int, ...], y: Array) -> None:
+    flat = y.ndim == 1 and out_shape == (1,)
+    if y.shape[1:] != out_shape and not flat:
+        raise ValueError(
+            f"{loss!r} expected targets of the outputs' shape (N, "
+            f"{', '.join(map(str, out_shape))}), got {y.shape}. For class labels use "
+            "jax.nn.one_hot(y, K), or a cross-entropy."
+        )
+
+
+def _check_reals(loss: Loss, out_shape: tuple[int, ...], y: Array) -> None:
+    _check_real_shape(loss, out_shape, y)
+    if _is_concrete(y) and not np.isfinite(np.asarray(y, np.float64)).all():
+        where = np.argwhere(~np.isfinite(np.asarray(y, np.float64)))[0].tolist()
+        raise ValueError(
+            f"{loss!r} expected finite targets, got NaN or inf at y{where}"
+        )

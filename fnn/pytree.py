@@ -1,0 +1,100 @@
+"""Frozen dataclasses that are pytrees: what every layer, loss and optimizer is made of.
+
+A field marked `leaf` is a number that an experiment may vary (a dropout rate, a
+learning rate) or a child pytree; JAX sees it. Every other field is structure: it is
+compared, hashed and compiled in. Two networks of the same structure therefore share
+one compiled program whatever their rates are, and `vmap` over rates works.
+"""
+
+import dataclasses
+import numbers
+from typing import Any, TypeVar, dataclass_transform
+
+import jax
+import numpy as np
+from jax.tree_util import GetAttrKey
+
+__all__ = ["leaf", "pytree"]
+
+T = TypeVar("T")
+
+
+def leaf(default: Any = dataclasses.MISSING) -> Any:
+    """Mark a dataclass field as a pytree leaf, with an optional default."""
+    return dataclasses.field(default=default, metadata={"leaf": True})
+
+
+@dataclass_transform(frozen_default=True, field_specifiers=(leaf, dataclasses.field))
+def pytree(cls: type[T]) -> type[T]:
+    """Make a class a frozen dataclass that JAX treats as a pytree.
+
+    An instance compares and hashes by value, and its repr, which shows the fields
+    that differ from their defaults, can be pasted back. Numbers in `leaf` fields
+    become floats, so that `Dropout(0)` and `Dropout(0.5)` are one program.
+
+    Example:
+        >>> import jax
+        >>> from fnn.pytree import leaf, pytree
+        >>> @pytree
+        ... class Scale:
+        ...     factor: float = leaf(1.0)
+        >>> Scale(2)
+        Scale(factor=2.0)
+        >>> jax.tree.map(lambda factor: factor + 1, Scale(2))
+        Scale(factor=3.0)
+    """
+    check = cls.__dict__.get("__post_init__")
+
+    def __post_init__(self: Any) -> None:
+        for name in leaf_names:
+            number = _as_float(getattr(self, name), f"{type(self).__name__}.{name}")
+            object.__setattr__(self, name, number)
+        if check is not None:
+            check(self)
+
+    setattr(cls, "__post_init__", __post_init__)  # noqa: B010 (cls has no such field)
+    if "__repr__" not in cls.__dict__:
+        setattr(cls, "__repr__", _short_repr)  # noqa: B010
+    cls = dataclasses.dataclass(frozen=True, repr=False)(cls)
+    fields = dataclasses.fields(cls)  # type: ignore[arg-type]
+    names = [field.name for field in fields]
+    leaf_names = [field.name for field in fields if field.metadata.get("leaf")]
+
+    def flatten_with_keys(self: Any) -> tuple[list, tuple]:
+        # A leaf that holds a function (a learning-rate schedule) is structure.
+        data = [name for name in leaf_names if not callable(getattr(self, name))]
+        structure = tuple(
+            (name, getattr(self, name)) for name in names if name not in data
+        )
+        children = [(GetAttrKey(name), getattr(self, name)) for name in data]
+        return children, (tuple(data), structure)
+
+    def unflatten(aux: tuple, children: Any) -> Any:
+        # Not through __init__: JAX also rebuilds trees with tracers, None and
+        # sentinels in place of numbers, and there is nothing to validate then.
+        self = object.__new__(cls)
+        data, structure = aux
+        for name, value in (*zip(data, children, strict=True), *structure):
+            object.__setattr__(self, name, value)
+        return self
+
+    jax.tree_util.register_pytree_with_keys(cls, flatten_with_keys, unflatten)
+    return cls
+
+
+def _as_float(value: Any, name: str) -> Any:
+    if isinstance(value, str | bool | np.bool_):
+        raise TypeError(f"{name} must be a number, got {value!r}")
+    is_scalar = isinstance(value, numbers.Real) or (
+        isinstance(value, np.generic | np.ndarray) and value.ndim == 0
+    )
+    return float(value) if is_scalar else value
+
+
+def _short_repr(self: Any) -> str:
+    shown = []
+    for field in dataclasses.fields(self):
+        value = getattr(self, field.name)
+        if isinstance(value, jax.Array | np.ndarray) or value != field.default:
+            shown.append(f"{field.name}={value!r}")
+    return f"{type(self).__name__}({', '.join(shown)})"
