@@ -1,0 +1,59 @@
+"""Optimizers with optax's names, arguments and defaults, and the lecture's forms.
+
+Each factory builds a frozen optimizer with optax's pair `init`, `update`, and
+`eval_params`; its docstring says which setting is optax's and which the lecture's.
+"""
+
+from fnn.optimizers.adam import Adam, AdamState, adam, nadam
+from fnn.optimizers.adamw import AdamW, adamw
+from fnn.optimizers.adaptive import (
+    AdaDelta,
+    AdaDeltaState,
+    AdaGrad,
+    AdaGradState,
+    adadelta,
+    adagrad,
+)
+from fnn.optimizers.amsgrad import AMSGrad, AMSGradState, amsgrad
+from fnn.optimizers.base import Optimizer
+from fnn.optimizers.lookahead import eval_params
+from fnn.optimizers.momentum import (
+    SGD,
+    Momentum,
+    MomentumState,
+    SGDState,
+    momentum,
+    nesterov,
+    sgd,
+)
+from fnn.optimizers.rmsprop import RMSProp, RMSPropState, rmsprop
+
+__all__ = [
+    "SGD",
+    "AMSGrad",
+    "AMSGradState",
+    "AdaDelta",
+    "AdaDeltaState",
+    "AdaGrad",
+    "AdaGradState",
+    "Adam",
+    "AdamState",
+    "AdamW",
+    "Momentum",
+    "MomentumState",
+    "Optimizer",
+    "RMSProp",
+    "RMSPropState",
+    "SGDState",
+    "adadelta",
+    "adagrad",
+    "adam",
+    "adamw",
+    "amsgrad",
+    "eval_params",
+    "momentum",
+    "nadam",
+    "nesterov",
+    "rmsprop",
+    "sgd",
+]

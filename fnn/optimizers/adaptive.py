@@ -1,0 +1,202 @@
+"""A learning rate for every weight, from its own past gradients.
+
+Legend: θ parameters, g gradient, α learning rate, r sum of g ⊙ g, Δ the step before
+the learning rate, E[·] a fading mean; products, roots and quotients elementwise.
+"""
+
+from typing import Any, NamedTuple
+
+import jax.numpy as jnp
+from jax import Array
+
+from fnn.optimizers.base import (
+    Optimizer,
+    PyTree,
+    Schedule,
+    bounded,
+    increment,
+    quotient,
+    saturated,
+    start,
+    statistic,
+)
+from fnn.pytree import leaf, pytree
+
+__all__ = [
+    "AdaDelta",
+    "AdaDeltaState",
+    "AdaGrad",
+    "AdaGradState",
+    "adadelta",
+    "adagrad",
+    "root",
+]
+
+Number = float | Array
+
+
+class AdaGradState(NamedTuple):
+    """State of `AdaGrad`.
+
+    count: int32 (), the number of updates so far.
+    sum_of_squares: r, like the parameters, at least float32.
+    """
+
+    count: Array
+    sum_of_squares: PyTree
+
+
+class AdaDeltaState(NamedTuple):
+    """State of `AdaDelta`; every tree is like the parameters, at least float32.
+
+    count: int32 (), the number of updates so far.
+    e_g: the mean of g ⊙ g.
+    e_x: the mean of Δ ⊙ Δ, with Δ the step before the learning rate.
+    """
+
+    count: Array
+    e_g: PyTree
+    e_x: PyTree
+
+
+@pytree
+class AdaGrad(Optimizer):
+    """AdaGrad; built by `adagrad`."""
+
+    initial_accumulator_value: Number = leaf(default=0.1)
+    eps: Number = leaf(default=1e-7)
+    eps_in_sqrt: bool = True
+
+    __post_init__ = Optimizer.check_numbers
+
+    def init(self, params: PyTree) -> AdaGradState:
+        return AdaGradState(start(), statistic(params, self.initial_accumulator_value))
+
+    def update(
+        self, grads: PyTree, state: AdaGradState, params: PyTree = None
+    ) -> tuple[PyTree, AdaGradState]:
+        updates, r = self.per_leaf(state.count, grads, params, state.sum_of_squares)
+        return updates, AdaGradState(increment(state.count), r)
+
+    def rule(self, scalars: tuple, param: Any, g: Array, r: Array) -> tuple:
+        (alpha,) = scalars
+        g = bounded(g)
+        r = saturated(r + g * g)
+        return -alpha * quotient(g, root(r, self.eps, self.eps_in_sqrt)), r
+
+
+@pytree
+class AdaDelta(Optimizer):
+    """AdaDelta; built by `adadelta`."""
+
+    learning_rate: Schedule = leaf(default=1.0)
+    rho: Number = leaf(default=0.9)
+    eps: Number = leaf(default=1e-6)
+
+    __post_init__ = Optimizer.check_numbers
+
+    def init(self, params: PyTree) -> AdaDeltaState:
+        return AdaDeltaState(start(), e_g=statistic(params), e_x=statistic(params))
+
+    def update(
+        self, grads: PyTree, state: AdaDeltaState, params: PyTree = None
+    ) -> tuple[PyTree, AdaDeltaState]:
+        updates, *statistics = self.per_leaf(
+            state.count, grads, params, state.e_g, state.e_x
+        )
+        return updates, AdaDeltaState(increment(state.count), *statistics)
+
+    def rule(
+        self, scalars: tuple, param: Any, g: Array, e_g: Array, e_x: Array
+    ) -> tuple:
+        (alpha,) = scalars
+        g = bounded(g)
+        e_g = (1 - self.rho) * (g * g) + self.rho * e_g
+        step = quotient(jnp.sqrt(e_x + self.eps), jnp.sqrt(e_g + self.eps)) * g
+        e_x = (1 - self.rho) * (step * step) + self.rho * e_x
+        return -alpha * step, e_g, e_x
+
+
+def root(r: Array, eps: Any, eps_in_sqrt: bool) -> Array:
+    """√(r + ε), or √r + ε."""
+    return jnp.sqrt(r + eps) if eps_in_sqrt else jnp.sqrt(r) + eps
+
+
+def adagrad(
+    learning_rate: Schedule,
+    initial_accumulator_value: Number = 0.1,
+    eps: Number = 1e-7,
+    *,
+    eps_in_sqrt: bool = True,
+) -> AdaGrad:
+    """AdaGrad: the more a weight has moved, the smaller its steps.
+
+        r ← r + g ⊙ g,    θ ← θ − α g / √(r + ε)      eps_in_sqrt (optax)
+                          θ ← θ − α g / (ε + √r)      otherwise (lecture)
+
+    optax: the defaults (r₀ = 0.1, ε = 1e-7 inside the root). The lecture:
+    `adagrad(α, initial_accumulator_value=0, eps=1e-7, eps_in_sqrt=False)`.
+
+    Args:
+        learning_rate: α ≥ 0, a number or a schedule.
+        initial_accumulator_value: r₀ ≥ 0.
+        eps: ε ≥ 0.
+        eps_in_sqrt: whether ε is inside the root.
+
+    Returns:
+        An `AdaGrad`, whose state is an `AdaGradState` (count, sum_of_squares).
+
+    Raises:
+        ValueError: a number is negative or not finite.
+
+    Example:
+        >>> import jax.numpy as jnp
+        >>> from fnn import optimizers
+        >>> opt = optimizers.adagrad(0.5, initial_accumulator_value=0, eps=0)
+        >>> opt.update(jnp.array([3.0, -4.0, 0.0]), opt.init(jnp.zeros(3)))[0]
+        Array([-0.5,  0.5, -0. ], dtype=float32)
+
+    Source:
+        Duchi, Hazan and Singer 2011, "Adaptive Subgradient Methods for Online Learning
+        and Stochastic Optimization", Figure 1 (diagonal). Lecture 5.3.
+    """
+    return AdaGrad(learning_rate, initial_accumulator_value, eps, eps_in_sqrt)
+
+
+def adadelta(
+    learning_rate: Schedule | None = None, rho: Number = 0.9, eps: Number = 1e-6
+) -> AdaDelta:
+    """AdaDelta: steps in the units of θ, so that α may be 1.
+
+        E[g²] ← ρE[g²] + (1 − ρ) g²
+        Δ = √(E[Δ²] + ε) / √(E[g²] + ε) ⊙ g
+        E[Δ²] ← ρE[Δ²] + (1 − ρ) Δ²,    θ ← θ − αΔ
+
+    The lecture and Zeiler: `adadelta(1.0, rho=0.95)`. optax: `rho=0.9`, the default.
+    Without a learning rate fnn takes α = 1 and descends; optax then does not multiply
+    at all, not even by −1, and climbs. For optax's weight_decay, put
+    `optax.add_decayed_weights` before it in a chain.
+
+    Args:
+        learning_rate: α ≥ 0, a number or a schedule; None is 1.
+        rho: ρ in [0, 1).
+        eps: ε ≥ 0. With 0 nothing ever moves, since E[Δ²] starts at 0.
+
+    Returns:
+        An `AdaDelta`, whose state is an `AdaDeltaState` (count, e_g, e_x).
+
+    Raises:
+        ValueError: a number is out of range.
+
+    Example:
+        >>> import jax.numpy as jnp
+        >>> from fnn import optimizers
+        >>> opt = optimizers.adadelta(rho=0.75, eps=1.0)
+        >>> opt.update(jnp.array([0.0, 2.0]), opt.init(jnp.zeros(2)))[0]
+        Array([-0.       , -1.4142135], dtype=float32)
+
+    Source:
+        Zeiler 2012, "ADADELTA: An Adaptive Learning Rate Method", eq. (8), (9), (14)
+        and Algorithm 1. Lecture 5.7.
+    """
+    return AdaDelta(1.0 if learning_rate is None else learning_rate, rho, eps)

@@ -1,0 +1,179 @@
+"""RMSProp, centered or not; alone, with momentum, and with Nesterov's.
+
+Legend: θ parameters, g gradient, α learning rate, r mean of g ⊙ g, m mean of g,
+v velocity, β momentum; products, roots and quotients elementwise.
+"""
+
+from typing import Any, NamedTuple
+
+import jax.numpy as jnp
+from jax import Array
+
+from fnn.optimizers.adaptive import root
+from fnn.optimizers.base import (
+    Optimizer,
+    PyTree,
+    Schedule,
+    bounded,
+    increment,
+    quotient,
+    start,
+    statistic,
+    unbiased,
+)
+from fnn.optimizers.lookahead import Nesterov, beta_if_lookahead, check_nesterov
+from fnn.optimizers.momentum import accelerated
+from fnn.pytree import leaf, pytree
+
+__all__ = ["RMSProp", "RMSPropState", "rmsprop"]
+
+Number = float | Array
+
+
+class RMSPropState(NamedTuple):
+    """State of `RMSProp`; every tree is like the parameters, at least float32.
+
+    count: int32 (), the number of updates so far.
+    nu: r, the mean of g ⊙ g.
+    mu: m, the mean of g, if centered; else None.
+    velocity: v, with momentum; else None.
+    lookahead: β, (), in the look-ahead form; else None.
+    """
+
+    count: Array
+    nu: PyTree
+    mu: PyTree
+    velocity: PyTree
+    lookahead: Array | None
+
+
+@pytree
+class RMSProp(Optimizer):
+    """RMSProp, centered or not, with momentum or without; built by `rmsprop`."""
+
+    decay: Number = leaf(default=0.9)
+    eps: Number = leaf(default=1e-8)
+    initial_scale: Number = leaf(default=0.0)
+    eps_in_sqrt: bool = True
+    centered: bool = False
+    momentum: Number | None = leaf(default=None)
+    nesterov: Nesterov = False
+    bias_correction: bool = False
+
+    def __post_init__(self) -> None:
+        self.check_numbers()
+        check_nesterov(self)
+        if self.nesterov and self.momentum is None:
+            raise ValueError(
+                f"RMSProp: nesterov={self.nesterov!r} needs a momentum, such as 0.9"
+            )
+
+    def init(self, params: PyTree) -> RMSPropState:
+        return RMSPropState(
+            start(),
+            nu=statistic(params, self.initial_scale),
+            mu=statistic(params) if self.centered else None,
+            velocity=None if self.momentum is None else statistic(params),
+            lookahead=beta_if_lookahead(self),
+        )
+
+    def update(
+        self, grads: PyTree, state: RMSPropState, params: PyTree = None
+    ) -> tuple[PyTree, RMSPropState]:
+        updates, r, m, v = self.per_leaf(
+            state.count, grads, params, state.nu, state.mu, state.velocity
+        )
+        count, lookahead = increment(state.count), beta_if_lookahead(self)
+        return updates, RMSPropState(count, r, m, v, lookahead)
+
+    def scalars(self, count: Array) -> tuple:
+        if not self.bias_correction:
+            return *super().scalars(count), 1.0
+        return *super().scalars(count), unbiased(self.decay, increment(count))
+
+    def rule(
+        self, scalars: tuple, param: Any, g: Array, r: Array, m: Any, v: Any
+    ) -> tuple:
+        alpha, correction = scalars
+        g = bounded(g)
+        r = (1 - self.decay) * (g * g) + self.decay * r
+        variance = correction * r
+        if m is not None:
+            m = (1 - self.decay) * g + self.decay * m
+            # A constant gradient has variance 0, which rounding can make negative.
+            variance = jnp.maximum(variance - (correction * m) ** 2, 0)
+        push = -alpha * quotient(g, root(variance, self.eps, self.eps_in_sqrt))
+        if v is None:
+            return push, r, m, None
+        step, v = accelerated(v, push, self.momentum, self.nesterov)
+        return step, r, m, v
+
+
+def rmsprop(
+    learning_rate: Schedule,
+    decay: Number = 0.9,
+    eps: Number = 1e-8,
+    initial_scale: Number = 0.0,
+    eps_in_sqrt: bool = True,
+    centered: bool = False,
+    momentum: Number | None = None,
+    nesterov: Nesterov = False,
+    bias_correction: bool = False,
+) -> RMSProp:
+    """RMSProp: AdaGrad with a memory that fades.
+
+        r ← ρr + (1 − ρ) g ⊙ g
+        v ← βv − α g / √(r + ε),    θ ← θ + v                  (β = 0 without momentum)
+        θ ← θ − α g / √(r + ε) + βv, with the new v            nesterov=True
+        g at θ̂ = θ + βv, then v and θ as in the second line    nesterov="lookahead"
+
+    optax: the defaults, and nesterov False or True; its momentum, too, is a trace after
+    the learning rate. The lecture: `eps=1e-6`; with momentum (5.6) `momentum=β`; with
+    Nesterov (5.5) `nesterov="lookahead"`. That one stores θ̂ and needs a constant β and
+    nothing after it; `eval_params` gives θ back. (The lecture's 5.5 has no ε and is 0/0
+    for a weight whose gradient has always been 0; here ε is as in 5.4.)
+    True and "lookahead" make the same updates, also under a schedule.
+
+    Args:
+        learning_rate: α ≥ 0, a number or a schedule.
+        decay: ρ in [0, 1).
+        eps: ε ≥ 0.
+        initial_scale: r₀ ≥ 0.
+        eps_in_sqrt: √(r + ε), or else √r + ε.
+        centered: subtract the squared mean gradient from r; never below 0, where optax
+            takes the root of a negative number (NaN).
+        momentum: β in [0, 1), or None.
+        nesterov: False, True or "lookahead".
+        bias_correction: divide r (and the mean) by 1 − ρᵗ, as Adam does.
+
+    Returns:
+        An `RMSProp`, whose state is an `RMSPropState` (count, nu, mu, velocity,
+        lookahead).
+
+    Raises:
+        ValueError: a number is out of range, or nesterov without momentum.
+        TypeError: β is a schedule.
+
+    Example:
+        >>> import jax.numpy as jnp
+        >>> from fnn import optimizers
+        >>> opt = optimizers.rmsprop(0.5, decay=0.75, eps=0)
+        >>> opt.update(jnp.array([3.0, -4.0, 0.0]), opt.init(jnp.zeros(3)))[0]
+        Array([-1.,  1., -0.], dtype=float32)
+
+    Source:
+        Tieleman and Hinton 2012, Coursera lecture 6e; centered: Graves 2013,
+        "Generating Sequences With Recurrent Neural Networks", eq. (38)-(45). Lecture
+        5.4-5.6.
+    """
+    return RMSProp(
+        learning_rate,
+        decay,
+        eps,
+        initial_scale,
+        eps_in_sqrt,
+        centered,
+        momentum,
+        nesterov,
+        bias_correction,
+    )
