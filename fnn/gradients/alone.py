@@ -21,54 +21,17 @@ from fnn.core import (
     describe,
     kind,
     named_params,
-    path_of,
     walk,
 )
 from fnn.gradients.report import NodeCheck
+from fnn.layers.probe import Seen, record
 
 __all__ = [
     "Compared",
-    "Seen",
     "compare_alone",
-    "record",
     "rounding",
     "structural_faults",
 ]
-
-
-class Seen(NamedTuple):
-    """What one layer was given in a forward pass."""
-
-    x: Array
-    key: Array | None
-
-
-class _Recorder(Layer):
-    """A layer that notes what it is given; it lives only while a forward is traced."""
-
-    def __init__(self, layer: Layer, path: str, seen: dict[str, Seen]):
-        self.layer, self.path, self.seen = layer, path, seen
-
-    def forward(self, params, state, x, *, key=None, train=False):
-        self.seen[self.path] = Seen(x, key)
-        return self.layer.forward(params, state, x, key=key, train=train)
-
-
-def record(
-    net: Layer, variables: Variables, x: Array, key: Array | None, train: bool
-) -> dict[str, Seen]:
-    """What every layer is given, by path."""
-    seen: dict[str, Seen] = {}
-
-    def recorded(layer: Layer, path: str) -> _Recorder:
-        inner = [
-            recorded(child, path_of(path, label, child))
-            for label, child in children(layer).items()
-        ]
-        return _Recorder(layer.with_children(*inner) if inner else layer, path, seen)
-
-    recorded(net, kind(net)).forward(*variables, x, key=key, train=train)
-    return seen
 
 
 class Compared(NamedTuple):

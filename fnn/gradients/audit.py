@@ -31,7 +31,6 @@ from fnn.core import (
 from fnn.gradients.alone import (
     Compared,
     compare_alone,
-    record,
     rounding,
     structural_faults,
 )
@@ -39,7 +38,7 @@ from fnn.gradients.engines import Engine, autodiff, get_engine, objective
 from fnn.gradients.numerical import best_h, differences
 from fnn.gradients.report import Report
 from fnn.gradients.verdict import Results, Slopes, judge_nodes, judge_rows
-from fnn.layers.probe import probe
+from fnn.layers.probe import probe, record
 from fnn.losses import Loss
 
 __all__ = ["compare_gradients"]
@@ -247,17 +246,20 @@ def _sample(arguments: tuple, grads: dict, limit: int | None) -> tuple[dict, Arr
     net, _, variables, (x, _) = arguments
     lists = {f"{n.path}.delta" for n in walk(net, variables) if not kind(n.layer)}
     probed, probed_variables = _probe(net, variables, x)
+    named = named_params(probed, probed_variables.params)
+    sizes = np.array([param.size for param in named.values()])
+    starts = dict(zip(named, np.cumsum(sizes) - sizes, strict=True))
     draw = np.random.default_rng(0)
-    sample, at, start = {}, [], 0
-    for path, param in named_params(probed, probed_variables.params).items():
-        if path not in lists:
-            order = np.argsort(-np.abs(np.asarray(grads[path])), axis=None)
-            if limit is not None and len(order) > limit:
-                rest = draw.permutation(order[limit // 2 :])
-                order = np.concatenate([order[: limit // 2], rest[: -(limit // -2)]])
-            sample[path] = order
-            at.append(start + order)
-        start += param.size
+    sample, at = {}, []
+    for path in sorted(named, key=lambda path: path != f"{kind(net)}.x"):
+        if path in lists:
+            continue
+        order = np.argsort(-np.abs(np.asarray(grads[path])), axis=None)
+        if limit is not None and len(order) > limit:
+            rest = draw.permutation(order[limit // 2 :])
+            order = np.concatenate([order[: limit // 2], rest[: -(limit // -2)]])
+        sample[path] = order
+        at.append(starts[path] + order)
     return sample, jnp.asarray(np.concatenate(at))
 
 

@@ -120,7 +120,7 @@ def _table(report: Report) -> list[str]:
         return []
     cells = [_cells(row) for row in report.rows]
     widths = [max(len(c[i]) for c in (_HEADER, *cells)) for i in range(len(_HEADER))]
-    widths[0] = min(widths[0], 26)
+    widths[0] = min(widths[0], 23)
 
     def line(row: tuple[str, ...], verdict: str) -> str:
         name = row[0] if len(row[0]) <= widths[0] else "…" + row[0][1 - widths[0] :]
@@ -163,7 +163,11 @@ def _summary(report: Report) -> list[str]:
     checked = sum(row.checked for row in report.rows)
     lines.append(f"{checked} coordinates differenced, {kinks} of them on a kink.")
     failed = [row for row in report.rows if row.verdict != PASS]
-    lines += [f"{row.verdict}: {row.path}: {row.reason}" for row in failed]
+    lines += [
+        f"{row.verdict}: {row.path.lstrip('.')}: {row.reason}" for row in failed[:5]
+    ]
+    if len(failed) > 5:
+        lines.append(f"... and {len(failed) - 5} more rows that did not pass")
     if report.first_divergence is None:
         verdict = "PASSED" if report.passed else "INCONCLUSIVE"
         return [*lines, f"{verdict}: no layer's backward diverges."]

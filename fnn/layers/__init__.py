@@ -29,7 +29,7 @@ from fnn.layers.normalization import (
     LayerNorm,
     NormParams,
 )
-from fnn.layers.probe import Probed, ProbedParams, probe
+from fnn.layers.probe import Probed, ProbedParams, Seen, probe, record
 from fnn.layers.shape import Flatten, Reshape
 
 __all__ = [
@@ -52,6 +52,7 @@ __all__ = [
     "Relu",
     "Reshape",
     "Residual",
+    "Seen",
     "Serial",
     "Sigmoid",
     "Silu",
@@ -60,6 +61,7 @@ __all__ = [
     "Tanh",
     "parallel",
     "probe",
+    "record",
     "residual",
     "serial",
 ]

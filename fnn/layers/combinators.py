@@ -5,7 +5,7 @@ i draws from `fold_in(key, i)`, and every error inside names the child.
 """
 
 import dataclasses
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import jax.numpy as jnp
 
@@ -81,7 +81,7 @@ class Serial(Layer):
         return {str(i): child for i, child in enumerate(self.layers)}
 
     def with_children(self, *layers):
-        return Serial(layers)
+        return dataclasses.replace(self, layers=layers)
 
     def init(self, key, in_shape):
         made: list[Variables] = []
@@ -157,10 +157,11 @@ class Residual(Layer):
         return {"body": self.body, "projection": self.projection}
 
     def with_children(self, *layers):
-        return Residual(*layers)
+        return dataclasses.replace(self, body=layers[0], projection=layers[1])
 
     def init(self, key, in_shape):
-        made = _init_side_by_side(self, key, in_shape, same_shape=True)
+        made, shapes = _init_side_by_side(self, key, in_shape)
+        _expect_same_shape(self, shapes)
         return Variables(*(Pair(*part) for part in _gather(made)))
 
     def forward(self, params, state, x, *, key=None, train=False):
@@ -225,17 +226,18 @@ class Parallel(Layer):
         return {str(i): child for i, child in enumerate(self.branches)}
 
     def with_children(self, *layers):
-        return Parallel(layers, self.merge)
+        return dataclasses.replace(self, branches=layers)
 
     def init(self, key, in_shape):
-        same_shape = self.merge == "sum"
-        return _gather(_init_side_by_side(self, key, in_shape, same_shape))
+        made, shapes = _init_side_by_side(self, key, in_shape)
+        self._check(shapes)
+        return _gather(made)
 
     def forward(self, params, state, x, *, key=None, train=False):
         outs = _forward_side_by_side(self, params, state, x, key, train)
         ys = [out.y for out in outs]
+        self._check([y.shape for y in ys])
         if self.merge == "sum":
-            _expect_same_shape(self, [y.shape for y in ys])
             y = sum(ys[1:], start=ys[0])
         else:
             y = jnp.concatenate(ys, axis=-1)
@@ -260,6 +262,15 @@ class Parallel(Layer):
         dx = sum((out.dx for out in outs[1:]), start=outs[0].dx)
         return Backward(dx=dx, dparams=tuple(out.dparams for out in outs))
 
+    def _check(self, shapes: list[tuple]) -> None:
+        if self.merge == "sum":
+            _expect_same_shape(self, shapes)
+        elif len({shape[:-1] for shape in shapes}) > 1:
+            raise ValueError(
+                f"{self!r} concatenates along the last axis outputs that differ in "
+                f"others: {_by_label(self, shapes)}."
+            )
+
     def __repr__(self) -> str:
         inside = [*map(repr, self.branches)]
         inside += [f"merge={self.merge!r}"] if self.merge != "sum" else []
@@ -275,16 +286,15 @@ def _gather(made: list[Variables]) -> Variables:
 
 
 def _init_side_by_side(
-    parent: Layer, key, in_shape: tuple[int, ...], same_shape: bool
-) -> list[Variables]:
+    parent: Layer, key, in_shape: tuple[int, ...]
+) -> tuple[list[Variables], list[tuple]]:
+    """The children's variables, and the shapes of their outputs."""
     made, shapes = [], []
     for i, (label, child) in enumerate(children(parent).items()):
         with located(parent, label, child, in_shape):
             made.append(child.init(child_key(key, i), in_shape))
             shapes.append(output_shape(child, made[-1], in_shape))
-    if same_shape:
-        _expect_same_shape(parent, shapes)
-    return made
+    return made, shapes
 
 
 def _forward_side_by_side(parent: Layer, params, state, x, key, train) -> list[Forward]:
@@ -301,14 +311,16 @@ def _forward_side_by_side(parent: Layer, params, state, x, key, train) -> list[F
 def _expect_same_shape(parent: Layer, shapes: list[tuple]) -> None:
     # Equal, not broadcastable: a silent broadcast would need its own backward.
     if len(set(shapes)) > 1:
-        shown = ", ".join(
-            f"{label} {shape}"
-            for label, shape in zip(children(parent), shapes, strict=True)
-        )
         raise ValueError(
-            f"{parent!r} adds outputs of different shapes: {shown}. Give the shortcut "
-            "a projection, or merge by concatenation."
+            f"{parent!r} adds outputs of different shapes: "
+            f"{_by_label(parent, shapes)}. Give the shortcut a projection, or merge "
+            "by concatenation."
         )
+
+
+def _by_label(parent: Layer, shapes: list[tuple]) -> str:
+    labelled = zip(children(parent), shapes, strict=True)
+    return ", ".join(f"{label} {shape}" for label, shape in labelled)
 
 
 def _expect_layers(name: str, layers: tuple) -> None:
@@ -318,7 +330,7 @@ def _expect_layers(name: str, layers: tuple) -> None:
                 f"{name}: argument {i} is the class {child.__name__}; pass an "
                 f"instance, {child.__name__}()"
             )
-        if callable(child) or isinstance(child, str | int | float | list | tuple):
+        if callable(child) or not hasattr(child, "forward"):
             raise TypeError(
                 f"{name}: argument {i} is not a layer: {child!r}. A function becomes "
                 "a layer as fnn.Lambda(fn); a list of layers is serial(*layers)."
@@ -327,12 +339,21 @@ def _expect_layers(name: str, layers: tuple) -> None:
 
 def _suit(child: Layer, following: tuple[Layer, ...]) -> Layer:
     """Give a layer without an initialiser the one for the activation that follows."""
+    if list(children(child)) == [""]:  # a wrapper, which must not change the draw
+        return child.with_children(_suit(children(child)[""], following))
     if getattr(child, "weight_init", child) is not None:
         return child
-    for other in following:
+    for other in map(_unwrapped, following):
         suited = getattr(other, "suited_init", None)
         if suited is not None:
-            return dataclasses.replace(child, weight_init=suited)
+            changed: Any = child  # a dataclass, since it has the field
+            return dataclasses.replace(changed, weight_init=suited)
         if hasattr(other, "weight_init") or children(other):
             break
     return child
+
+
+def _unwrapped(layer: Layer) -> Layer:
+    """The layer inside a wrapper, which is one with a single unlabelled child."""
+    inner = children(layer)
+    return _unwrapped(inner[""]) if list(inner) == [""] else layer

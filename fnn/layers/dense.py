@@ -6,6 +6,7 @@ Legend: N examples, I input features, O output features.
 from typing import NamedTuple
 
 import jax
+import jax.numpy as jnp
 from jax import Array
 
 from fnn.core import (
@@ -13,6 +14,7 @@ from fnn.core import (
     Forward,
     Layer,
     Variables,
+    describe,
     expect_params,
     expect_shape,
     layer,
@@ -95,10 +97,11 @@ class Dense(Layer):
 
     def _check(self, params: DenseParams, x: Array) -> None:
         expect_params(self, params, DenseParams)
-        inputs, outputs = params.weight.shape
-        if outputs != self.features:
+        inputs, outputs = params.weight.shape[0], self.features
+        shapes = jax.tree.map(jnp.shape, tuple(params))
+        if shapes != ((inputs, outputs), (outputs,) if self.bias else ()):
             raise ValueError(
-                f"{self!r} got a weight of shape {params.weight.shape}, which belongs "
-                "to another network. Make one with net.init(key, in_shape)."
+                f"{self!r} got {describe(params)}, which belongs to another network. "
+                "Make its parameters with net.init(key, in_shape)."
             )
         expect_shape(self, x, ("N", inputs), f" (its weight is {inputs}×{outputs})")

@@ -60,7 +60,9 @@ class Eval(NamedTuple):
     inverse_std: Array
 
 
-def _init_params(in_shape: tuple[int, ...]) -> NormParams:
+def _init_params(norm: Layer, in_shape: tuple[int, ...]) -> NormParams:
+    if not in_shape:
+        raise ValueError(f"{norm!r} expected examples of shape (..., C), got ()")
     features = in_shape[-1:]
     return NormParams(scale=jnp.ones(features), bias=jnp.zeros(features))
 
@@ -141,7 +143,7 @@ class BatchNorm(Layer):
     def init(self, key, in_shape):
         features = in_shape[-1:]
         state = BatchNormState(mean=jnp.zeros(features), var=jnp.ones(features))
-        return Variables(_init_params(in_shape), state)
+        return Variables(_init_params(self, in_shape), state)
 
     def forward(self, params, state, x, *, key=None, train=False):
         _check_input(self, params, x)
@@ -202,7 +204,7 @@ class LayerNorm(Layer):
         _check_eps(self)
 
     def init(self, key, in_shape):
-        return Variables(_init_params(in_shape), ())
+        return Variables(_init_params(self, in_shape), ())
 
     def forward(self, params, state, x, *, key=None, train=False):
         _check_input(self, params, x)

@@ -4,6 +4,7 @@ A probed layer computes y + 0, where the 0 is a parameter of y's full shape. Wha
 computes gradients of parameters then computes ∂loss/∂0 = ∂loss/∂y, which is δ.
 """
 
+import dataclasses
 from typing import NamedTuple
 
 import jax
@@ -17,12 +18,14 @@ from fnn.core import (
     PyTree,
     Variables,
     children,
+    kind,
     layer,
     leaf,
     output_shape,
+    path_of,
 )
 
-__all__ = ["Probed", "ProbedParams", "probe"]
+__all__ = ["Probed", "ProbedParams", "Seen", "probe", "record"]
 
 
 class ProbedParams(NamedTuple):
@@ -45,6 +48,9 @@ class Probed(Layer):
         layer: f.
         batch: N, the batch size: δ has an entry for each example.
 
+    Raises:
+        ValueError: a batch of another size.
+
     Example:
         >>> import jax, jax.numpy as jnp, fnn
         >>> net = fnn.serial(fnn.Dense(3), fnn.Probed(fnn.Dense(2), batch=4))
@@ -66,7 +72,7 @@ class Probed(Layer):
         return {"": self.layer}
 
     def with_children(self, *layers):
-        return Probed(*layers, batch=self.batch)
+        return dataclasses.replace(self, layer=layers[0])
 
     def init(self, key, in_shape):
         return self._wrap(self.layer.init(key, in_shape), in_shape)
@@ -79,6 +85,10 @@ class Probed(Layer):
     def forward(self, params, state, x, *, key=None, train=False):
         (inner,) = state
         out = self.layer.forward(params.params, inner, x, key=key, train=train)
+        if len(x) not in (1, self.batch):  # `output_shape` asks with one example
+            raise ValueError(
+                f"{self!r} was made for batches of {self.batch}, got {len(x)} examples"
+            )
         y = out.y + params.delta
         return Forward(y, saved=out.saved, state=(out.state,))
 
@@ -138,3 +148,60 @@ def _wrap_state(net: Layer, state: PyTree) -> tuple[PyTree]:
         parts = [_wrap_state(*pair) for pair in zip(inner, state, strict=True)]
         state = getattr(state, "_make", tuple)(parts)
     return (state,)
+
+
+# ---- What every layer is given ----------------------------------------------------
+
+
+class Seen(NamedTuple):
+    """What one layer was given in a forward pass."""
+
+    x: Array
+    key: Array | None
+
+
+class _Recorder(Layer):
+    """A layer that notes what it is given; it lives only while a forward is traced."""
+
+    def __init__(self, layer: Layer, path: str, seen: dict[str, Seen]):
+        self.layer, self.path, self.seen = layer, path, seen
+
+    def forward(self, params, state, x, *, key=None, train=False):
+        self.seen[self.path] = Seen(x, key)
+        return self.layer.forward(params, state, x, key=key, train=train)
+
+
+def record(
+    net: Layer,
+    variables: Variables,
+    x: Array,
+    key: Array | None = None,
+    train: bool = False,
+) -> dict[str, Seen]:
+    """What every layer is given in a forward pass, by path.
+
+    Args:
+        net: any network.
+        variables: its variables.
+        x: a batch (N, ...).
+        key: as in `forward`.
+        train: as in `forward`.
+
+    Example:
+        >>> import jax, jax.numpy as jnp, fnn
+        >>> net, x = fnn.serial(fnn.Dense(3), fnn.Tanh()), jnp.ones((4, 5))
+        >>> seen = fnn.record(net, net.init(jax.random.key(0), (5,)), x)
+        >>> {path: entry.x.shape for path, entry in seen.items()}
+        {'': (4, 5), '0/Dense': (4, 5), '1/Tanh': (4, 3)}
+    """
+    seen: dict[str, Seen] = {}
+
+    def recorded(layer: Layer, path: str) -> _Recorder:
+        inner = [
+            recorded(child, path_of(path, label, child))
+            for label, child in children(layer).items()
+        ]
+        return _Recorder(layer.with_children(*inner) if inner else layer, path, seen)
+
+    recorded(net, kind(net)).forward(*variables, x, key=key, train=train)
+    return seen

@@ -60,6 +60,15 @@ class Reshape(Layer):
 
     shape: tuple[int, ...]
 
+    def __post_init__(self) -> None:
+        if not isinstance(self.shape, tuple) or not all(
+            isinstance(size, int) and size > 0 for size in self.shape
+        ):
+            raise ValueError(
+                "Reshape: shape must be a tuple of positive integers, without the "
+                f"batch axis, got {self.shape!r}"
+            )
+
     def forward(self, params, state, x, *, key=None, train=False):
         if math.prod(x.shape[1:]) != math.prod(self.shape):
             raise ValueError(

@@ -1,0 +1,113 @@
+"""A network at a glance: what each layer makes of one example, and what it costs."""
+
+import math
+from typing import NamedTuple
+
+import jax
+import jax.numpy as jnp
+
+from fnn.core import Layer, Node, children, output_shape, walk
+from fnn.layers.probe import record
+
+__all__ = ["Summary", "SummaryRow", "summary"]
+
+
+class SummaryRow(NamedTuple):
+    """One layer: its path, the shape it gives one example, its size and its work."""
+
+    path: str
+    out_shape: tuple[int, ...]
+    params: int
+    flops: int
+
+
+class Summary(NamedTuple):
+    """The rows of a network, in forward order; printed, a table."""
+
+    in_shape: tuple[int, ...]
+    rows: tuple[SummaryRow, ...]
+
+    @property
+    def params(self) -> int:
+        """How many numbers are optimised."""
+        return sum(row.params for row in self.rows)
+
+    @property
+    def flops(self) -> int:
+        """Floating-point operations of one example's forward pass."""
+        return sum(row.flops for row in self.rows)
+
+    def __str__(self) -> str:
+        head = ("layer", "output", "params", "FLOPs")
+        body = [
+            (row.path, _shape(row.out_shape), f"{row.params:,}", f"{row.flops:,}")
+            for row in self.rows
+        ]
+        body.insert(0, ("input", _shape(self.in_shape), "", ""))
+        total = ("total", "", f"{self.params:,}", f"{self.flops:,}")
+        widths = [max(len(row[i]) for row in (head, *body, total)) for i in range(4)]
+        lines = [
+            row[0].ljust(widths[0])
+            + "".join(
+                f"  {cell:>{w}}" for cell, w in zip(row[1:], widths[1:], strict=True)
+            )
+            for row in (head, *body, total)
+        ]
+        rule = "─" * len(lines[0])
+        return "\n".join([lines[0], rule, *lines[1:-1], rule, lines[-1]])
+
+
+def summary(net: Layer, in_shape: tuple[int, ...]) -> Summary:
+    """What each layer of a network makes of one example, and what it costs.
+
+    Nothing is computed: shapes come from tracing the forward, operations from XLA's
+    own count of what it would run in evaluation mode (a multiplication and an addition
+    are two; what XLA does not count, such as a comparison, is not in it).
+
+    Args:
+        net: the network.
+        in_shape: the shape of ONE example, without the batch axis.
+
+    Returns:
+        A `Summary`: print it, or read its `rows`, `params` and `flops`.
+
+    Raises:
+        ValueError: a layer does not fit the shape it is given.
+
+    Example:
+        >>> import fnn
+        >>> net = fnn.serial(fnn.Dense(128), fnn.Relu(), fnn.Dense(10))
+        >>> print(fnn.summary(net, (784,)))
+        layer    output   params    FLOPs
+        ─────────────────────────────────
+        input       784
+        0/Dense     128  100,480  200,832
+        1/Relu      128        0      128
+        2/Dense      10    1,290    2,570
+        ─────────────────────────────────
+        total            101,770  203,530
+    """
+    key = jax.random.key(0)
+    variables = jax.eval_shape(lambda: net.init(key, in_shape))
+    x = jax.ShapeDtypeStruct((1, *in_shape), jnp.zeros(()).dtype)
+    seen = jax.eval_shape(lambda v, x: record(net, v, x), variables, x)
+    rows = []
+    for node in walk(net, variables):
+        if children(node.layer):
+            continue  # its parts have rows of their own
+        x = seen[node.path].x
+        sizes = [math.prod(a.shape) for a in jax.tree.leaves(node.variables.params)]
+        shape = output_shape(node.layer, node.variables, x.shape[1:])
+        rows.append(SummaryRow(node.path, shape, sum(sizes), _flops(node, x)))
+    return Summary(tuple(in_shape), tuple(rows))
+
+
+def _flops(node: Node, x: jax.ShapeDtypeStruct) -> int:
+    run = jax.jit(lambda variables, x: node.layer.forward(*variables, x).y)
+    # Before compilation, so that nothing is fused away or counted per device.
+    cost = run.lower(node.variables, x).cost_analysis() or {}
+    return int(cost.get("flops", 0))
+
+
+def _shape(shape: tuple[int, ...]) -> str:
+    return "×".join(map(str, shape)) or "()"

@@ -1,0 +1,467 @@
+"""Wrong backwards, planted on purpose: the audit must find and locate each of them.
+
+A row names the bug, builds a network around it, and says what the audit must call the
+first divergence. The dimensions are pairwise different, except where a square weight is
+needed to hide a missing transpose.
+"""
+
+from collections.abc import Callable
+from typing import Any, NamedTuple
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+
+import fnn
+from fnn import Backward, DenseParams, NormParams
+from fnn.losses import Huber, SigmoidCrossEntropy, SoftmaxCrossEntropy, SquaredError
+
+N, INPUTS, HIDDEN, CLASSES = 6, 5, 7, 3
+
+
+class Bug(NamedTuple):
+    """One planted bug."""
+
+    name: str
+    net: fnn.Layer
+    loss: Any
+    found: str
+    train: bool = True
+
+
+def plant(parent: type, **methods: Callable) -> type:
+    """A layer (or loss) class that is `parent` with some methods replaced."""
+    return fnn.layer(type(parent.__name__, (parent,), dict(methods)))
+
+
+def around(layer: fnn.Layer, outputs: int = CLASSES) -> fnn.Layer:
+    """The layer in the middle of a network, at place 1."""
+    return fnn.serial(fnn.Dense(HIDDEN), layer, fnn.Tanh(), fnn.Dense(outputs))
+
+
+def dense(dx=None, weight=None, bias=None) -> type:
+    """A dense layer with some of its three gradients replaced by f(params, x, dy)."""
+
+    def backward(self, params, saved, dy):
+        right = fnn.Dense.backward(self, params, saved, dy)
+        wrong = [
+            f(params, saved, dy) if f else good
+            for f, good in (
+                (dx, right.dx),
+                (weight, right.dparams.weight),
+                (bias, right.dparams.bias),
+            )
+        ]
+        return Backward(wrong[0], DenseParams(*wrong[1:]))
+
+    return plant(fnn.Dense, backward=backward)
+
+
+def elementwise(parent: type, dx: Callable) -> Any:
+    """An activation whose dx is f(self, saved, dy)."""
+    return plant(
+        parent,
+        backward=lambda self, params, saved, dy: Backward(dx(self, saved, dy), ()),
+    )
+
+
+def norm(parent: type, change: Callable) -> Any:
+    """A normalisation whose right result goes through change(result, saved, dy)."""
+
+    def backward(self, params, saved, dy):
+        right = parent.backward(self, params, saved, dy)
+        return change(right, params, saved, dy)
+
+    return plant(parent, backward=backward)
+
+
+def combinator(parent: type, backward: Callable) -> Any:
+    return plant(parent, backward=backward)
+
+
+# ---- Layers ----------------------------------------------------------------------
+
+
+def _forget_shortcut(self, params, saved, dy):
+    right = fnn.Residual.backward(self, params, saved, dy)
+    body = self.body.backward(params.body, saved.body, dy)
+    return Backward(body.dx, right.dparams)
+
+
+def _forget_a_branch(self, params, saved, dy):
+    right = fnn.Parallel.backward(self, params, saved, dy)
+    first = self.branches[0].backward(params[0], saved[0][0], dy)
+    return Backward(first.dx, right.dparams)
+
+
+def _swap_slices(self, params, saved, dy):
+    return fnn.Parallel.backward(self, params, saved, jnp.roll(dy, 1, axis=-1))
+
+
+def _forget_first_dparams(self, params, saved, dy):
+    right = fnn.Serial.backward(self, params, saved, dy)
+    first = jax.tree.map(jnp.zeros_like, right.dparams[0])
+    return Backward(right.dx, (first, *right.dparams[1:]))
+
+
+def _stop_early(self, params, saved, dy):
+    """The dx of the last layer instead of the first one's."""
+    right = fnn.Serial.backward(self, params, saved, dy)
+    last = self.layers[-1].backward(params[-1], saved[-1], dy)
+    return Backward(last.dx, right.dparams)
+
+
+def _mask_again(self, params, saved, dy):
+    """Another mask than the forward's."""
+    return Backward(self._drop(dy, jax.random.fold_in(saved.key, 1)), ())
+
+
+def _mask_only(self, params, saved, dy):
+    """The mask without the factor 1/(1 − p)."""
+    return Backward(self._drop(dy, saved.key) * (1 - self.rate), ())
+
+
+def _same_shape_transpose(self, params, saved, dy):
+    """Row-major flattening undone column-major."""
+    shape = saved.shape[1:]
+    turned = dy.reshape(shape[0], *reversed(shape[1:]))
+    return Backward(jnp.transpose(turned, (0, *range(len(shape) - 1, 0, -1))), ())
+
+
+_square = fnn.serial(
+    fnn.Dense(HIDDEN), dense(dx=lambda p, x, dy: dy @ p.weight)(HIDDEN), fnn.Dense(3)
+)
+_images = fnn.serial(
+    fnn.Reshape((1, INPUTS, 1)), fnn.BatchNorm(), fnn.Flatten(), fnn.Dense(CLASSES)
+)
+_gelu = fnn.Gelu.backward
+_SOFTMAX = SoftmaxCrossEntropy()
+
+
+def _layer(name: str, layer: fnn.Layer, found: str, train: bool = True) -> Bug:
+    return Bug(name, around(layer), _SOFTMAX, found, train)
+
+
+LAYER_BUGS = [
+    Bug("dense: dropped transpose, square weight", _square, _SOFTMAX, "1/Dense.dx"),
+    _layer(
+        "dense: dropped transpose, raises",
+        dense(dx=lambda p, x, dy: dy @ p.weight)(4),
+        "1/Dense.backward",
+    ),
+    _layer(
+        "dense: weight gradient averaged once more",
+        dense(weight=lambda p, x, dy: x.T @ dy / len(x))(4),
+        "1/Dense.weight",
+    ),
+    _layer(
+        "dense: weight gradient of the wrong sign",
+        dense(weight=lambda p, x, dy: -x.T @ dy)(4),
+        "1/Dense.weight",
+    ),
+    _layer(
+        "dense: bias gradient averaged, not summed",
+        dense(bias=lambda p, x, dy: dy.mean(0))(4),
+        "1/Dense.bias",
+    ),
+    _layer(
+        "dense: bias gradient of the first example only",
+        dense(bias=lambda p, x, dy: dy[0])(4),
+        "1/Dense.bias",
+    ),
+    _layer(
+        "dense: off by one part in a million",
+        dense(weight=lambda p, x, dy: x.T @ dy * (1 + 1e-6))(4),
+        "1/Dense.weight",
+    ),
+    _layer(
+        "dense: weight gradient transposed, raises",
+        dense(weight=lambda p, x, dy: dy.T @ x)(4),
+        "1/Dense.backward",
+    ),
+    _layer(
+        "sigmoid: y (1 + y)",
+        elementwise(fnn.Sigmoid, lambda s, y, dy: dy * y * (1 + y))(),
+        "1/Sigmoid.dx",
+    ),
+    _layer(
+        "sigmoid: derivative taken of y, not of x",
+        elementwise(
+            fnn.Sigmoid,
+            lambda s, y, dy: dy * jax.nn.sigmoid(y) * (1 - jax.nn.sigmoid(y)),
+        )(),
+        "1/Sigmoid.dx",
+    ),
+    _layer(
+        "tanh: 1 − y without the square",
+        elementwise(fnn.Tanh, lambda s, y, dy: dy * (1 - y))(),
+        "1/Tanh.dx",
+    ),
+    _layer(
+        "relu: missing mask", elementwise(fnn.Relu, lambda s, y, dy: dy)(), "1/Relu.dx"
+    ),
+    _layer(
+        "relu: mask on dy instead of y",
+        elementwise(fnn.Relu, lambda s, y, dy: jnp.where(dy > 0, dy, 0))(),
+        "1/Relu.dx",
+    ),
+    _layer(
+        "leaky relu: slope forgotten",
+        elementwise(fnn.LeakyRelu, lambda s, x, dy: jnp.where(x > 0, dy, 0))(0.1),
+        "1/LeakyRelu.dx",
+    ),
+    _layer(
+        "elu: alpha forgotten",
+        elementwise(fnn.Elu, lambda s, x, dy: dy * jnp.where(x > 0, 1, jnp.exp(x)))(
+            0.5
+        ),
+        "1/Elu.dx",
+    ),
+    _layer(
+        "gelu: x Φ'(x) forgotten",
+        elementwise(fnn.Gelu, lambda s, x, dy: dy * s._phi(x)[0])(),
+        "1/Gelu.dx",
+    ),
+    _layer(
+        "gelu: exact derivative of the approximation",
+        elementwise(fnn.Gelu, lambda s, x, dy: _gelu(fnn.Gelu(), (), x, dy).dx)(True),
+        "1/Gelu.dx",
+    ),
+    _layer(
+        "silu: derivative of the sigmoid alone",
+        elementwise(
+            fnn.Silu,
+            lambda s, x, dy: dy * jax.nn.sigmoid(x) * (1 - jax.nn.sigmoid(x)),
+        )(),
+        "1/Silu.dx",
+    ),
+    _layer(
+        "softplus: σ(−x)",
+        elementwise(fnn.Softplus, lambda s, x, dy: dy * jax.nn.sigmoid(-x))(),
+        "1/Softplus.dx",
+    ),
+    _layer(
+        "softmax: only the diagonal of the Jacobian",
+        elementwise(fnn.Softmax, lambda s, y, dy: dy * y * (1 - y))(),
+        "1/Softmax.dx",
+    ),
+    _layer(
+        "identity: a factor 2",
+        elementwise(fnn.Identity, lambda s, y, dy: 2 * dy)(),
+        "1/Identity.dx",
+    ),
+    _layer(
+        "flatten: rearranged",
+        fnn.serial(
+            fnn.Dense(6),
+            fnn.Reshape((2, 3)),
+            plant(fnn.Flatten, backward=_same_shape_transpose)(),
+        ),
+        "1/2/Flatten.dx",
+    ),
+    _layer(
+        "reshape: examples reversed",
+        fnn.serial(
+            fnn.Dense(6),
+            elementwise(fnn.Reshape, lambda s, x, dy: dy.reshape(x.shape[1:])[::-1])(
+                (2, 3)
+            ),
+            fnn.Flatten(),
+        ),
+        "1/1/Reshape.dx",
+    ),
+    _layer(
+        "dropout: missing mask",
+        elementwise(fnn.Dropout, lambda s, saved, dy: dy)(0.4),
+        "1/Dropout.dx",
+    ),
+    _layer(
+        "dropout: another mask",
+        plant(fnn.Dropout, backward=_mask_again)(0.4),
+        "1/Dropout.dx",
+    ),
+    _layer(
+        "dropout: missing factor",
+        plant(fnn.Dropout, backward=_mask_only)(0.4),
+        "1/Dropout.dx",
+    ),
+    _layer(
+        "batch norm: statistics taken for constants",
+        norm(
+            fnn.BatchNorm,
+            lambda b, p, s, dy: b._replace(dx=dy * p.scale * s.inverse_std),
+        )(),
+        "1/BatchNorm.dx",
+    ),
+    _layer(
+        "batch norm: the mean's share forgotten",
+        norm(
+            fnn.BatchNorm,
+            lambda b, p, s, dy: b._replace(
+                dx=b.dx + s.inverse_std * (dy * p.scale).mean(0)
+            ),
+        )(),
+        "1/BatchNorm.dx",
+    ),
+    _layer(
+        "batch norm: scale's gradient without x̂",
+        norm(
+            fnn.BatchNorm,
+            lambda b, p, s, dy: b._replace(
+                dparams=NormParams(scale=dy.sum(0), bias=dy.sum(0))
+            ),
+        )(),
+        "1/BatchNorm.scale",
+    ),
+    _layer(
+        "batch norm: evaluated as in training",
+        norm(
+            fnn.BatchNorm,
+            lambda b, p, s, dy: b._replace(
+                dx=b.dx - s.inverse_std * (dy * p.scale).mean(0)
+            ),
+        )(),
+        "1/BatchNorm.dx",
+        train=False,
+    ),
+    _layer(
+        "layer norm: gamma forgotten",
+        norm(fnn.LayerNorm, lambda b, p, s, dy: b._replace(dx=b.dx * 0.5))(),
+        "1/LayerNorm.dx",
+    ),
+    _layer(
+        "layer norm: bias's gradient over the wrong axis",
+        norm(
+            fnn.LayerNorm,
+            lambda b, p, s, dy: b._replace(
+                dparams=b.dparams._replace(bias=jnp.full(dy.shape[-1], dy.sum()))
+            ),
+        )(),
+        "1/LayerNorm.bias",
+    ),
+]
+
+COMBINATOR_BUGS = [
+    _layer(
+        "residual: shortcut forgotten",
+        combinator(fnn.Residual, _forget_shortcut)(fnn.Dense(HIDDEN)),
+        "1/Residual.dx",
+    ),
+    Bug(
+        "residual: shortcut forgotten in the first layer",
+        fnn.serial(
+            combinator(fnn.Residual, _forget_shortcut)(fnn.Dense(INPUTS)),
+            fnn.Dense(CLASSES),
+        ),
+        _SOFTMAX,
+        "0/Residual.dx",
+    ),
+    _layer(
+        "residual: a bug inside the body",
+        fnn.residual(
+            fnn.serial(
+                fnn.Dense(4),
+                elementwise(fnn.Relu, lambda s, y, dy: dy)(),
+                fnn.Dense(HIDDEN),
+            )
+        ),
+        "1/Residual/body/1/Relu.dx",
+    ),
+    _layer(
+        "residual: a bug in the projection",
+        fnn.residual(fnn.Dense(4), dense(bias=lambda p, x, dy: dy.mean(0))(4)),
+        "1/Residual/projection/Dense.bias",
+    ),
+    _layer(
+        "parallel: a branch's dx forgotten",
+        combinator(fnn.Parallel, _forget_a_branch)((fnn.Dense(4), fnn.Dense(4))),
+        "1/Parallel.dx",
+    ),
+    _layer(
+        "parallel: slices of dy swapped",
+        combinator(fnn.Parallel, _swap_slices)(
+            (fnn.Dense(2), fnn.Dense(4)), "concatenate"
+        ),
+        "1/Parallel.dparams",
+    ),
+    _layer(
+        "serial: the first layer's gradient dropped",
+        combinator(fnn.Serial, _forget_first_dparams)((fnn.Dense(4), fnn.Tanh())),
+        "1.dparams",
+    ),
+    _layer(
+        "serial: stops after one layer",
+        combinator(fnn.Serial, _stop_early)((fnn.Tanh(), fnn.Sigmoid())),
+        "1.dx",
+    ),
+]
+
+# ---- Losses ----------------------------------------------------------------------
+
+
+def _loss(name: str, parent: type, delta: Callable, *args: float) -> Bug:
+    wrong = plant(parent, delta=delta)(*args)
+    return Bug(name, around(fnn.Sigmoid()), wrong, "loss.delta")
+
+
+LOSS_BUGS = [
+    _loss(
+        "softmax: a factor 1/n lost",
+        SoftmaxCrossEntropy,
+        lambda self, z, y: SoftmaxCrossEntropy.delta(self, z, y) * len(z),
+    ),
+    _loss(
+        "softmax: smoothing forgotten in delta",
+        SoftmaxCrossEntropy,
+        lambda self, z, y: SoftmaxCrossEntropy().delta(z, y),
+        0.1,
+    ),
+    _loss(
+        "sigmoid: y − a, the lecture's cost without its minus sign",
+        SigmoidCrossEntropy,
+        lambda self, z, y: -SigmoidCrossEntropy.delta(self, z, y),
+    ),
+    _loss(
+        "sigmoid: derivative of the squared error's output layer",
+        SigmoidCrossEntropy,
+        lambda self, z, y: (
+            SigmoidCrossEntropy.delta(self, z, y)
+            * jax.nn.sigmoid(z)
+            * (1 - jax.nn.sigmoid(z))
+        ),
+    ),
+    _loss(
+        "squared error: a factor 2",
+        SquaredError,
+        lambda self, z, y: 2 * SquaredError.delta(self, z, y),
+    ),
+    _loss(
+        "huber: not clipped",
+        Huber,
+        lambda self, z, y: SquaredError().delta(z, y),
+        0.3,
+    ),
+]
+
+BUGS = LAYER_BUGS + COMBINATOR_BUGS + LOSS_BUGS
+
+
+def audit(bug: Bug, **options: Any) -> fnn.Report:
+    """Audit a network with a planted bug on a random batch."""
+    draw = np.random.default_rng(1)
+    x = draw.normal(size=(N, INPUTS)).astype(np.float32)
+    y = draw.integers(0, CLASSES, size=N).astype(np.int32)
+    if isinstance(bug.loss, SquaredError | Huber):
+        y = draw.normal(size=(N, CLASSES)).astype(np.float32)
+    variables = bug.net.init(jax.random.key(0), (INPUTS,))
+    # Away from the fresh values, at which scales and biases hide mistakes.
+    moved = [0.3 * draw.normal(size=a.shape) for a in jax.tree.leaves(variables.params)]
+    params = jax.tree.map(
+        lambda a, m: (a + m).astype(a.dtype),
+        variables.params,
+        jax.tree.unflatten(jax.tree.structure(variables.params), moved),
+    )
+    return fnn.compare_gradients(
+        bug.net, bug.loss, fnn.Variables(params, variables.state), (x, y),
+        key=jax.random.key(1), train=bug.train, max_coordinates=4, **options,
+    )  # fmt: skip

@@ -1,0 +1,180 @@
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+from planted_bugs import BUGS, audit, plant
+from random_networks import random_trial
+
+import fnn
+from fnn.gradients import autodiff, manual
+
+LOSS = fnn.losses.SoftmaxCrossEntropy()
+NET = fnn.serial(fnn.Dense(4), fnn.Relu(), fnn.Dense(3))
+X = np.random.default_rng(0).normal(size=(6, 5)).astype(np.float32)
+Y = np.array([0, 1, 2, 0, 1, 2], np.int32)
+
+
+@pytest.fixture(scope="module")
+def variables():
+    return NET.init(jax.random.key(0), (5,))
+
+
+def compare(variables, net=NET, x=X, **options):
+    options = dict(max_coordinates=4) | options
+    return fnn.compare_gradients(net, LOSS, variables, (x, Y[: len(x)]), **options)
+
+
+@pytest.mark.parametrize("bug", BUGS, ids=lambda bug: bug.name)
+def test_planted_bug_is_found_and_located(bug):
+    report = audit(bug)
+    assert not report.passed
+    assert report.first_divergence == bug.found
+    assert bug.found in str(report)
+
+
+@pytest.mark.parametrize("seed", range(8))
+def test_no_false_alarm_on_random_networks(seed):
+    dtype = np.float32 if seed % 2 else np.float64
+    net, loss, variables, batch, options = random_trial(seed, dtype)
+    report = fnn.compare_gradients(
+        net, loss, variables, batch, **options, max_coordinates=8
+    )
+    assert report.first_divergence is None, str(report)
+
+
+def test_every_parameter_and_every_delta_has_a_row(variables):
+    report = compare(variables)
+    assert [row.path for row in report.rows] == [
+        ".x",
+        "0/Dense.weight",
+        "0/Dense.bias",
+        "0/Dense.delta",
+        "1/Relu.delta",
+        "2/Dense.weight",
+        "2/Dense.bias",
+        "2/Dense.delta",
+    ]
+    assert report.passed
+    assert report.rows[1].shape == (5, 4)
+    assert report.rows[3].shape == (6, 4)
+
+
+def test_rows_hold_the_gradients_that_the_engines_give(variables):
+    rows = {row.path: row for row in compare(variables).rows}
+    grads = fnn.value_and_grad(NET, LOSS, "autodiff")(variables, (X, Y)).grads
+    for path, grad in fnn.named_params(NET, grads).items():
+        assert rows[path].largest == pytest.approx(float(abs(grad).max()), rel=1e-5)
+
+
+@pytest.mark.parametrize("columns", [80, 120])
+def test_table_fits_a_terminal(variables, columns):
+    deep = fnn.serial(
+        fnn.residual(fnn.residual(fnn.serial(fnn.Dense(5), fnn.LayerNorm()))),
+        fnn.Dense(3),
+    )
+    report = compare(deep.init(jax.random.key(0), (5,)), net=deep)
+    assert max(map(len, str(report).splitlines())) <= columns
+
+
+def test_exhaustive_differences_every_coordinate(variables):
+    report = compare(variables, exhaustive=True)
+    assert [row.checked for row in report.rows] == [
+        int(np.prod(row.shape)) for row in report.rows
+    ]
+    assert report.passed
+
+
+def test_only_the_first_examples_are_used(variables):
+    report = compare(variables, max_examples=4)
+    assert report.rows[0].shape == (4, 5)
+
+
+def test_a_whole_leaf_on_a_kink_is_inconclusive_and_not_passed(variables):
+    # All of x is zero and so is every bias: each ReLU sits exactly on its kink.
+    report = compare(variables, x=np.zeros_like(X))
+    verdicts = {row.path: row.verdict for row in report.rows}
+    assert verdicts["0/Dense.bias"] == "inconclusive"
+    assert report.first_divergence is None
+    assert not report.passed
+    assert "INCONCLUSIVE" in str(report)
+
+
+def test_an_engine_of_ones_own_is_audited(variables):
+    def forgets_the_penalty(*arguments, l2, **options):
+        return manual(*arguments, **options | dict(l2=0.0))
+
+    report = compare(variables, engine=forgets_the_penalty, l2=0.1)
+    assert report.first_divergence == "2/Dense.weight"
+    assert "every layer is right alone" in str(report)
+    assert compare(variables, engine=forgets_the_penalty).passed
+    assert compare(variables, engine=autodiff, l2=0.1).passed
+
+
+def test_a_mistake_that_autodiff_shares_is_caught_by_differences(variables):
+    # A custom derivative in the forward fools jax.grad as well.
+    @jax.custom_vjp
+    def twice(x):
+        return x
+
+    twice.defvjp(lambda x: (x, ()), lambda saved, dy: (2 * dy,))
+    fooled = plant(
+        fnn.Identity,
+        forward=lambda self, p, state, x, key=None, train=False: fnn.Forward(
+            twice(x), (), state
+        ),
+        backward=lambda self, p, saved, dy: fnn.Backward(2 * dy, ()),
+    )
+    net = fnn.serial(fnn.Dense(4), fooled(), fnn.Dense(3))
+    report = compare(net.init(jax.random.key(0), (5,)), net=net)
+    assert not report.passed
+    assert report.first_divergence == "0/Dense.delta"
+    assert "finite differences" in str(report)
+
+
+def test_nan_never_passes(variables):
+    broken = plant(
+        fnn.Relu,
+        backward=lambda self, p, saved, dy: fnn.Backward(dy * jnp.nan, ()),
+    )
+    net = fnn.serial(fnn.Dense(4), broken(), fnn.Dense(3))
+    assert compare(variables, net=net).first_divergence == "1/Relu.dx"
+
+
+def test_a_loss_of_digits_in_float32_only_is_found(variables):
+    def through_half(self, params, saved, dy):
+        small = dy.dtype == jnp.float32
+        dx = dy.astype(jnp.bfloat16).astype(dy.dtype) if small else dy
+        return fnn.Backward(jnp.where(saved > 0, dx, 0), ())
+
+    net = fnn.serial(
+        fnn.Dense(4), plant(fnn.Relu, backward=through_half)(), fnn.Dense(3)
+    )
+    report = compare(variables, net=net)
+    assert report.first_divergence == "1/Relu.dx"
+    assert "in float32" in str(report)
+
+
+def test_second_audit_of_the_same_network_does_not_trace_again(variables):
+    compare(variables)
+    traces = []
+    net = fnn.serial(
+        fnn.Dense(4), fnn.Lambda(lambda x: traces.append(1) or x), fnn.Dense(3)
+    )
+    compare(variables, net=net)
+    first = len(traces)
+    with jax.check_tracer_leaks(False):
+        fnn.compare_gradients(net, LOSS, variables, (X + 1, Y), max_coordinates=4)
+    # The structural check and the walk trace abstractly each time; programs do not.
+    assert len(traces) - first < first / 2
+
+
+@pytest.mark.parametrize(
+    ("options", "text"),
+    [
+        (dict(engine="torch"), "unknown engine 'torch': expected 'manual' or"),
+        (dict(max_examples=0), "at least one; got 0 and 0"),
+    ],
+)
+def test_wrong_arguments_are_explained(variables, options, text):
+    with pytest.raises(ValueError, match=text):
+        compare(variables, **options)
