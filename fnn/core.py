@@ -172,17 +172,19 @@ def kind(layer: Layer) -> str:
 
 def child_variables(layer: Layer, variables: Variables) -> list[Variables]:
     """The variables of each child, in order; an error if they are another network's."""
+    parts = [_child_entries(layer, *item) for item in variables._asdict().items()]
+    return [Variables(*pair) for pair in zip(*parts, strict=True)]
+
+
+def _child_entries(layer: Layer, name: str, tree: PyTree) -> tuple:
     count = len(children(layer))
-    for name, tree in variables._asdict().items():
-        if not isinstance(tree, tuple) or len(tree) < count:
-            raise ValueError(
-                f"{type(layer).__name__} has {count} layers and expected its {name} as "
-                f"a tuple with an entry for each, got {describe(tree)}: they belong to "
-                "another network. Make them with net.init(key, in_shape)."
-            )
-    params, state = variables
-    pairs = zip(params[:count], state[:count], strict=True)
-    return [Variables(*pair) for pair in pairs]
+    if not isinstance(tree, tuple) or len(tree) < count:
+        raise ValueError(
+            f"{type(layer).__name__} has {count} layers and expected its {name} as a "
+            f"tuple with an entry for each, got {describe(tree)}: they belong to "
+            "another network. Make them with net.init(key, in_shape)."
+        )
+    return tree[:count]
 
 
 class Node(NamedTuple):
@@ -217,14 +219,13 @@ def map_params(
     `layer` is the innermost layer that owns the parameter.
     """
     path = kind(net) if path is None else path
-    count = len(children(net))
-    parts = [
-        map_params(f, child, part, path_of(path, label, child))
-        for (label, child), part in zip(
-            children(net).items(), params[:count] if count else (), strict=True
-        )
-    ]
-    if count:  # what follows the children's entries is the layer's own
+    if labelled := children(net):
+        entries = _child_entries(net, "params", params)
+        parts = [
+            map_params(f, child, part, path_of(path, label, child))
+            for (label, child), part in zip(labelled.items(), entries, strict=True)
+        ]
+        count = len(parts)  # what follows the children's entries is the layer's own
         names = getattr(params, "_fields", range(len(params)))[count:]
         own = [
             f(f"{path}.{name}", net, part)

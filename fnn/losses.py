@@ -216,7 +216,9 @@ class SquaredError(Loss):
 
     def value(self, z, y):
         t = _real_targets(self, z, y)
-        return _mean(_per_example(0.5 * jnp.square(_precise(z) - t)))
+        error = _precise(z) - t
+        # Not error²: where that overflows, JAX's derivative 2 error × 0 would be NaN.
+        return _mean(_per_example(0.5 * error * error))
 
     def delta(self, z, y):
         t = _real_targets(self, z, y)

@@ -8,7 +8,7 @@ one compiled program whatever their rates are, and `vmap` over rates works.
 
 import dataclasses
 import numbers
-from typing import Any, TypeVar, dataclass_transform
+from typing import Any, TypeVar, cast, dataclass_transform
 
 import jax
 import numpy as np
@@ -52,11 +52,12 @@ def pytree(cls: type[T]) -> type[T]:
         if check is not None:
             check(self)
 
-    setattr(cls, "__post_init__", __post_init__)  # noqa: B010 (cls has no such field)
-    if "__repr__" not in cls.__dict__:
-        setattr(cls, "__repr__", _short_repr)  # noqa: B010
+    methods = {"__post_init__": __post_init__, "__repr__": _short_repr}
+    for name, method in methods.items():
+        if name != "__repr__" or name not in cls.__dict__:
+            setattr(cls, name, method)
     cls = dataclasses.dataclass(frozen=True, repr=False)(cls)
-    fields = dataclasses.fields(cls)  # type: ignore[arg-type]
+    fields = dataclasses.fields(cast(Any, cls))
     names = [field.name for field in fields]
     leaf_names = [field.name for field in fields if field.metadata.get("leaf")]
 

@@ -46,13 +46,12 @@ class Summary(NamedTuple):
         body.insert(0, ("input", _shape(self.in_shape), "", ""))
         total = ("total", "", f"{self.params:,}", f"{self.flops:,}")
         widths = [max(len(row[i]) for row in (head, *body, total)) for i in range(4)]
-        lines = [
-            row[0].ljust(widths[0])
-            + "".join(
-                f"  {cell:>{w}}" for cell, w in zip(row[1:], widths[1:], strict=True)
-            )
-            for row in (head, *body, total)
-        ]
+
+        def line(row: tuple[str, ...]) -> str:
+            cells = zip(row[1:], widths[1:], strict=True)
+            return row[0].ljust(widths[0]) + "".join(f"  {c:>{w}}" for c, w in cells)
+
+        lines = [line(row).rstrip() for row in (head, *body, total)]
         rule = "─" * len(lines[0])
         return "\n".join([lines[0], rule, *lines[1:-1], rule, lines[-1]])
 
@@ -103,9 +102,9 @@ def summary(net: Layer, in_shape: tuple[int, ...]) -> Summary:
 
 
 def _flops(node: Node, x: jax.ShapeDtypeStruct) -> int:
-    run = jax.jit(lambda variables, x: node.layer.forward(*variables, x).y)
-    # Before compilation, so that nothing is fused away or counted per device.
-    cost = run.lower(node.variables, x).cost_analysis() or {}
+    run = jax.jit(lambda params, state, x: node.layer.forward(params, state, x).y)
+    # Counted before compilation: nothing is fused away yet.
+    cost = run.lower(*node.variables, x).cost_analysis() or {}
     return int(cost.get("flops", 0))
 
 

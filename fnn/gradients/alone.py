@@ -83,6 +83,9 @@ class _Rounding(Layer):
     def __init__(self, layer: Layer):
         self.layer = layer
 
+    def forward(self, params, state, x, *, key=None, train=False):
+        return self.layer.forward(params, state, x, key=key, train=train)
+
     def backward(self, params, saved, dy):
         leaf = not children(self.layer)
         saved = jax.tree.map(_move, saved) if leaf else saved

@@ -120,7 +120,7 @@ def compare_gradients(
         with jax.enable_x64(True):
             given = _cast((in32.seen, in32.deltas), jnp.float64)
             in64 = _run(*double, key, given, **which, **how)
-            loss.check(in64.outputs.shape[1:], y)
+            loss.check(in64.outputs.shape[1:], double[3][1])
             if not rows:
                 limit = None if exhaustive else max_coordinates
                 sample, at = _sample(double, in64.whole.autodiff, limit)
@@ -207,7 +207,8 @@ class _InputProbed(Layer):
 
     def forward(self, params, state, x, *, key=None, train=False):
         x = x + params.x
-        out = self.layer.forward(params.params, *state, x, key=key, train=train)
+        (inner,) = state
+        out = self.layer.forward(params.params, inner, x, key=key, train=train)
         return Forward(out.y, out.saved, (out.state,))
 
     def backward(self, params, saved, dy):

@@ -170,15 +170,15 @@ def _against_slopes(
     stays = (gap > allowed) & (half_gap > np.maximum(allowed, 0.75 * gap))
     kink = stays | (np.abs(full.central - half.central) > allowed)
     off = [np.where(kink, 0, np.abs(g - full.central)) for g in (ours, theirs)]
-    worst = [_largest(o) for o in off]
+    ours_off, theirs_off = (_largest(o) for o in off)
     reason = ""
-    for name, error in zip(("it", "autodiff"), worst, strict=True):
+    for name, error in (("it", ours_off), ("autodiff", theirs_off)):
         if not error <= allowed:
             reason = (
                 f"{name} is off by {error / (scale or 1):.1e} from finite differences"
             )
             break
-    return Numerical(*worst, int(kink.sum()), noise, reason)
+    return Numerical(ours_off, theirs_off, int(kink.sum()), noise, reason)
 
 
 def judge_nodes(

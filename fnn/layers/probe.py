@@ -170,6 +170,9 @@ class _Recorder(Layer):
         self.seen[self.path] = Seen(x, key)
         return self.layer.forward(params, state, x, key=key, train=train)
 
+    def backward(self, params, saved, dy):
+        return self.layer.backward(params, saved, dy)
+
 
 def record(
     net: Layer,

@@ -1,0 +1,20 @@
+"""Experiments: one question per script, answered on the terminal and in a run folder.
+
+`python -m experiments` lists them. What they share:
+
+    command_line    a typed Config as options; mistakes in plain words
+    terminal        numbered steps, tables, a progress bar over epochs
+    runs            the run folder: JSON, JSON lines, versions
+    problem         from options to network, loss, optimizer and data
+    figures         one style for all pictures; learning curves, mistakes
+"""
+
+from importlib.util import find_spec
+
+_needed = ("rich", "tyro", "matplotlib", "sklearn")
+_missing = [name for name in _needed if find_spec(name) is None]
+if _missing:
+    raise SystemExit(
+        f"The experiments need {', '.join(_missing)}, which this Python does not have: "
+        "pip install 'fnn[experiments]'"
+    )

@@ -1,0 +1,36 @@
+"""List the experiments, with one line each."""
+
+import ast
+from pathlib import Path
+
+from experiments.terminal import console
+
+
+def experiments() -> dict[str, str]:
+    """Every module here that has a `main`, with the first line of its docstring.
+
+    They are read, not imported: a list should not wait for JAX.
+    """
+    found = {}
+    for path in sorted(Path(__file__).parent.glob("[!_]*.py")):
+        module = ast.parse(path.read_text(encoding="utf-8"))
+        functions = [n.name for n in module.body if isinstance(n, ast.FunctionDef)]
+        if "main" in functions:
+            found[path.stem] = (ast.get_docstring(module) or "").partition("\n")[0]
+    return found
+
+
+def main() -> int:
+    """Print the list."""
+    out = console()
+    rows = [(f"experiments.{name}", line) for name, line in experiments().items()]
+    width = max(len(name) for name, _ in rows)
+    out.print("python -m ...")
+    for name, line in rows:
+        out.print(f"  {name:<{width}}  {line}")
+    out.print("Each takes --help.")
+    return 0
+
+
+if __name__ == "__main__":
+    raise SystemExit(main())

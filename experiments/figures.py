@@ -1,0 +1,153 @@
+"""Figures: one style, readable in print and by the colour-blind.
+
+The figures are made without pyplot: no display, no state that one leaves to another.
+"""
+
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+
+import matplotlib
+import numpy as np
+from matplotlib.figure import Figure
+from matplotlib.ticker import FuncFormatter, LogLocator, MaxNLocator, NullFormatter
+
+__all__ = ["OKABE_ITO", "STYLE", "learning_curves", "misclassified", "save"]
+
+#: Colours that stay apart in every kind of colour vision (Okabe and Ito 2008).
+OKABE_ITO = {
+    "black": "#000000",
+    "orange": "#E69F00",
+    "sky": "#56B4E9",
+    "green": "#009E73",
+    "yellow": "#F0E442",
+    "blue": "#0072B2",
+    "vermilion": "#D55E00",
+    "purple": "#CC79A7",
+}
+
+STYLE = {
+    "axes.grid": True,
+    "axes.labelsize": 10,
+    "axes.prop_cycle": matplotlib.cycler(
+        color=[OKABE_ITO[c] for c in ("blue", "vermilion", "green", "purple", "orange")]
+    ),
+    "axes.spines.right": False,
+    "axes.spines.top": False,
+    "axes.titlesize": 11,
+    "figure.constrained_layout.use": True,
+    "font.size": 10,
+    "grid.color": "0.9",
+    "legend.frameon": False,
+    "lines.linewidth": 1.8,
+    "savefig.dpi": 200,
+}
+
+
+def save(figure: Figure, path: Path) -> Path:
+    """Write a figure, making its folder where needed."""
+    path.parent.mkdir(parents=True, exist_ok=True)
+    with matplotlib.rc_context(STYLE):
+        figure.savefig(path)
+    return path
+
+
+def learning_curves(
+    history: Mapping[str, np.ndarray],
+    best_epoch: int,
+    stopped: str,
+    test_accuracy: float | None = None,
+    title: str = "",
+) -> Figure:
+    """Loss and accuracy over epochs, with the best epoch and the end of training.
+
+    Args:
+        history: of an `fnn.FitResult`.
+        best_epoch: whose parameters were kept.
+        stopped: what ended training, as an `fnn.FitResult` says it.
+        test_accuracy: of those parameters.
+        title: of the whole figure.
+    """
+    epoch, loss = history["validation_epoch"], history["validation_loss"]
+    accuracy = 100 * history["validation_accuracy"]
+    thick = dict(color=OKABE_ITO["vermilion"], label="validation", **_line(epoch))
+    thin = dict(color=OKABE_ITO["blue"], label="training (as trained)", linewidth=1.1)
+    with matplotlib.rc_context(STYLE):
+        figure = Figure(figsize=(8, 3.5))
+        figure.suptitle(title, fontsize=10)
+        left, right = figure.subplots(1, 2)
+        left.plot(history["epoch"], history["train_loss"], **(_line(epoch) | thin))
+        left.plot(epoch, loss, **thick)
+        left.set(yscale="log", ylabel="cost J (nats per example)")
+        left.yaxis.set_major_locator(LogLocator(subs=(1, 2, 5)))
+        left.yaxis.set_major_formatter(FuncFormatter(lambda value, _: f"{value:g}"))
+        left.yaxis.set_minor_formatter(NullFormatter())
+        right.plot(epoch, accuracy, **thick)
+        right.set(ylabel="accuracy (%)")
+        if test_accuracy is not None:
+            label = f"test, best epoch: {test_accuracy:.2%}"
+            point, style = (best_epoch, 100 * test_accuracy), {"markersize": 7}
+            right.plot(*point, "D", color=OKABE_ITO["green"], label=label, **style)
+        for axes, values in ((left, loss), (right, accuracy)):
+            _mark(axes, epoch, values, best_epoch, stopped)
+            axes.set(xlabel="epoch")
+            axes.xaxis.set_major_locator(MaxNLocator(integer=True))
+            axes.legend(fontsize=9)
+    return figure
+
+
+def _line(epoch: np.ndarray) -> dict:
+    """A line, and points where there are too few for one."""
+    return {"marker": "o", "markersize": 4} if len(epoch) < 3 else {}
+
+
+def _mark(axes, epoch, values, best_epoch: int, stopped: str) -> None:
+    """The best epoch as a ring, the end of training as a line."""
+    best = values[epoch == best_epoch]
+    label = f"best epoch: {best_epoch}"
+    style = dict(markersize=8, markerfacecolor="none", markeredgewidth=1.5)
+    axes.plot([best_epoch] * len(best), best, "ko", label=label, **style)
+    words = {"patience": "stopped early", "epochs": "end"}
+    label = f"{words.get(stopped, stopped)}: {epoch[-1]}"
+    axes.axvline(epoch[-1], color="0.3", linestyle=":", linewidth=1.5, label=label)
+
+
+def misclassified(
+    x: np.ndarray,
+    y: np.ndarray,
+    probabilities: np.ndarray,
+    classes: Sequence[str],
+    most: int = 24,
+    columns: int = 8,
+) -> Figure:
+    """The images that are taken for something else, the surest mistakes first.
+
+    Args:
+        x: images (N, H, W, 1), numbers in [0, 1]; drawn as ink on paper.
+        y: their classes (N,).
+        probabilities: of each class (N, K).
+        classes: what the K classes are called.
+        most: how many images to show.
+        columns: how many of them in a row.
+    """
+    predicted, sure = probabilities.argmax(1), probabilities.max(1)
+    wrong = np.flatnonzero(predicted != y)
+    shown = wrong[np.argsort(-sure[wrong], kind="stable")][:most]
+    rows = max(-(-len(shown) // columns), 1)
+    title = f"{len(wrong)} of {len(y):,} test images are misclassified"
+    if len(shown) < len(wrong):
+        title += f"; here the {len(shown)} that the network is surest of"
+    with matplotlib.rc_context(STYLE | {"axes.grid": False}):
+        figure = Figure(figsize=(8, 1.45 * rows + 0.65))
+        figure.suptitle(
+            f"{title}\ntrue → predicted, probability of the latter", fontsize=10
+        )
+        grid = figure.subplots(rows, columns, squeeze=False)
+        for axes in grid.flat[len(shown) :]:
+            axes.set_axis_off()
+        for axes, i in zip(grid.flat[: len(shown)], shown, strict=True):
+            axes.imshow(x[i].squeeze(), cmap="gray_r", vmin=0, vmax=1)
+            axes.set(xticks=[], yticks=[])
+            axes.spines[:].set(visible=True, color="0.8")
+            pair = f"{classes[y[i]]} → {classes[predicted[i]]}"
+            axes.set_title(f"{pair}\n{sure[i]:.0%}", fontsize=9)
+    return figure

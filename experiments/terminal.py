@@ -1,0 +1,95 @@
+"""What an experiment shows while it runs: steps, tables, a bar over epochs."""
+
+import math
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from contextlib import contextmanager
+from typing import Any
+
+from rich import box
+from rich.console import Console
+from rich.progress import BarColumn, Progress, TextColumn, TimeElapsedColumn
+from rich.table import Table
+
+__all__ = ["console", "epoch_bar", "fact", "report_text", "step", "table"]
+
+
+def console() -> Console:
+    """Where everything is printed; as wide as the terminal, or as COLUMNS says."""
+    return Console(highlight=False, soft_wrap=False)
+
+
+def step(out: Console, number: int, title: str) -> None:
+    """The heading of a step."""
+    out.print(f"\n[bold cyan]{number}[/]  [bold]{title}[/]")
+
+
+def table(columns: Sequence[str], rows: Iterable[Sequence[Any]]) -> Table:
+    """A table: the first column says what, the others hold numbers."""
+    made = Table(box=box.SIMPLE_HEAD, pad_edge=False, show_edge=False)
+    for i, name in enumerate(columns):
+        made.add_column(name, justify="right" if i else "left")
+    for row in rows:
+        made.add_row(*map(str, row))
+    return made
+
+
+def fact(out: Console, name: str, value: object) -> None:
+    """One line: what, and how much."""
+    out.print(f"{name:<30}{value}")
+
+
+def report_text(report: object) -> str:
+    """A printed gradient check, its verdicts in colour."""
+    colours = {"pass": "green", "PASSED:": "bold green"}
+    colours |= dict.fromkeys(("FAIL", "FAIL:", "FAILED:"), "bold red")
+    colours |= dict.fromkeys(("inconclusive", "INCONCLUSIVE:"), "yellow")
+    lines = []
+    for line in str(report).splitlines():
+        first, last = line.partition(" ")[0], line.rpartition(" ")[2]
+        if last in colours:
+            line = line.removesuffix(last) + f"[{colours[last]}]{last}[/]"
+        elif first in colours:
+            line = f"[{colours[first]}]{line}[/]"
+        lines.append(line)
+    return "\n".join(lines)
+
+
+# ---- The bar over epochs ---------------------------------------------------------
+
+
+@contextmanager
+def epoch_bar(out: Console, epochs: int) -> Iterator[Callable[[dict], None]]:
+    """A progress bar whose function takes the record of every epoch.
+
+        with epoch_bar(out, epochs) as show:
+            fnn.fit(..., on_epoch=show)
+
+    It shows the training loss, validation loss and accuracy, and the best epoch so far
+    by validation loss.
+    """
+    progress = Progress(
+        TextColumn("epoch {task.completed:>3}/{task.total}"),
+        BarColumn(bar_width=None),
+        TextColumn("{task.fields[numbers]}"),
+        TimeElapsedColumn(),
+        console=out,
+        expand=True,
+        refresh_per_second=5,
+    )
+    best = (math.inf, 0)
+    with progress:
+        task = progress.add_task("", total=epochs, numbers="compiling")
+
+        def show(record: dict) -> None:
+            nonlocal best
+            numbers = f"train {record['train_loss']:.4f}"
+            if "validation_loss" in record:
+                best = min(best, (record["validation_loss"], record["epoch"]))
+                numbers += f"  val {record['validation_loss']:.4f}"
+            if "validation_accuracy" in record:
+                numbers += f" {record['validation_accuracy']:.2%}"
+            if best[1]:
+                numbers += f"  best {best[0]:.4f} @ {best[1]}"
+            progress.update(task, completed=record["epoch"], numbers=numbers)
+
+        yield show

@@ -1,0 +1,176 @@
+"""Saving and loading trees of arrays, without pickle.
+
+A checkpoint is an npz file, a zip archive with one `.npy` entry a leaf, named by the
+leaf's place in the tree: `params/0/weight.npy`. NumPy can open it. What NumPy has no
+name for, bfloat16 and its kin and random keys, is stored as unsigned integers of the
+same bits, and the entry `dtypes.json` says what they are.
+"""
+
+import json
+import os
+import secrets
+import zipfile
+import zlib
+from pathlib import Path
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+from numpy.lib import format as npy
+
+from fnn.core import PyTree
+from fnn.training.trees import differences, leaves_by_name
+
+__all__ = ["load", "save"]
+
+DTYPES = "dtypes.json"
+
+
+def save(path: str | os.PathLike[str], variables: PyTree) -> None:
+    """Write variables, or any tree of arrays, to a file.
+
+    The file appears whole or not at all: it is written beside its place and renamed.
+
+    Args:
+        path: where to; taken as it is. A file that is there is replaced.
+        variables: for instance `net.init(...)`, `result.variables` or `result.carry`.
+
+    Raises:
+        TypeError: a leaf is not an array or a number.
+
+    Example:
+        >>> import jax, fnn, pathlib, tempfile
+        >>> net = fnn.serial(fnn.Dense(3))
+        >>> variables = net.init(jax.random.key(0), (2,))
+        >>> with tempfile.TemporaryDirectory() as folder:
+        ...     path = pathlib.Path(folder) / "net.npz"
+        ...     save(path, variables)
+        ...     again = load(path, like=variables)
+        >>> bool((again.params[0].weight == variables.params[0].weight).all())
+        True
+    """
+    path = Path(path)
+    dtypes, arrays = {}, {}
+    for name, leaf in leaves_by_name(variables).items():
+        arrays[name], dtypes[name] = _to_bits(name, leaf)
+    temporary = path.with_name(f".{path.name}.{secrets.token_hex(4)}.tmp")
+    try:
+        with open(temporary, "xb") as file:
+            with zipfile.ZipFile(file, "w", zipfile.ZIP_STORED) as archive:
+                archive.writestr(DTYPES, json.dumps(dtypes, indent=1))
+                for name, array in arrays.items():
+                    with archive.open(f"{name}.npy", "w", force_zip64=True) as entry:
+                        npy.write_array(entry, array, allow_pickle=False)
+            file.flush()
+            os.fsync(file.fileno())  # the rename must not reach the disk first
+        os.replace(temporary, path)
+    finally:
+        temporary.unlink(missing_ok=True)
+
+
+def load(path: str | os.PathLike[str], like: PyTree) -> PyTree:
+    """Read what `save` wrote, into a tree that is known.
+
+    Nothing in the file is executed or unpickled, and nothing is converted.
+
+    Args:
+        path: the file.
+        like: a tree of the same structure, shapes and dtypes: arrays, whose numbers do
+            not matter, or `jax.ShapeDtypeStruct`s, as `jax.eval_shape(net.init, ...)`
+            returns them.
+
+    Returns:
+        A tree like `like`, of JAX arrays (of NumPy ones where JAX, without x64, would
+        lose digits).
+
+    Raises:
+        ValueError: the file is not a checkpoint, or is damaged; or its names, shapes or
+            dtypes are not those of `like`: the message lists what is missing, extra or
+            different.
+    """
+    path = Path(path)
+    try:
+        with zipfile.ZipFile(path) as archive:
+            dtypes = _read_dtypes(archive)
+            arrays = {name: _read(archive, name) for name in dtypes}
+        given = {name: _from_bits(arrays[name], dtypes[name]) for name in dtypes}
+    except _DAMAGE as error:
+        raise ValueError(
+            f"{path} is not a checkpoint that fnn.save wrote, or it is damaged: {error}"
+        ) from error
+    expected = leaves_by_name(like)
+    if wrong := differences(expected, given):
+        raise ValueError(
+            f"{path} does not hold what `like` describes:\n  " + "\n  ".join(wrong)
+        )
+    return jax.tree.unflatten(
+        jax.tree.structure(like), [_to_jax(given[name]) for name in expected]
+    )
+
+
+_DAMAGE = (
+    zipfile.BadZipFile,
+    zlib.error,
+    EOFError,
+    KeyError,
+    NotImplementedError,
+    TypeError,
+    ValueError,
+)
+
+
+def _to_bits(name: str, leaf: Any) -> tuple[np.ndarray, str]:
+    """An array that the npy format has a name for, and what it stands for."""
+    if _is_key(leaf):
+        implementation = jax.random.key_impl(leaf)
+        return np.asarray(jax.random.key_data(leaf)), f"key:{implementation}"
+    array = np.asarray(leaf)
+    if array.dtype.kind in "biufc":
+        return array, array.dtype.name
+    if array.dtype.kind == "V" and jnp.issubdtype(array.dtype, np.number):
+        return array.view(f"u{array.dtype.itemsize}"), array.dtype.name
+    raise TypeError(
+        f"cannot save {name}: expected an array of numbers, got {type(leaf).__name__} "
+        f"of dtype {array.dtype}"
+    )
+
+
+def _from_bits(array: np.ndarray, dtype: str) -> Any:
+    if dtype.startswith("key:"):
+        return jax.random.wrap_key_data(
+            jnp.asarray(array), impl=dtype.removeprefix("key:")
+        )
+    wanted = jnp.dtype(dtype)
+    if array.dtype != wanted and array.dtype != np.dtype(f"u{wanted.itemsize}"):
+        raise ValueError(f"an entry of dtype {array.dtype} cannot stand for {dtype}")
+    return array if array.dtype == wanted else array.view(wanted)
+
+
+def _is_key(leaf: Any) -> bool:
+    return jnp.issubdtype(getattr(leaf, "dtype", np.float32), jax.dtypes.prng_key)
+
+
+def _read_dtypes(archive: zipfile.ZipFile) -> dict[str, str]:
+    dtypes = json.loads(archive.read(DTYPES))
+    is_table = isinstance(dtypes, dict)
+    if not is_table or not all(isinstance(dtype, str) for dtype in dtypes.values()):
+        raise ValueError(f"{DTYPES} does not map names to dtypes")
+    entries = {DTYPES, *(f"{name}.npy" for name in dtypes)}
+    if entries != set(archive.namelist()):
+        raise ValueError(f"its entries are not those that {DTYPES} lists")
+    return dtypes
+
+
+def _read(archive: zipfile.ZipFile, name: str) -> np.ndarray:
+    with archive.open(f"{name}.npy") as entry:
+        array = npy.read_array(entry, allow_pickle=False)
+        if entry.read(1):  # reading to the end is also what checks the checksum
+            raise ValueError(f"{name} has more bytes than its header says")
+    return array
+
+
+def _to_jax(leaf: Any) -> Any:
+    if _is_key(leaf) or jax.dtypes.canonicalize_dtype(leaf.dtype) != leaf.dtype:
+        return leaf
+    return jnp.asarray(leaf)

@@ -1,0 +1,252 @@
+"""What is checked once, before anything is compiled: errors come in plain words.
+
+Each function returns what it was given, in the form that training uses.
+"""
+
+from collections.abc import Mapping
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+from jax import Array
+
+from fnn.core import Layer, PyTree, Variables
+from fnn.losses import Loss
+from fnn.training.early_stopping import EarlyStopping
+from fnn.training.metrics import Metric
+from fnn.training.trees import differences
+
+__all__ = [
+    "check_batch_size",
+    "check_data",
+    "check_early_stopping",
+    "check_epochs",
+    "check_fits",
+    "check_inputs",
+    "check_instances",
+    "check_key",
+    "check_l2",
+    "check_metrics",
+    "check_optimizer",
+]
+
+
+# ---- Numbers ---------------------------------------------------------------------
+
+
+def check_key(key: Any) -> Array:
+    """A key of the new style, or an error that says how to make one."""
+    dtype = getattr(key, "dtype", None)
+    if dtype is not None and jax.dtypes.issubdtype(dtype, jax.dtypes.prng_key):
+        if key.shape != ():
+            raise ValueError(f"key must be one key, got an array of shape {key.shape}")
+        return key
+    if dtype == jnp.uint32 and key.ndim == 1:  # from jax.random.PRNGKey
+        return jax.random.wrap_key_data(key)
+    seed = key if isinstance(key, int) else 0
+    raise TypeError(
+        f"key must be a JAX random key, got {key!r}: pass key=jax.random.key({seed}). "
+        "A run is a function of its key."
+    )
+
+
+def check_batch_size(batch_size: Any, n: int | None = None) -> int:
+    """A batch size from 1 to n."""
+    if isinstance(batch_size, bool) or not isinstance(batch_size, int | np.integer):
+        raise TypeError(f"batch_size must be an integer, got {batch_size!r}")
+    if batch_size < 1:
+        raise ValueError(f"batch_size must be at least 1, got {batch_size}")
+    if n is not None and batch_size > n:
+        raise ValueError(
+            f"batch_size={batch_size} is larger than the training set, which has {n} "
+            f"examples: pass batch_size={n} to use all of them at every step"
+        )
+    return int(batch_size)
+
+
+def check_epochs(epochs: Any) -> int:
+    """A number of epochs, 0 or more."""
+    if isinstance(epochs, bool) or not isinstance(epochs, int | np.integer):
+        raise TypeError(f"epochs must be an integer, got {epochs!r}")
+    if epochs < 0:
+        raise ValueError(f"epochs must be 0 or more, got {epochs}")
+    return int(epochs)
+
+
+def check_l2(l2: Any) -> float | None:
+    """λ as a float, or None for no penalty: that is a program without one."""
+    if isinstance(l2, bool | str) or np.ndim(l2) != 0:
+        raise TypeError(f"l2 must be a number, λ of λ/(2n) Σ Θ², got {l2!r}")
+    if not 0 <= float(l2) < float("inf"):
+        raise ValueError(f"l2 must be finite and not negative, got {l2}")
+    return float(l2) or None
+
+
+# ---- Data ------------------------------------------------------------------------
+
+
+def check_data(name: str, data: Any) -> tuple[Array, Array]:
+    """A pair (x, y) of finite x and one label an example, on the device."""
+    if getattr(data, "_fields", None) == ("train", "test"):
+        raise TypeError(f"{name} must be a pair (x, y), got a Dataset: pass its .train")
+    if not isinstance(data, tuple | list) or len(data) != 2:
+        raise TypeError(f"{name} must be a pair (x, y), got {type(data).__name__}")
+    x, y = (_as_array(f"{name}: {part}", a) for part, a in zip("xy", data, strict=True))
+    if x.ndim == 0 or y.ndim == 0 or len(x) != len(y):
+        raise ValueError(
+            f"{name}: x and y must have one entry an example on their first axis, got "
+            f"shapes {x.shape} and {y.shape}. One example alone is x[None], y[None]."
+        )
+    return check_inputs(f"{name}: x", x), y
+
+
+def check_inputs(name: str, x: Any) -> Array:
+    """Finite inputs (N, ...), on the device."""
+    x = _as_array(name, x)
+    if x.ndim == 0 or len(x) == 0:
+        raise ValueError(f"{name} has no examples: its shape is {x.shape}")
+    if x.dtype == jnp.uint8:
+        raise TypeError(
+            f"{name} is uint8, as images are stored: networks want numbers around 1. "
+            "Pass x.astype('float32') / 255, here and wherever the network is used."
+        )
+    if jnp.issubdtype(x.dtype, jnp.floating) and not bool(_all_finite(x)):
+        values = np.asarray(x, np.float32)
+        where = np.argwhere(~np.isfinite(values))[0].tolist()
+        what = "NaN" if np.isnan(values[tuple(where)]) else "inf"
+        raise ValueError(
+            f"{name} has {what} at {where} (example {where[0]}). Leave the example "
+            "out, or mend it: jnp.nan_to_num(x)."
+        )
+    return x
+
+
+def _as_array(name: str, a: Any) -> Array:
+    if isinstance(a, jax.Array):
+        return a
+    try:
+        host = np.asarray(a)
+        return jnp.asarray(host)
+    except (TypeError, ValueError) as error:
+        raise TypeError(
+            f"{name} must be an array of numbers, got {type(a).__name__}"
+        ) from error
+
+
+@jax.jit
+def _all_finite(x: Array) -> Array:
+    return jnp.isfinite(x).all()
+
+
+def check_instances(**things: Any) -> None:
+    """No classes where objects are wanted: `fnn.Relu` for `fnn.Relu()`."""
+    for what, thing in things.items():
+        if isinstance(thing, type):
+            raise TypeError(
+                f"{what} is the class {thing.__name__}; pass an instance, "
+                f"{thing.__name__}(...)"
+            )
+
+
+def check_fits(
+    net: Layer, loss: Loss | None, variables: Any, data: tuple[Any, Any], name: str
+) -> Variables:
+    """Variables that belong to the network, with data that fit both and the loss.
+
+    The layers judge shapes, by tracing the forward: nothing is run.
+    """
+    if not isinstance(variables, tuple) or len(variables) != 2:
+        raise TypeError(
+            "variables must be Variables(params, state), as net.init(key, in_shape) "
+            f"returns them, got {type(variables).__name__}"
+        )
+    x, y = data
+    variables = Variables(*variables)
+    try:
+        z = jax.eval_shape(
+            lambda v, x: net.forward(v.params, v.state, x).y, variables, x
+        )
+        if loss is not None:
+            loss.check(z.shape[1:], y)
+    except Exception as error:
+        error.add_note(f"in {name}, x of shape {x.shape}")
+        raise
+    key = jax.random.key(0)  # only shapes are wanted of this init
+    own = jax.eval_shape(lambda: Variables(*net.init(key, x.shape[1:])))
+    if wrong := differences(own, variables, dtypes=False):
+        raise ValueError(
+            "variables belong to another network:\n  " + "\n  ".join(wrong) + "\nMake "
+            "them with net.init(key, in_shape)."
+        )
+    return variables
+
+
+# ---- Options ---------------------------------------------------------------------
+
+
+def check_metrics(metrics: Any) -> tuple[tuple[str, Metric], ...]:
+    """Metrics in a form that can be compiled in."""
+    if not isinstance(metrics, Mapping):
+        raise TypeError(
+            "metrics must map names to functions (outputs, y) -> mean, such as "
+            f'{{"accuracy": fnn.accuracy}}, got {metrics!r}'
+        )
+    for name, metric in metrics.items():
+        if not callable(metric):
+            raise TypeError(f"metric {name!r} must be a function, got {metric!r}")
+        if name in ("loss", "epoch"):
+            raise ValueError(f"a metric cannot be called {name!r}: the name is taken")
+    return tuple(metrics.items())
+
+
+def check_optimizer(optimizer: Any, params: PyTree) -> None:
+    """Something with `init` and `update`, that asks for no more than fit can give."""
+    if isinstance(optimizer, str):
+        raise TypeError(
+            f"optimizer must be an object, got the string {optimizer!r}: pass "
+            "fnn.optimizers.adam(1e-3), for instance, or one of optax's"
+        )
+    verbs = (getattr(optimizer, verb, None) for verb in ("init", "update"))
+    if isinstance(optimizer, type) or not all(map(callable, verbs)):
+        raise TypeError(
+            "optimizer must have init(params) and update(grads, state, params), as "
+            f"fnn's and optax's have, got {optimizer!r}. A function that makes one "
+            "must be called: fnn.optimizers.adam(1e-3)."
+        )
+    state = jax.eval_shape(optimizer.init, params)
+    names: set[str] = set()
+    jax.tree.leaves(state, is_leaf=lambda s: bool(names.add(type(s).__name__)))
+    if "SAMState" in names:
+        raise ValueError(
+            "optimizer is SAM (optax.contrib.sam), which needs gradients at a second "
+            "point of every step (grad_fn), or holds parameters that are not to be "
+            "validated: fnn.fit has no place for either. Write the loop by hand with "
+            "fnn.value_and_grad, or choose another optimizer."
+        )
+
+
+def check_early_stopping(
+    rule: Any, computed: list[str], validated: bool, epochs: int
+) -> None:
+    """A rule whose metric is going to be computed."""
+    if not isinstance(rule, EarlyStopping):
+        raise TypeError(
+            f"early_stopping must be fnn.EarlyStopping(patience=...), got {rule!r}"
+        )
+    if not validated:
+        raise ValueError(
+            "early stopping needs validation data: pass validation=(x, y), a part of "
+            "the data that is not trained on"
+        )
+    if rule.monitor not in computed:
+        raise ValueError(
+            f"early stopping monitors {rule.monitor!r}, which is not computed: "
+            f"expected one of {', '.join(map(repr, computed))}. Pass metrics="
+            f"{{{rule.monitor!r}: function}} to compute it."
+        )
+    if 0 < epochs < rule.every:
+        raise ValueError(
+            f"early stopping evaluates every {rule.every} epochs, and there are only "
+            f"{epochs}: it would never do so"
+        )

@@ -1,0 +1,155 @@
+"""Early stopping, as a pure pair that a Python loop and a compiled sweep both use."""
+
+from typing import Any, NamedTuple
+
+import jax.numpy as jnp
+from jax import Array
+
+from fnn.core import leaf
+from fnn.pytree import pytree
+
+__all__ = ["EarlyStopping", "StoppingState"]
+
+
+class StoppingState(NamedTuple):
+    """What early stopping remembers, all scalars.
+
+    `best` metric so far (±inf before the first), `best_epoch` it was seen at (0 before
+    the first), `wait` evaluations since, and whether to `stop`.
+    """
+
+    best: Array
+    best_epoch: Array
+    wait: Array
+    stop: Array
+
+
+@pytree
+class EarlyStopping:
+    """Stop when the validation metric has not improved for `patience` evaluations.
+
+    With m the metric of this evaluation, and mode "min":
+
+        m < best − min_delta     best ← m,  wait ← 0
+        otherwise                wait ← wait + 1,  stop once wait = patience
+
+    so training stops after exactly `patience` evaluations without improvement. NaN is
+    never an improvement. The validation error is U-shaped in the number of steps; this
+    chooses that number in a single run, and is a regularizer that leaves the procedure
+    and the objective as they are.
+
+    Its cost is the validation. `every` and `subset` make it rarer and smaller, and
+    `fnn.fit` keeps the best variables in the host's memory.
+
+    Args:
+        patience: evaluations without improvement to stop after, at least 1.
+        min_delta: by more than how much the metric has to be better, in its own units.
+            A leaf.
+        mode: "min" if smaller is better, "max" if larger is.
+        monitor: the metric's name, "loss" or one of the metrics.
+        every: evaluate at every such epoch only. Patience counts evaluations.
+        subset: how much of the validation data to use: an int is a number of examples,
+            a float in (0, 1] a share. The same random ones at every evaluation.
+
+    Raises:
+        ValueError, TypeError: an argument out of its range.
+
+    Example:
+        >>> from fnn.training.early_stopping import EarlyStopping
+        >>> rule = EarlyStopping(patience=2)
+        >>> state = rule.init()
+        >>> for epoch, loss in enumerate([0.9, 0.5, 0.6, float("nan")], start=1):
+        ...     state = rule.update(state, loss, epoch)
+        >>> print(state.best_epoch, state.wait, state.stop)
+        2 2 True
+
+    Source: Goodfellow, Bengio and Courville, Deep Learning (2016), algorithm 7.1.
+    """
+
+    patience: int = 5
+    min_delta: float = leaf(default=0.0)
+    mode: str = "min"
+    monitor: str = "loss"
+    every: int = 1
+    subset: int | float | None = None
+
+    def __post_init__(self) -> None:
+        for name in ("patience", "every"):
+            _expect_count(name, getattr(self, name))
+        if isinstance(self.min_delta, float) and not self.min_delta >= 0:
+            raise ValueError(
+                "EarlyStopping: min_delta is how much better is better, and must be "
+                f">= 0, got {self.min_delta}"
+            )
+        if self.mode not in ("min", "max"):
+            raise ValueError(
+                'EarlyStopping: mode must be "min" (smaller is better) or "max", got '
+                f"{self.mode!r}"
+            )
+        if (self.monitor, self.mode) in (("accuracy", "min"), ("loss", "max")):
+            other = "max" if self.mode == "min" else "min"
+            raise ValueError(
+                f"EarlyStopping: monitor={self.monitor!r} with mode={self.mode!r} "
+                f'would keep the worst variables; pass mode="{other}"'
+            )
+        _expect_subset(self.subset)
+
+    def init(self) -> StoppingState:
+        """The state before the first evaluation."""
+        best = jnp.asarray(jnp.inf if self.mode == "min" else -jnp.inf)
+        zero = jnp.zeros((), jnp.int32)
+        return StoppingState(best, zero, zero, jnp.zeros((), bool))
+
+    def update(self, state: StoppingState, metric: Any, epoch: Any) -> StoppingState:
+        """The state after an evaluation; once stopped, it stays as it is.
+
+        Args:
+            state: from `init`, or from the evaluation before.
+            metric: m, a scalar.
+            epoch: the number of epochs trained so far.
+
+        Returns:
+            The new state. The metric improved if its `best_epoch` is `epoch`.
+        """
+        metric = jnp.asarray(metric, state.best.dtype)
+        min_delta = jnp.asarray(self.min_delta, state.best.dtype)
+        gain = state.best - metric if self.mode == "min" else metric - state.best
+        improved = gain > min_delta
+        wait = jnp.where(improved, 0, state.wait + 1)
+        new = StoppingState(
+            best=jnp.where(improved, metric, state.best),
+            best_epoch=jnp.where(
+                improved, jnp.asarray(epoch, jnp.int32), state.best_epoch
+            ),
+            wait=wait,
+            stop=wait >= jnp.asarray(self.patience, wait.dtype),
+        )
+        # Under vmap the others go on; a run that has stopped must not see them do so.
+        kept = [jnp.where(state.stop, o, n) for o, n in zip(state, new, strict=True)]
+        return StoppingState(*kept)
+
+
+def _expect_count(name: str, value: Any) -> None:
+    if isinstance(value, bool | float | str | None):
+        raise TypeError(f"EarlyStopping: {name} must be an integer, got {value!r}")
+    if isinstance(value, int) and value < 1:
+        raise ValueError(f"EarlyStopping: {name} must be at least 1, got {value}")
+
+
+def _expect_subset(subset: Any) -> None:
+    if subset is None:
+        return
+    if isinstance(subset, bool) or not isinstance(subset, int | float):
+        raise TypeError(
+            "EarlyStopping: subset must be a number of examples (an int), a share of "
+            f"them (a float), or None for all, got {subset!r}"
+        )
+    if isinstance(subset, int) and subset < 1:
+        raise ValueError(
+            f"EarlyStopping: a subset has at least 1 example, got {subset}"
+        )
+    if isinstance(subset, float) and not 0 < subset <= 1:
+        raise ValueError(
+            "EarlyStopping: a float subset is a share in (0, 1], got "
+            f"{subset}. A number of examples is an int."
+        )

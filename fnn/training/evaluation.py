@@ -1,0 +1,160 @@
+"""Evaluation and prediction: in batches, in one compiled program, on all examples.
+
+Nothing is dropped, normalised by the batch, or updated: `train=False`. The rest that
+does not fill a batch is a smaller one, in the same program.
+"""
+
+from collections.abc import Callable, Mapping
+from functools import partial
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+from jax import Array, lax
+
+from fnn.core import Layer, PyTree, Variables
+from fnn.losses import Loss
+from fnn.training.batches import batch_sizes
+from fnn.training.checks import (
+    check_batch_size,
+    check_data,
+    check_fits,
+    check_inputs,
+    check_instances,
+    check_metrics,
+)
+from fnn.training.metrics import Metric, default_metrics
+
+__all__ = ["evaluate", "measure", "predict"]
+
+Batch = tuple[Array, Array]
+
+
+def evaluate(
+    net: Layer,
+    loss: Loss,
+    variables: Variables,
+    data: tuple[Any, Any],
+    batch_size: int = 1000,
+    metrics: Mapping[str, Metric] | None = None,
+) -> dict[str, float]:
+    """The loss and the metrics of all examples.
+
+        loss = (1/N) Σ_n L(z_n, y_n)        without a penalty
+
+    Args:
+        net: the network.
+        loss: the loss.
+        variables: its variables.
+        data: x (N, ...) and y (N, ...).
+        batch_size: how many examples go through the network at once. It changes memory
+            and speed, not the result beyond rounding.
+        metrics: functions `(outputs, y) -> mean` by name. By default the accuracy where
+            the loss scores classes. Functions are compiled in: pass the same objects
+            again, or the program is compiled again.
+
+    Returns:
+        `{"loss": ..., "accuracy": ...}`, Python floats.
+
+    Raises:
+        ValueError, TypeError: data or variables that do not fit.
+
+    Example:
+        >>> import jax, jax.numpy as jnp, fnn
+        >>> net, loss = fnn.serial(fnn.Dense(2)), fnn.losses.SoftmaxCrossEntropy()
+        >>> variables = jax.tree.map(jnp.zeros_like, net.init(jax.random.key(0), (3,)))
+        >>> data = jnp.ones((5, 3)), jnp.array([0, 0, 0, 0, 1])
+        >>> out = evaluate(net, loss, variables, data, batch_size=2)
+        >>> f"loss {out['loss']:.3f}, accuracy {out['accuracy']}"
+        'loss 0.693, accuracy 0.8'
+    """
+    check_instances(net=net, loss=loss)
+    chosen = check_metrics(default_metrics(loss) if metrics is None else metrics)
+    size = check_batch_size(batch_size)
+    x, y = check_data("data", data)
+    variables = check_fits(net, loss, variables, (x, y), "data")
+    return measure(net, loss, variables, (x, y), size, chosen)
+
+
+def measure(
+    net: Layer,
+    loss: Loss,
+    variables: Variables,
+    data: Batch,
+    batch_size: int,
+    metrics: tuple[tuple[str, Metric], ...],
+) -> dict[str, float]:
+    """`evaluate`, for what has been checked."""
+    batch_size = min(batch_size, len(data[0]))
+    sums = _measure(net, loss, variables, data, metrics=metrics, batch_size=batch_size)
+    # In float64 on the host: an accuracy of 1 is 1, however many batches there are.
+    weights = batch_sizes(len(data[0]), batch_size)
+    return {
+        name: float(np.average(np.asarray(values, np.float64), weights=weights))
+        for name, values in jax.device_get(sums).items()
+    }
+
+
+def predict(net: Layer, variables: Variables, x: Any, batch_size: int = 1000) -> Array:
+    """The outputs z (N, ...) of all examples, in their order.
+
+    Args:
+        net: the network.
+        variables: its variables.
+        x: (N, ...).
+        batch_size: how many examples go through the network at once.
+
+    Returns:
+        What the last layer returns: logits, for a network that a cross-entropy trains.
+
+    Raises:
+        ValueError, TypeError: inputs or variables that do not fit.
+
+    Example:
+        >>> import jax, jax.numpy as jnp, fnn
+        >>> net = fnn.serial(fnn.Dense(2))
+        >>> variables = net.init(jax.random.key(0), (3,))
+        >>> predict(net, variables, jnp.ones((5, 3)), batch_size=2).shape
+        (5, 2)
+    """
+    check_instances(net=net)
+    size = check_batch_size(batch_size)
+    x = check_inputs("x", x)
+    variables = check_fits(net, None, variables, (x, None), "x")
+    return _predict(net, variables, x, batch_size=min(size, len(x)))
+
+
+@partial(jax.jit, static_argnames=("metrics", "batch_size"))
+def _measure(net, loss, variables, data, *, metrics, batch_size) -> dict[str, Array]:
+    def of_batch(batch: Batch) -> dict[str, Array]:
+        x, y = batch
+        outputs = net.forward(*variables, x, train=False).y
+        values = {name: metric(outputs, y) for name, metric in metrics}
+        return {"loss": loss.value(outputs, y), **values}
+
+    return _by_batch(
+        lambda batch: jax.tree.map(jnp.atleast_1d, of_batch(batch)), data, batch_size
+    )
+
+
+@partial(jax.jit, static_argnames=("batch_size",))
+def _predict(net, variables, x, *, batch_size) -> Array:
+    def of_batch(x: Array) -> Array:
+        return net.forward(*variables, x, train=False).y
+
+    return _by_batch(of_batch, x, batch_size)
+
+
+def _by_batch(f: Callable[[PyTree], PyTree], data: PyTree, batch_size: int) -> PyTree:
+    """Apply f to each batch, (B, ...) -> (M, ...), and join the results."""
+    steps, rest = divmod(len(jax.tree.leaves(data)[0]), batch_size)
+    end = steps * batch_size
+    full = jax.tree.map(
+        lambda part: part[:end].reshape(steps, batch_size, *part.shape[1:]), data
+    )
+    out = jax.tree.map(lambda z: z.reshape(-1, *z.shape[2:]), lax.map(f, full))
+    if not rest:
+        return out
+    last = f(jax.tree.map(lambda part: part[end:], data))
+    return jax.tree.map(lambda *parts: jnp.concatenate(parts), out, last)

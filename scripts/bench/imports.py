@@ -1,0 +1,31 @@
+"""What `import fnn` costs on top of the libraries it stands on, in whole processes."""
+
+import subprocess
+import sys
+
+import numpy as np
+from timing import interleave, ratio, seconds
+
+__all__ = ["measure"]
+
+STATEMENTS = {"fnn": "import fnn", "libraries": "import jax, optax, chex"}
+
+
+def measure(rounds: int = 30) -> dict:
+    """Seconds, and the ratio of the two."""
+
+    def run(statement: str) -> float:
+        command = [sys.executable, "-c", statement]
+        return seconds(lambda: subprocess.run(command, check=True))
+
+    runs = {
+        name: lambda statement=statement: run(statement)
+        for name, statement in STATEMENTS.items()
+    }
+    for once in runs.values():
+        once()  # the files into the cache
+    times = interleave(runs, rounds)
+    return {
+        "seconds": {name: float(np.median(t)) for name, t in times.items()},
+        "ratio": ratio(times["fnn"], times["libraries"])._asdict(),
+    }

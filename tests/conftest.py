@@ -1,0 +1,15 @@
+"""What every test runs under."""
+
+import jax
+from hypothesis import settings
+
+# A float64 or int32 that slips into a float32 computation is an error, not a promotion.
+# (Not so ranks: x W + b adds a vector to a matrix on purpose.)
+jax.config.update("jax_numpy_dtype_promotion", "strict")
+
+# On a GPU or TPU a float32 product would else be computed in fewer bits.
+jax.config.update("jax_default_matmul_precision", "highest")
+
+# The same examples in each run; compiling takes longer than hypothesis' deadline.
+settings.register_profile("fnn", derandomize=True, deadline=None, database=None)
+settings.load_profile("fnn")
