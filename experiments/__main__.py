@@ -3,8 +3,6 @@
 import ast
 from pathlib import Path
 
-from experiments.terminal import console
-
 
 def experiments() -> dict[str, str]:
     """Every module here that has a `main`, with the first line of its docstring.
@@ -22,13 +20,9 @@ def experiments() -> dict[str, str]:
 
 def main() -> int:
     """Print the list."""
-    out = console()
-    rows = [(f"experiments.{name}", line) for name, line in experiments().items()]
-    width = max(len(name) for name, _ in rows)
-    out.print("python -m ...")
-    for name, line in rows:
-        out.print(f"  {name:<{width}}  {line}")
-    out.print("Each takes --help.")
+    for name, line in experiments().items():
+        print(f"python -m experiments.{name}\n    {line}")
+    print("\nEach takes --help.")
     return 0
 
 

@@ -70,12 +70,13 @@ def learning_curves(
     epoch, loss = history["validation_epoch"], history["validation_loss"]
     accuracy = 100 * history["validation_accuracy"]
     thick = dict(color=OKABE_ITO["vermilion"], label="validation", **_line(epoch))
-    thin = dict(color=OKABE_ITO["blue"], label="training (as trained)", linewidth=1.1)
+    thin = dict(color=OKABE_ITO["blue"], linewidth=1.1, **_line(epoch))
+    thin["label"] = "training (dropout, penalty on)"
     with matplotlib.rc_context(STYLE):
         figure = Figure(figsize=(8, 3.5))
         figure.suptitle(title, fontsize=10)
         left, right = figure.subplots(1, 2)
-        left.plot(history["epoch"], history["train_loss"], **(_line(epoch) | thin))
+        left.plot(history["epoch"], history["train_loss"], **thin)
         left.plot(epoch, loss, **thick)
         left.set(yscale="log", ylabel="cost J (nats per example)")
         left.yaxis.set_major_locator(LogLocator(subs=(1, 2, 5)))
@@ -84,11 +85,11 @@ def learning_curves(
         right.plot(epoch, accuracy, **thick)
         right.set(ylabel="accuracy (%)")
         if test_accuracy is not None:
-            label = f"test, best epoch: {test_accuracy:.2%}"
+            label = f"test, at best epoch: {test_accuracy:.2%}"
             point, style = (best_epoch, 100 * test_accuracy), {"markersize": 7}
             right.plot(*point, "D", color=OKABE_ITO["green"], label=label, **style)
         for axes, values in ((left, loss), (right, accuracy)):
-            _mark(axes, epoch, values, best_epoch, stopped)
+            _mark(axes, epoch, values, best_epoch, stopped, legend=axes is left)
             axes.set(xlabel="epoch")
             axes.xaxis.set_major_locator(MaxNLocator(integer=True))
             axes.legend(fontsize=9)
@@ -100,15 +101,15 @@ def _line(epoch: np.ndarray) -> dict:
     return {"marker": "o", "markersize": 4} if len(epoch) < 3 else {}
 
 
-def _mark(axes, epoch, values, best_epoch: int, stopped: str) -> None:
+def _mark(axes, epoch, values, best_epoch: int, stopped: str, legend: bool) -> None:
     """The best epoch as a ring, the end of training as a line."""
-    best = values[epoch == best_epoch]
-    label = f"best epoch: {best_epoch}"
-    style = dict(markersize=8, markerfacecolor="none", markeredgewidth=1.5)
-    axes.plot([best_epoch] * len(best), best, "ko", label=label, **style)
     words = {"patience": "stopped early", "epochs": "end"}
-    label = f"{words.get(stopped, stopped)}: {epoch[-1]}"
-    axes.axvline(epoch[-1], color="0.3", linestyle=":", linewidth=1.5, label=label)
+    labels = f"best epoch: {best_epoch}", f"{words.get(stopped, stopped)}: {epoch[-1]}"
+    ring, line = labels if legend else (None, None)
+    best = values[epoch == best_epoch]
+    style = dict(markersize=8, markerfacecolor="none", markeredgewidth=1.5)
+    axes.plot([best_epoch] * len(best), best, "ko", label=ring, **style)
+    axes.axvline(epoch[-1], color="0.3", linestyle=":", linewidth=1.5, label=line)
 
 
 def misclassified(
@@ -132,12 +133,13 @@ def misclassified(
     predicted, sure = probabilities.argmax(1), probabilities.max(1)
     wrong = np.flatnonzero(predicted != y)
     shown = wrong[np.argsort(-sure[wrong], kind="stable")][:most]
+    columns = min(columns, max(len(shown), 1))
     rows = max(-(-len(shown) // columns), 1)
     title = f"{len(wrong)} of {len(y):,} test images are misclassified"
     if len(shown) < len(wrong):
         title += f"; here the {len(shown)} that the network is surest of"
     with matplotlib.rc_context(STYLE | {"axes.grid": False}):
-        figure = Figure(figsize=(8, 1.45 * rows + 0.65))
+        figure = Figure(figsize=(max(columns, 4.8), 1.42 * rows + 0.5))
         figure.suptitle(
             f"{title}\ntrue → predicted, probability of the latter", fontsize=10
         )

@@ -24,6 +24,7 @@ import jax.numpy as jnp
 from jax import Array
 from jax.tree_util import keystr, tree_map_with_path
 
+from fnn.checks import describe
 from fnn.pytree import leaf, pytree
 
 __all__ = [
@@ -36,9 +37,6 @@ __all__ = [
     "child_key",
     "child_variables",
     "children",
-    "describe",
-    "expect_params",
-    "expect_shape",
     "kind",
     "layer",
     "leaf",
@@ -47,7 +45,6 @@ __all__ = [
     "named_params",
     "output_shape",
     "path_of",
-    "require_key",
     "walk",
 ]
 
@@ -145,13 +142,18 @@ def child_key(key: Array | None, i: int) -> Any:
 
 
 @contextmanager
-def located(parent: Layer, label: str, child: Layer, shape: tuple) -> Iterator[None]:
-    """Add the child's place in the network to any error raised inside."""
+def located(
+    parent: Layer, label: str, child: Layer, shape: tuple, of: str = "input"
+) -> Iterator[None]:
+    """Add the child's place in the network to any error raised inside.
+
+    `shape` is that of the child's input, or of what `of` says.
+    """
     try:
         yield
     except Exception as error:
         place = f"{type(parent).__name__} layer {label}: {child!r}"
-        error.add_note(f"in {place}, input shape {tuple(shape)}")
+        error.add_note(f"in {place}, {of} shape {tuple(shape)}")
         raise
 
 
@@ -245,64 +247,6 @@ def named_params(net: Layer, params: PyTree) -> dict[str, Any]:
     named: dict[str, Any] = {}
     map_params(lambda path, _, part: named.update({path: part}), net, params)
     return named
-
-
-# ---- What layers check -----------------------------------------------------------
-
-
-def describe(tree: PyTree) -> str:
-    """A pytree in a few words, for error messages: types and shapes, no numbers."""
-    if hasattr(tree, "shape") and hasattr(tree, "dtype"):
-        return f"{tree.dtype}{list(tree.shape)}"
-    if isinstance(tree, tuple):
-        names = getattr(tree, "_fields", ("",) * len(tree))
-        inner = ", ".join(
-            f"{name}={describe(part)}" if name else describe(part)
-            for name, part in zip(names, tree, strict=True)
-        )
-        return f"{type(tree).__name__ if any(names) else ''}({inner})"
-    return type(tree).__name__ if tree is not None else "None"
-
-
-def expect_params(layer: Layer, params: PyTree, expected: type) -> None:
-    """Raise where a layer is handed the parameters of another one."""
-    if not isinstance(params, expected):
-        raise TypeError(
-            f"{layer!r} expected its parameters as {expected.__name__}, got "
-            f"{describe(params)}: they belong to another network. Make them with "
-            "net.init(key, in_shape)."
-        )
-
-
-def expect_shape(layer: Layer, x: Array, expected: tuple, why: str = "") -> None:
-    """Raise unless x has the expected shape.
-
-    A str entry stands for any size, and `...` for any number of axes.
-    """
-    sizes = expected
-    if ... in expected:
-        i, between = expected.index(...), x.ndim - len(expected) + 1
-        sizes = (*expected[:i], *["any"] * between, *expected[i + 1 :])
-    if len(sizes) == x.ndim and all(
-        isinstance(size, str) or size == have
-        for size, have in zip(sizes, x.shape, strict=True)
-    ):
-        return
-    shown = ", ".join("..." if want is ... else str(want) for want in expected)
-    raise ValueError(
-        f"{layer!r} expected an input of shape ({shown}){why}, got {tuple(x.shape)}. "
-        "The first axis counts the examples: one example alone is x[None]."
-    )
-
-
-def require_key(layer: Layer, key: Array | None) -> Array:
-    """The key, or an error that says which layer needs one and what to pass."""
-    if key is None:
-        raise ValueError(
-            f"{layer!r} draws random numbers in training and was given no key: "
-            "pass key=jax.random.key(seed), a fresh one at every step."
-        )
-    return key
 
 
 def output_shape(layer: Layer, variables: Variables, in_shape: tuple) -> tuple:

@@ -20,8 +20,14 @@ import jax.numpy as jnp
 import numpy as np
 from jax import Array
 
-from fnn.core import leaf
-from fnn.pytree import pytree
+from fnn.labels import (
+    check_classes,
+    check_reals,
+    class_targets,
+    is_concrete,
+    real_targets,
+)
+from fnn.pytree import leaf, pytree
 
 __all__ = [
     "Huber",
@@ -103,17 +109,17 @@ class SigmoidCrossEntropy(Loss):
     classifies: ClassVar[bool] = True
 
     def value(self, z, y):
-        t = _class_targets(self, z, y)
+        t = class_targets(self, z, y, _precise(z).dtype, binary=True)
         z = _precise(z)
         minus_log_a, minus_log_not_a = jax.nn.softplus(-z), jax.nn.softplus(z)
         return _mean(_per_example(t * minus_log_a + (1 - t) * minus_log_not_a))
 
     def delta(self, z, y):
-        t = _class_targets(self, z, y)
+        t = class_targets(self, z, y, _precise(z).dtype, binary=True)
         return ((jax.nn.sigmoid(_precise(z)) - t) / len(z)).astype(z.dtype)
 
     def check(self, out_shape, y):
-        _check_classes(self, out_shape, y)
+        check_classes(self, out_shape, y, binary=True)
 
 
 @pytree
@@ -171,8 +177,8 @@ class SoftmaxCrossEntropy(Loss):
         return ((a - t) / len(z)).astype(z.dtype)
 
     def check(self, out_shape, y):
-        _check_classes(self, out_shape, y)
-        if y.ndim == 2 and _is_concrete(y):
+        check_classes(self, out_shape, y)
+        if y.ndim == 2 and is_concrete(y):
             sums = np.asarray(y, np.float64).sum(1)
             if np.abs(sums - 1).max(initial=0) > 1e-3:
                 row = int(np.abs(sums - 1).argmax())
@@ -183,7 +189,7 @@ class SoftmaxCrossEntropy(Loss):
                 )
 
     def _targets(self, z: Array, y: Array) -> Array:
-        t = _class_targets(self, z, y)
+        t = class_targets(self, z, y, _precise(z).dtype)
         smoothing = jnp.asarray(self.label_smoothing, t.dtype)
         return (1 - smoothing) * t + smoothing / z.shape[-1]
 
@@ -215,17 +221,17 @@ class SquaredError(Loss):
     """
 
     def value(self, z, y):
-        t = _real_targets(self, z, y)
+        t = real_targets(self, z, y, _precise(z).dtype)
         error = _precise(z) - t
         # Not error²: where that overflows, JAX's derivative 2 error × 0 would be NaN.
         return _mean(_per_example(0.5 * error * error))
 
     def delta(self, z, y):
-        t = _real_targets(self, z, y)
+        t = real_targets(self, z, y, _precise(z).dtype)
         return ((_precise(z) - t) / len(z)).astype(z.dtype)
 
     def check(self, out_shape, y):
-        _check_reals(self, out_shape, y)
+        check_reals(self, out_shape, y)
 
 
 @pytree
@@ -268,109 +274,9 @@ class Huber(Loss):
         return (clipped / len(z)).astype(z.dtype)
 
     def check(self, out_shape, y):
-        _check_reals(self, out_shape, y)
+        check_reals(self, out_shape, y)
 
     def _error(self, z: Array, y: Array) -> tuple[Array, Array]:
-        error = _precise(z) - _real_targets(self, z, y)
+        error = _precise(z) - real_targets(self, z, y, _precise(z).dtype)
         threshold = jnp.asarray(self.threshold, error.dtype)
         return error, jnp.clip(error, -threshold, threshold)
-
-
-# ---- Labels ----------------------------------------------------------------------
-
-
-def _is_concrete(y: Array) -> bool:
-    return not isinstance(y, jax.core.Tracer)
-
-
-def _is_integer(y: Array) -> bool:
-    return jnp.issubdtype(y.dtype, jnp.integer) or y.dtype == bool
-
-
-def _class_targets(loss: Loss, z: Array, y: Array) -> Array:
-    """The targets t (N, K) that class labels stand for."""
-    _expect_batch(loss, z, y)
-    _check_class_shape(loss, z.shape[1:], y)
-    dtype = _precise(z).dtype
-    if y.ndim == 2:
-        return y.astype(dtype)
-    if z.shape[1] == 1:
-        return y[:, None].astype(dtype)
-    # int32: in uint8, classes 0 and 256 would be one and the same.
-    return jax.nn.one_hot(y.astype(jnp.int32), z.shape[1], dtype=dtype)
-
-
-def _real_targets(loss: Loss, z: Array, y: Array) -> Array:
-    _expect_batch(loss, z, y)
-    _check_real_shape(loss, z.shape[1:], y)
-    return y.reshape(z.shape).astype(_precise(z).dtype)
-
-
-def _expect_batch(loss: Loss, z: Array, y: Array) -> None:
-    if z.shape[:1] != y.shape[:1]:
-        raise ValueError(
-            f"{loss!r} got outputs of shape {z.shape} and labels of shape {y.shape}: "
-            "both must have one entry an example on the first axis"
-        )
-
-
-def _check_class_shape(loss: Loss, out_shape: tuple[int, ...], y: Array) -> None:
-    if len(out_shape) != 1:
-        raise ValueError(
-            f"{loss!r} expected outputs of shape (N, K), got (N, *{out_shape}). End "
-            "the network with fnn.Flatten() and fnn.Dense(K)."
-        )
-    classes = out_shape[0]
-    binary = classes == 1 and isinstance(loss, SigmoidCrossEntropy)
-    if classes == 1 and not binary:
-        raise ValueError(
-            f"{loss!r} expected at least 2 outputs, got 1, whose softmax is always 1. "
-            "For one yes/no question use SigmoidCrossEntropy."
-        )
-    if y.ndim == 1 and not _is_integer(y) and not binary:
-        raise TypeError(
-            f"{loss!r} expected labels (N,) of an integer dtype, or rows (N, "
-            f"{classes}), got {y.dtype} of shape {y.shape}. Class indices: "
-            "y.astype('int32')."
-        )
-    if y.ndim != 1 and y.shape[1:] != (classes,):
-        raise ValueError(
-            f"{loss!r} expected labels of shape (N,) or (N, {classes}) for "
-            f"{classes} outputs, got {y.shape}"
-        )
-
-
-def _check_classes(loss: Loss, out_shape: tuple[int, ...], y: Array) -> None:
-    _check_class_shape(loss, out_shape, y)
-    if not _is_concrete(y) or y.size == 0:
-        return
-    values, classes = np.asarray(y), out_shape[0]
-    indices = y.ndim == 1 and classes > 1
-    lowest, highest = (0, classes - 1) if indices else (0, 1)
-    wrong = ~((values >= lowest) & (values <= highest))  # also catches NaN
-    if wrong.any():
-        where = tuple(int(i) for i in np.argwhere(wrong)[0])
-        what = f"a class 0 .. {classes - 1}" if indices else "in [0, 1]"
-        raise ValueError(
-            f"{loss!r} expected every label to be {what}, as the network has "
-            f"{classes} outputs; got {values[where]} at y{list(where)}"
-        )
-
-
-def _check_real_shape(loss: Loss, out_shape: tuple[int, ...], y: Array) -> None:
-    flat = y.ndim == 1 and out_shape == (1,)
-    if y.shape[1:] != out_shape and not flat:
-        raise ValueError(
-            f"{loss!r} expected targets of the outputs' shape (N, "
-            f"{', '.join(map(str, out_shape))}), got {y.shape}. For class labels use "
-            "jax.nn.one_hot(y, K), or a cross-entropy."
-        )
-
-
-def _check_reals(loss: Loss, out_shape: tuple[int, ...], y: Array) -> None:
-    _check_real_shape(loss, out_shape, y)
-    if _is_concrete(y) and not np.isfinite(np.asarray(y, np.float64)).all():
-        where = np.argwhere(~np.isfinite(np.asarray(y, np.float64)))[0].tolist()
-        raise ValueError(
-            f"{loss!r} expected finite targets, got NaN or inf at y{where}"
-        )

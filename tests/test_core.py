@@ -8,16 +8,8 @@ import numpy as np
 import pytest
 
 import fnn
-from fnn.core import (
-    Variables,
-    describe,
-    expect_shape,
-    map_params,
-    named_params,
-    output_shape,
-    path_of,
-    walk,
-)
+from fnn.checks import describe, expect_shape
+from fnn.core import Variables, map_params, named_params, output_shape, path_of, walk
 from fnn.pytree import leaf, pytree
 
 KEY = jax.random.key(0)

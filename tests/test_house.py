@@ -23,12 +23,14 @@ MAY_IMPORT = {
     "textbook": set(),
     "kernels": {"pytree"},
     "optimizers": {"pytree"},
-    "core": {"pytree"},
-    "layers": {"pytree", "core"},
-    "losses": {"pytree", "core"},
-    "summary": {"pytree", "core", "layers"},
+    "checks": set(),
+    "labels": set(),
+    "core": {"pytree", "checks"},
+    "layers": {"pytree", "checks", "core"},
+    "losses": {"pytree", "labels"},
+    "summary": {"core", "layers"},
     "planning": {"pytree", "core", "layers", "losses", "kernels"},
-    "gradients": {"pytree", "core", "layers", "losses", "planning"},
+    "gradients": {"pytree", "checks", "core", "layers", "losses", "planning"},
     "training": {
         *("pytree", "core", "layers", "losses", "planning", "gradients"),
         *("optimizers", "data"),
@@ -37,9 +39,6 @@ MAY_IMPORT = {
 LONGEST_FILE, LONGEST_FUNCTION = 300, 60
 #: Longer than that today, and not to grow; a row goes when its file has been split.
 TOO_LONG = {
-    "fnn/core.py": 330,
-    "fnn/layers/combinators.py": 360,
-    "fnn/losses.py": 380,
     "fnn/textbook.py": 510,
 }
 VAGUE = {"utils", "util", "helpers", "helper", "misc", "manager", "common"}

@@ -11,6 +11,7 @@ import jax.numpy as jnp
 import numpy as np
 from jax import Array
 
+from fnn.checks import describe
 from fnn.core import (
     Backward,
     Layer,
@@ -18,7 +19,6 @@ from fnn.core import (
     PyTree,
     Variables,
     children,
-    describe,
     kind,
     named_params,
     walk,

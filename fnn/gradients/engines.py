@@ -18,7 +18,8 @@ import jax
 import jax.numpy as jnp
 from jax import Array
 
-from fnn.core import Layer, PyTree, Variables, describe, map_params, named_params
+from fnn.checks import describe
+from fnn.core import Layer, PyTree, Variables, map_params, named_params
 from fnn.losses import Loss
 
 __all__ = [
@@ -126,10 +127,12 @@ def penalty(net: Layer, params: PyTree, l2: float | Array, n: int | Array) -> Ar
 
     def add(path: str, layer: Layer, leaf: Array) -> None:
         if _is_penalized(path, layer):
-            squares.append(jnp.square(leaf).sum())
+            # In at least float32, as the loss's value is.
+            wide = leaf.astype(jnp.float32) if leaf.dtype.itemsize < 4 else leaf
+            squares.append(jnp.square(wide).sum())
 
     map_params(add, net, params)
-    total = sum(squares, start=jnp.zeros(()))
+    total = sum(squares[1:], start=squares[0]) if squares else jnp.zeros(())
     return jnp.asarray(l2, total.dtype) / (2 * jnp.asarray(n, total.dtype)) * total
 
 

@@ -12,14 +12,8 @@ from fnn.layers.activations import (
     Softplus,
     Tanh,
 )
-from fnn.layers.combinators import (
-    Parallel,
-    Residual,
-    Serial,
-    parallel,
-    residual,
-    serial,
-)
+from fnn.layers.branches import Parallel, Residual, parallel, residual
+from fnn.layers.combinators import Serial, serial
 from fnn.layers.dense import Dense, DenseParams
 from fnn.layers.dropout import Dropout
 from fnn.layers.function import Lambda

@@ -1,13 +1,13 @@
-"""Layers made of layers: one after the other, around a shortcut, side by side.
+"""Layers made of layers, one after the other: the chain rule itself.
 
-Each is the chain rule for one way of wiring; the children bring the derivatives. Child
-i draws from `fold_in(key, i)`, and every error inside names the child.
+The children bring the derivatives. Child i draws from `fold_in(key, i)`, and every
+error inside names the child.
 """
 
 import dataclasses
-from typing import Any, NamedTuple
+from typing import Any
 
-import jax.numpy as jnp
+from jax import Array
 
 from fnn.core import (
     Backward,
@@ -23,24 +23,13 @@ from fnn.core import (
     located,
     output_shape,
 )
-from fnn.layers.activations import Identity
 
-__all__ = ["Parallel", "Residual", "Serial", "parallel", "residual", "serial"]
+__all__ = ["Serial", "child_backward", "expect_layers", "gather", "serial"]
 
 
 def serial(*layers: Layer) -> "Serial":
     """Layers one after the other: y = f_L(... f_2(f_1(x)))."""
     return Serial(layers)
-
-
-def residual(body: Layer, projection: Layer | None = None) -> "Residual":
-    """A shortcut around `body`: y = body(x) + x, or body(x) + projection(x)."""
-    return Residual(body, Identity() if projection is None else projection)
-
-
-def parallel(*branches: Layer, merge: str = "sum") -> "Parallel":
-    """Branches side by side on the same x, merged by "sum" or "concatenate"."""
-    return Parallel(branches, merge)
 
 
 @layer
@@ -70,7 +59,7 @@ class Serial(Layer):
     layers: tuple[Layer, ...] = leaf()
 
     def __post_init__(self) -> None:
-        _expect_layers("serial", self.layers)
+        expect_layers("serial", self.layers)
 
     @property
     def kind(self):
@@ -90,7 +79,7 @@ class Serial(Layer):
                 suited = _suit(child, self.layers[i + 1 :])
                 made.append(suited.init(child_key(key, i), in_shape))
                 in_shape = output_shape(child, made[-1], in_shape)
-        return _gather(made)
+        return gather(made)
 
     def forward(self, params, state, x, *, key=None, train=False):
         parts = child_variables(self, Variables(params, state))
@@ -105,10 +94,9 @@ class Serial(Layer):
 
     def backward(self, params, saved, dy):
         dparams: list[PyTree] = []
-        for child, p, s in zip(
-            reversed(self.layers), reversed(params), reversed(saved), strict=True
-        ):
-            dy, dp = child.backward(p, s, dy)
+        parts = zip(self.children.items(), params, saved, strict=True)
+        for (label, child), p, s in reversed(list(parts)):
+            dy, dp = child_backward(self, label, child, p, s, dy)
             dparams.insert(0, dp)
         return Backward(dx=dy, dparams=tuple(dparams))
 
@@ -116,214 +104,24 @@ class Serial(Layer):
         return f"serial({', '.join(map(repr, self.layers))})"
 
 
-class Pair(NamedTuple):
-    """What belongs to the two sides of a residual block."""
-
-    body: PyTree
-    projection: PyTree
+# ---- What layers made of layers share --------------------------------------------
 
 
-@layer
-class Residual(Layer):
-    """A shortcut around a body; built by `fnn.residual`.
-
-        forward     y = f(x) + p(x)         p the identity where none is given
-        backward    dx = (∂f/∂x)ᵀ dy + (∂p/∂x)ᵀ dy
-
-    Args:
-        body: f.
-        projection: p, where f changes the shape.
-
-    Raises:
-        ValueError: f and p give different shapes.
-
-    Example:
-        >>> import jax, fnn
-        >>> block = fnn.residual(fnn.serial(fnn.Relu(), fnn.Dense(4)), fnn.Dense(4))
-        >>> block.init(jax.random.key(0), (3,)).params.projection.weight.shape
-        (3, 4)
-
-    Source: He et al., arXiv:1512.03385, eqs. 1 and 2.
-    """
-
-    body: Layer = leaf()
-    projection: Layer = leaf(Identity())
-
-    def __post_init__(self) -> None:
-        _expect_layers("residual", (self.body, self.projection))
-
-    @property
-    def children(self):
-        return {"body": self.body, "projection": self.projection}
-
-    def with_children(self, *layers):
-        return dataclasses.replace(self, body=layers[0], projection=layers[1])
-
-    def init(self, key, in_shape):
-        made, shapes = _init_side_by_side(self, key, in_shape)
-        _expect_same_shape(self, shapes)
-        return Variables(*(Pair(*part) for part in _gather(made)))
-
-    def forward(self, params, state, x, *, key=None, train=False):
-        body, projection = _forward_side_by_side(self, params, state, x, key, train)
-        _expect_same_shape(self, [body.y.shape, projection.y.shape])
-        saved, states = (
-            Pair(body.saved, projection.saved),
-            Pair(body.state, projection.state),
-        )
-        return Forward(body.y + projection.y, saved=saved, state=states)
-
-    def backward(self, params, saved, dy):
-        body = self.body.backward(params.body, saved.body, dy)
-        projection = self.projection.backward(params.projection, saved.projection, dy)
-        dparams = Pair(body.dparams, projection.dparams)
-        return Backward(dx=body.dx + projection.dx, dparams=dparams)
-
-    def __repr__(self) -> str:
-        shortcut = "" if self.projection == Identity() else f", {self.projection!r}"
-        return f"residual({self.body!r}{shortcut})"
-
-
-@layer
-class Parallel(Layer):
-    """Branches side by side on the same input; built by `fnn.parallel`.
-
-        sum             y = Σ_b f_b(x)          dx = Σ_b (∂f_b/∂x)ᵀ dy
-        concatenate     y = [f_1(x) ... f_B(x)] along the last axis,
-                        dx = Σ_b (∂f_b/∂x)ᵀ dy_b, dy_b the slice of dy that is f_b's
-
-    Args:
-        branches: f_1 ... f_B, at least one.
-        merge: "sum" or "concatenate".
-
-    Raises:
-        ValueError: an unknown merge, or branches whose shapes cannot be merged.
-
-    Example:
-        >>> import jax, jax.numpy as jnp, fnn
-        >>> net = fnn.parallel(fnn.Dense(2), fnn.Identity(), merge="concatenate")
-        >>> variables = net.init(jax.random.key(0), (3,))
-        >>> net.forward(*variables, jnp.ones((7, 3))).y.shape
-        (7, 5)
-
-    Source: Szegedy et al., arXiv:1409.4842, section 4, for the concatenation.
-    """
-
-    branches: tuple[Layer, ...] = leaf()
-    merge: str = "sum"
-
-    def __post_init__(self) -> None:
-        _expect_layers("parallel", self.branches)
-        if not self.branches:
-            raise ValueError("parallel expected at least one branch, got none")
-        if self.merge not in ("sum", "concatenate"):
-            raise ValueError(
-                f'parallel: merge must be "sum" or "concatenate", got {self.merge!r}'
-            )
-
-    @property
-    def children(self):
-        return {str(i): child for i, child in enumerate(self.branches)}
-
-    def with_children(self, *layers):
-        return dataclasses.replace(self, branches=layers)
-
-    def init(self, key, in_shape):
-        made, shapes = _init_side_by_side(self, key, in_shape)
-        self._check(shapes)
-        return _gather(made)
-
-    def forward(self, params, state, x, *, key=None, train=False):
-        outs = _forward_side_by_side(self, params, state, x, key, train)
-        ys = [out.y for out in outs]
-        self._check([y.shape for y in ys])
-        if self.merge == "sum":
-            y = sum(ys[1:], start=ys[0])
-        else:
-            y = jnp.concatenate(ys, axis=-1)
-        # The widths of the branches are shapes: an array without elements keeps each.
-        widths = tuple(jnp.zeros((0, y.shape[-1])) for y in ys)
-        saved = (tuple(out.saved for out in outs), widths)
-        return Forward(y, saved=saved, state=tuple(out.state for out in outs))
-
-    def backward(self, params, saved, dy):
-        saved, widths = saved
-        if self.merge == "sum":
-            dys = [dy] * len(self.branches)
-        else:
-            ends = [
-                sum(w.shape[-1] for w in widths[: i + 1]) for i in range(len(widths))
-            ]
-            dys = jnp.split(dy, ends[:-1], axis=-1)
-        outs = [
-            branch.backward(p, s, dy)
-            for branch, p, s, dy in zip(self.branches, params, saved, dys, strict=True)
-        ]
-        dx = sum((out.dx for out in outs[1:]), start=outs[0].dx)
-        return Backward(dx=dx, dparams=tuple(out.dparams for out in outs))
-
-    def _check(self, shapes: list[tuple]) -> None:
-        if self.merge == "sum":
-            _expect_same_shape(self, shapes)
-        elif len({shape[:-1] for shape in shapes}) > 1:
-            raise ValueError(
-                f"{self!r} concatenates along the last axis outputs that differ in "
-                f"others: {_by_label(self, shapes)}."
-            )
-
-    def __repr__(self) -> str:
-        inside = [*map(repr, self.branches)]
-        inside += [f"merge={self.merge!r}"] if self.merge != "sum" else []
-        return f"parallel({', '.join(inside)})"
-
-
-# ---- What the three share --------------------------------------------------------
-
-
-def _gather(made: list[Variables]) -> Variables:
+def gather(made: list[Variables]) -> Variables:
     """The children's variables as one: a tuple of params and a tuple of states."""
     return Variables(tuple(v.params for v in made), tuple(v.state for v in made))
 
 
-def _init_side_by_side(
-    parent: Layer, key, in_shape: tuple[int, ...]
-) -> tuple[list[Variables], list[tuple]]:
-    """The children's variables, and the shapes of their outputs."""
-    made, shapes = [], []
-    for i, (label, child) in enumerate(children(parent).items()):
-        with located(parent, label, child, in_shape):
-            made.append(child.init(child_key(key, i), in_shape))
-            shapes.append(output_shape(child, made[-1], in_shape))
-    return made, shapes
+def child_backward(
+    parent: Layer, label: str, child: Layer, params: PyTree, saved: PyTree, dy: Array
+) -> Backward:
+    """A child's backward; an error inside says where the child is."""
+    with located(parent, label, child, dy.shape, of="dy"):
+        return child.backward(params, saved, dy)
 
 
-def _forward_side_by_side(parent: Layer, params, state, x, key, train) -> list[Forward]:
-    outs = []
-    parts = child_variables(parent, Variables(params, state))
-    labelled = zip(children(parent).items(), parts, strict=True)
-    for i, ((label, child), part) in enumerate(labelled):
-        with located(parent, label, child, x.shape):
-            key_i = child_key(key, i)
-            outs.append(child.forward(*part, x, key=key_i, train=train))
-    return outs
-
-
-def _expect_same_shape(parent: Layer, shapes: list[tuple]) -> None:
-    # Equal, not broadcastable: a silent broadcast would need its own backward.
-    if len(set(shapes)) > 1:
-        raise ValueError(
-            f"{parent!r} adds outputs of different shapes: "
-            f"{_by_label(parent, shapes)}. Give the shortcut a projection, or merge "
-            "by concatenation."
-        )
-
-
-def _by_label(parent: Layer, shapes: list[tuple]) -> str:
-    labelled = zip(children(parent), shapes, strict=True)
-    return ", ".join(f"{label} {shape}" for label, shape in labelled)
-
-
-def _expect_layers(name: str, layers: tuple) -> None:
+def expect_layers(name: str, layers: tuple) -> None:
+    """Raise where an argument is not a layer, and say how to make it one."""
     for i, child in enumerate(layers):
         if isinstance(child, type):
             raise TypeError(

@@ -9,16 +9,8 @@ import jax
 import jax.numpy as jnp
 from jax import Array
 
-from fnn.core import (
-    Backward,
-    Forward,
-    Layer,
-    Variables,
-    describe,
-    expect_params,
-    expect_shape,
-    layer,
-)
+from fnn.checks import describe, expect_params, expect_shape
+from fnn.core import Backward, Forward, Layer, Variables, layer
 from fnn.layers.initializers import Initializer, LecunNormal, Zeros
 
 __all__ = ["Dense", "DenseParams"]

@@ -4,13 +4,16 @@ Put it after a layer to drop its hidden units, or first in the network to drop v
 ones (pixels).
 """
 
+import math
 from typing import NamedTuple
 
 import jax
 import jax.numpy as jnp
 from jax import Array
+from jax.extend.random import threefry_2x32
 
-from fnn.core import Backward, Forward, Layer, layer, leaf, require_key
+from fnn.checks import require_key
+from fnn.core import Backward, Forward, Layer, layer, leaf
 
 __all__ = ["Dropout"]
 
@@ -48,7 +51,7 @@ class Dropout(Layer):
         >>> import jax, jax.numpy as jnp, fnn
         >>> dropout, x = fnn.Dropout(0.5), jnp.ones((1, 6))
         >>> dropout.forward((), (), x, key=jax.random.key(1), train=True).y
-        Array([[0., 2., 0., 0., 2., 2.]], dtype=float32)
+        Array([[2., 0., 2., 2., 2., 2.]], dtype=float32)
         >>> dropout.forward((), (), x).y
         Array([[1., 1., 1., 1., 1., 1.]], dtype=float32)
 
@@ -78,6 +81,21 @@ class Dropout(Layer):
         # In float32 whatever x's dtype: the same key must give the same mask, and in
         # half precision a rate of 0.999 would round to 1.
         rate = jnp.asarray(self.rate, jnp.float32)
-        keep = jax.random.uniform(key, x.shape, jnp.float32) >= rate
         scale = (1 / (1 - rate)).astype(x.dtype)
-        return jnp.where(keep, x * scale, 0)
+        return jnp.where(_uniform(key, x.shape) >= rate, x * scale, 0)
+
+
+def _uniform(key: Array, shape: tuple[int, ...]) -> Array:
+    """Float32 numbers in [0, 1) from JAX's threefry, drawn so that they can be shared.
+
+    Forward and backward draw the same numbers, and the compiler should notice. With
+    `jax.random.uniform` it does not inside a `lax.scan` on the CPU: XLA moves the
+    constant counters of each draw out of the loop, separately, and then takes the two
+    for different. Counters that start at a word of the key are not constant, stay,
+    and are recognised. (One block gives two words here, so a draw is also cheaper.)
+    """
+    words = jax.random.key_data(key)
+    size = math.prod(shape)
+    counters = jax.lax.iota(jnp.uint32, size + size % 2) + words[0]
+    bits = threefry_2x32((words[0], words[1]), counters)[:size]
+    return ((bits >> 8).astype(jnp.float32) * 2.0**-24).reshape(shape)

@@ -18,16 +18,8 @@ from typing import NamedTuple
 import jax.numpy as jnp
 from jax import Array, lax
 
-from fnn.core import (
-    Backward,
-    Forward,
-    Layer,
-    Variables,
-    expect_params,
-    expect_shape,
-    layer,
-    leaf,
-)
+from fnn.checks import expect_params, expect_shape
+from fnn.core import Backward, Forward, Layer, Variables, layer, leaf
 
 __all__ = ["BatchNorm", "BatchNormState", "LayerNorm", "NormParams"]
 
