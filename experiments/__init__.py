@@ -4,6 +4,7 @@
 
     command_line    a typed Config as options; mistakes in plain words
     terminal        numbered steps, tables, a progress bar over epochs
+    seeds           mean and deviation over seeds
     runs            the run folder: JSON, JSON lines, versions
     problem         from options to network, loss, optimizer and data
     figures         one style for all pictures; learning curves, mistakes

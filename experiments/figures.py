@@ -151,5 +151,6 @@ def misclassified(
             axes.set(xticks=[], yticks=[])
             axes.spines[:].set(visible=True, color="0.8")
             pair = f"{classes[y[i]]} → {classes[predicted[i]]}"
-            axes.set_title(f"{pair}\n{sure[i]:.0%}", fontsize=9)
+            percent = f"{sure[i]:.1%}" if sure[i] < 0.9995 else ">99.9%"
+            axes.set_title(f"{pair}\n{percent}", fontsize=9)
     return figure

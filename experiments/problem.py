@@ -14,7 +14,16 @@ import jax
 
 import fnn
 
-__all__ = ["CLASSES", "PRESETS", "Config", "Parts", "Problem", "build", "fit", "parts"]
+__all__ = [
+    "CLASSES",
+    "PRESETS",
+    "Config",
+    "Problem",
+    "Start",
+    "build",
+    "fit",
+    "seeded",
+]
 
 
 @dataclass(frozen=True)
@@ -69,9 +78,10 @@ class Config:
 DIGITS = Config()
 MNIST = Config(
     dataset="mnist",
+    learning_rate=5e-4,
     layers=(512, 512),
     visible_dropout=0.2,
-    batch_size=128,
+    batch_size=256,
     epochs=60,
     patience=10,
     validation=0.1,
@@ -102,7 +112,7 @@ class Problem(NamedTuple):
     data: fnn.data.Dataset
 
 
-class Parts(NamedTuple):
+class Start(NamedTuple):
     """What the seed decides."""
 
     data: fnn.data.Split
@@ -129,7 +139,7 @@ def build(config: Config) -> Problem:
         data=load(config),
     )
     # No epoch at all: trains nothing, and checks all that training will be given.
-    fit(problem, replace(config, epochs=0), parts(problem, config, config.seed))
+    fit(problem, replace(config, epochs=0), seeded(problem, config, config.seed))
     return problem
 
 
@@ -174,11 +184,11 @@ def load(config: Config) -> fnn.data.Dataset:
     return getattr(fnn.data, config.dataset)(folder)
 
 
-def parts(problem: Problem, config: Config, seed: int) -> Parts:
+def seeded(problem: Problem, config: Config, seed: int) -> Start:
     """The validation set, the initial parameters, and the keys for what follows."""
     keys = jax.random.split(jax.random.key(seed), 4)
     x, y = problem.data.train
-    return Parts(
+    return Start(
         data=fnn.data.split(x, y, config.validation, keys[0], stratify=True),
         variables=problem.net.init(keys[1], x.shape[1:]),
         check_key=keys[2],
@@ -189,7 +199,7 @@ def parts(problem: Problem, config: Config, seed: int) -> Parts:
 def fit(
     problem: Problem,
     config: Config,
-    parts: Parts,
+    start: Start,
     on_epoch: Callable[[dict], Any] | None = None,
 ) -> fnn.FitResult:
     """`fnn.fit`, with what the config says."""
@@ -197,10 +207,10 @@ def fit(
         problem.net,
         problem.loss,
         problem.optimizer,
-        train=parts.data.train,
-        validation=parts.data.validation,
-        variables=parts.variables,
-        key=parts.fit_key,
+        train=start.data.train,
+        validation=start.data.validation,
+        variables=start.variables,
+        key=start.fit_key,
         epochs=config.epochs,
         batch_size=config.batch_size,
         engine=config.engine,

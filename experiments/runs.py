@@ -4,10 +4,8 @@ import dataclasses
 import json
 import math
 import platform
-import statistics
 import subprocess
 import sys
-from collections.abc import Sequence
 from importlib.metadata import PackageNotFoundError, version
 from itertools import count
 from pathlib import Path
@@ -18,7 +16,6 @@ import jax
 __all__ = [
     "append_json_line",
     "environment",
-    "mean_and_deviation",
     "new_folder",
     "write_json",
 ]
@@ -80,12 +77,6 @@ def _plain(value: Any) -> Any:
     if isinstance(value, float) and not math.isfinite(value):
         return None  # JSON has neither NaN nor inf
     return value
-
-
-def mean_and_deviation(values: Sequence[float]) -> tuple[float, float]:
-    """The mean, and the sample standard deviation (NaN for a single value)."""
-    spread = statistics.stdev(values) if len(values) > 1 else math.nan
-    return statistics.mean(values), spread
 
 
 def environment() -> dict[str, Any]:

@@ -10,7 +10,9 @@ from rich.console import Console
 from rich.progress import BarColumn, Progress, TextColumn, TimeElapsedColumn
 from rich.table import Table
 
-__all__ = ["console", "epoch_bar", "fact", "report_text", "step", "table"]
+import fnn
+
+__all__ = ["console", "ending", "epoch_bar", "fact", "report_text", "step", "table"]
 
 
 def console() -> Console:
@@ -93,3 +95,15 @@ def epoch_bar(out: Console, epochs: int) -> Iterator[Callable[[dict], None]]:
             progress.update(task, completed=record["epoch"], numbers=numbers)
 
         yield show
+
+
+def ending(result: fnn.FitResult, patience: int) -> str:
+    """What ended a training, in a sentence."""
+    sentences = {
+        "patience": f"Stopped early: {patience} epochs without a better validation "
+        "loss.",
+        "epochs": f"All {result.epochs} epochs are done.",
+        "diverged": "[bold red]Diverged[/]: try a smaller --learning-rate.",
+        "interrupted": f"[yellow]Interrupted[/] after epoch {result.epochs}.",
+    }
+    return sentences[result.stopped]

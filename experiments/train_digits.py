@@ -27,13 +27,22 @@ from experiments.problem import (
     CLASSES,
     PRESETS,
     Config,
-    Parts,
     Problem,
+    Start,
     build,
     fit,
-    parts,
+    seeded,
 )
-from experiments.terminal import console, epoch_bar, fact, report_text, step, table
+from experiments.seeds import over_seeds
+from experiments.terminal import (
+    console,
+    ending,
+    epoch_bar,
+    fact,
+    report_text,
+    step,
+    table,
+)
 
 __all__ = ["main"]
 
@@ -55,7 +64,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     out = console()
     out.print(f"Everything lands in [bold]{folder}/[/]")
 
-    first = parts(problem, config, config.seed)
+    first = seeded(problem, config, config.seed)
     before_training(out, problem, config, first)
     if not gradient_check(out, problem, config, first, folder):
         return 1
@@ -73,11 +82,11 @@ def main(argv: Sequence[str] | None = None) -> int:
 
 
 def before_training(
-    out: Console, problem: Problem, config: Config, parts: Parts
+    out: Console, problem: Problem, config: Config, start: Start
 ) -> None:
     """Steps 1 to 4: what the network is and does before it has learnt anything."""
-    net, loss, variables = problem.net, problem.loss, parts.variables
-    x, y = (jnp.asarray(part[: config.batch_size]) for part in parts.data.train)
+    net, loss, variables = problem.net, problem.loss, start.variables
+    x, y = (jnp.asarray(part[: config.batch_size]) for part in start.data.train)
     classes = len(CLASSES[config.dataset])
 
     step(out, 1, "Initialise: random weights, biases zero")
@@ -86,7 +95,7 @@ def before_training(
     step(out, 2, "Forward: one minibatch, from pixels to classes")
     outputs = fnn.predict(net, variables, x)
     surest = jax.nn.softmax(outputs).max(1).mean()
-    measured = fnn.evaluate(net, loss, variables, parts.data.validation)
+    measured = fnn.evaluate(net, loss, variables, start.data.validation)
     fact(out, "shapes", f"{_shape(x)} → {_shape(outputs)}")
     fact(out, "largest probability, mean", f"{surest:.3f}")
     fact(out, "accuracy, validation set", f"{measured['accuracy']:.1%}")
@@ -98,8 +107,8 @@ def before_training(
 
     names = {"manual": "Handwritten backpropagation", "autodiff": "Autodiff"}
     step(out, 4, f"{names[config.engine]}: who is to blame")
-    grads = grad_fn(problem, config, parts)(
-        variables, (x, y), key=parts.check_key
+    grads = grad_fn(problem, config, start)(
+        variables, (x, y), key=start.check_key
     ).grads
     params = fnn.named_params(net, variables.params)
     rows = [
@@ -110,19 +119,19 @@ def before_training(
 
 
 def gradient_check(
-    out: Console, problem: Problem, config: Config, parts: Parts, folder: Path
+    out: Console, problem: Problem, config: Config, start: Start, folder: Path
 ) -> bool:
     """Steps 5 and 6: whether the gradients are right; then the check is gone."""
     step(out, 5, f"Gradient check: {config.engine}, autodiff and numerical")
     if not config.check:
         out.print("left out (--no-check)")
         return True
-    net, data = problem.net, parts.data.train
+    net, data = problem.net, start.data.train
     started = time.perf_counter()
     with out.status("differencing the cost, coordinate by coordinate ..."):
         report = fnn.compare_gradients(
-            *(net, problem.loss, parts.variables, data),
-            key=parts.check_key,
+            *(net, problem.loss, start.variables, data),
+            key=start.check_key,
             engine=config.engine,
             l2=config.l2,
             n=len(data[0]),
@@ -139,8 +148,8 @@ def gradient_check(
 
     step(out, 6, "Check switched off: it costs nothing from here")
     batch = tuple(part[: config.batch_size] for part in data)
-    program = grad_fn(problem, config, parts).lower(
-        parts.variables, batch, key=parts.check_key
+    program = grad_fn(problem, config, start).lower(
+        start.variables, batch, key=start.check_key
     )
     flops = (program.cost_analysis() or {}).get("flops", math.nan) / len(batch[0])
     forward = fnn.summary(net, batch[0].shape[1:]).flops
@@ -159,8 +168,8 @@ def train_and_test(
     of_seed = "" if config.seeds == 1 else f", seed {seed}"
     folder = folder if config.seeds == 1 else folder / f"seed-{seed}"
     folder.mkdir(exist_ok=True)
-    own = parts(problem, config, seed)
-    n, held_out = (len(part[1]) for part in own.data)
+    start = seeded(problem, config, seed)
+    n, held_out = (len(part[1]) for part in start.data)
 
     step(out, 7, f"Training{of_seed}: {n:,} examples, {held_out:,} for validation")
     with epoch_bar(out, config.epochs) as show:
@@ -169,8 +178,8 @@ def train_and_test(
             runs.append_json_line(folder / "metrics.jsonl", record)
             show(record)
 
-        result = fit(problem, config, own, on_epoch)
-    out.print(ENDINGS[result.stopped].format(config=config, result=result))
+        result = fit(problem, config, start, on_epoch)
+    out.print(ending(result, config.patience))
     fnn.save(folder / "best.npz", result.variables)
 
     step(out, 8, f"Test{of_seed}: the parameters after epoch {result.best_epoch}")
@@ -196,15 +205,6 @@ def train_and_test(
     return summary
 
 
-ENDINGS = {
-    "patience": "Stopped early: {config.patience} epochs without a better validation "
-    "loss.",
-    "epochs": "All {result.epochs} epochs are done.",
-    "diverged": "[bold red]Diverged[/]: try a smaller --learning-rate.",
-    "interrupted": "[yellow]Interrupted[/] after epoch {result.epochs}.",
-}
-
-
 def draw(
     problem: Problem,
     config: Config,
@@ -225,28 +225,12 @@ def draw(
     figures.save(mistakes, folder / "figures" / "misclassified.png")
 
 
-def over_seeds(out: Console, results: list[dict[str, Any]]) -> dict[str, Any]:
-    """All seeds in a table, with their mean and sample standard deviation."""
-    columns = ("seed", "test_accuracy", "validation_accuracy", "best_epoch", "seconds")
-    out.print()
-    out.print(
-        table(
-            [name.replace("_", " ") for name in columns],
-            [[_cell(result[name]) for name in columns] for result in results],
-        )
-    )
-    mean, spread = runs.mean_and_deviation([r["test_accuracy"] for r in results])
-    fact(out, "\ntest accuracy", f"[bold green]{mean:.2%} ± {spread:.2%}[/]")
-    out.print(f"(mean ± sample standard deviation of {len(results)} seeds)")
-    return {"test_accuracy": mean, "test_accuracy_sd": spread, "seeds": results}
-
-
 # ---- Small things ----------------------------------------------------------------
 
 
-def grad_fn(problem: Problem, config: Config, parts: Parts) -> Any:
+def grad_fn(problem: Problem, config: Config, start: Start) -> Any:
     """The compiled gradient of a minibatch, by the engine of this run."""
-    n = len(parts.data.train[0])
+    n = len(start.data.train[0])
     options = dict(engine=config.engine, l2=config.l2, n=n)
     return jax.jit(fnn.value_and_grad(problem.net, problem.loss, **options))
 
@@ -257,12 +241,6 @@ def _shape(a: Any) -> str:
 
 def _norm(a: Any) -> str:
     return f"{float(jnp.linalg.norm(a.ravel())):.4f}"
-
-
-def _cell(value: Any) -> str:
-    if not isinstance(value, float):
-        return str(value)
-    return f"{value:.2%}" if value <= 1 else f"{value:.1f}"
 
 
 if __name__ == "__main__":

@@ -14,7 +14,7 @@ import pytest
 
 import fnn
 from experiments import __main__ as listing
-from experiments import command_line, figures, problem, runs, train_digits
+from experiments import command_line, figures, problem, runs, seeds, train_digits
 from experiments.problem import PRESETS, Config
 from experiments.terminal import console, epoch_bar, report_text
 
@@ -285,8 +285,8 @@ def test_json_has_no_nan(tmp_path):
 
 
 def test_mean_and_deviation():
-    assert runs.mean_and_deviation([1.0, 3.0]) == (2.0, pytest.approx(math.sqrt(2)))
-    mean, deviation = runs.mean_and_deviation([5.0])
+    assert seeds.mean_and_deviation([1.0, 3.0]) == (2.0, pytest.approx(math.sqrt(2)))
+    mean, deviation = seeds.mean_and_deviation([5.0])
     assert mean == 5 and math.isnan(deviation)
 
 
@@ -319,7 +319,7 @@ def test_figures_for_any_number_of_mistakes(mistakes, tmp_path):
     path = figures.save(figure, tmp_path / "new" / "a.png")
     assert path.stat().st_size > 1000
     drawn = [axes.get_title() for axes in figure.axes if axes.images]
-    assert drawn == ["no → yes\n62%"] * min(mistakes, 24)
+    assert drawn == ["no → yes\n62.5%"] * min(mistakes, 24)
     assert f"{mistakes} of 40" in figure.get_suptitle()
 
 

@@ -4,6 +4,8 @@ Both start from the same x and the same dy, so that a layer cannot inherit an er
 another one: the layer that fails alone is the layer that is wrong.
 """
 
+from collections.abc import Iterator
+from itertools import count
 from typing import Any, NamedTuple
 
 import jax
@@ -69,39 +71,51 @@ def compare_alone(node: Node, seen: Seen, dy: Array, train: bool) -> Compared:
     return Compared(by_name(*ours), by_name(dx, dparams), by_name(*lost))
 
 
+#: How many times the rounding is drawn: one draw may cancel by luck.
+DRAWS = 4
+
+
 def rounding(
     layer: Layer, params: PyTree, saved: PyTree, dy: Array, exact: Backward
 ) -> Backward:
-    """The change of a backward when all that passes through it is rounded once more."""
-    rounded = _rounding(layer).backward(params, saved, dy)
-    return Backward(*jax.tree.map(jnp.subtract, rounded, exact))
+    """The change of a backward when all that passes through it is rounded once more.
+
+    Returns gradients with a first axis for the draws.
+    """
+
+    def change(draw: Array) -> PyTree:
+        rounded = _rounding(layer, draw, count()).backward(params, saved, dy)
+        return jax.tree.map(jnp.subtract, rounded, exact)
+
+    return Backward(*jax.vmap(change)(jnp.arange(DRAWS)))
 
 
 class _Rounding(Layer):
     """A layer whose backward gets every number moved by float32's ε, up or down."""
 
-    def __init__(self, layer: Layer):
-        self.layer = layer
+    def __init__(self, layer: Layer, draw: Array, seeds: Iterator[int]):
+        self.layer, self.draw, self.seeds = layer, draw, seeds
 
     def forward(self, params, state, x, *, key=None, train=False):
         return self.layer.forward(params, state, x, key=key, train=train)
 
     def backward(self, params, saved, dy):
-        leaf = not children(self.layer)
-        saved = jax.tree.map(_move, saved) if leaf else saved
-        return self.layer.backward(params, saved, _move(dy))
+        if not children(self.layer):
+            saved = jax.tree.map(self._move, saved)
+        return self.layer.backward(params, saved, self._move(dy))
+
+    def _move(self, part: Any) -> Any:
+        if not jnp.issubdtype(part.dtype, jnp.floating):
+            return part
+        draw = np.random.default_rng(next(self.seeds))
+        signs = draw.choice([-1.0, 1.0], size=(DRAWS, *part.shape))
+        factors = 1 + np.finfo(np.float32).eps * signs
+        return part * jnp.asarray(factors, part.dtype)[self.draw]
 
 
-def _rounding(layer: Layer) -> _Rounding:
-    inner = [_rounding(child) for child in children(layer).values()]
-    return _Rounding(layer.with_children(*inner) if inner else layer)
-
-
-def _move(leaf: Any) -> Any:
-    if not jnp.issubdtype(leaf.dtype, jnp.floating):
-        return leaf
-    signs = np.random.default_rng(leaf.size).choice([-1.0, 1.0], size=leaf.shape)
-    return leaf * jnp.asarray(1 + np.finfo(np.float32).eps * signs, leaf.dtype)
+def _rounding(layer: Layer, draw: Array, seeds: Iterator[int]) -> _Rounding:
+    inner = [_rounding(child, draw, seeds) for child in children(layer).values()]
+    return _Rounding(layer.with_children(*inner) if inner else layer, draw, seeds)
 
 
 def structural_faults(

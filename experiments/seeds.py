@@ -1,0 +1,50 @@
+"""One experiment under several seeds: the table, the mean and its spread."""
+
+import math
+import statistics
+from collections.abc import Sequence
+from typing import Any
+
+from rich.console import Console
+
+from experiments.terminal import fact, table
+
+__all__ = ["mean_and_deviation", "over_seeds"]
+
+
+def mean_and_deviation(values: Sequence[float]) -> tuple[float, float]:
+    """The mean, and the sample standard deviation (NaN for a single value)."""
+    spread = statistics.stdev(values) if len(values) > 1 else math.nan
+    return statistics.mean(values), spread
+
+
+def over_seeds(out: Console, results: list[dict[str, Any]]) -> dict[str, Any]:
+    """Print the results of all seeds as a table, and summarise the test accuracy.
+
+    Args:
+        out: where to print.
+        results: one a seed, each with the columns of the table.
+
+    Returns:
+        Mean and sample standard deviation of the test accuracy, and the results.
+    """
+    rows = [
+        (
+            *(r["seed"], _percent(r["test_accuracy"])),
+            *(_percent(r["validation_accuracy"]), r["best_epoch"]),
+            f"{r['seconds']:.1f}",
+        )
+        for r in results
+    ]
+    columns = ("seed", "test accuracy", "validation accuracy", "best epoch", "seconds")
+    out.print()
+    out.print(table(columns, rows))
+    mean, spread = mean_and_deviation([r["test_accuracy"] for r in results])
+    shown = f"{_percent(mean)} ± {_percent(spread)}"
+    fact(out, "\ntest accuracy", f" [bold green]{shown}[/]")
+    fact(out, "", f"mean ± sample standard deviation of {len(results)} seeds")
+    return {"test_accuracy": mean, "test_accuracy_sd": spread, "seeds": results}
+
+
+def _percent(share: float | None) -> str:
+    return "–" if share is None else f"{share:.2%}"
