@@ -7,6 +7,7 @@ from typing import Any
 
 from rich import box
 from rich.console import Console
+from rich.markup import escape
 from rich.progress import BarColumn, Progress, TextColumn, TimeElapsedColumn
 from rich.table import Table
 
@@ -46,7 +47,7 @@ def report_text(report: object) -> str:
     colours |= dict.fromkeys(("FAIL", "FAIL:", "FAILED:"), "bold red")
     colours |= dict.fromkeys(("inconclusive", "INCONCLUSIVE:"), "yellow")
     lines = []
-    for line in str(report).splitlines():
+    for line in escape(str(report)).splitlines():
         first, last = line.partition(" ")[0], line.rpartition(" ")[2]
         if last in colours:
             line = line.removesuffix(last) + f"[{colours[last]}]{last}[/]"

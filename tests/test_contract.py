@@ -13,7 +13,6 @@ from cases import LAYERS
 
 import fnn
 from fnn.core import Backward, Forward, Variables, output_shape
-from fnn.layers import initializers
 
 KEYS = jax.random.split(jax.random.key(7))
 KEY = KEYS[1]
@@ -290,7 +289,7 @@ def test_equal_constructions_are_equal_and_hash_alike(case):
 
 @PASTED
 def test_repr_can_be_pasted_back(case):
-    names = {**vars(initializers), **vars(fnn)}
+    names = vars(fnn)
     assert eval(repr(case.layer), names) == case.layer
 
 

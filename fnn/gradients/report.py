@@ -112,26 +112,27 @@ class Report:
 
 # ---- The table, at most 80 columns wide ------------------------------------------
 
-_HEADER = ("", "shape", "error", "scaled", "cosine", "numerical", "float32")
+_WIDTH = 80
+_HEADER = ("", "shape", "error", "scaled", "cosine", "numerical", "float32", "verdict")
 
 
 def _table(report: Report) -> list[str]:
     if not report.rows:
         return []
-    cells = [_cells(row) for row in report.rows]
-    widths = [max(len(c[i]) for c in (_HEADER, *cells)) for i in range(len(_HEADER))]
-    widths[0] = min(widths[0], 23)
+    cells = [_HEADER, *map(_cells, report.rows)]
+    widths = [max(len(row[i]) for row in cells) for i in range(len(_HEADER))]
+    widths[0] = max(12, min(widths[0], _WIDTH - sum(widths[1:]) - len(widths) + 1))
 
-    def line(row: tuple[str, ...], verdict: str) -> str:
-        name = row[0] if len(row[0]) <= widths[0] else "…" + row[0][1 - widths[0] :]
-        rest = (
-            cell.rjust(width) for cell, width in zip(row[1:], widths[1:], strict=True)
+    def line(row: tuple[str, ...]) -> str:
+        path, *numbers, verdict = row
+        name = path if len(path) <= widths[0] else "…" + path[1 - widths[0] :]
+        middle = (
+            cell.rjust(width) for cell, width in zip(numbers, widths[1:-1], strict=True)
         )
-        return f"{name.ljust(widths[0])} {' '.join(rest)} {verdict}"
+        return f"{name.ljust(widths[0])} {' '.join(middle)} {verdict}"
 
-    head = line(_HEADER, "verdict")
-    body = [line(c, row.verdict) for c, row in zip(cells, report.rows, strict=True)]
-    return [head, "─" * len(head), *body]
+    head, *body = map(line, cells)
+    return [head, "─" * max(map(len, body)), *body]
 
 
 def _cells(row: Row) -> tuple[str, ...]:
@@ -140,28 +141,31 @@ def _cells(row: Row) -> tuple[str, ...]:
         "×".join(map(str, row.shape)) or "()",
         _number(row.error),
         _number(row.scaled),
-        f"{row.cosine:.4f}",
-        f"{_number(row.engine_numerical)}",
+        f"{row.cosine:.3f}",
+        f"{_number(row.engine_numerical)}/{_number(row.autodiff_numerical)}",
         f"{_number(row.engine32)}/{_number(row.autodiff32)}",
+        row.verdict,
     )
 
 
 def _number(value: float) -> str:
     if math.isnan(value):
         return "–"
-    return "0" if value == 0 else f"{value:.0e}".replace("e-0", "e-")
+    if value == 0 or 1e-2 <= value < 1e3:
+        return f"{value:.2g}"
+    return f"{value:.0e}".replace("e-0", "e-").replace("e+0", "e")
 
 
 def _summary(report: Report) -> list[str]:
     lines = [
         "",
-        f"error, scaled, cosine: {report.engine} against autodiff, float64.",
-        "numerical: against central differences, float64.",
-        f"float32: rounding error of {report.engine} / of autodiff.",
+        f"error, scaled, cosine   {report.engine} against autodiff, in float64",
+        f"numerical   {report.engine} / autodiff against central differences, scaled",
+        f"float32     rounding error of {report.engine} / of autodiff, scaled",
     ]
     kinks = sum(row.kinks for row in report.rows)
     checked = sum(row.checked for row in report.rows)
-    lines.append(f"{checked} coordinates differenced, {kinks} of them on a kink.")
+    lines.append(f"{checked} coordinates differenced, {kinks} of them on a kink")
     failed = [row for row in report.rows if row.verdict != PASS]
     lines += [
         f"{row.verdict}: {row.path.lstrip('.')}: {row.reason}" for row in failed[:5]
