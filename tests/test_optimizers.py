@@ -12,7 +12,7 @@ import numpy as np
 import optax
 import pytest
 
-from fnn import optimizers
+from fnn import ProbedParams, losses, optimizers
 
 STEPS = 1000
 
@@ -496,3 +496,37 @@ def errors():
 def test_errors_teach(wrong, text):
     with pytest.raises((TypeError, ValueError), match=re.escape(text)):
         wrong()
+
+
+# ---- Two places where the lecture contradicts itself -----------------------------
+
+
+def test_a_weight_without_gradient_is_zero_by_zero_in_the_lecture_and_not_here():
+    # Its RMSProp with Nesterov divides by √r alone. A border pixel of MNIST, or a dead
+    # ReLU, has never had a gradient: r = 0 and g = 0.
+    r, g = np.zeros(3), np.array([0.0, 1.0, -2.0])
+    r = 0.9 * r + 0.1 * g * g
+    with np.errstate(invalid="ignore", divide="ignore"):
+        lectures = -0.01 / np.sqrt(r) * g
+    assert np.isnan(lectures[0]) and np.isfinite(lectures[1:]).all()
+
+    optimizer = optimizers.rmsprop(0.01, momentum=0.9, nesterov="lookahead")
+    params = jnp.ones(3)
+    state = optimizer.init(params)
+    for _ in range(3):
+        updates, state = optimizer.update(jnp.asarray(g, jnp.float32), state, params)
+        params = params + updates
+    assert params[0] == 1.0
+    assert np.isfinite(params).all() and (params[1:] != 1.0).all()
+
+
+def test_delta_is_the_error_and_nothing_else():
+    # In the lecture δ is the error, a small constant, the momentum, and a change.
+    made = [getattr(optimizers, name) for name in optimizers.__all__]
+    classes = [part for part in made if dataclasses.is_dataclass(part)]
+    assert len(classes) > 5
+    fields = {field.name for part in classes for field in dataclasses.fields(part)}
+    assert {"eps", "momentum"} <= fields
+    assert not [name for name in fields if "delta" in name]
+    assert callable(losses.SquaredError().delta)
+    assert "delta" in ProbedParams._fields

@@ -327,38 +327,39 @@ THETAS = [np.zeros((3, 5)), np.zeros((2, 4))]
         (lambda: textbook.forward([], [1.0]), "at least one Θ, got none"),
         (
             lambda: textbook.forward([np.zeros((3, 5)), np.zeros((2, 3))], [1.0] * 4),
-            r"Θ\^\(2\) must have s_2 \+ 1 = 4 columns, as Θ\^\(1\) has 3 rows, got "
-            r"shape \(2, 3\): the bias is column 0",
+            r"expected Θ\^\(l\) for a\^\(l\) of shape \(3,\) to have shape \(2, 4\), "
+            r"got \(2, 3\): the bias is column 0 of Θ\^\(l\)",
         ),
         (
             lambda: textbook.forward([np.zeros(3)], [1.0]),
-            r"Θ\^\(1\) must be a matrix of shape \(s_2, s_1 \+ 1\).*got shape \(3,\)",
+            r"Θ\^\(l\) for a\^\(l\) of shape \(1,\) to have shape \(3, 2\), got \(3,\)",
         ),
         (
             lambda: textbook.forward(THETAS, [1.0] * 5),
-            r"x must hold 4 inputs.*got shape \(5,\).*without the bias unit",
+            r"a\^\(l\) of shape \(5,\) to have shape \(3, 6\), got \(3, 5\): the bias",
         ),
         (
             lambda: textbook.cost(THETAS, np.zeros((6, 5)), np.zeros((6, 2))),
-            r"X must have shape \(n, 4\).*no bias column, got shape \(6, 5\)",
+            r"a\^\(l\) of shape \(5,\) to have shape \(3, 6\), got \(3, 5\): the bias",
         ),
         (
             lambda: textbook.cost(THETAS, np.zeros((0, 4)), np.zeros((0, 2))),
-            r"X must have shape \(n, 4\).*got shape \(0, 4\)",
+            r"Y for X of shape \(0, 4\) to have shape \(1, 2\), got \(0, 2\)",
         ),
         (
             lambda: textbook.gradients(THETAS, np.zeros((6, 4)), np.zeros(6)),
-            r"Y must have shape .* = \(6, 2\), got shape \(6,\).*np.eye\(K\)\[labels\]",
+            r"Y for X of shape \(6, 4\) to have shape \(6, 2\), got \(6,\).*a row per",
         ),
         (
             lambda: textbook.deltas(THETAS, [np.zeros(4)], [0.0, 1.0]),
-            r"activations of 3 layers, of \[4, 3, 2\] units, got \[4\]: pass all that",
+            r"a\^\(1\), .., a\^\(L\), y to .* \[\(4,\), \(3,\), \(2,\), \(2,\)\], got "
+            r"\[\(4,\), \(2,\)\]",
         ),
         (
             lambda: textbook.deltas(
                 THETAS, textbook.forward(THETAS, [1.0] * 4), [0.0, 1.0, 0.0]
             ),
-            r"y must hold 2 targets \(K\).*got shape \(3,\)",
+            r"y to have shape .* \(2,\), \(2,\)\], got .* \(2,\), \(3,\)\]",
         ),
         (
             lambda: textbook.initialise((4,), seed=0),

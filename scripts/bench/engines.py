@@ -85,11 +85,12 @@ def _compare(net: fnn.Layer, arguments: tuple, rounds: int) -> dict:
     def run_once(run) -> float:
         return seconds(lambda: jax.block_until_ready(run(*arguments)))
 
-    once = {engine: compiled(engine, 1) for engine in ENGINES}
-    memory = {e: c.memory_analysis().temp_size_in_bytes for e, c in once.items()}
-    # Long enough that a round takes about half a second.
-    count = max(4, round(0.5 / min(run_once(once["autodiff"]) for _ in range(3))))
-    many = {engine: partial(run_once, compiled(engine, count)) for engine in ENGINES}
+    # As many steps as make a round of about half a second.
+    one = compiled("autodiff", 1)
+    count = max(4, round(0.5 / min(run_once(one) for _ in range(3))))
+    programs = {engine: compiled(engine, count) for engine in ENGINES}
+    memory = {e: c.memory_analysis().temp_size_in_bytes for e, c in programs.items()}
+    many = {engine: partial(run_once, run) for engine, run in programs.items()}
     for run in many.values():
         run()
     times = interleave(many, rounds)
