@@ -1,10 +1,25 @@
-"""What layers check before they compute: errors in plain words, with the numbers."""
+"""What is checked before anything is computed: errors in plain words, with numbers."""
 
 from typing import Any
 
+import jax
+import jax.numpy as jnp
+import numpy as np
 from jax import Array
 
-__all__ = ["describe", "expect_params", "expect_shape", "require_key"]
+__all__ = [
+    "as_array",
+    "as_inputs",
+    "check_in_shape",
+    "check_instances",
+    "check_key",
+    "check_l2",
+    "check_pair",
+    "describe",
+    "expect_params",
+    "expect_shape",
+    "require_key",
+]
 
 
 def describe(tree: Any) -> str:
@@ -18,6 +33,11 @@ def describe(tree: Any) -> str:
             for name, part in zip(names, tree, strict=True)
         )
         return f"{type(tree).__name__ if any(names) else ''}({inner})"
+    if isinstance(tree, dict):
+        inner = ", ".join(f"{name}: {describe(part)}" for name, part in tree.items())
+        return f"{{{inner}}}"
+    if isinstance(tree, list):
+        return f"[{', '.join(map(describe, tree))}]"
     return type(tree).__name__ if tree is not None else "None"
 
 
@@ -60,3 +80,86 @@ def require_key(layer: object, key: Array | None) -> Array:
             "pass key=jax.random.key(seed), a fresh one at every step."
         )
     return key
+
+
+# ---- What a user passes ----------------------------------------------------------
+
+
+def check_key(key: Any) -> Array:
+    """A key of the new style, or an error that says how to make one."""
+    dtype = getattr(key, "dtype", None)
+    if dtype is not None and jax.dtypes.issubdtype(dtype, jax.dtypes.prng_key):
+        if key.shape != ():
+            raise ValueError(f"key must be one key, got an array of shape {key.shape}")
+        return key
+    if dtype == jnp.uint32 and key.ndim == 1:  # from jax.random.PRNGKey
+        return jax.random.wrap_key_data(key)
+    seed = key if isinstance(key, int) else 0
+    raise TypeError(
+        f"key must be a JAX random key, got {key!r}: pass key=jax.random.key({seed}). "
+        "A run is a function of its key."
+    )
+
+
+def check_l2(l2: Any) -> float | None:
+    """λ as a float, or None for no penalty: that is a program without one."""
+    if isinstance(l2, bool | str) or np.ndim(l2) != 0:
+        raise TypeError(f"l2 must be a number, λ of λ/(2n) Σ Θ², got {l2!r}")
+    if not 0 <= float(l2) < float("inf"):
+        raise ValueError(f"l2 must be finite and not negative, got {l2}")
+    return float(l2) or None
+
+
+def check_instances(**things: Any) -> None:
+    """No classes where objects are wanted: `fnn.Relu` for `fnn.Relu()`."""
+    for what, thing in things.items():
+        if isinstance(thing, type):
+            raise TypeError(
+                f"{what} is the class {thing.__name__}; pass an instance, "
+                f"{thing.__name__}(...)"
+            )
+
+
+def as_array(name: str, a: Any) -> Array:
+    """An array of numbers on the device."""
+    if isinstance(a, jax.Array):
+        return a
+    try:
+        host = np.asarray(a)
+        return jnp.asarray(host)
+    except (TypeError, ValueError) as error:
+        raise TypeError(
+            f"{name} must be an array of numbers, got {type(a).__name__}"
+        ) from error
+
+
+def check_pair(name: str, data: Any) -> tuple[Array, Array]:
+    """A pair (x, y) with one entry an example in both, as arrays."""
+    if getattr(data, "_fields", None) == ("train", "test"):
+        raise TypeError(f"{name} must be a pair (x, y), got a Dataset: pass its .train")
+    if not isinstance(data, tuple | list) or len(data) != 2:
+        raise TypeError(f"{name} must be a pair (x, y), got {type(data).__name__}")
+    x, y = (as_array(f"{name}: {part}", a) for part, a in zip("xy", data, strict=True))
+    if x.ndim == 0 or y.ndim == 0 or len(x) != len(y):
+        raise ValueError(
+            f"{name}: x and y must have one entry an example on their first axis, got "
+            f"shapes {x.shape} and {y.shape}. One example alone is x[None], y[None]."
+        )
+    return x, y
+
+
+def as_inputs(x: Array) -> Array:
+    """Inputs as floating-point numbers: in integers, layers would round everything."""
+    return x if jnp.issubdtype(x.dtype, jnp.floating) else x.astype(float)
+
+
+def check_in_shape(in_shape: Any) -> None:
+    """The shape of one example: a tuple of sizes."""
+    if not isinstance(in_shape, tuple | list) or not all(
+        isinstance(size, int | np.integer) and size > 0 for size in in_shape
+    ):
+        shown = describe(in_shape) if hasattr(in_shape, "shape") else repr(in_shape)
+        raise TypeError(
+            "in_shape must be the shape of ONE example, a tuple of positive integers "
+            f"without the batch axis, such as (784,) or (28, 28, 1); got {shown}"
+        )

@@ -17,7 +17,7 @@ Legend: N examples in a batch, always the first axis of `x`, `y`, `dy`, `dx`;
 
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
-from typing import Any, ClassVar, NamedTuple, Protocol
+from typing import Any, ClassVar, NamedTuple, Protocol, runtime_checkable
 
 import jax
 import jax.numpy as jnp
@@ -34,6 +34,7 @@ __all__ = [
     "Node",
     "PyTree",
     "Variables",
+    "as_variables",
     "child_key",
     "child_variables",
     "children",
@@ -64,6 +65,16 @@ class Variables(NamedTuple):
     state: PyTree
 
 
+def as_variables(variables: Any) -> Variables:
+    """Variables from any pair; an error where it is something else."""
+    if not isinstance(variables, tuple) or len(variables) != 2:
+        raise TypeError(
+            "variables must be Variables(params, state), as net.init(key, in_shape) "
+            f"returns them, got {describe(variables)}"
+        )
+    return Variables(*variables)
+
+
 class Forward(NamedTuple):
     """The result of a forward pass: output, what the backward needs, new state."""
 
@@ -79,6 +90,7 @@ class Backward(NamedTuple):
     dparams: PyTree
 
 
+@runtime_checkable
 class Layer(Protocol):
     """What every layer provides. Subclass it to inherit the defaults.
 
@@ -124,7 +136,11 @@ class Layer(Protocol):
 
     def with_children(self, *layers: "Layer") -> "Layer":
         """The same layer around other children."""
-        del layers
+        if layers:
+            raise NotImplementedError(
+                f"{type(self).__name__} has children and must say how to replace them: "
+                "def with_children(self, *layers)"
+            )
         return self
 
 
@@ -245,7 +261,16 @@ def map_params(
 def named_params(net: Layer, params: PyTree) -> dict[str, Any]:
     """All parameters by path, in forward order: `{"0/Dense.weight": Array, ...}`."""
     named: dict[str, Any] = {}
-    map_params(lambda path, _, part: named.update({path: part}), net, params)
+
+    def add(path: str, layer: Layer, part: Any) -> None:
+        if path in named:
+            raise ValueError(
+                f"two parameters are called {path}: rename one of {layer!r} (a probe "
+                "calls its own `delta`)"
+            )
+        named[path] = part
+
+    map_params(add, net, params)
     return named
 
 

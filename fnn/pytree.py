@@ -43,7 +43,7 @@ def pytree(cls: type[T]) -> type[T]:
         >>> jax.tree.map(lambda factor: factor + 1, Scale(2))
         Scale(factor=3.0)
     """
-    check = cls.__dict__.get("__post_init__")
+    check = getattr(cls, "__post_init__", None)
 
     def __post_init__(self: Any) -> None:
         for name in leaf_names:
@@ -87,7 +87,9 @@ def _as_float(value: Any, name: str) -> Any:
     if isinstance(value, str | bool | np.bool_):
         raise TypeError(f"{name} must be a number, got {value!r}")
     is_scalar = isinstance(value, numbers.Real) or (
-        isinstance(value, np.generic | np.ndarray) and value.ndim == 0
+        isinstance(value, np.generic | np.ndarray | jax.Array)
+        and not isinstance(value, jax.core.Tracer)
+        and value.ndim == 0
     )
     return float(value) if is_scalar else value
 

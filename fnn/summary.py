@@ -6,6 +6,7 @@ from typing import NamedTuple
 import jax
 import jax.numpy as jnp
 
+from fnn.checks import check_in_shape, check_instances
 from fnn.core import Layer, Node, children, output_shape, walk
 from fnn.layers.probe import record
 
@@ -86,18 +87,23 @@ def summary(net: Layer, in_shape: tuple[int, ...]) -> Summary:
         ─────────────────────────────────
         total            101,770  203,530
     """
+    check_instances(net=net)
+    check_in_shape(in_shape)
     key = jax.random.key(0)
     variables = jax.eval_shape(lambda: net.init(key, in_shape))
     x = jax.ShapeDtypeStruct((1, *in_shape), jnp.zeros(()).dtype)
     seen = jax.eval_shape(lambda v, x: record(net, v, x), variables, x)
     rows = []
     for node in walk(net, variables):
-        if children(node.layer):
-            continue  # its parts have rows of their own
+        parts = len(children(node.layer))
+        own = node.variables.params[parts:] if parts else node.variables.params
+        sizes = [math.prod(a.shape) for a in jax.tree.leaves(own)]
+        if parts and not sizes:
+            continue  # all it has is its parts', which have rows of their own
         x = seen[node.path].x
-        sizes = [math.prod(a.shape) for a in jax.tree.leaves(node.variables.params)]
         shape = output_shape(node.layer, node.variables, x.shape[1:])
-        rows.append(SummaryRow(node.path, shape, sum(sizes), _flops(node, x)))
+        flops = 0 if parts else _flops(node, x)
+        rows.append(SummaryRow(node.path, shape, sum(sizes), flops))
     return Summary(tuple(in_shape), tuple(rows))
 
 

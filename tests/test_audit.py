@@ -172,9 +172,107 @@ def test_second_audit_of_the_same_network_does_not_trace_again(variables):
     ("options", "text"),
     [
         (dict(engine="torch"), "unknown engine 'torch': expected 'manual' or"),
-        (dict(max_examples=0), "at least one; got 0 and 0"),
+        (dict(max_examples=0), "expected at least one example, got x of shape"),
     ],
 )
 def test_wrong_arguments_are_explained(variables, options, text):
     with pytest.raises(ValueError, match=text):
         compare(variables, **options)
+
+
+# ---- Odd networks ----------------------------------------------------------------
+
+
+@fnn.layer
+class Gated(fnn.Layer):
+    """A layer of layers with a parameter of its own: y = gate f(x)."""
+
+    inner: fnn.Layer = fnn.leaf()
+
+    @property
+    def children(self):
+        return {"inner": self.inner}
+
+    def with_children(self, *layers):
+        return type(self)(*layers)
+
+    def init(self, key, in_shape):
+        params, state = self.inner.init(jax.random.fold_in(key, 0), in_shape)
+        return fnn.Variables((params, jnp.full((4,), 0.5)), (state,))
+
+    def forward(self, params, state, x, *, key=None, train=False):
+        out = self.inner.forward(params[0], state[0], x, key=key, train=train)
+        return fnn.Forward(params[1] * out.y, (out.saved, out.y), (out.state,))
+
+    def backward(self, params, saved, dy):
+        inner, y = saved
+        dx, dparams = self.inner.backward(params[0], inner, params[1] * dy)
+        return fnn.Backward(dx, (dparams, (dy * y).sum(0)))
+
+
+def test_a_layer_of_layers_may_have_parameters_of_its_own():
+    net = fnn.serial(Gated(fnn.Dense(4)), fnn.Dense(3))
+    variables = net.init(jax.random.key(0), (5,))
+    report = compare(variables, net=net)
+    assert report.passed
+    assert "0/Gated.1" in [row.path for row in report.rows]
+    assert fnn.summary(net, (5,)).params == sum(
+        a.size for a in jax.tree.leaves(variables.params)
+    )
+
+
+def test_a_mistake_below_weights_that_are_zero_is_found():
+    wrong = plant(
+        fnn.Tanh, backward=lambda self, p, saved, dy: fnn.Backward(7 * dy, ())
+    )
+    zero = fnn.Dense(3, weight_init=fnn.initializers.Zeros())
+    net = fnn.serial(fnn.Dense(4), wrong(), zero)
+    report = compare(net.init(jax.random.key(0), (5,)), net=net)
+    assert report.first_divergence == "1/Tanh.dx"
+
+
+def test_a_gradient_of_another_shape_is_found_in_any_kind_of_tree():
+    def backward(self, params, saved, dy):
+        return fnn.Backward(dy, {"b": dy.sum(0, keepdims=True)})
+
+    shift = plant(
+        fnn.Layer,
+        init=lambda self, key, in_shape: fnn.Variables({"b": jnp.ones(in_shape)}, ()),
+        forward=lambda self, params, state, x, key=None, train=False: fnn.Forward(
+            x + params["b"], (), state
+        ),
+        backward=backward,
+    )
+    net = fnn.serial(fnn.Dense(4), shift(), fnn.Dense(3))
+    report = compare(net.init(jax.random.key(0), (5,)), net=net)
+    assert report.first_divergence == "1/Layer.backward"
+
+
+def test_integers_are_inputs_like_others(variables):
+    report = compare(variables, x=np.arange(30).reshape(6, 5) % 4)
+    assert report.passed
+
+
+def test_numbers_may_be_saved():
+    double = plant(
+        fnn.Identity,
+        forward=lambda self, p, state, x, key=None, train=False: fnn.Forward(
+            2.0 * x, 2.0, state
+        ),
+        backward=lambda self, p, saved, dy: fnn.Backward(saved * dy, ()),
+    )
+    net = fnn.serial(fnn.Dense(4), double(), fnn.Dense(3))
+    assert compare(net.init(jax.random.key(0), (5,)), net=net).passed
+
+
+def test_a_parameter_that_is_called_delta_is_refused_in_words():
+    net = fnn.serial(fnn.Dense(4), fnn.Probed(fnn.Tanh(), batch=6), fnn.Dense(3))
+    with pytest.raises(ValueError, match="two parameters are called 1/Tanh"):
+        compare(net.init(jax.random.key(0), (5,)), net=net)
+
+
+def test_errors_show_the_users_layers_and_no_wrappers():
+    net = fnn.serial(fnn.Dense(4), fnn.Dropout(0.5), fnn.Dense(3))
+    with pytest.raises(ValueError, match="pass key=") as error:
+        compare(net.init(jax.random.key(0), (5,)), net=net)
+    assert error.value.__notes__[0].startswith("in Serial layer 1: Dropout()")

@@ -228,3 +228,84 @@ def test_a_missing_key_names_the_layer():
     with pytest.raises(ValueError, match=r"Dropout.*pass key=jax.random.key") as error:
         fnn.value_and_grad(net, SoftmaxCrossEntropy())(variables, batch)
     assert "in Serial layer 1: Dropout()" in error.value.__notes__[0]
+
+
+LOSS = SoftmaxCrossEntropy()
+X, Y = jnp.ones((2, 4)), jnp.array([0, 1])
+MISTAKES = {
+    "params for variables": (
+        dict(variables=lambda v: v.params),
+        "be Variables",
+    ),
+    "x without y": (dict(batch=X), r"batch must be a pair \(x, y\)"),
+    "a whole dataset": (
+        dict(batch=fnn.data.Dataset((X, Y), (X, Y))),
+        "got a Dataset: pass its .train",
+    ),
+    "a loss that is a class": (
+        dict(loss=SoftmaxCrossEntropy),
+        r"loss is the class SoftmaxCrossEntropy; pass an instance",
+    ),
+    "a seed for a key": (dict(key=7), r"pass key=jax.random.key\(7\)"),
+    "a negative penalty": (dict(l2=-0.1), "l2 must be finite and not negative"),
+    "a penalty in words": (dict(l2="0.1"), "l2 must be a number"),
+    "an engine without result": (
+        dict(engine=lambda *a, **k: None),
+        "an engine returns fnn.Gradients",
+    ),
+}
+
+
+@pytest.mark.parametrize("name", MISTAKES)
+def test_mistakes_are_explained(name):
+    wrong, text = MISTAKES[name]
+    variables = wrong.get("variables", lambda v: v)(NET.init(jax.random.key(0), (4,)))
+    with pytest.raises((TypeError, ValueError), match=text):
+        grad_fn = fnn.value_and_grad(
+            NET,
+            wrong.get("loss", LOSS),
+            wrong.get("engine", "manual"),
+            l2=wrong.get("l2", 0.0),
+        )
+        grad_fn(variables, wrong.get("batch", (X, Y)), key=wrong.get("key"))
+
+
+@pytest.mark.parametrize("in_shape", [4, (4, 0), "4", X], ids=str)
+def test_a_shape_that_is_none_is_explained(in_shape):
+    for ask in (
+        lambda s: NET.init(jax.random.key(0), s),
+        lambda s: fnn.summary(NET, s),
+    ):
+        with pytest.raises(
+            TypeError, match="in_shape must be the shape of ONE example"
+        ):
+            ask(in_shape)
+
+
+@pytest.mark.parametrize("engine", ENGINES)
+def test_integer_inputs_are_numbers_like_others(engine):
+    net = fnn.serial(fnn.BatchNorm(), fnn.LeakyRelu(0.3), fnn.Dense(3))
+    variables = net.init(jax.random.key(0), (4,))
+    x = jnp.arange(24).reshape(6, 4) - 12
+    y = jnp.array([0, 1, 2, 0, 1, 2])
+    grad_fn = fnn.value_and_grad(net, LOSS, engine)
+    ours, theirs = (grad_fn(variables, (a, y)) for a in (x, x.astype(jnp.float32)))
+    for a, b in zip(*map(jax.tree.leaves, (ours, theirs)), strict=True):
+        np.testing.assert_array_equal(a, b)
+    assert float(abs(ours.outputs).max()) > 0.1
+
+
+@pytest.mark.parametrize("dtype", [jnp.float16, jnp.bfloat16])
+def test_the_penalty_in_half_precision_is_the_same_in_both_engines(dtype):
+    net = fnn.serial(fnn.Dense(3))
+    variables = net.init(jax.random.key(0), (4,))
+    variables = jax.tree.map(lambda a: a.astype(dtype), variables)
+    batch = jnp.zeros((2, 4), dtype), Y
+    grads = [
+        fnn.value_and_grad(net, LOSS, engine, l2=500.0, n=70_000)(variables, batch)
+        .grads[0]
+        .weight.astype(jnp.float32)
+        for engine in ENGINES
+    ]
+    assert float(abs(grads[1]).max()) > 1e-3
+    np.testing.assert_allclose(grads[0], grads[1], rtol=2e-2)

@@ -28,12 +28,12 @@ MAY_IMPORT = {
     "core": {"pytree", "checks"},
     "layers": {"pytree", "checks", "core"},
     "losses": {"pytree", "labels"},
-    "summary": {"core", "layers"},
+    "summary": {"checks", "core", "layers"},
     "planning": {"pytree", "core", "layers", "losses", "kernels"},
     "gradients": {"pytree", "checks", "core", "layers", "losses", "planning"},
     "training": {
-        *("pytree", "core", "layers", "losses", "planning", "gradients"),
-        *("optimizers", "data"),
+        *("pytree", "checks", "core", "layers", "losses", "planning"),
+        *("gradients", "optimizers", "data"),
     },
 }
 LONGEST_FILE, LONGEST_FUNCTION = 300, 60

@@ -544,7 +544,7 @@ WRONG_CALLS = {
     ),
     "params that are no tuple": (
         lambda: NET.forward({}, ((), (), ()), jnp.ones((2, 4))),
-        "got dict: they belong to another network. Make them with net.init(key, in_sh",
+        "got {}: they belong to another network. Make them with net.init(key, in_sh",
     ),
     "another layer's params": (
         lambda: fnn.Dense(5).forward(params_of(fnn.BatchNorm()), (), jnp.ones((2, 4))),
@@ -680,3 +680,23 @@ def test_an_error_in_init_names_the_layer():
     assert info.value.__notes__ == [
         "in Serial layer 1: Dense(features=5), input shape (7, 3)"
     ]
+
+
+def test_gelu_keeps_its_tail():
+    with jax.enable_x64(True):
+        x = jnp.array([[-3.0, -5.0, -8.0]])
+        truth = fnn.Gelu().forward((), (), x).y
+    single = fnn.Gelu().forward((), (), x.astype(jnp.float32)).y
+    np.testing.assert_allclose(single, truth, rtol=1e-4)
+
+
+def test_a_numpy_integer_counts_features():
+    assert fnn.Dense(np.int64(3)) == fnn.Dense(3)
+    with pytest.raises(ValueError, match="must be a positive integer, got True"):
+        fnn.Dense(True)
+
+
+def test_a_probed_layer_finds_its_place_in_a_residual():
+    block = fnn.residual(fnn.Probed(fnn.Dense(4), batch=6))
+    params, _ = block.init(jax.random.key(0), (4,))
+    assert params.body.delta.shape == (6, 4)

@@ -30,6 +30,7 @@ from fnn.layers.probe import Seen, record
 
 __all__ = [
     "Compared",
+    "alive",
     "compare_alone",
     "rounding",
     "structural_faults",
@@ -47,6 +48,16 @@ class Compared(NamedTuple):
     engine: dict[str, Array]
     autodiff: dict[str, Array]
     rounding: dict[str, Array]
+
+
+def alive(dy: Array) -> Array:
+    """Dy itself; random numbers where it is all zero, which would hide any mistake.
+
+    No gradient reaches a layer below weights that are zero, as the last ones of a
+    residual branch often are at first.
+    """
+    noise = np.random.default_rng(dy.size).normal(size=dy.shape)
+    return jnp.where((dy == 0).all(), jnp.asarray(noise, dy.dtype), dy)
 
 
 def compare_alone(node: Node, seen: Seen, dy: Array, train: bool) -> Compared:
@@ -93,6 +104,9 @@ def rounding(
 class _Rounding(Layer):
     """A layer whose backward gets every number moved by float32's ε, up or down."""
 
+    def __repr__(self) -> str:
+        return repr(self.layer)
+
     def __init__(self, layer: Layer, draw: Array, seeds: Iterator[int]):
         self.layer, self.draw, self.seeds = layer, draw, seeds
 
@@ -105,6 +119,7 @@ class _Rounding(Layer):
         return self.layer.backward(params, saved, self._move(dy))
 
     def _move(self, part: Any) -> Any:
+        part = jnp.asarray(part)
         if not jnp.issubdtype(part.dtype, jnp.floating):
             return part
         draw = np.random.default_rng(next(self.seeds))
@@ -136,10 +151,11 @@ def structural_faults(
 
         reason = ""
         try:
-            dx, dparams = jax.eval_shape(back, params, state, x, key)
-            got, expected = map(_shapes, ((dx, dparams), (x, params)))
-            if got != expected:
-                reason = f"returned gradients {got} of x and parameters {expected}"
+            got, expected = jax.eval_shape(back, params, state, x, key), (x, params)
+            if _skeleton(got) != _skeleton(expected):
+                reason = (
+                    f"returned {describe(got)} for (x, params) {describe(expected)}"
+                )
         except Exception as error:
             reason = f"raised {type(error).__name__}: {error}"
         if reason:
@@ -150,6 +166,6 @@ def structural_faults(
     return faults
 
 
-def _shapes(pair: tuple[Array, PyTree]) -> str:
-    dx, dparams = pair
-    return f"{tuple(dx.shape)} and {describe(dparams)}"
+def _skeleton(tree: PyTree) -> tuple:
+    """The structure of a tree, and the shapes of its leaves."""
+    return jax.tree.structure(tuple(tree)), [a.shape for a in jax.tree.leaves(tree)]

@@ -15,12 +15,14 @@ import jax.numpy as jnp
 import numpy as np
 from jax import Array
 
+from fnn.checks import as_inputs, check_instances, check_key, check_l2, check_pair
 from fnn.core import (
     Backward,
     Forward,
     Layer,
     PyTree,
     Variables,
+    as_variables,
     children,
     kind,
     layer,
@@ -30,6 +32,7 @@ from fnn.core import (
 )
 from fnn.gradients.alone import (
     Compared,
+    alive,
     compare_alone,
     rounding,
     structural_faults,
@@ -97,15 +100,16 @@ def compare_gradients(
         (True, None)
     """
     run = get_engine(engine)
-    x, y = (np.asarray(part)[:max_examples] for part in batch)
-    if len(x) == 0 or len(x) != len(y):
-        raise ValueError(
-            "expected a batch (x, y) with the same number of examples, at least one; "
-            f"got {len(x)} and {len(y)}"
-        )
+    check_instances(net=net, loss=loss)
+    check_l2(l2)
+    key = None if key is None else check_key(key)
+    x, y = check_pair("batch", batch)
+    x, y = np.asarray(as_inputs(x)[:max_examples]), np.asarray(y[:max_examples])
+    if len(x) == 0:
+        raise ValueError(f"expected at least one example, got x of shape {x.shape}")
     name = engine if isinstance(engine, str) else getattr(engine, "__name__", "engine")
     how = dict(train=train, l2=float(l2), n=len(x) if n is None else n)
-    arguments = net, loss, Variables(*variables), (x, y)
+    arguments = net, loss, as_variables(variables), (x, y)
     with jax.enable_x64(False):
         single = _cast(arguments, jnp.float32)
         if faults := structural_faults(net, single[2], single[3][0], key, train):
@@ -170,7 +174,7 @@ def _run(
     }
     seen, deltas = given or (
         record(net, variables, x, key, train),
-        {path: whole.autodiff[f"{path}.delta"] for path in nodes},
+        {path: alive(whole.autodiff[f"{path}.delta"]) for path in nodes},
     )
     parts = {
         path: compare_alone(node, seen[path], deltas[path], train)

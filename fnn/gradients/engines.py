@@ -18,8 +18,22 @@ import jax
 import jax.numpy as jnp
 from jax import Array
 
-from fnn.checks import describe
-from fnn.core import Layer, PyTree, Variables, map_params, named_params
+from fnn.checks import (
+    as_inputs,
+    check_instances,
+    check_key,
+    check_l2,
+    check_pair,
+    describe,
+)
+from fnn.core import (
+    Layer,
+    PyTree,
+    Variables,
+    as_variables,
+    named_params,
+)
+from fnn.gradients.penalty import has_penalty, penalty, penalty_grads
 from fnn.losses import Loss
 
 __all__ = [
@@ -30,7 +44,6 @@ __all__ = [
     "get_engine",
     "manual",
     "objective",
-    "penalty",
     "value_and_grad",
 ]
 
@@ -75,9 +88,9 @@ def manual(net, loss, variables, batch, *, key, train, l2, n) -> Gradients:
     dy = loss.delta(out.y, y)
     grads = net.backward(params, out.saved, dy).dparams
     value = loss.value(out.y, y)
-    if _has_penalty(l2):
+    if has_penalty(l2):
         value = value + penalty(net, params, l2, n)
-        grads = jax.tree.map(jnp.add, grads, _penalty_grads(net, params, l2, n))
+        grads = jax.tree.map(jnp.add, grads, penalty_grads(net, params, l2, n))
     return Gradients(value, out.y, out.state, grads)
 
 
@@ -89,7 +102,7 @@ def autodiff(net, loss, variables, batch, *, key, train, l2, n) -> Gradients:
     def cost(params):
         out = net.forward(params, state, x, key=key, train=train)
         value = loss.value(out.y, y)
-        if _has_penalty(l2):
+        if has_penalty(l2):
             value = value + penalty(net, params, l2, n)
         return value, (out.y, out.state)
 
@@ -113,44 +126,6 @@ def get_engine(engine: str | Engine) -> Engine:
     return ENGINES[engine]
 
 
-# ---- The penalty, value and delta ------------------------------------------------
-
-
-def _has_penalty(l2: float | Array) -> bool:
-    """Whether to compute a penalty at all: a λ that is traced might be anything."""
-    return not (isinstance(l2, int | float) and l2 == 0)
-
-
-def penalty(net: Layer, params: PyTree, l2: float | Array, n: int | Array) -> Array:
-    """λ/(2n) Σ Θ² over the leaves that layers declare as `penalized`: the weights."""
-    squares: list[Array] = []
-
-    def add(path: str, layer: Layer, leaf: Array) -> None:
-        if _is_penalized(path, layer):
-            # In at least float32, as the loss's value is.
-            wide = leaf.astype(jnp.float32) if leaf.dtype.itemsize < 4 else leaf
-            squares.append(jnp.square(wide).sum())
-
-    map_params(add, net, params)
-    total = sum(squares[1:], start=squares[0]) if squares else jnp.zeros(())
-    return jnp.asarray(l2, total.dtype) / (2 * jnp.asarray(n, total.dtype)) * total
-
-
-def _penalty_grads(net, params, l2, n) -> PyTree:
-    """(λ/n) Θ for the weights, 0 elsewhere. Not λ Θ: see the gradient check fail."""
-
-    def grad(path: str, layer: Layer, leaf: Array) -> Array:
-        if not _is_penalized(path, layer):
-            return jnp.zeros_like(leaf)
-        return jnp.asarray(l2, leaf.dtype) / jnp.asarray(n, leaf.dtype) * leaf
-
-    return map_params(grad, net, params)
-
-
-def _is_penalized(path: str, layer: Layer) -> bool:
-    return path.rpartition(".")[2] in getattr(layer, "penalized", ("weight",))
-
-
 # ---- The public function ---------------------------------------------------------
 
 
@@ -166,7 +141,8 @@ def value_and_grad(
 
     Args:
         net: the network.
-        loss: a loss from `fnn.losses`, or anything with its two methods.
+        loss: a loss from `fnn.losses`, or anything with its methods `value`, `delta`
+            and `check` (a class decorated with `fnn.layer`, so that it is a pytree).
         engine: "manual", "autodiff", or a function with an engine's signature.
         l2: λ of the penalty λ/(2n) Σ Θ² on the weights.
         n: n of the penalty; the batch size by default. Training by minibatches wants
@@ -191,6 +167,9 @@ def value_and_grad(
         (4, 8)
     """
     run = get_engine(engine)
+    check_instances(net=net, loss=loss)
+    if not isinstance(l2, jax.Array):
+        check_l2(l2)
 
     def grad_fn(
         variables: Variables,
@@ -199,12 +178,16 @@ def value_and_grad(
         key: Array | None = None,
         train: bool = True,
     ) -> Gradients:
-        x, y = map(jnp.asarray, batch)
-        if x.ndim == 0 or len(x) == 0:
-            raise ValueError(f"expected a batch of examples, got x of shape {x.shape}")
-        variables = Variables(*variables)
+        x, y = _as_batch(batch)
+        variables = as_variables(variables)
+        key = None if key is None else check_key(key)
         size = len(x) if n is None else n
         out = run(net, loss, variables, (x, y), key=key, train=train, l2=l2, n=size)
+        if not isinstance(out, Gradients):
+            raise TypeError(
+                "an engine returns fnn.Gradients(loss, outputs, state, grads), got "
+                f"{type(out).__name__} from {engine!r}"
+            )
         loss.check(out.outputs.shape[1:], y)
         _expect_like_params(net, variables.params, out.grads)
         return out
@@ -223,16 +206,47 @@ def objective(
     l2: float | Array = 0.0,
     n: int | None = None,
 ) -> Callable[[PyTree], Array]:
-    """J as a function of the parameters alone: same batch, same key, same state."""
-    x, y = batch
+    """J as a function of the parameters alone: same batch, same key, same state.
+
+    Args:
+        net: the network.
+        loss: the loss.
+        variables: its variables; only the state is used.
+        batch: (x, y).
+        key: as in training.
+        train: in training mode, or in evaluation mode.
+        l2: λ of the penalty.
+        n: n of the penalty; the batch size by default.
+
+    Returns:
+        `f(params) -> J`, a scalar: for `jax.grad`, `fnn.numerical_gradients`, ...
+
+    Example:
+        >>> import jax, jax.numpy as jnp, fnn
+        >>> net, loss = fnn.serial(fnn.Dense(3)), fnn.losses.SoftmaxCrossEntropy()
+        >>> variables = net.init(jax.random.key(0), (2,))
+        >>> batch = jnp.ones((4, 2)), jnp.ones(4, int)
+        >>> f = fnn.objective(net, loss, variables, batch)
+        >>> f(variables.params).shape
+        ()
+    """
+    x, y = _as_batch(batch)
+    variables = as_variables(variables)
     size = len(x) if n is None else n
 
     def cost(params: PyTree) -> Array:
         out = net.forward(params, variables.state, x, key=key, train=train)
         value = loss.value(out.y, y)
-        return value + penalty(net, params, l2, size) if _has_penalty(l2) else value
+        return value + penalty(net, params, l2, size) if has_penalty(l2) else value
 
     return cost
+
+
+def _as_batch(batch: Any) -> Batch:
+    x, y = check_pair("batch", batch)
+    if len(x) == 0:
+        raise ValueError(f"expected a batch of examples, got x of shape {x.shape}")
+    return as_inputs(x), y
 
 
 def _expect_like_params(net: Layer, params: PyTree, grads: Any) -> None:

@@ -67,8 +67,9 @@ def differences(
         h: the step.
 
     Returns:
-        Three slopes for each direction. Temporary memory is bounded: as many
-        directions run together as fit.
+        Three slopes for each direction. As many directions run together as their
+        copies of the parameters fit into `MEMORY` bytes, at most 256: memory is bounded
+        by that, and by as many evaluations of f.
     """
     theta, unravel = ravel_pytree(params)
     here = f(params)
@@ -216,6 +217,11 @@ def h_sweep(
     """
     theta, _ = ravel_pytree(params)
     claimed, _ = ravel_pytree(grads)
+    if claimed.shape != theta.shape:
+        raise ValueError(
+            f"expected gradients of the {theta.size} numbers in params, got "
+            f"{claimed.size}"
+        )
     steps = 10.0 ** np.arange(-12, -0.99, 0.25) if h is None else np.asarray(h, float)
     for step in steps:
         _positive(step)

@@ -183,7 +183,8 @@ class Gelu(Rectifying):
     def _phi(self, x):
         """Φ(x) and Φ'(x)."""
         if not self.approximate:
-            distribution = 0.5 * (1 + jax.scipy.special.erf(x * math.sqrt(0.5)))
+            # erfc, not 1 + erf, which cancels for x far below 0.
+            distribution = 0.5 * jax.scipy.special.erfc(-x * math.sqrt(0.5))
             return distribution, jnp.exp(-0.5 * x * x) / math.sqrt(2 * math.pi)
         scale, cubic = math.sqrt(2 / math.pi), 0.044715
         tanh = jnp.tanh(scale * (x + cubic * x**3))

@@ -4,6 +4,7 @@ The chain rule for a fork: what flows back along the branches is added up.
 """
 
 import dataclasses
+from itertools import accumulate
 from typing import NamedTuple
 
 import jax.numpy as jnp
@@ -172,9 +173,7 @@ class Parallel(Layer):
         if self.merge == "sum":
             dys = [dy] * len(self.branches)
         else:
-            ends = [
-                sum(w.shape[-1] for w in widths[: i + 1]) for i in range(len(widths))
-            ]
+            ends = list(accumulate(width.shape[-1] for width in widths))
             dys = jnp.split(dy, ends[:-1], axis=-1)
         outs = _backward_side_by_side(self, params, saved, dys)
         dx = sum((out.dx for out in outs[1:]), start=outs[0].dx)

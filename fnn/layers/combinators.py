@@ -9,6 +9,7 @@ from typing import Any
 
 from jax import Array
 
+from fnn.checks import check_in_shape
 from fnn.core import (
     Backward,
     Forward,
@@ -73,6 +74,7 @@ class Serial(Layer):
         return dataclasses.replace(self, layers=layers)
 
     def init(self, key, in_shape):
+        check_in_shape(in_shape)
         made: list[Variables] = []
         for i, child in enumerate(self.layers):
             with located(self, str(i), child, in_shape):
@@ -93,12 +95,12 @@ class Serial(Layer):
         return Forward(x, saved=tuple(saved), state=tuple(states))
 
     def backward(self, params, saved, dy):
-        dparams: list[PyTree] = []
+        dparams: list[PyTree] = []  # from the last layer to the first
         parts = zip(self.children.items(), params, saved, strict=True)
         for (label, child), p, s in reversed(list(parts)):
             dy, dp = child_backward(self, label, child, p, s, dy)
-            dparams.insert(0, dp)
-        return Backward(dx=dy, dparams=tuple(dparams))
+            dparams.append(dp)
+        return Backward(dx=dy, dparams=tuple(reversed(dparams)))
 
     def __repr__(self) -> str:
         return f"serial({', '.join(map(repr, self.layers))})"

@@ -7,6 +7,7 @@ from typing import NamedTuple
 
 import jax
 import jax.numpy as jnp
+import numpy as np
 from jax import Array
 
 from fnn.checks import describe, expect_params, expect_shape
@@ -59,10 +60,13 @@ class Dense(Layer):
     bias_init: Initializer = Zeros()
 
     def __post_init__(self) -> None:
-        if not isinstance(self.features, int) or self.features < 1:
+        features = self.features
+        is_integer = isinstance(features, int | np.integer)
+        if not is_integer or isinstance(features, bool) or features < 1:
             raise ValueError(
-                f"Dense: features must be a positive integer, got {self.features!r}"
+                f"Dense: features must be a positive integer, got {features!r}"
             )
+        object.__setattr__(self, "features", int(features))
 
     def init(self, key, in_shape):
         if len(in_shape) != 1:

@@ -5,7 +5,8 @@ computes gradients of parameters then computes ∂loss/∂0 = ∂loss/∂y, whic
 """
 
 import dataclasses
-from typing import NamedTuple
+from collections.abc import Callable, Iterable
+from typing import Any, NamedTuple
 
 import jax
 import jax.numpy as jnp
@@ -89,7 +90,7 @@ class Probed(Layer):
             raise ValueError(
                 f"{self!r} was made for batches of {self.batch}, got {len(x)} examples"
             )
-        y = out.y + params.delta
+        y = out.y + params.delta[: len(x)]
         return Forward(y, saved=out.saved, state=(out.state,))
 
     def backward(self, params, saved, dy):
@@ -131,23 +132,28 @@ def _probe_all(net: Layer, batch: int) -> Layer:
     return Probed(net.with_children(*inner) if inner else net, batch)
 
 
-def _add_deltas(probed: Layer, shapes: PyTree, params: PyTree, dtype) -> ProbedParams:
+def _add_deltas(probed: Any, shapes: PyTree, params: PyTree, dtype) -> ProbedParams:
     delta = jnp.zeros(shapes.delta.shape, dtype)
-    (layer,) = children(probed).values()
-    if probes := children(layer).values():
-        parts = [
-            _add_deltas(child, shape, part, dtype)
-            for child, shape, part in zip(probes, shapes.params, params, strict=True)
-        ]
-        params = getattr(params, "_make", tuple)(parts)
-    return ProbedParams(params, delta)
+
+    def add(probe: Layer, shape: PyTree, part: PyTree) -> PyTree:
+        return _add_deltas(probe, shape, part, dtype)
+
+    probes = children(probed.layer).values()
+    return ProbedParams(_map_first(add, probes, shapes.params, params), delta)
 
 
 def _wrap_state(net: Layer, state: PyTree) -> tuple[PyTree]:
-    if inner := children(net).values():
-        parts = [_wrap_state(*pair) for pair in zip(inner, state, strict=True)]
-        state = getattr(state, "_make", tuple)(parts)
-    return (state,)
+    return (_map_first(_wrap_state, children(net).values(), state),)
+
+
+def _map_first(f: Callable, layers: Iterable[Layer], *trees: PyTree) -> PyTree:
+    """F on the children's entries of a tuple; further ones are the layer's own."""
+    if not (layers := list(layers)):
+        return trees[-1]
+    first = (tree[: len(layers)] for tree in trees)
+    parts = [f(*entry) for entry in zip(layers, *first, strict=True)]
+    rest = trees[-1][len(layers) :]
+    return getattr(trees[-1], "_make", tuple)([*parts, *rest])
 
 
 # ---- What every layer is given ----------------------------------------------------
@@ -165,6 +171,9 @@ class _Recorder(Layer):
 
     def __init__(self, layer: Layer, path: str, seen: dict[str, Seen]):
         self.layer, self.path, self.seen = layer, path, seen
+
+    def __repr__(self) -> str:
+        return repr(self.layer)
 
     def forward(self, params, state, x, *, key=None, train=False):
         self.seen[self.path] = Seen(x, key)

@@ -77,8 +77,8 @@ def load(path: str | os.PathLike[str], like: PyTree) -> PyTree:
     Args:
         path: the file.
         like: a tree of the same structure, shapes and dtypes: arrays, whose numbers do
-            not matter, or `jax.ShapeDtypeStruct`s, as `jax.eval_shape(net.init, ...)`
-            returns them.
+            not matter, or `jax.ShapeDtypeStruct`s, as
+            `jax.eval_shape(lambda: net.init(key, in_shape))` returns them.
 
     Returns:
         A tree like `like`, of JAX arrays (of NumPy ones where JAX, without x64, would

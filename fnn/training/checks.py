@@ -11,7 +11,8 @@ import jax.numpy as jnp
 import numpy as np
 from jax import Array
 
-from fnn.core import Layer, PyTree, Variables
+from fnn.checks import as_array, as_inputs, check_pair
+from fnn.core import Layer, PyTree, Variables, as_variables
 from fnn.losses import Loss
 from fnn.training.early_stopping import EarlyStopping
 from fnn.training.metrics import Metric
@@ -24,31 +25,12 @@ __all__ = [
     "check_epochs",
     "check_fits",
     "check_inputs",
-    "check_instances",
-    "check_key",
-    "check_l2",
     "check_metrics",
     "check_optimizer",
 ]
 
 
 # ---- Numbers ---------------------------------------------------------------------
-
-
-def check_key(key: Any) -> Array:
-    """A key of the new style, or an error that says how to make one."""
-    dtype = getattr(key, "dtype", None)
-    if dtype is not None and jax.dtypes.issubdtype(dtype, jax.dtypes.prng_key):
-        if key.shape != ():
-            raise ValueError(f"key must be one key, got an array of shape {key.shape}")
-        return key
-    if dtype == jnp.uint32 and key.ndim == 1:  # from jax.random.PRNGKey
-        return jax.random.wrap_key_data(key)
-    seed = key if isinstance(key, int) else 0
-    raise TypeError(
-        f"key must be a JAX random key, got {key!r}: pass key=jax.random.key({seed}). "
-        "A run is a function of its key."
-    )
 
 
 def check_batch_size(batch_size: Any, n: int | None = None) -> int:
@@ -74,36 +56,18 @@ def check_epochs(epochs: Any) -> int:
     return int(epochs)
 
 
-def check_l2(l2: Any) -> float | None:
-    """λ as a float, or None for no penalty: that is a program without one."""
-    if isinstance(l2, bool | str) or np.ndim(l2) != 0:
-        raise TypeError(f"l2 must be a number, λ of λ/(2n) Σ Θ², got {l2!r}")
-    if not 0 <= float(l2) < float("inf"):
-        raise ValueError(f"l2 must be finite and not negative, got {l2}")
-    return float(l2) or None
-
-
 # ---- Data ------------------------------------------------------------------------
 
 
 def check_data(name: str, data: Any) -> tuple[Array, Array]:
     """A pair (x, y) of finite x and one label an example, on the device."""
-    if getattr(data, "_fields", None) == ("train", "test"):
-        raise TypeError(f"{name} must be a pair (x, y), got a Dataset: pass its .train")
-    if not isinstance(data, tuple | list) or len(data) != 2:
-        raise TypeError(f"{name} must be a pair (x, y), got {type(data).__name__}")
-    x, y = (_as_array(f"{name}: {part}", a) for part, a in zip("xy", data, strict=True))
-    if x.ndim == 0 or y.ndim == 0 or len(x) != len(y):
-        raise ValueError(
-            f"{name}: x and y must have one entry an example on their first axis, got "
-            f"shapes {x.shape} and {y.shape}. One example alone is x[None], y[None]."
-        )
+    x, y = check_pair(name, data)
     return check_inputs(f"{name}: x", x), y
 
 
 def check_inputs(name: str, x: Any) -> Array:
     """Finite inputs (N, ...), on the device."""
-    x = _as_array(name, x)
+    x = as_array(name, x)
     if x.ndim == 0 or len(x) == 0:
         raise ValueError(f"{name} has no examples: its shape is {x.shape}")
     if x.dtype == jnp.uint8:
@@ -119,34 +83,12 @@ def check_inputs(name: str, x: Any) -> Array:
             f"{name} has {what} at {where} (example {where[0]}). Leave the example "
             "out, or mend it: jnp.nan_to_num(x)."
         )
-    return x
-
-
-def _as_array(name: str, a: Any) -> Array:
-    if isinstance(a, jax.Array):
-        return a
-    try:
-        host = np.asarray(a)
-        return jnp.asarray(host)
-    except (TypeError, ValueError) as error:
-        raise TypeError(
-            f"{name} must be an array of numbers, got {type(a).__name__}"
-        ) from error
+    return as_inputs(x)
 
 
 @jax.jit
 def _all_finite(x: Array) -> Array:
     return jnp.isfinite(x).all()
-
-
-def check_instances(**things: Any) -> None:
-    """No classes where objects are wanted: `fnn.Relu` for `fnn.Relu()`."""
-    for what, thing in things.items():
-        if isinstance(thing, type):
-            raise TypeError(
-                f"{what} is the class {thing.__name__}; pass an instance, "
-                f"{thing.__name__}(...)"
-            )
 
 
 def check_fits(
@@ -156,13 +98,8 @@ def check_fits(
 
     The layers judge shapes, by tracing the forward: nothing is run.
     """
-    if not isinstance(variables, tuple) or len(variables) != 2:
-        raise TypeError(
-            "variables must be Variables(params, state), as net.init(key, in_shape) "
-            f"returns them, got {type(variables).__name__}"
-        )
+    variables = as_variables(variables)
     x, y = data
-    variables = Variables(*variables)
     try:
         z = jax.eval_shape(
             lambda v, x: net.forward(v.params, v.state, x).y, variables, x

@@ -13,6 +13,7 @@ import jax.numpy as jnp
 import numpy as np
 from jax import Array, lax
 
+from fnn.checks import check_instances
 from fnn.core import Layer, PyTree, Variables
 from fnn.losses import Loss
 from fnn.training.batches import batch_sizes
@@ -21,7 +22,6 @@ from fnn.training.checks import (
     check_data,
     check_fits,
     check_inputs,
-    check_instances,
     check_metrics,
 )
 from fnn.training.metrics import Metric, default_metrics

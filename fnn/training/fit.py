@@ -8,6 +8,7 @@ import jax.numpy as jnp
 import numpy as np
 from jax import Array
 
+from fnn.checks import check_instances, check_key, check_l2
 from fnn.core import Layer, PyTree, Variables
 from fnn.gradients.engines import Engine, get_engine
 from fnn.losses import Loss
@@ -18,9 +19,6 @@ from fnn.training.checks import (
     check_early_stopping,
     check_epochs,
     check_fits,
-    check_instances,
-    check_key,
-    check_l2,
     check_metrics,
     check_optimizer,
 )
