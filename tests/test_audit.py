@@ -230,6 +230,17 @@ def test_a_mistake_below_weights_that_are_zero_is_found():
     report = compare(net.init(jax.random.key(0), (5,)), net=net)
     assert report.first_divergence == "1/Tanh.dx"
 
+    forgets_the_shortcut = plant(
+        fnn.Residual,
+        backward=lambda self, params, saved, dy: fnn.Backward(
+            self.body.backward(params.body, saved.body, dy).dx,
+            fnn.Residual.backward(self, params, saved, dy).dparams,
+        ),
+    )
+    net = fnn.serial(forgets_the_shortcut(fnn.Dense(5)), zero)
+    report = compare(net.init(jax.random.key(0), (5,)), net=net)
+    assert report.first_divergence == "0/Residual.dx"
+
 
 def test_a_gradient_of_another_shape_is_found_in_any_kind_of_tree():
     def backward(self, params, saved, dy):
