@@ -51,7 +51,7 @@ class Compared(NamedTuple):
 
 
 def alive(dy: Array) -> Array:
-    """Dy itself; random numbers where it is all zero, which would hide any mistake.
+    """The given dy; random numbers where it is all zero and would hide any mistake.
 
     No gradient reaches a layer below weights that are zero, as the last ones of a
     residual branch often are at first.
@@ -104,11 +104,11 @@ def rounding(
 class _Rounding(Layer):
     """A layer whose backward gets every number moved by float32's ε, up or down."""
 
-    def __repr__(self) -> str:
-        return repr(self.layer)
-
     def __init__(self, layer: Layer, draw: Array, seeds: Iterator[int]):
         self.layer, self.draw, self.seeds = layer, draw, seeds
+
+    def __repr__(self) -> str:
+        return repr(self.layer)
 
     def forward(self, params, state, x, *, key=None, train=False):
         return self.layer.forward(params, state, x, key=key, train=train)
