@@ -160,12 +160,7 @@ def directional_derivatives(
         True
     """
     theta, _ = ravel_pytree(params)
-    flat_grads, _ = ravel_pytree(grads)
-    if flat_grads.shape != theta.shape:
-        raise ValueError(
-            f"expected gradients of the {theta.size} numbers in params, got "
-            f"{flat_grads.size}"
-        )
+    flat_grads = _raveled_like(theta, grads)
     h = _positive(best_h(theta.dtype) if h is None else h)
     v = jax.random.normal(key, (directions, theta.size), theta.dtype)
     v = v / jnp.linalg.norm(v, axis=1, keepdims=True)
@@ -216,12 +211,7 @@ def h_sweep(
         (True, 0.0049)
     """
     theta, _ = ravel_pytree(params)
-    claimed, _ = ravel_pytree(grads)
-    if claimed.shape != theta.shape:
-        raise ValueError(
-            f"expected gradients of the {theta.size} numbers in params, got "
-            f"{claimed.size}"
-        )
+    claimed = _raveled_like(theta, grads)
     steps = 10.0 ** np.arange(-12, -0.99, 0.25) if h is None else np.asarray(h, float)
     for step in steps:
         _positive(step)
@@ -246,3 +236,12 @@ def _positive(h: float) -> float:
     if not h > 0:
         raise ValueError(f"the step h must be a positive number, got {h}")
     return float(h)
+
+
+def _raveled_like(theta: Array, grads: PyTree) -> Array:
+    flat, _ = ravel_pytree(grads)
+    if flat.shape != theta.shape:
+        raise ValueError(
+            f"expected gradients of the {theta.size} numbers in params, got {flat.size}"
+        )
+    return flat
