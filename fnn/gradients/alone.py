@@ -4,9 +4,7 @@ Both start from the same x and the same dy, so that a layer cannot inherit an er
 another one: the layer that fails alone is the layer that is wrong.
 """
 
-from collections.abc import Iterator
-from itertools import count
-from typing import Any, NamedTuple
+from typing import NamedTuple
 
 import jax
 import jax.numpy as jnp
@@ -15,7 +13,6 @@ from jax import Array
 
 from fnn.checks import describe
 from fnn.core import (
-    Backward,
     Layer,
     Node,
     PyTree,
@@ -26,13 +23,13 @@ from fnn.core import (
     walk,
 )
 from fnn.gradients.report import NodeCheck
+from fnn.gradients.rounding import lost_digits
 from fnn.layers.probe import Seen, record
 
 __all__ = [
     "Compared",
     "alive",
     "compare_alone",
-    "rounding",
     "structural_faults",
 ]
 
@@ -40,9 +37,9 @@ __all__ = [
 class Compared(NamedTuple):
     """The same gradients in several ways, each a dictionary by name.
 
-    `engine` is what is under audit, `autodiff` the referee. `rounding` says how much
-    the handwritten ones change when all that the backward works on is rounded to
-    float32 once more: digits that no backward in float32 can be asked for.
+    `engine` is what is under audit, `autodiff` the referee. `rounding` is what the
+    handwritten ones lose in float32 arithmetic (see the module `rounding`); it is
+    measured in float64, and empty in float32.
     """
 
     engine: dict[str, Array]
@@ -74,63 +71,16 @@ def compare_alone(node: Node, seen: Seen, dy: Array, train: bool) -> Compared:
             path.removeprefix(prefix).lstrip("./"): grad for path, grad in named.items()
         }
 
-    saved = forward(params, seen.x).saved
-    ours = node.layer.backward(params, saved, dy)
+    def backward(params, x, dy):
+        return node.layer.backward(params, forward(params, x).saved, dy)
+
+    ours = backward(params, seen.x, dy)
     _, vjp = jax.vjp(lambda params, x: forward(params, x).y, params, seen.x)
     dparams, dx = vjp(dy)
-    lost = rounding(node.layer, params, saved, dy, ours)
-    return Compared(by_name(*ours), by_name(dx, dparams), by_name(*lost))
-
-
-#: How many times the rounding is drawn: one draw may cancel by luck.
-DRAWS = 4
-
-
-def rounding(
-    layer: Layer, params: PyTree, saved: PyTree, dy: Array, exact: Backward
-) -> Backward:
-    """The change of a backward when all that passes through it is rounded once more.
-
-    Returns gradients with a first axis for the draws.
-    """
-
-    def change(draw: Array) -> PyTree:
-        rounded = _rounding(layer, draw, count()).backward(params, saved, dy)
-        return jax.tree.map(jnp.subtract, rounded, exact)
-
-    return Backward(*jax.vmap(change)(jnp.arange(DRAWS)))
-
-
-class _Rounding(Layer):
-    """A layer whose backward gets every number moved by float32's ε, up or down."""
-
-    def __init__(self, layer: Layer, draw: Array, seeds: Iterator[int]):
-        self.layer, self.draw, self.seeds = layer, draw, seeds
-
-    def __repr__(self) -> str:
-        return repr(self.layer)
-
-    def forward(self, params, state, x, *, key=None, train=False):
-        return self.layer.forward(params, state, x, key=key, train=train)
-
-    def backward(self, params, saved, dy):
-        if not children(self.layer):
-            saved = jax.tree.map(self._move, saved)
-        return self.layer.backward(params, saved, self._move(dy))
-
-    def _move(self, part: Any) -> Any:
-        part = jnp.asarray(part)
-        if not jnp.issubdtype(part.dtype, jnp.floating):
-            return part
-        draw = np.random.default_rng(next(self.seeds))
-        signs = draw.choice([-1.0, 1.0], size=(DRAWS, *part.shape))
-        factors = 1 + np.finfo(np.float32).eps * signs
-        return part * jnp.asarray(factors, part.dtype)[self.draw]
-
-
-def _rounding(layer: Layer, draw: Array, seeds: Iterator[int]) -> _Rounding:
-    inner = [_rounding(child, draw, seeds) for child in children(layer).values()]
-    return _Rounding(layer.with_children(*inner) if inner else layer, draw, seeds)
+    lost = {}
+    if dy.dtype == jnp.float64:
+        lost = by_name(*lost_digits(backward, params, seen.x, dy))
+    return Compared(by_name(*ours), by_name(dx, dparams), lost)
 
 
 def structural_faults(

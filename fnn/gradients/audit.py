@@ -34,12 +34,12 @@ from fnn.gradients.alone import (
     Compared,
     alive,
     compare_alone,
-    rounding,
     structural_faults,
 )
 from fnn.gradients.engines import Engine, autodiff, get_engine, objective
 from fnn.gradients.numerical import best_h, differences
 from fnn.gradients.report import Report
+from fnn.gradients.rounding import lost_digits
 from fnn.gradients.verdict import Results, Slopes, judge_nodes, judge_rows
 from fnn.layers.probe import probe, record
 from fnn.losses import Loss
@@ -162,12 +162,19 @@ def _run(
     ours = engine(*arguments, key=key, train=train, l2=l2, n=n)
     theirs = autodiff(*arguments, key=key, train=train, l2=l2, n=n)
     z, delta = theirs.outputs, loss.delta(theirs.outputs, y)
-    params = probed_variables.params
-    saved = probed.forward(*probed_variables, x, key=key, train=train).saved
-    exact = probed.backward(params, saved, delta)
-    lost = rounding(probed, params, saved, delta, exact).dparams
+
+    def backward(params, x, delta):
+        saved = probed.forward(params, state, x, key=key, train=train).saved
+        return probed.backward(params, saved, delta).dparams
+
+    params, state = probed_variables
+    lost = {}
+    if delta.dtype == jnp.float64:
+        lost = named_params(probed, lost_digits(backward, params, x, delta))
     whole = Compared(
-        *(named_params(probed, tree) for tree in (ours.grads, theirs.grads, lost))
+        named_params(probed, ours.grads),
+        named_params(probed, theirs.grads),
+        lost,
     )
     nodes = {
         node.path: node

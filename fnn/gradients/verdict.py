@@ -8,9 +8,10 @@ float64:
     numerical   |g − central difference| ≤ 1e-5 s + rounding of the difference
 
 Rounding is measured, not guessed: autodiff's own error in float32, and the change of
-the handwritten gradient when its numbers are rounded once more (see `alone`). A layer
-that cancels, such as BatchNorm on a batch of two, loses the same share of its digits in
-either precision and in any engine; shrunk by ε64/ε32, that is what float64 may lose.
+the handwritten gradient when each of its operations is rounded to float32 (see
+`rounding`). A layer that cancels, such as BatchNorm on a batch of two, loses the same
+share of its digits in either precision and in any engine; shrunk by ε64/ε32, that is
+what float64 may lose.
 """
 
 from collections.abc import Iterator
@@ -166,10 +167,13 @@ def _against_slopes(
     noise = 32 * EPS64 * abs(float(slopes.value)) / best_h(np.float64)
     allowed = NUMERICAL * scale + noise
     # On smooth ground the gap between the one-sided slopes halves with h, and the
-    # central difference stays.
-    gap, half_gap = (np.abs(d.right - d.left) for d in (full, half))
-    stays = (gap > allowed) & (half_gap > np.maximum(allowed, 0.75 * gap))
-    kink = stays | (np.abs(full.central - half.central) > allowed)
+    # central difference stays. A jump j of the slope at t·h puts the central difference
+    # off by j(1 − t)/2; then 2 gap(h/2) − gap(h) = j(1 − 3t), whatever the curvature,
+    # and the central difference moves by jt/2, up to t = 1/2. One of the two shows
+    # whatever is larger than what is allowed.
+    gap, half_gap = (d.right - d.left for d in (full, half))
+    jump, move = 2 * half_gap - gap, full.central - half.central
+    kink = (np.abs(jump) > allowed) | (np.abs(move) > 0.2 * allowed)
     off = [np.where(kink, 0, np.abs(g - full.central)) for g in (ours, theirs)]
     ours_off, theirs_off = (_largest(o) for o in off)
     reason = ""
