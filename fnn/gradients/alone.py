@@ -17,7 +17,6 @@ from fnn.core import (
     Node,
     PyTree,
     Variables,
-    children,
     kind,
     named_params,
     walk,
