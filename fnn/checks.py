@@ -18,6 +18,7 @@ __all__ = [
     "describe",
     "expect_params",
     "expect_shape",
+    "positive_integer",
     "require_key",
 ]
 
@@ -70,6 +71,14 @@ def expect_shape(layer: object, x: Array, expected: tuple, why: str = "") -> Non
         f"{layer!r} expected an input of shape ({shown}){why}, got {tuple(x.shape)}. "
         "The first axis counts the examples: one example alone is x[None]."
     )
+
+
+def positive_integer(name: str, value: Any) -> int:
+    """The value as a Python int, or an error that says what was passed as `name`."""
+    is_integer = isinstance(value, int | np.integer) and not isinstance(value, bool)
+    if not is_integer or value < 1:
+        raise ValueError(f"{name} must be a positive integer, got {value!r}")
+    return int(value)
 
 
 def require_key(layer: object, key: Array | None) -> Array:

@@ -48,6 +48,20 @@ def noisy_block(features: int) -> Layer:
     )
 
 
+def preactivation_block(features: int) -> Layer:
+    return fnn.residual(
+        fnn.serial(
+            fnn.BatchNorm(),
+            fnn.Relu(),
+            fnn.Conv(features, (3, 2), 2, bias=False),
+            fnn.BatchNorm(),
+            fnn.Relu(),
+            fnn.Conv(features, (2, 3), bias=False),
+        ),
+        fnn.Conv(features, 1, 2, bias=False),
+    )
+
+
 LAYERS = [
     # Dense
     LayerCase("dense", fnn.Dense(5)),
@@ -89,6 +103,50 @@ LAYERS = [
     LayerCase("flatten, vector", fnn.Flatten()),
     LayerCase("reshape", fnn.Reshape((2, 21)), IMAGE),
     LayerCase("reshape, to image", fnn.Reshape((3, 5, 1)), (15,)),
+    LayerCase("upsample, line", fnn.Upsample(3), (5, 4)),
+    LayerCase("upsample, image", fnn.Upsample(2), (7, 3, 4)),
+    LayerCase("upsample, unequal", fnn.Upsample((4, 5)), IMAGE),
+    LayerCase("upsample, volume", fnn.Upsample((3, 1, 2)), (2, 5, 4, 3)),
+    # Convolution
+    LayerCase("convolution", fnn.Conv(4, (3, 2)), (8, 7, 5)),
+    LayerCase(
+        "convolution, remainder",  # the last row and the last two columns are unseen
+        fnn.Conv(4, (3, 2), (2, 3), "VALID"),
+        (10, 7, 5),
+    ),
+    LayerCase("convolution, gaps", fnn.Conv(4, (2, 1), (3, 2), "VALID"), (9, 7, 5)),
+    LayerCase(
+        "convolution, everything at once",
+        fnn.Conv(10, (3, 2), 2, ((1, 2), (0, 1)), dilation=2, groups=2),
+        (9, 7, 8),
+    ),
+    LayerCase("convolution, 1×1", fnn.Conv(4, 1, bias=False), IMAGE),
+    LayerCase("convolution, whole image", fnn.Conv(4, (7, 3), padding=0), IMAGE),
+    LayerCase("convolution, depthwise", fnn.Conv(8, (3, 2), groups=4), (7, 5, 4)),
+    LayerCase(
+        "convolution, circular", fnn.Conv(4, (3, 2), padding="CIRCULAR"), (8, 7, 5)
+    ),
+    LayerCase("convolution, reflect", fnn.Conv(4, (5, 3), 2, "REFLECT"), (8, 7, 2)),
+    LayerCase("convolution, line", fnn.Conv(4, 3, 2), (7, 5)),
+    LayerCase("convolution, volume", fnn.Conv(4, (2, 3, 1), (1, 2, 1)), (5, 8, 3, 2)),
+    LayerCase("transposed", fnn.ConvTranspose(4, (3, 2), (2, 3)), (5, 2, 7)),
+    LayerCase(
+        "transposed, groups",
+        fnn.ConvTranspose(4, (3, 2), (2, 3), "VALID", groups=2),
+        (5, 3, 8),
+    ),
+    # Pooling
+    LayerCase("max pool, remainder", fnn.MaxPool(2), (7, 5, 4)),
+    LayerCase("max pool, overlapping", fnn.MaxPool((3, 2), (2, 1), "SAME"), (7, 4, 5)),
+    LayerCase("average pool", fnn.AvgPool((2, 3)), (8, 9, 5)),
+    LayerCase(
+        "average pool, overlapping",
+        fnn.AvgPool((4, 2), (3, 1), ((1, 2), (0, 1)), count_include_pad=False),
+        (8, 5, 3),
+    ),
+    LayerCase("global average pool", fnn.GlobalAvgPool(), (7, 5, 4)),
+    LayerCase("global max pool", fnn.GlobalMaxPool(), (7, 5, 4)),
+    LayerCase("adaptive average pool", fnn.AdaptiveAvgPool((4, 2)), (7, 3, 5)),
     # Dropout
     LayerCase("dropout, half", fnn.Dropout(0.5)),
     LayerCase("dropout, none", fnn.Dropout(0)),
@@ -101,6 +159,18 @@ LAYERS = [
     LayerCase("batch norm, two examples", fnn.BatchNorm(), batch=2),
     LayerCase("layer norm", fnn.LayerNorm()),
     LayerCase("layer norm, image", fnn.LayerNorm(eps=1e-3), IMAGE),
+    LayerCase("RMS norm", fnn.RMSNorm()),
+    LayerCase("RMS norm, image", fnn.RMSNorm(eps=1e-3), IMAGE),
+    LayerCase("instance norm, line", fnn.InstanceNorm(), (5, 4)),
+    LayerCase("instance norm, image", fnn.InstanceNorm(eps=1e-3), IMAGE),
+    LayerCase("instance norm, volume", fnn.InstanceNorm(), (2, 5, 3, 4)),
+    LayerCase("instance norm, one example", fnn.InstanceNorm(), IMAGE, batch=1),
+    LayerCase("group norm", fnn.GroupNorm(2), (8,)),
+    LayerCase("group norm, line", fnn.GroupNorm(4), (5, 8)),
+    LayerCase("group norm, image", fnn.GroupNorm(2, eps=1e-3), (7, 3, 8)),
+    LayerCase("group norm, volume", fnn.GroupNorm(4), (5, 3, 7, 8)),
+    LayerCase("group norm, one group", fnn.GroupNorm(1), IMAGE),
+    LayerCase("group norm, groups of one", fnn.GroupNorm(2), IMAGE),
     # Functions and probes
     LayerCase("lambda", fnn.Lambda(jnp.sin), pastes=False),
     LayerCase("lambda, params", fnn.Lambda(swish, one_slope), pastes=False),
@@ -123,6 +193,15 @@ LAYERS = [
         ),
         IMAGE,
     ),
+    LayerCase(
+        "serial, convolutional",
+        fnn.serial(
+            *(fnn.Conv(2, 3), fnn.Relu(), fnn.MaxPool(2)),
+            *(fnn.Conv(4, (2, 3)), fnn.Tanh(), fnn.AvgPool((2, 1), 1)),
+            *(fnn.Flatten(), fnn.Dense(3)),
+        ),
+        (7, 5, 1),
+    ),
     # Residual
     LayerCase("residual", fnn.residual(fnn.serial(fnn.Dense(4), fnn.Tanh()))),
     LayerCase("residual, bare body", fnn.residual(fnn.Dense(4))),
@@ -137,6 +216,7 @@ LAYERS = [
             fnn.Dense(7), fnn.residual(noisy_block(5), fnn.Dense(5)), fnn.Softplus()
         ),
     ),
+    LayerCase("residual, convolutional", preactivation_block(4), (7, 5, 2)),
     # Parallel
     LayerCase("parallel, one branch", fnn.parallel(fnn.Dense(5))),
     LayerCase("parallel, sum", fnn.parallel(fnn.Dense(4), fnn.Identity(), fnn.Elu())),

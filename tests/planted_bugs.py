@@ -13,7 +13,8 @@ import jax.numpy as jnp
 import numpy as np
 
 import fnn
-from fnn import Backward, DenseParams, NormParams
+from fnn import Backward, DenseParams, NormParams, RMSNormParams
+from fnn.layers.normalization import norm_dx
 from fnn.losses import Huber, SigmoidCrossEntropy, SoftmaxCrossEntropy, SquaredError
 
 N, INPUTS, HIDDEN, CLASSES = 6, 5, 7, 3
@@ -75,6 +76,11 @@ def norm(parent: type, change: Callable) -> Any:
     return plant(parent, backward=backward)
 
 
+def images(layer: fnn.Layer) -> fnn.Layer:
+    """The layer at place 2 among vectors, on images of 4 pixels and 6 features."""
+    return fnn.serial(fnn.Dense(24), fnn.Reshape((4, 6)), layer, fnn.Flatten())
+
+
 def combinator(parent: type, backward: Callable) -> Any:
     return plant(parent, backward=backward)
 
@@ -126,6 +132,26 @@ def _same_shape_transpose(self, params, saved, dy):
     shape = saved.shape[1:]
     turned = dy.reshape(shape[0], *reversed(shape[1:]))
     return Backward(jnp.transpose(turned, (0, *range(len(shape) - 1, 0, -1))), ())
+
+
+def _each_pixel_by_itself(right, params, saved, dy):
+    """Groups whose means forget the other pixels."""
+    normalized, inverse_std = saved
+    grad, normalized = (
+        a.reshape(*dy.shape[:-1], 3, 2) for a in (dy * params.scale, normalized)
+    )
+    dx = norm_dx(grad, normalized, inverse_std, axes=(-1,))
+    return right._replace(dx=dx.reshape(dy.shape))
+
+
+def _the_batch_together(right, params, saved, dy):
+    """Means over all examples, as BatchNorm takes them."""
+    return right._replace(dx=norm_dx(dy * params.scale, *saved, axes=(0, 1)))
+
+
+def _mean_taken_out(right, params, saved, dy):
+    """LayerNorm's equation, where x̂ has a mean."""
+    return right._replace(dx=norm_dx(dy * params.scale, *saved, axes=(-1,)))
 
 
 _square = fnn.serial(
@@ -271,6 +297,31 @@ LAYER_BUGS = [
         "1/1/Reshape.dx",
     ),
     _layer(
+        "upsample: a block averaged, not summed",
+        images(
+            elementwise(
+                fnn.Upsample,
+                lambda s, saved, dy: dy.reshape(len(dy), 4, 2, 6).mean(2),
+            )(2)
+        ),
+        "1/2/Upsample.dx",
+    ),
+    _layer(
+        "upsample: the first copy only",
+        images(elementwise(fnn.Upsample, lambda s, saved, dy: dy[:, ::2])(2)),
+        "1/2/Upsample.dx",
+    ),
+    _layer(
+        "upsample: tiled, not repeated",
+        images(
+            elementwise(
+                fnn.Upsample,
+                lambda s, saved, dy: dy.reshape(len(dy), 2, 4, 6).sum(1),
+            )(2)
+        ),
+        "1/2/Upsample.dx",
+    ),
+    _layer(
         "dropout: missing mask",
         elementwise(fnn.Dropout, lambda s, saved, dy: dy)(0.4),
         "1/Dropout.dx",
@@ -338,6 +389,63 @@ LAYER_BUGS = [
             ),
         )(),
         "1/LayerNorm.bias",
+    ),
+    _layer(
+        "RMS norm: the mean taken out, as in layer norm",
+        norm(fnn.RMSNorm, _mean_taken_out)(),
+        "1/RMSNorm.dx",
+    ),
+    _layer(
+        "RMS norm: the root mean square taken for a constant",
+        norm(
+            fnn.RMSNorm,
+            lambda b, p, s, dy: b._replace(dx=dy * p.scale * s[1]),
+        )(),
+        "1/RMSNorm.dx",
+    ),
+    _layer(
+        "RMS norm: scale's gradient without x̂",
+        norm(
+            fnn.RMSNorm,
+            lambda b, p, s, dy: b._replace(dparams=RMSNormParams(dy.sum(0))),
+        )(),
+        "1/RMSNorm.scale",
+    ),
+    _layer(
+        "instance norm: means over the batch too",
+        images(norm(fnn.InstanceNorm, _the_batch_together)()),
+        "1/2/InstanceNorm.dx",
+    ),
+    _layer(
+        "instance norm: bias's gradient averaged over the pixels",
+        images(
+            norm(
+                fnn.InstanceNorm,
+                lambda b, p, s, dy: b._replace(
+                    dparams=b.dparams._replace(bias=dy.mean(1).sum(0))
+                ),
+            )()
+        ),
+        "1/2/InstanceNorm.bias",
+    ),
+    _layer(
+        "group norm: each pixel by itself",
+        images(norm(fnn.GroupNorm, _each_pixel_by_itself)(3)),
+        "1/2/GroupNorm.dx",
+    ),
+    _layer(
+        "group norm: one scale's gradient for a group",
+        images(
+            norm(
+                fnn.GroupNorm,
+                lambda b, p, s, dy: b._replace(
+                    dparams=b.dparams._replace(
+                        scale=b.dparams.scale.reshape(3, 2).mean(1).repeat(2)
+                    )
+                ),
+            )(3)
+        ),
+        "1/2/GroupNorm.scale",
     ),
 ]
 

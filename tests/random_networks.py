@@ -22,6 +22,8 @@ ACTIVATIONS = [
     fnn.Identity(),
     fnn.Lambda(jnp.sin),
 ]
+SIBLINGS = [fnn.LayerNorm(), fnn.RMSNorm(), fnn.GroupNorm(1)]  # they fit any width
+WITH_SIBLINGS = 500  # the first seed that has them: networks below stay what they were
 
 
 class Trial(NamedTuple):
@@ -40,6 +42,8 @@ def random_trial(seed: int, dtype=np.float32) -> Trial:
     shape = _shape(draw)
     examples = int(draw.choice([2, 3, 5, 8, 13]))
     net, outputs = _network(draw, shape)
+    if seed >= WITH_SIBLINGS:
+        net = _with_siblings(draw, net)
     loss, y = _loss(draw, examples, outputs)
     key = jax.random.key(seed)
     variables = net.init(key, shape)
@@ -74,6 +78,18 @@ def _network(draw, shape):
         layers.append(block)
     outputs = int(draw.integers(1, 5))
     return fnn.serial(*layers, fnn.Dense(outputs)), outputs
+
+
+def _with_siblings(draw, net: fnn.Layer) -> fnn.Layer:
+    """The network with any of its siblings in place of each LayerNorm."""
+
+    def is_layer_norm(node) -> bool:
+        return isinstance(node, fnn.LayerNorm)
+
+    def sibling(node):
+        return SIBLINGS[draw.integers(len(SIBLINGS))] if is_layer_norm(node) else node
+
+    return jax.tree.map(sibling, net, is_leaf=is_layer_norm)
 
 
 def _block(draw, width: int, depth: int):

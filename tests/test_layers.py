@@ -242,6 +242,42 @@ def test_layer_norm_does_not_see_the_other_examples():
     np.testing.assert_allclose(together.var(1), 1, rtol=1e-4)
 
 
+@pytest.mark.parametrize(
+    ("in_shape", "groups", "other"),
+    [
+        ((8,), 1, fnn.LayerNorm(1e-5)),
+        ((7, 3, 8), 8, fnn.InstanceNorm(1e-5)),
+    ],
+    ids=["one group", "groups of one"],
+)
+def test_the_extremes_of_group_norm_are_its_neighbours(in_shape, groups, other):
+    norm, x = fnn.GroupNorm(groups), jax.random.normal(KEY, (6, *in_shape))
+    variables = norm.init(KEY, in_shape)
+    assert_trees_close(norm.forward(*variables, x).y, other.forward(*variables, x).y)
+
+
+@pytest.mark.parametrize(
+    "norm",
+    [
+        fnn.BatchNorm(),
+        fnn.LayerNorm(),
+        fnn.RMSNorm(),
+        fnn.InstanceNorm(),
+        fnn.GroupNorm(2),
+    ],
+    ids=repr,
+)
+def test_statistics_do_not_overflow_in_half_precision(norm):
+    """The square of 300 is more than float16 can hold."""
+    x = 300 * jax.random.normal(KEY, (6, 5, 4))
+    params, state = norm.init(KEY, (5, 4))
+    single = norm.forward(params, state, x, train=True).y
+    half = jax.tree.map(lambda a: a.astype(jnp.float16), params)
+    y = norm.forward(half, state, x.astype(jnp.float16), train=True).y
+    assert y.dtype == jnp.float16
+    np.testing.assert_allclose(y, single, atol=0.01)
+
+
 # ---- Initialisers ----------------------------------------------------------------
 
 FAN_IN, FAN_OUT = 300, 200
@@ -643,7 +679,69 @@ WRONG_CALLS = {
     ),
     "negative eps": (
         lambda: fnn.LayerNorm(-1),
-        "LayerNorm(eps=-1.0): eps is added to a variance and must be ≥ 0",
+        "LayerNorm(eps=-1.0): eps is added under the root and must be ≥ 0",
+    ),
+    "eps that is no number": (
+        lambda: fnn.RMSNorm(float("nan")),
+        "RMSNorm(eps=nan): eps is added under the root and must be ≥ 0",
+    ),
+    "layer norm's params in RMS norm": (
+        lambda: fnn.RMSNorm().forward(params_of(fnn.LayerNorm()), (), jnp.ones((2, 4))),
+        "RMSNorm() expected its parameters as RMSNormParams, got NormParams(scale=",
+    ),
+    "wrong channels, RMS norm": (
+        lambda: fnn.RMSNorm().forward(params_of(fnn.RMSNorm()), (), jnp.ones((2, 3))),
+        "RMSNorm() expected an input of shape (N, ..., 4), got (2, 3).",
+    ),
+    "vectors into instance norm": (
+        lambda: fnn.InstanceNorm().init(KEY, (4,)),
+        "InstanceNorm() normalises over pixels and expected examples of shape "
+        "(pixels, ..., C), such as (28, 28, 1), got (4,). For vectors use "
+        "fnn.LayerNorm() or fnn.BatchNorm().",
+    ),
+    "vectors into instance norm, later": (
+        lambda: fnn.InstanceNorm().forward(
+            params_of(fnn.LayerNorm()), (), jnp.ones((2, 4))
+        ),
+        "InstanceNorm() normalises over pixels and expected examples of shape",
+    ),
+    "groups of different sizes": (
+        lambda: fnn.GroupNorm(3).init(KEY, (7, 5, 8)),
+        "GroupNorm(groups=3) cannot split 8 features into 3 groups of one size: "
+        "groups must be one of 1, 2, 4, 8",
+    ),
+    "groups of different sizes, later": (
+        lambda: fnn.GroupNorm(3).forward(
+            params_of(fnn.GroupNorm(2)), (), jnp.ones((2, 4))
+        ),
+        "GroupNorm(groups=3) cannot split 4 features into 3 groups of one size: "
+        "groups must be one of 1, 2, 4",
+    ),
+    "no groups": (
+        lambda: fnn.GroupNorm(0),
+        "GroupNorm: groups must be a positive integer, got 0",
+    ),
+    "upsampling by less than one": (
+        lambda: fnn.Upsample((2, 0.5)),
+        "Upsample: factor must be a positive integer, or a tuple of one for each of at "
+        "most three spatial axes, got (2, 0.5)",
+    ),
+    "upsampling four axes": (
+        lambda: fnn.Upsample((2, 1, 2, 1)),
+        "each of at most three spatial axes, got (2, 1, 2, 1)",
+    ),
+    "vectors into upsample": (
+        lambda: fnn.Upsample(2).init(KEY, (4,)),
+        "Upsample(factor=2) expected examples of shape (H, W, C), (L, C) or (D, H, W, "
+        "C), without the batch axis, got (4,).",
+    ),
+    "vectors into upsample, later": (
+        lambda: fnn.Upsample(2).forward((), (), jnp.ones((2, 4))),
+        "Upsample(factor=2) expected examples of shape (H, W, C), (L, C) or (D, H, W, ",
+    ),
+    "lines into upsample for images": (
+        lambda: fnn.Upsample((2, 3)).forward((), (), jnp.ones((2, 7, 4))),
+        "Upsample(factor=(2, 3)) has a factor for 2 spatial axes, and its input has 1",
     ),
     "momentum above one": (
         lambda: fnn.BatchNorm(momentum=1.5),

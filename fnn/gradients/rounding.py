@@ -22,7 +22,7 @@ from jax import Array, lax
 __all__ = ["lost_digits"]
 
 #: c of each draw.
-DRAWS = (1.0, 1.15, 1.35, 1.6)
+DRAWS = (1.0, 1.08, 1.19, 1.31, 1.43, 1.57, 1.71, 1.87)
 
 #: Calls of a function within a program, which are entered and not rounded as a whole.
 CALLS = {"jit", "pjit", "closed_call", "custom_jvp_call", "custom_vjp_call"}

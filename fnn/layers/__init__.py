@@ -12,37 +12,54 @@ from fnn.layers.activations import (
     Softplus,
     Tanh,
 )
+from fnn.layers.batch_norm import BatchNorm, BatchNormState
 from fnn.layers.branches import Parallel, Residual, parallel, residual
 from fnn.layers.combinators import Serial, serial
+from fnn.layers.convolution import Conv, ConvParams, ConvTranspose
 from fnn.layers.dense import Dense, DenseParams
 from fnn.layers.dropout import Dropout
 from fnn.layers.function import Lambda
+from fnn.layers.global_pooling import AdaptiveAvgPool, GlobalAvgPool, GlobalMaxPool
+from fnn.layers.group_norm import GroupNorm, InstanceNorm
 from fnn.layers.normalization import (
-    BatchNorm,
-    BatchNormState,
     LayerNorm,
     NormParams,
+    RMSNorm,
+    RMSNormParams,
 )
+from fnn.layers.pooling import AvgPool, MaxPool
 from fnn.layers.probe import Probed, ProbedParams, Seen, probe, record
-from fnn.layers.shape import Flatten, Reshape
+from fnn.layers.shape import Flatten, Reshape, Upsample
 
 __all__ = [
+    "AdaptiveAvgPool",
+    "AvgPool",
     "BatchNorm",
     "BatchNormState",
+    "Conv",
+    "ConvParams",
+    "ConvTranspose",
     "Dense",
     "DenseParams",
     "Dropout",
     "Elu",
     "Flatten",
     "Gelu",
+    "GlobalAvgPool",
+    "GlobalMaxPool",
+    "GroupNorm",
     "Identity",
+    "InstanceNorm",
     "Lambda",
     "LayerNorm",
     "LeakyRelu",
+    "MaxPool",
     "NormParams",
     "Parallel",
     "Probed",
     "ProbedParams",
+    "RMSNorm",
+    "RMSNormParams",
     "Relu",
     "Reshape",
     "Residual",
@@ -53,6 +70,7 @@ __all__ = [
     "Softmax",
     "Softplus",
     "Tanh",
+    "Upsample",
     "parallel",
     "probe",
     "record",

@@ -7,10 +7,9 @@ from typing import NamedTuple
 
 import jax
 import jax.numpy as jnp
-import numpy as np
 from jax import Array
 
-from fnn.checks import describe, expect_params, expect_shape
+from fnn.checks import describe, expect_params, expect_shape, positive_integer
 from fnn.core import Backward, Forward, Layer, Variables, layer
 from fnn.layers.initializers import Initializer, LecunNormal, Zeros
 
@@ -60,13 +59,8 @@ class Dense(Layer):
     bias_init: Initializer = Zeros()
 
     def __post_init__(self) -> None:
-        features = self.features
-        is_integer = isinstance(features, int | np.integer)
-        if not is_integer or isinstance(features, bool) or features < 1:
-            raise ValueError(
-                f"Dense: features must be a positive integer, got {features!r}"
-            )
-        object.__setattr__(self, "features", int(features))
+        features = positive_integer("Dense: features", self.features)
+        object.__setattr__(self, "features", features)
 
     def init(self, key, in_shape):
         if len(in_shape) != 1:
@@ -90,6 +84,9 @@ class Dense(Layer):
         dbias = dy.sum(0) if self.bias else ()
         dparams = DenseParams(weight=x.T @ dy, bias=dbias)
         return Backward(dx=dy @ params.weight.T, dparams=dparams)
+
+    def reach(self, in_shape):
+        return None  # at everything
 
     def _check(self, params: DenseParams, x: Array) -> None:
         expect_params(self, params, DenseParams)

@@ -1,17 +1,19 @@
-"""Layers that only rearrange: the backward puts dy back into x's shape.
+"""Layers that only rearrange or repeat: the backward puts dy back into x's shape.
 
-The shape of x is all the backward needs; an array of no elements carries it, because
-what crosses `jit` must be an array.
+The shape of x is all the backward needs; where dy does not tell it, an array of no
+elements carries it, because what crosses `jit` must be an array.
 """
 
 import math
+from fractions import Fraction
 
 import jax.numpy as jnp
 from jax import Array
 
-from fnn.core import Backward, Forward, Layer, layer
+from fnn.core import Backward, Forward, Layer, Reach, Variables, layer
+from fnn.layers.windows import check_image, check_places, per_axis
 
-__all__ = ["Flatten", "Reshape"]
+__all__ = ["Flatten", "Reshape", "Upsample"]
 
 
 def _shape_only(x: Array) -> Array:
@@ -80,3 +82,69 @@ class Reshape(Layer):
 
     def backward(self, params, saved, dy):
         return Backward(dx=dy.reshape(saved.shape[1:]), dparams=())
+
+    def reach(self, in_shape):
+        return None  # places may end up anywhere
+
+
+@layer
+class Upsample(Layer):
+    """Repeat each pixel `factor` times along each spatial axis: nearest neighbour.
+
+    For images, with the factors r and s of the two axes:
+
+        forward     y_nijc = x_n⌊i/r⌋⌊j/s⌋c
+        backward    dx_nhwc = Σ_{a<r} Σ_{b<s} dy_n(rh+a)(sw+b)c
+
+    A pixel's gradient is the sum over the block of its copies.
+
+    Args:
+        factor: a positive integer for all spatial axes, or a tuple with one for each.
+            There may be 1 to 3 of them.
+
+    Raises:
+        ValueError: a factor that is no positive integer; x has other spatial axes.
+
+    Example:
+        >>> import jax.numpy as jnp, fnn
+        >>> x = jnp.arange(4.0).reshape(1, 2, 2, 1)
+        >>> fnn.Upsample((1, 2)).forward((), (), x).y[0, :, :, 0]
+        Array([[0., 0., 1., 1.],
+               [2., 2., 3., 3.]], dtype=float32)
+
+    Source: Odena, Dumoulin and Olah, Distill (2016), doi:10.23915/distill.00003, where
+    it precedes a convolution in place of a transposed one.
+    """
+
+    factor: int | tuple[int, ...]
+
+    def __post_init__(self) -> None:
+        factor = check_places("Upsample: factor", self.factor)
+        object.__setattr__(self, "factor", factor)
+
+    def init(self, key, in_shape):
+        self._factors(in_shape)
+        return Variables((), ())
+
+    def forward(self, params, state, x, *, key=None, train=False):
+        y = x
+        for axis, factor in enumerate(self._factors(x.shape[1:]), start=1):
+            y = jnp.repeat(y, factor, axis)
+        return Forward(y, saved=(), state=state)
+
+    def backward(self, params, saved, dy):
+        shape = [dy.shape[0]]
+        factors = self._factors(dy.shape[1:])
+        for size, factor in zip(dy.shape[1:-1], factors, strict=True):
+            shape += [size // factor, factor]
+        blocks = dy.reshape(*shape, dy.shape[-1])  # (N, H, r, W, s, C)
+        dx = blocks.sum(tuple(range(2, blocks.ndim, 2)))
+        return Backward(dx=dx, dparams=())
+
+    def reach(self, in_shape):
+        return tuple(Reach(1, Fraction(1, f)) for f in self._factors(in_shape))
+
+    def _factors(self, in_shape: tuple[int, ...]) -> tuple[int, ...]:
+        """A factor for each spatial axis."""
+        axes = len(check_image(self, in_shape)) - 1
+        return per_axis(self, "factor", self.factor, axes)

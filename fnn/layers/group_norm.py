@@ -1,0 +1,148 @@
+"""Normalisation of each example by itself, all of its pixels together.
+
+The calculus is that of `normalization`. No example sees another one, so training and
+evaluation are the same, and there are no running statistics.
+
+Legend: N examples, C features (the last axis), G groups of C/G features.
+"""
+
+from jax import Array
+
+from fnn.checks import positive_integer
+from fnn.core import Backward, Forward, Layer, Variables, layer, leaf
+from fnn.layers.normalization import (
+    NormParams,
+    check_eps,
+    check_input,
+    init_norm,
+    moments,
+    norm_dparams,
+    norm_dx,
+    normalize,
+)
+
+__all__ = ["GroupNorm", "InstanceNorm"]
+
+
+@layer
+class InstanceNorm(Layer):
+    """Normalise each feature of each example over its pixels.
+
+    Args:
+        eps: ε, added to the variance.
+
+    Raises:
+        ValueError: the examples have no pixels; the last axis of x is not C.
+
+    Example:
+        >>> import jax, jax.numpy as jnp, fnn
+        >>> norm = fnn.InstanceNorm()
+        >>> variables = norm.init(jax.random.key(0), (2, 1))
+        >>> norm.forward(*variables, jnp.array([[[1.0], [5.0]]])).y[0, :, 0].round(3)
+        Array([-1.,  1.], dtype=float32)
+
+    Source: Ulyanov, Vedaldi and Lempitsky, arXiv:1607.08022, section 2.
+    """
+
+    eps: float = leaf(1e-5)
+
+    def __post_init__(self) -> None:
+        check_eps(self, self.eps)
+
+    def init(self, key, in_shape):
+        self._check_pixels(in_shape)
+        return Variables(init_norm(self, in_shape), ())
+
+    def forward(self, params, state, x, *, key=None, train=False):
+        check_input(self, params, NormParams, x)
+        self._check_pixels(x.shape[1:])
+        pixels = tuple(range(1, x.ndim - 1))
+        normalized, inverse_std = normalize(x, *moments(x, pixels), self.eps)
+        y = normalized * params.scale + params.bias
+        return Forward(y, saved=(normalized, inverse_std), state=state)
+
+    def backward(self, params, saved, dy):
+        normalized, inverse_std = saved
+        pixels = tuple(range(1, dy.ndim - 1))
+        dx = norm_dx(dy * params.scale, normalized, inverse_std, pixels)
+        return Backward(dx=dx, dparams=norm_dparams(dy, normalized))
+
+    def reach(self, in_shape):
+        return None  # at every pixel, through μ and σ
+
+    def _check_pixels(self, in_shape: tuple[int, ...]) -> None:
+        if len(in_shape) < 2:
+            raise ValueError(
+                f"{self!r} normalises over pixels and expected examples of shape "
+                f"(pixels, ..., C), such as (28, 28, 1), got {in_shape}. For vectors "
+                "use fnn.LayerNorm() or fnn.BatchNorm()."
+            )
+
+
+@layer
+class GroupNorm(Layer):
+    """Normalise each group of C/G features of each example, its pixels together.
+
+    Group g holds the features g C/G ... (g + 1) C/G − 1. γ and β are each feature's
+    own. With G = 1 all features share their statistics, with G = C it is InstanceNorm.
+
+    Args:
+        groups: G, a divisor of C.
+        eps: ε, added to the variance.
+
+    Raises:
+        ValueError: G does not divide C; the last axis of x is not C.
+
+    Example:
+        >>> import jax, jax.numpy as jnp, fnn
+        >>> norm = fnn.GroupNorm(2)
+        >>> variables = norm.init(jax.random.key(0), (4,))
+        >>> norm.forward(*variables, jnp.array([[1.0, 5.0, 30.0, 10.0]])).y.round(3)
+        Array([[-1.,  1.,  1., -1.]], dtype=float32)
+
+    Source: Wu and He, arXiv:1803.08494, eqs. 1, 2, 6 and 7.
+    """
+
+    groups: int
+    eps: float = leaf(1e-5)
+
+    def __post_init__(self) -> None:
+        groups = positive_integer("GroupNorm: groups", self.groups)
+        object.__setattr__(self, "groups", groups)
+        check_eps(self, self.eps)
+
+    def init(self, key, in_shape):
+        params = init_norm(self, in_shape)
+        self._check_groups(in_shape[-1])
+        return Variables(params, ())
+
+    def forward(self, params, state, x, *, key=None, train=False):
+        check_input(self, params, NormParams, x)
+        self._check_groups(x.shape[-1])
+        grouped, axes = self._grouped(x)
+        normalized, inverse_std = normalize(grouped, *moments(grouped, axes), self.eps)
+        normalized = normalized.reshape(x.shape)
+        y = normalized * params.scale + params.bias
+        return Forward(y, saved=(normalized, inverse_std), state=state)
+
+    def backward(self, params, saved, dy):
+        normalized, inverse_std = saved
+        grad, axes = self._grouped(dy * params.scale)
+        dx = norm_dx(grad, normalized.reshape(grad.shape), inverse_std, axes)
+        return Backward(dx.reshape(dy.shape), dparams=norm_dparams(dy, normalized))
+
+    def reach(self, in_shape):
+        return None  # at every pixel, through μ and σ
+
+    def _grouped(self, x: Array) -> tuple[Array, tuple[int, ...]]:
+        """(N, ..., C) as (N, ..., G, C/G), and the axes along which a group lies."""
+        grouped = x.reshape(*x.shape[:-1], self.groups, -1)
+        return grouped, (*range(1, x.ndim - 1), x.ndim)
+
+    def _check_groups(self, features: int) -> None:
+        if features % self.groups:
+            divisors = [g for g in range(1, features + 1) if features % g == 0]
+            raise ValueError(
+                f"{self!r} cannot split {features} features into {self.groups} groups "
+                f"of one size: groups must be one of {', '.join(map(str, divisors))}"
+            )

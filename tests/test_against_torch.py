@@ -1,0 +1,125 @@
+"""Numbers of another framework: forward and gradients against PyTorch's, in float64.
+
+A row names a layer, the shape of one example, and the same function in PyTorch: of the
+layer's parameters, in their order, and of x. Parameters and x keep fnn's layout; a row
+that needs another one moves axes inside its function, where PyTorch differentiates.
+"""
+
+from collections.abc import Callable
+from typing import NamedTuple
+
+import jax
+import numpy as np
+import pytest
+
+import fnn
+
+torch = pytest.importorskip("torch")
+F = torch.nn.functional
+
+N = 6
+
+
+class Twin(NamedTuple):
+    """A layer of fnn's and a function of PyTorch's that should be the same."""
+
+    name: str
+    layer: fnn.Layer
+    in_shape: tuple[int, ...]
+    function: Callable
+
+
+def channels_first(function: Callable) -> Callable:
+    """Call a function of x with the features moved behind the batch, and back."""
+
+    def moved(*arguments):
+        *params, x = arguments
+        return function(*params, x.movedim(-1, 1)).movedim(1, -1)
+
+    return moved
+
+
+@channels_first
+def batch_norm(scale, bias, x):
+    return F.batch_norm(x, None, None, scale, bias, training=True)
+
+
+@channels_first
+def instance_norm(scale, bias, x):
+    return F.instance_norm(x, weight=scale, bias=bias, eps=1e-5)
+
+
+def group_norm(groups):
+    return channels_first(
+        lambda scale, bias, x: F.group_norm(x, groups, scale, bias, eps=1e-5)
+    )
+
+
+def layer_norm(scale, bias, x):
+    return F.layer_norm(x, x.shape[-1:], scale, bias, eps=1e-5)
+
+
+def rms_norm(scale, x):
+    return F.rms_norm(x, x.shape[-1:], scale, eps=1e-6)
+
+
+def nearest(factor):
+    return channels_first(
+        lambda x: F.interpolate(x, scale_factor=factor, mode="nearest")
+    )
+
+
+VECTOR, LINE, IMAGE, VOLUME = (8,), (5, 4), (7, 3, 8), (2, 5, 3, 4)
+
+TWINS = [
+    Twin("batch norm, vector", fnn.BatchNorm(), VECTOR, batch_norm),
+    Twin("batch norm, image", fnn.BatchNorm(), IMAGE, batch_norm),
+    Twin("layer norm, vector", fnn.LayerNorm(), VECTOR, layer_norm),
+    Twin("layer norm, image", fnn.LayerNorm(), IMAGE, layer_norm),
+    Twin("RMS norm, vector", fnn.RMSNorm(), VECTOR, rms_norm),
+    Twin("RMS norm, image", fnn.RMSNorm(), IMAGE, rms_norm),
+    Twin("instance norm, line", fnn.InstanceNorm(), LINE, instance_norm),
+    Twin("instance norm, image", fnn.InstanceNorm(), IMAGE, instance_norm),
+    Twin("instance norm, volume", fnn.InstanceNorm(), VOLUME, instance_norm),
+    Twin("group norm, vector", fnn.GroupNorm(2), VECTOR, group_norm(2)),
+    Twin("group norm, line", fnn.GroupNorm(2), LINE, group_norm(2)),
+    Twin("group norm, image", fnn.GroupNorm(4), IMAGE, group_norm(4)),
+    Twin("group norm, volume", fnn.GroupNorm(2), VOLUME, group_norm(2)),
+    Twin("group norm, one group", fnn.GroupNorm(1), IMAGE, group_norm(1)),
+    Twin("group norm, groups of one", fnn.GroupNorm(8), IMAGE, group_norm(8)),
+    Twin("upsample, line", fnn.Upsample(3), LINE, nearest(3)),
+    Twin("upsample, image", fnn.Upsample(2), IMAGE, nearest(2)),
+    Twin("upsample, unequal", fnn.Upsample((2, 5)), IMAGE, nearest((2, 5))),
+    Twin("upsample, volume", fnn.Upsample((3, 1, 2)), VOLUME, nearest((3, 1, 2))),
+]
+
+
+@pytest.mark.parametrize("twin", TWINS, ids=lambda twin: twin.name)
+def test_forward_and_gradients_are_pytorchs(twin):
+    rng = np.random.default_rng(0)
+    params, state = jax.eval_shape(
+        lambda key: twin.layer.init(key, twin.in_shape), jax.random.key(0)
+    )
+    params = jax.tree.map(lambda p: rng.normal(size=p.shape), params)
+    state = jax.tree.map(lambda s: np.ones(s.shape), state)
+    x = rng.normal(0.5, 2, size=(N, *twin.in_shape))
+
+    theirs = [
+        torch.tensor(a, requires_grad=True) for a in (*jax.tree.leaves(params), x)
+    ]
+    y = twin.function(*theirs)
+    dy = rng.normal(size=y.shape)
+    y.backward(torch.tensor(dy))
+
+    @jax.jit
+    def run(layer, params, state, x, dy):
+        out = layer.forward(params, state, x, train=True)
+        back = layer.backward(params, out.saved, dy)
+        return out.y, *jax.tree.leaves(back.dparams), back.dx
+
+    with jax.enable_x64(True):
+        ours = jax.device_get(run(twin.layer, params, state, x, dy))
+    expected = [y.detach().numpy(), *(tensor.grad.numpy() for tensor in theirs)]
+    for have, want in zip(ours, expected, strict=True):
+        assert have.dtype == np.float64
+        np.testing.assert_allclose(have, want, rtol=0, atol=1e-12 * abs(want).max())
