@@ -17,6 +17,7 @@ Legend: N examples in a batch, always the first axis of `x`, `y`, `dy`, `dx`;
 
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
+from fractions import Fraction
 from typing import Any, ClassVar, NamedTuple, Protocol, runtime_checkable
 
 import jax
@@ -33,6 +34,7 @@ __all__ = [
     "Layer",
     "Node",
     "PyTree",
+    "Reach",
     "Variables",
     "as_variables",
     "child_key",
@@ -90,6 +92,13 @@ class Backward(NamedTuple):
     dparams: PyTree
 
 
+class Reach(NamedTuple):
+    """What a place of y looks at: `extent` places of x, the next place `step` on."""
+
+    extent: int = 1
+    step: int | Fraction = 1
+
+
 @runtime_checkable
 class Layer(Protocol):
     """What every layer provides. Subclass it to inherit the defaults.
@@ -123,6 +132,10 @@ class Layer(Protocol):
     def backward(self, params: PyTree, saved: PyTree, dy: Array) -> Backward:
         """Compute dx and dparams from dy = ∂loss/∂y, of y's shape."""
         ...
+
+    def reach(self, in_shape: tuple[int, ...]) -> tuple[Reach, ...] | None:
+        """What a place of y looks at, on each spatial axis; None for everything."""
+        return (Reach(),) * (len(in_shape) - 1)
 
     @property
     def kind(self) -> str:

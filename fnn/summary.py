@@ -1,25 +1,33 @@
 """A network at a glance: what each layer makes of one example, and what it costs."""
 
 import math
+from fractions import Fraction
 from typing import NamedTuple
 
 import jax
 import jax.numpy as jnp
 
 from fnn.checks import check_in_shape, check_instances
-from fnn.core import Layer, Node, children, output_shape, walk
-from fnn.layers.probe import record
+from fnn.core import Layer, Node, Reach, children, kind, output_shape, path_of, walk
+from fnn.layers.branches import Parallel, Residual
+from fnn.layers.combinators import Serial
+from fnn.layers.probe import Seen, record
 
 __all__ = ["Summary", "SummaryRow", "summary"]
 
 
 class SummaryRow(NamedTuple):
-    """One layer: its path, the shape it gives one example, its size and its work."""
+    """One layer: its path, the shape it gives one example, its size and its work.
+
+    `receptive_field` is how many places of the input, along each of its spatial axes, a
+    number of the output can depend on; () where examples are vectors.
+    """
 
     path: str
     out_shape: tuple[int, ...]
     params: int
     flops: int
+    receptive_field: tuple[int, ...]
 
 
 class Summary(NamedTuple):
@@ -39,21 +47,28 @@ class Summary(NamedTuple):
         return sum(row.flops for row in self.rows)
 
     def __str__(self) -> str:
-        head = ("layer", "output", "params", "FLOPs")
+        head = ("layer", "output", "params", "FLOPs", "sees")
         body = [
-            (row.path, _shape(row.out_shape), f"{row.params:,}", f"{row.flops:,}")
+            (
+                *(row.path, _shape(row.out_shape), f"{row.params:,}", f"{row.flops:,}"),
+                _shape(row.receptive_field),
+            )
             for row in self.rows
         ]
-        body.insert(0, ("input", _shape(self.in_shape), "", ""))
-        total = ("total", "", f"{self.params:,}", f"{self.flops:,}")
-        widths = [max(len(row[i]) for row in (head, *body, total)) for i in range(4)]
+        body.insert(0, ("input", _shape(self.in_shape), "", "", ""))
+        total = ("total", "", f"{self.params:,}", f"{self.flops:,}", "")
+        columns = 5 if len(self.in_shape) > 1 else 4  # vectors have no places to see
+        head, *body, total = (row[:columns] for row in (head, *body, total))
+        widths = [
+            max(map(len, column)) for column in zip(head, *body, total, strict=True)
+        ]
 
         def line(row: tuple[str, ...]) -> str:
             cells = zip(row[1:], widths[1:], strict=True)
             return row[0].ljust(widths[0]) + "".join(f"  {c:>{w}}" for c, w in cells)
 
         lines = [line(row).rstrip() for row in (head, *body, total)]
-        rule = "─" * len(lines[0])
+        rule = "─" * max(map(len, lines))
         return "\n".join([lines[0], rule, *lines[1:-1], rule, lines[-1]])
 
 
@@ -69,7 +84,8 @@ def summary(net: Layer, in_shape: tuple[int, ...]) -> Summary:
         in_shape: the shape of ONE example, without the batch axis.
 
     Returns:
-        A `Summary`: print it, or read its `rows`, `params` and `flops`.
+        A `Summary`: print it, or read its `rows`, `params` and `flops`. For images the
+        table's last column, "sees", is the receptive field.
 
     Raises:
         ValueError: a layer does not fit the shape it is given.
@@ -93,6 +109,7 @@ def summary(net: Layer, in_shape: tuple[int, ...]) -> Summary:
     variables = jax.eval_shape(lambda: net.init(key, in_shape))
     x = jax.ShapeDtypeStruct((1, *in_shape), jnp.zeros(()).dtype)
     seen = jax.eval_shape(lambda v, x: record(net, v, x), variables, x)
+    fields = _fields(net, seen, len(in_shape) - 1)
     rows = []
     for node in walk(net, variables):
         parts = len(children(node.layer))
@@ -103,7 +120,9 @@ def summary(net: Layer, in_shape: tuple[int, ...]) -> Summary:
         x = seen[node.path].x
         shape = output_shape(node.layer, node.variables, x.shape[1:])
         flops = 0 if parts else _flops(node, x)
-        rows.append(SummaryRow(node.path, shape, sum(sizes), flops))
+        places = zip(fields[node.path], in_shape[:-1], strict=True)
+        sees = tuple(_pixels(*place) for place in places)
+        rows.append(SummaryRow(node.path, shape, sum(sizes), flops, sees))
     return Summary(tuple(in_shape), tuple(rows))
 
 
@@ -112,6 +131,69 @@ def _flops(node: Node, x: jax.ShapeDtypeStruct) -> int:
     # Counted before compilation: nothing is fused away yet.
     cost = run.lower(*node.variables, x).cost_analysis() or {}
     return int(cost.get("flops", 0))
+
+
+# ---- Receptive fields ------------------------------------------------------------
+
+
+class _Field(NamedTuple):
+    """What a number can depend on, along one spatial axis of the input.
+
+    `size` places, and the next number depends on those `step` further on.
+    """
+
+    size: float | Fraction = 1
+    step: int | Fraction = 1
+
+
+_EVERYTHING = _Field(math.inf)
+
+
+def _fields(net: Layer, seen: dict[str, Seen], axes: int) -> dict[str, tuple]:
+    """The field of every layer's output, by path."""
+    found: dict[str, tuple] = {}
+
+    def through(layer: Layer, path: str, field: tuple) -> tuple:
+        inner = [
+            (child, path_of(path, label, child))
+            for label, child in children(layer).items()
+        ]
+        if isinstance(layer, Parallel | Residual):
+            branches = [through(child, place, field) for child, place in inner]
+            field = tuple(map(_wider, *branches))
+        elif isinstance(layer, Serial) or len(inner) == 1:
+            for child, place in inner:
+                field = through(child, place, field)
+        else:
+            for child, place in inner:
+                through(child, place, (_EVERYTHING,) * axes)
+            reach = layer.reach(seen[path].x.shape[1:])
+            field = _beyond(field, None if inner else reach)
+        found[path] = field
+        return field
+
+    through(net, kind(net), (_Field(),) * axes)
+    return found
+
+
+def _beyond(field: tuple, reach: tuple[Reach, ...] | None) -> tuple:
+    """The field of what looks at numbers of this field."""
+    if reach is None:
+        return (_EVERYTHING,) * len(field)
+    if len(reach) != len(field):  # no places any more: each number keeps its field
+        return field
+    return tuple(
+        _Field(f.size + (r.extent - 1) * f.step, f.step * r.step)
+        for f, r in zip(field, reach, strict=True)
+    )
+
+
+def _wider(*fields: _Field) -> _Field:
+    return _Field(max(f.size for f in fields), max(f.step for f in fields))
+
+
+def _pixels(field: _Field, size: int) -> int:
+    return size if field.size >= size else math.ceil(field.size)
 
 
 def _shape(shape: tuple[int, ...]) -> str:

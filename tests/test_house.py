@@ -19,6 +19,7 @@ EVERY_FILE = pytest.mark.parametrize("path", FILES, ids=NAMES)
 #: What each part of fnn may import, besides itself; from the ground up.
 MAY_IMPORT = {
     "pytree": set(),
+    "augmentations": {"pytree", "checks"},
     "data": set(),
     "textbook": set(),
     "kernels": {"pytree"},
@@ -28,12 +29,13 @@ MAY_IMPORT = {
     "core": {"pytree", "checks"},
     "layers": {"pytree", "checks", "core"},
     "losses": {"pytree", "labels"},
+    "ops": {"layers"},
     "summary": {"checks", "core", "layers"},
     "planning": {"pytree", "core", "layers", "losses", "kernels"},
     "gradients": {"pytree", "checks", "core", "layers", "losses", "planning"},
     "training": {
         *("pytree", "checks", "core", "layers", "losses", "planning"),
-        *("gradients", "optimizers", "data"),
+        *("gradients", "optimizers", "augmentations", "data"),
     },
 }
 LONGEST_FILE, LONGEST_FUNCTION = 300, 60
