@@ -7,8 +7,9 @@ A wrong layer fails alone; those below it only inherit its error, and pass.
 `verdict` says what counts as agreement.
 """
 
+from collections.abc import Callable
 from functools import partial
-from typing import Any, NamedTuple
+from typing import Any
 
 import jax
 import jax.numpy as jnp
@@ -17,16 +18,12 @@ from jax import Array
 
 from fnn.checks import as_inputs, check_instances, check_key, check_l2, check_pair
 from fnn.core import (
-    Backward,
-    Forward,
     Layer,
     PyTree,
     Variables,
     as_variables,
     children,
     kind,
-    layer,
-    leaf,
     named_params,
     walk,
 )
@@ -38,16 +35,17 @@ from fnn.gradients.alone import (
 )
 from fnn.gradients.engines import Engine, autodiff, get_engine, objective
 from fnn.gradients.numerical import best_h, differences
+from fnn.gradients.probing import probe_all
 from fnn.gradients.report import Report
 from fnn.gradients.rounding import lost_digits
 from fnn.gradients.verdict import Results, Slopes, judge_nodes, judge_rows
-from fnn.layers.probe import probe, record
+from fnn.layers.probe import record
 from fnn.losses import Loss
 
 __all__ = ["compare_gradients"]
 
-#: Compile quickly rather than well: these programs run once.
-QUICK = {"xla_backend_optimization_level": 0}
+#: From so many operations of a forward on, it pays to compile well.
+LARGE = 10_000_000
 
 
 def compare_gradients(
@@ -114,21 +112,23 @@ def compare_gradients(
         single = _cast(arguments, jnp.float32)
         if faults := structural_faults(net, single[2], single[3][0], key, train):
             return Report(rows=(), nodes=tuple(faults), engine=name)
+        large = _is_large(net, *single[2], single[3][0], key, train)
+    run_engines, run_slopes = (programs[large] for programs in (_RUN, _SLOPES))
     with jax.enable_x64(True):
         double = _cast(arguments, jnp.float64)
     rows: tuple = ()
     for combinators in (False, True):
         with jax.enable_x64(False):
             which = dict(engine=run, combinators=combinators)
-            in32 = _run(*single, key, None, **which, **how)
+            in32 = run_engines(*single, key, None, **which, **how)
         with jax.enable_x64(True):
             given = _cast((in32.seen, in32.deltas), jnp.float64)
-            in64 = _run(*double, key, given, **which, **how)
+            in64 = run_engines(*double, key, given, **which, **how)
             loss.check(in64.outputs.shape[1:], double[3][1])
             if not rows:
                 limit = None if exhaustive else max_coordinates
                 sample, at = _sample(double, in64.whole.autodiff, limit)
-                slopes = _slopes(*double, key, at, **how)
+                slopes = run_slopes(*double, key, at, **how)
                 rows = tuple(judge_rows(in32.whole, in64.whole, sample, slopes))
         nodes = tuple(judge_nodes(net, variables, in32, in64))
         report = Report(rows, nodes, name)
@@ -144,9 +144,6 @@ def compare_gradients(
 # ---- Running: one compiled program for each precision -----------------------------
 
 
-@partial(
-    jax.jit, static_argnames=("engine", "train", "combinators"), compiler_options=QUICK
-)
 def _run(
     net, loss, variables, batch, key, given, *, engine, train, l2, n, combinators
 ) -> Results:
@@ -157,7 +154,7 @@ def _run(
     the other side in only one of them would look like a bug.
     """
     x, y = batch
-    probed, probed_variables = _probe(net, variables, x)
+    probed, probed_variables = probe_all(net, variables, x)
     arguments = probed, loss, probed_variables, batch
     ours = engine(*arguments, key=key, train=train, l2=l2, n=n)
     theirs = autodiff(*arguments, key=key, train=train, l2=l2, n=n)
@@ -196,46 +193,6 @@ def _run(
     return Results(z, whole, parts, seen, deltas)
 
 
-class _InputParams(NamedTuple):
-    params: PyTree
-    x: Array
-
-
-@layer
-class _InputProbed(Layer):
-    """A network whose ∂loss/∂x is the gradient of its parameter `x`, a zero."""
-
-    layer: Layer = leaf()
-
-    @property
-    def kind(self):
-        return kind(self.layer)
-
-    @property
-    def children(self):
-        return {"": self.layer}
-
-    def with_children(self, *layers):
-        return _InputProbed(*layers)
-
-    def forward(self, params, state, x, *, key=None, train=False):
-        x = x + params.x
-        (inner,) = state
-        out = self.layer.forward(params.params, inner, x, key=key, train=train)
-        return Forward(out.y, out.saved, (out.state,))
-
-    def backward(self, params, saved, dy):
-        dx, dparams = self.layer.backward(params.params, saved, dy)
-        return Backward(dx, _InputParams(dparams, x=dx))
-
-
-def _probe(net: Layer, variables: Variables, x: Array) -> tuple[Layer, Variables]:
-    """A probe on every layer's output, and one on the network's input."""
-    probed, (params, state) = probe(net, variables, x)
-    variables = Variables(_InputParams(params, jnp.zeros_like(x)), (state,))
-    return _InputProbed(probed), variables
-
-
 def _cast(tree: PyTree, dtype: Any) -> PyTree:
     """Floating-point arrays in the given precision; all else as it is."""
 
@@ -259,7 +216,7 @@ def _sample(arguments: tuple, grads: dict, limit: int | None) -> tuple[dict, Arr
     """
     net, _, variables, (x, _) = arguments
     lists = {f"{n.path}.delta" for n in walk(net, variables) if not kind(n.layer)}
-    probed, probed_variables = _probe(net, variables, x)
+    probed, probed_variables = probe_all(net, variables, x)
     named = named_params(probed, probed_variables.params)
     sizes = np.array([param.size for param in named.values()])
     starts = dict(zip(named, np.cumsum(sizes) - sizes, strict=True))
@@ -277,9 +234,8 @@ def _sample(arguments: tuple, grads: dict, limit: int | None) -> tuple[dict, Arr
     return sample, jnp.asarray(np.concatenate(at))
 
 
-@partial(jax.jit, static_argnames=("train",), compiler_options=QUICK)
 def _slopes(net, loss, variables, batch, key, at, *, train, l2, n) -> Slopes:
-    net, (params, state) = _probe(net, variables, batch[0])
+    net, (params, state) = probe_all(net, variables, batch[0])
     how = dict(key=key, train=train, l2=l2, n=n)
     f = objective(net, loss, Variables(params, state), batch, **how)
     # One after the other in a loop, so that the differences are compiled once.
@@ -287,3 +243,33 @@ def _slopes(net, loss, variables, batch, key, at, *, train, l2, n) -> Slopes:
     both = jax.lax.map(lambda h: differences(f, params, at, h), steps)
     full, half = (jax.tree.map(lambda a, i=i: a[i], both) for i in (0, 1))
     return Slopes(f(params), full, half)
+
+
+# ---- Compiling -------------------------------------------------------------------
+
+
+def _compiled(program: Callable, *static: str) -> dict[bool, Callable]:
+    """Both ways to compile: quickly, for a program that runs once, and well."""
+    return {
+        large: jax.jit(
+            program,
+            static_argnames=static,
+            compiler_options={"xla_backend_optimization_level": int(large)},
+        )
+        for large in (False, True)
+    }
+
+
+_RUN = _compiled(_run, "engine", "train", "combinators")
+_SLOPES = _compiled(_slopes, "train")
+
+
+@partial(jax.jit, static_argnames="train")
+def _forward(net, params, state, x, key, train) -> Array:
+    return net.forward(params, state, x, key=key, train=train).y
+
+
+def _is_large(*arguments: Any) -> bool:
+    """Whether a forward takes many operations; counted, before compilation, by XLA."""
+    cost = _forward.lower(*arguments).cost_analysis() or {}
+    return cost.get("flops", 0.0) > LARGE

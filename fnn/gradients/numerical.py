@@ -34,7 +34,7 @@ __all__ = [
 Objective = Callable[[PyTree], Array]
 
 #: What the perturbed copies of the parameters may take at one time, in bytes.
-MEMORY = 2**28
+MEMORY = 2**22
 
 
 def best_h(dtype: Any) -> float:

@@ -54,7 +54,9 @@ def lost_digits(fn: Callable[..., Any], *arguments: Any) -> Any:
         return [a - b for a, b in zip(rounded, exact, strict=True)]
 
     draws = jnp.asarray(DRAWS, jnp.float64)
-    return jax.tree.unflatten(jax.tree.structure(shape), jax.vmap(change)(draws))
+    # One after the other: under `vmap` every number is another one for each draw, and
+    # convolutions become grouped ones, which are slow.
+    return jax.tree.unflatten(jax.tree.structure(shape), lax.map(change, draws))
 
 
 def _run(jaxpr: Any, consts: list, arguments: list, c: Array) -> list:
