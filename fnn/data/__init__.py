@@ -1,15 +1,17 @@
-"""Data: images of digits and clothes, toy problems, and functions to minimise.
+"""Data: images of digits, clothes and things, toy problems, functions to minimise.
 
 Data sets are NumPy arrays until training starts; toy problems are pure functions of a
 `jax.random` key.
 
-    digits, mnist, fashion_mnist     a `Dataset`: .train and .test, each (x, y)
+    digits, mnist, fashion_mnist,
+    cifar10                          a `Dataset`: .train and .test, each (x, y)
     split                            training data into .train and .validation
-    read_idx                         one file in MNIST's format
+    read_idx, read_cifar_batch       one file in MNIST's, in CIFAR-10's format
     xor, two_moons, spirals          (x, y) in the plane
     ill_conditioned_bowl, rosenbrock a `Target`: .f, .start, .minimum
 """
 
+from fnn.data.cifar import cifar10, read_cifar_batch
 from fnn.data.datasets import Dataset, digits, fashion_mnist, mnist
 from fnn.data.idx import read_idx
 from fnn.data.splitting import Split, split
@@ -26,10 +28,12 @@ __all__ = [
     "Dataset",
     "Split",
     "Target",
+    "cifar10",
     "digits",
     "fashion_mnist",
     "ill_conditioned_bowl",
     "mnist",
+    "read_cifar_batch",
     "read_idx",
     "rosenbrock",
     "spirals",

@@ -11,7 +11,7 @@ from typing import NamedTuple
 
 import numpy as np
 
-from fnn.data.download import Source, fetch, find
+from fnn.data.download import Source, fetch, find, locate
 from fnn.data.idx import read_idx
 from fnn.data.splitting import Examples, shuffled_split
 
@@ -136,11 +136,7 @@ def mnist(folder: str | os.PathLike[str] | None = None) -> Dataset:
 
     Source: Y. LeCun, C. Cortes, C. J. C. Burges, http://yann.lecun.com/exdb/mnist/.
     """
-    if folder is None and (root := os.environ.get("FNN_DATA_DIR")):
-        itself = Path(root).expanduser()
-        inside = itself / MNIST.folder
-        folder = itself if _holds(itself) and not _holds(inside) else inside
-    return _load(MNIST, folder)
+    return _load(MNIST, locate(MNIST, folder, _holds))
 
 
 def fashion_mnist(folder: str | os.PathLike[str] | None = None) -> Dataset:
@@ -169,21 +165,15 @@ def fashion_mnist(folder: str | os.PathLike[str] | None = None) -> Dataset:
     Source: H. Xiao, K. Rasul, R. Vollgraf, "Fashion-MNIST: a Novel Image Dataset for
     Benchmarking Machine Learning Algorithms", arXiv:1708.07747.
     """
-    if folder is None and (root := os.environ.get("FNN_DATA_DIR")):
-        folder = Path(root).expanduser() / FASHION_MNIST.folder
-    return _load(FASHION_MNIST, folder)
+    return _load(FASHION_MNIST, locate(FASHION_MNIST, folder))
 
 
 def _holds(folder: Path) -> bool:
     return all(find(name, folder) for name in MNIST.checksums)
 
 
-def _load(source: Source, folder: str | os.PathLike[str] | None) -> Dataset:
+def _load(source: Source, folder: Path) -> Dataset:
     """Read the four files of a data set in MNIST's format, fetching what is missing."""
-    if folder is None:
-        cache = os.environ.get("XDG_CACHE_HOME") or "~/.cache"
-        folder = Path(cache).expanduser() / "fnn" / source.folder
-    folder = Path(folder).expanduser()
     paths = [
         find(name, folder) or fetch(source, name, folder) for name in source.checksums
     ]

@@ -1,4 +1,4 @@
-"""Fetching the files of a public data set: checked by checksum, all or nothing."""
+"""Where the files of a public data set are, and how they are fetched."""
 
 import gzip
 import hashlib
@@ -6,12 +6,12 @@ import http.client
 import os
 import uuid
 import zlib
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Literal, NamedTuple
 from urllib.request import urlopen
 
-__all__ = ["Source", "fetch", "find"]
+__all__ = ["Source", "fetch", "find", "locate"]
 
 #: Seconds without a sign of life from the server before a download is given up.
 TIMEOUT = 30.0
@@ -28,6 +28,33 @@ class Source(NamedTuple):
     checksums: Mapping[str, str]  #: by file name, without the ".gz"
 
 
+def locate(
+    source: Source,
+    folder: str | os.PathLike[str] | None,
+    holds: Callable[[Path], bool] | None = None,
+) -> Path:
+    """The folder of a data set, whether its files are there yet or not.
+
+    Args:
+        source: The data set.
+        folder: The folder that the user named, if any.
+        holds: Says whether a folder has the files. With it, FNN_DATA_DIR itself is
+            taken where its subfolder does not have them and it does.
+
+    Returns:
+        `folder`; without it, `source.folder` in FNN_DATA_DIR; where that is not set,
+        `source.folder` in the user's cache.
+    """
+    if folder is not None:
+        return Path(folder).expanduser()
+    if root := os.environ.get("FNN_DATA_DIR"):
+        itself = Path(root).expanduser()
+        inside = itself / source.folder
+        return itself if holds and holds(itself) and not holds(inside) else inside
+    cache = os.environ.get("XDG_CACHE_HOME") or "~/.cache"
+    return Path(cache).expanduser() / "fnn" / source.folder
+
+
 def find(name: str, folder: Path) -> Path | None:
     """The file `name` or `name.gz` in the folder, or None."""
     candidates = (folder / name, folder / f"{name}.gz")
@@ -35,7 +62,7 @@ def find(name: str, folder: Path) -> Path | None:
 
 
 def fetch(source: Source, name: str, folder: Path) -> Path:
-    """Download one file of a data set into a folder.
+    """Download one file of a data set into a folder, checked by its checksum.
 
     The file appears there under its name only when it is whole and its checksum is
     right: it is written under a temporary name first, then renamed. An interrupted or
@@ -64,11 +91,13 @@ def fetch(source: Source, name: str, folder: Path) -> Path:
     # A portal's login page, a cut line and a full disk each have their own exception.
     except (OSError, EOFError, zlib.error, http.client.HTTPException) as error:
         files = ", ".join(f"{file}.gz" for file in source.checksums)
+        pronoun = "it" if len(source.checksums) == 1 else "them"
         raise FileNotFoundError(
             f"{source.title} is incomplete: {name} is not in {folder}, and fetching "
             f"{url} failed ({error or type(error).__name__}). Download {files} from "
-            f"{source.url} by hand and put them into {folder}, or set FNN_DATA_DIR to "
-            f"a folder that has them in its subfolder {source.folder}"
+            f"{source.url} by hand and put {pronoun} into {folder}, or set "
+            f"FNN_DATA_DIR to a folder that has {pronoun} in its subfolder "
+            f"{source.folder}"
         ) from error
     return target
 

@@ -11,14 +11,17 @@ import jax.numpy as jnp
 import numpy as np
 from jax import Array
 
-from fnn.checks import as_array, as_inputs, check_pair
+from fnn.augmentations import Augmentation, as_augmentation
+from fnn.checks import as_array, as_inputs, check_pair, describe
 from fnn.core import Layer, PyTree, Variables, as_variables
 from fnn.losses import Loss
+from fnn.training.batches import batch_sizes
 from fnn.training.early_stopping import EarlyStopping
 from fnn.training.metrics import Metric
 from fnn.training.trees import differences
 
 __all__ = [
+    "check_augment",
     "check_batch_size",
     "check_data",
     "check_early_stopping",
@@ -120,6 +123,29 @@ def check_fits(
 
 
 # ---- Options ---------------------------------------------------------------------
+
+
+def check_augment(augment: Any, x: Array, batch_size: int) -> Augmentation | None:
+    """An augmentation that keeps the shape and the dtype of every batch of x, or None.
+
+    It is traced, and nothing is run.
+    """
+    if augment is None:
+        return None
+    augment = as_augmentation(augment)
+    for size in np.unique(batch_sizes(len(x), batch_size)).tolist():
+        batch = jax.ShapeDtypeStruct((size, *x.shape[1:]), x.dtype)
+        try:
+            got = jax.eval_shape(lambda x: augment(jax.random.key(0), x), batch)
+        except Exception as error:
+            error.add_note(f"in augment(key, x), x of shape {batch.shape}")
+            raise
+        if describe(got) != describe(batch):
+            raise ValueError(
+                "augment must return images of the shape and dtype that it is given: "
+                f"expected {describe(batch)}, got {describe(got)}"
+            )
+    return augment
 
 
 def check_metrics(metrics: Any) -> tuple[tuple[str, Metric], ...]:

@@ -6,10 +6,10 @@ Nothing is called back from inside. With N examples and batches of B, an epoch h
 ⌊N/B⌋ steps of B examples and, where B does not divide N, one smaller step for the
 rest. (Padding the rest would be wrong: BatchNorm would see the padding.)
 
-The network, the loss and fnn's optimizers are pytrees and go in as ordinary arguments:
-rebuilding the same network, or changing a dropout rate, a learning rate or λ, does not
-compile again. The engine and the batch size are compiled in, and so are the closures
-that an optax optimizer is made of.
+The network, the loss and fnn's augmentations and optimizers are pytrees and go in as
+ordinary arguments: rebuilding the same network, or changing a dropout rate, a learning
+rate or λ, does not compile again. The engine and the batch size are compiled in, and so
+are the closures that an optax optimizer is made of.
 
 Legend: N training examples, B batch size, S = ⌈N/B⌉ steps.
 """
@@ -22,6 +22,7 @@ import numpy as np
 import optax
 from jax import Array, lax
 
+from fnn.augmentations import Augmentation
 from fnn.core import Layer, PyTree, Variables
 from fnn.gradients.engines import Engine, Gradients, objective, value_and_grad
 from fnn.losses import Loss
@@ -40,6 +41,10 @@ __all__ = [
 ]
 
 Batch = tuple[Array, Array]
+
+#: Folded into a step's key for the augmentation: "augm" in ASCII. The layers fold in
+#: small numbers, 0 for the first child.
+FOR_AUGMENTATION = 0x6175676D
 
 
 class Carry(NamedTuple):
@@ -130,6 +135,7 @@ def epoch(
     key: Array,
     l2: float | Array | None = None,
     *,
+    augment: Augmentation | None = None,
     engine: Engine,
     batch_size: int,
 ) -> Epoch:
@@ -137,8 +143,9 @@ def epoch(
 
         (k_order, k_step) = split(key)
         order = shuffle(k_order, N)
-        step t: the batch order[tB : (t+1)B], the layers' key fold_in(k_step, t)
+        step t: the batch order[tB : (t+1)B], the layers' key k_t = fold_in(k_step, t)
 
+        x ← augment(fold_in(k_t, 0x6175676D), x)
         g = ∂J/∂Θ of the batch,    Θ ← Θ + update(g)
 
     A pure function, for `jit` (`run_epoch` is that), `vmap` or a loop of your own.
@@ -151,6 +158,8 @@ def epoch(
         data: x (N, ...) and y (N, ...), on the device.
         key: of this epoch.
         l2: λ of the penalty λ/(2N) Σ Θ²; None computes none at all.
+        augment: one that `as_augmentation` returned, or None. The order and the keys of
+            the layers do not depend on it.
         engine: a function with an engine's signature.
         batch_size: B, at most N.
 
@@ -181,6 +190,8 @@ def epoch(
         # One gather a step: faster than shuffling all data first, and no second copy.
         x, y = (part.at[indices].get(mode="promise_in_bounds") for part in data)
         step_t = jax.random.fold_in(step_key, t)
+        if augment is not None:
+            x = augment(jax.random.fold_in(step_t, FOR_AUGMENTATION), x)
         out = grad_fn(carry.variables, (x, y), key=step_t)
         cost = objective(
             net, loss, carry.variables, (x, y), key=step_t, l2=penalty, n=n

@@ -8,12 +8,14 @@ import jax.numpy as jnp
 import numpy as np
 from jax import Array
 
+from fnn.augmentations import Augmentation
 from fnn.checks import check_instances, check_key, check_l2
 from fnn.core import Layer, PyTree, Variables
 from fnn.gradients.engines import Engine, get_engine
 from fnn.losses import Loss
 from fnn.training.batches import subset
 from fnn.training.checks import (
+    check_augment,
     check_batch_size,
     check_data,
     check_early_stopping,
@@ -23,12 +25,7 @@ from fnn.training.checks import (
     check_optimizer,
 )
 from fnn.training.early_stopping import EarlyStopping, StoppingState
-from fnn.training.epoch import (
-    Carry,
-    as_optimizer,
-    copied,
-    start,
-)
+from fnn.training.epoch import Carry, as_optimizer, copied, start
 from fnn.training.loop import (
     Job,
     Progress,
@@ -93,6 +90,7 @@ def fit(
     epochs: int,
     batch_size: int = 128,
     engine: str | Engine = "manual",
+    augment: Augmentation | None = None,
     variables: Variables | None = None,
     early_stopping: EarlyStopping | None = None,
     metrics: Mapping[str, Metric] | None = None,
@@ -102,7 +100,8 @@ def fit(
 ) -> FitResult:
     """Train a network by minibatch descent, for a number of epochs or until it is best.
 
-        J = (1/m) Σ_batch L + λ/(2n) Σ Θ²        n the size of the training set
+        J = (1/m) Σ_batch L(net(x̃), y) + λ/(2n) Σ Θ²     n the size of the training set
+        x̃ = augment(key, x), anew at every step; x itself without an augmentation
 
     A run is a function of its key: with the same key, device kind and number of cores
     it gives the same bits. The keys are
@@ -122,6 +121,9 @@ def fit(
         batch_size: m, at most N. Where it does not divide N, the last step of an epoch
             is a smaller one.
         engine: "manual", "autodiff", or a function with an engine's signature.
+        augment: a function `(key, x) -> x` of a training minibatch, such as
+            `fnn.augmentations.compose(RandomCrop(4), Flip())`, compiled into the epoch
+            (see `fnn.augmentations`). The validation data are never augmented.
         variables: where to start, instead of `net.init(k_init, ...)`. Never changed.
         early_stopping: when to stop, and which variables to keep.
         metrics: functions `(outputs, y) -> mean` by name, for the validation data. By
@@ -158,6 +160,7 @@ def fit(
     init_key, train_key = jax.random.split(key)
     data = check_data("train", train)
     size = check_batch_size(batch_size, len(data[0]))
+    augment = check_augment(augment, data[0], size)
     chosen = check_metrics(default_metrics(loss) if metrics is None else metrics)
     if early_stopping is not None:
         computed = ["loss", *(name for name, _ in chosen)]
@@ -173,18 +176,34 @@ def fit(
     if validation is not None:
         held_out = check_data("validation", validation)
         check_fits(net, loss, variables, held_out, "validation")
-        subset_key = jax.random.fold_in(train_key, 0)  # epochs count from 1
-        if early_stopping is not None:
-            held_out = subset(held_out, early_stopping.subset, subset_key)
-    optimizer = as_optimizer(optimizer)
-    settings = {"engine": get_engine(engine), "batch_size": size}
-    fixed = (net, loss, optimizer, data, train_key, check_l2(l2))
-    job = Job(*fixed, settings, held_out, chosen, early_stopping)
+        held_out = _monitored(held_out, early_stopping, train_key)
+    job = Job(
+        net=net,
+        loss=loss,
+        optimizer=as_optimizer(optimizer),
+        train=data,
+        key=train_key,
+        l2=check_l2(l2),
+        augment=augment,
+        engine=get_engine(engine),
+        batch_size=size,
+        validation=held_out,
+        metrics=chosen,
+        rule=early_stopping,
+    )
     progress = _begin(job, variables, resume)
     return _finish(job, resume, *run_epochs(job, progress, epochs, on_epoch))
 
 
 # ---- Before and after ------------------------------------------------------------
+
+
+def _monitored(
+    data: tuple[Array, Array], rule: EarlyStopping | None, key: Array
+) -> tuple[Array, Array]:
+    if rule is None:
+        return data
+    return subset(data, rule.subset, jax.random.fold_in(key, 0))  # epochs count from 1
 
 
 def _begin(job: Job, variables: Variables, resume: FitResult | None) -> Progress:

@@ -9,7 +9,9 @@ import jax.numpy as jnp
 import numpy as np
 from jax import Array
 
+from fnn.augmentations import Augmentation
 from fnn.core import Layer, Variables
+from fnn.gradients.engines import Engine
 from fnn.losses import Loss
 from fnn.optimizers import eval_params
 from fnn.training.batches import batch_sizes
@@ -41,7 +43,9 @@ class Job(NamedTuple):
     train: tuple[Array, Array]
     key: Array
     l2: float | None
-    settings: dict[str, Any]
+    augment: Augmentation | None
+    engine: Engine
+    batch_size: int
     validation: tuple[Array, Array] | None
     metrics: tuple[tuple[str, Metric], ...]
     rule: EarlyStopping | None
@@ -91,9 +95,11 @@ def _one_epoch(job: Job, progress: Progress) -> Progress:
         job.train,
         jax.random.fold_in(job.key, epoch),
         job.l2,
-        **job.settings,
+        augment=job.augment,
+        engine=job.engine,
+        batch_size=job.batch_size,
     )
-    weights = batch_sizes(len(job.train[0]), job.settings["batch_size"])
+    weights = batch_sizes(len(job.train[0]), job.batch_size)
     mean = np.average(np.asarray(losses, np.float64), weights=weights)
     seconds = time.perf_counter() - started  # the losses have arrived: all is done
     record = {"epoch": epoch, "train_loss": float(mean), "seconds": seconds}

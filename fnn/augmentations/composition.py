@@ -1,0 +1,105 @@
+"""Augmentations one after the other, and functions as augmentations."""
+
+from collections.abc import Callable
+from typing import Any
+
+import jax
+import numpy as np
+from jax import Array
+
+from fnn.checks import check_instances, check_key
+from fnn.pytree import leaf, pytree
+
+__all__ = ["Augmentation", "Compose", "Function", "as_augmentation", "compose"]
+
+#: `augment(key, x) -> x`, a batch (N, H, W, C) to one of the same shape and dtype.
+Augmentation = Callable[[Array, Array], Array]
+
+
+def compose(*augmentations: Augmentation) -> "Compose":
+    """Augmentations one after the other, in the order given.
+
+    Args:
+        *augmentations: those of this module, or functions `(key, x) -> x`. None at all
+            is the identity.
+
+    Returns:
+        An augmentation.
+
+    Raises:
+        TypeError: one of them is not a function.
+
+    Example:
+        >>> import jax, jax.numpy as jnp, fnn
+        >>> from fnn.augmentations import Flip, RandomCrop, compose
+        >>> augment = compose(RandomCrop(4), Flip(), lambda key, x: 1 - x)
+        >>> augment(jax.random.key(0), jnp.ones((2, 32, 32, 3))).shape
+        (2, 32, 32, 3)
+    """
+    return Compose(augmentations)
+
+
+@pytree
+class Compose:
+    """Augmentations one after the other; built by `compose`.
+
+        x_0 = x,    x_i = f_i(fold_in(key, i − 1), x_{i−1}),    y = x_L
+
+    Args:
+        steps: f_1 ... f_L.
+    """
+
+    steps: tuple[Augmentation, ...] = leaf()
+
+    def __post_init__(self) -> None:
+        steps = tuple(as_augmentation(step) for step in self.steps)
+        object.__setattr__(self, "steps", steps)
+
+    def __call__(self, key: Array, x: Array) -> Array:
+        key = check_key(key)
+        for i, step in enumerate(self.steps):
+            x = step(jax.random.fold_in(key, i), x)
+        return x
+
+
+@pytree
+class Function:
+    """A function as a pytree without leaves: it is structure, and compiled in.
+
+    Args:
+        function: `(key, x) -> x`.
+    """
+
+    function: Augmentation
+
+    def __call__(self, key: Array, x: Array) -> Array:
+        return self.function(key, x)
+
+
+def as_augmentation(augment: Any) -> Augmentation:
+    """An augmentation that can be an argument of a compiled function.
+
+    fnn's own are, and so is any registered pytree of numbers; any other function is
+    wrapped in a `Function`. Define yours once: a lambda that is written anew for each
+    run is another function, and compiles again.
+
+    Raises:
+        TypeError: it is not a function, or cannot be compiled in.
+    """
+    check_instances(augment=augment)
+    if not callable(augment):
+        raise TypeError(
+            "augment must be a function augment(key, x) -> x, such as "
+            f"fnn.augmentations.Flip(), got {augment!r}"
+        )
+    leaves = jax.tree.leaves(augment)
+    if all(isinstance(leaf, jax.Array | np.ndarray | float | int) for leaf in leaves):
+        return augment
+    try:
+        hash(augment)
+    except TypeError as error:
+        raise TypeError(
+            f"augment is compiled in and must be hashable, got {augment!r}: make it a "
+            "function or a frozen dataclass"
+        ) from error
+    return Function(augment)
