@@ -1,24 +1,36 @@
 """The handwritten backward against jax.grad: time per step, compile time, memory.
 
-A step is what a training loop does: gradients, Adam's update, new parameters. Both
+A step is what a training loop does: a batch cut from the data on the device, its
+gradients, Adam's update, new parameters; and it is the body of a compiled loop. Both
 engines run it on the same networks through the same code; only the engine differs.
 """
 
+from collections.abc import Callable
 from functools import partial
+from typing import Any
 
 import jax
 import jax.numpy as jnp
 import numpy as np
 import optax
-from timing import interleave, ratio, seconds
 
 import fnn
+from networks import NETWORKS, RATE, Network
+from timing import (
+    interleave,
+    loop,
+    ratio,
+    rounds_within,
+    seconds,
+    temporary_bytes,
+)
 
-__all__ = ["measure"]
+__all__ = ["ROWS", "measure"]
 
-BATCH, CLASSES = 128, 10
 ENGINES = ("manual", "autodiff")
 LOSS = fnn.losses.SoftmaxCrossEntropy()
+STEPS = 8  # different batches
+STEP_BUDGET, COMPILE_BUDGET = 60.0, 90.0  # seconds for the rounds of one network
 
 
 def residual_network() -> fnn.Layer:
@@ -29,89 +41,77 @@ def residual_network() -> fnn.Layer:
         return fnn.residual(fnn.serial(*half, *half))
 
     return fnn.serial(
-        fnn.Dense(256), *(block() for _ in range(4)), fnn.Relu(), fnn.Dense(CLASSES)
+        fnn.Dense(256), *(block() for _ in range(4)), fnn.Relu(), fnn.Dense(10)
     )
 
 
-NETWORKS = {
-    "784-128-10": fnn.serial(fnn.Dense(128), fnn.Relu(), fnn.Dense(CLASSES)),
-    "784-1024-1024-10": fnn.serial(
-        fnn.Dense(1024), fnn.Relu(), fnn.Dense(1024), fnn.Relu(), fnn.Dense(CLASSES)
-    ),
-    "residual, 10 layers": residual_network(),
-}
+RESIDUAL = Network(residual_network(), (784,), 12_800, 128)
+ROWS = {
+    name: network
+    for name, network in NETWORKS.items()
+    if name not in ("LeNet, batch 32", "LeNet, batch 256")
+} | {"residual, 10 dense layers": RESIDUAL}
 
 
-def steps(net: fnn.Layer, engine: str, count: int, carry, batch, key):
-    """`count` training steps in one scan."""
-    grad_fn = fnn.value_and_grad(net, LOSS, engine)
-    optimizer = fnn.optimizers.adam(1e-3)
+def training_step(network: Network, engine: str) -> Callable[[tuple, Any], tuple]:
+    """(variables, optimizer's state, t), data -> the same after one step."""
+    grad_fn = fnn.value_and_grad(network.net, LOSS, engine)
+    optimizer, key = fnn.optimizers.adam(RATE), jax.random.key(0)
 
-    def step(carry, t):
-        (params, state), memory = carry
+    def step(carry, data):
+        (params, state), memory, t = carry
+        n = network.batch_size
+        x, y = (jax.lax.dynamic_slice_in_dim(a, t % STEPS * n, n) for a in data)
         at = fnn.Variables(params, state)
-        out = grad_fn(at, batch, key=jax.random.fold_in(key, t))
+        out = grad_fn(at, (x, y), key=jax.random.fold_in(key, t))
         updates, memory = optimizer.update(out.grads, memory, params)
         params = optax.apply_updates(params, updates)
-        return (fnn.Variables(params, out.state), memory), out.loss
+        return fnn.Variables(params, out.state), memory, t + 1
 
-    return jax.lax.scan(step, carry, jnp.arange(count))
-
-
-def measure(rounds: int = 30) -> dict[str, dict]:
-    """For each network: manual / autodiff in time, compile time and memory."""
-    draw = np.random.default_rng(0)
-    x = jnp.asarray(draw.random((BATCH, 784)), jnp.float32)
-    y = jnp.asarray(draw.integers(0, CLASSES, BATCH), jnp.int32)
-    key = jax.random.key(0)
-    results = {}
-    for name, net in NETWORKS.items():
-        variables = net.init(key, (784,))
-        carry = variables, fnn.optimizers.adam(1e-3).init(variables.params)
-        arguments = carry, (x, y), key
-        results[name] = _compare(net, arguments, rounds)
-        print(name, results[name], flush=True)
-    return results
+    return step
 
 
-def _compare(net: fnn.Layer, arguments: tuple, rounds: int) -> dict:
-    def compiled(engine: str, count: int):
-        return jax.jit(partial(steps, net, engine, count)).lower(*arguments).compile()
+def measure(network: Network, rounds: int = 30) -> dict:
+    """Manual / autodiff: time of a step, compile time, memory."""
+    draw, n = np.random.default_rng(0), network.batch_size
+    shape = (STEPS * n, *network.in_shape)
+    x = jnp.asarray(draw.random(shape), jnp.float32)
+    y = jnp.asarray(draw.integers(0, 10, STEPS * n), jnp.int32)
+    variables = network.variables()
+    memory = fnn.optimizers.adam(RATE).init(variables.params)
+    carry, key = (variables, memory, jnp.asarray(0)), jax.random.key(0)
+
+    def run(engine: str) -> Callable[[], float]:
+        step = training_step(network, engine)
+
+        def body(carry, zero):
+            carry, data = carry
+            return step(carry, data), data
+
+        return loop(body, (carry, (x, y)))
 
     def compile_once(engine: str) -> float:
         jax.clear_caches()
-        return seconds(lambda: compiled(engine, 1))
+        step = jax.jit(training_step(network, engine))
+        return seconds(lambda: step.lower(carry, (x, y)).compile())
 
-    def run_once(run) -> float:
-        return seconds(lambda: jax.block_until_ready(run(*arguments)))
+    def gradient(engine: str):
+        grad_fn = fnn.value_and_grad(network.net, LOSS, engine)
+        return lambda variables, batch: grad_fn(variables, batch, key=key)
 
-    # As many steps as make a round of about half a second.
-    one = compiled("autodiff", 1)
-    count = max(4, round(0.5 / min(run_once(one) for _ in range(3))))
-    programs = {engine: compiled(engine, count) for engine in ENGINES}
-    memory = {engine: _memory(net, engine, arguments) for engine in ENGINES}
-    many = {engine: partial(run_once, run) for engine, run in programs.items()}
-    for run in many.values():
-        run()
-    times = interleave(many, rounds)
+    runs = {engine: run(engine) for engine in ENGINES}
+    times = interleave(runs, rounds_within(STEP_BUDGET, runs, rounds))
     compiles = {engine: partial(compile_once, engine) for engine in ENGINES}
-    compiles = interleave(compiles, max(20, rounds))
+    few = rounds_within(COMPILE_BUDGET, compiles, rounds)
+    compiles = interleave(compiles, few)
+    # Of the gradient alone: what the loop adds is the same for both.
+    batch = x[:n], y[:n]
+    memory = {e: temporary_bytes(gradient(e), variables, batch) for e in ENGINES}
     return {
-        "step_ms": {e: float(np.median(t)) / count * 1e3 for e, t in times.items()},
+        "step_ms": {e: float(np.median(t)) * 1e3 for e, t in times.items()},
         "step_ratio": ratio(times["manual"], times["autodiff"])._asdict(),
         "compile_s": {e: float(np.median(t)) for e, t in compiles.items()},
         "compile_ratio": ratio(compiles["manual"], compiles["autodiff"])._asdict(),
         "memory_bytes": memory,
         "memory_ratio": memory["manual"] / memory["autodiff"],
     }
-
-
-def _memory(net: fnn.Layer, engine: str, arguments: tuple) -> int:
-    """Temporary bytes of the gradient alone.
-
-    In a loop over one batch XLA would also keep there what does not change with it.
-    """
-    (variables, _), batch, key = arguments
-    grad_fn = jax.jit(fnn.value_and_grad(net, LOSS, engine))
-    compiled = grad_fn.lower(variables, batch, key=key).compile()
-    return compiled.memory_analysis().temp_size_in_bytes

@@ -4,14 +4,15 @@ import subprocess
 import sys
 
 import numpy as np
+
 from timing import interleave, ratio, seconds
 
-__all__ = ["measure"]
+__all__ = ["ROWS", "measure"]
 
-STATEMENTS = {"fnn": "import fnn", "libraries": "import jax, optax, chex"}
+ROWS = {"import": {"fnn": "import fnn", "libraries": "import jax, optax, chex"}}
 
 
-def measure(rounds: int = 30) -> dict:
+def measure(statements: dict[str, str], rounds: int = 30) -> dict:
     """Seconds, and the ratio of the two."""
 
     def run(statement: str) -> float:
@@ -20,7 +21,7 @@ def measure(rounds: int = 30) -> dict:
 
     runs = {
         name: lambda statement=statement: run(statement)
-        for name, statement in STATEMENTS.items()
+        for name, statement in statements.items()
     }
     for once in runs.values():
         once()  # the files into the cache

@@ -1,0 +1,185 @@
+"""The networks that are measured, each written down once: as fnn's own description.
+
+fnn's layers are plain data, so every peer reads the same description and builds its own
+modules from it, starting from the same initial parameters. `Part` is what a peer needs
+of a layer: the layer, its parameters, and the shape of the examples that reach it.
+
+Legend: N examples, H × W pixels, C channels, I inputs, O outputs.
+"""
+
+import math
+from collections.abc import Iterator
+from typing import NamedTuple
+
+import jax
+import numpy as np
+from jax import lax
+
+import fnn
+from fnn.core import output_shape
+
+__all__ = ["NETWORKS", "RATE", "Network", "Part"]
+
+CLASSES = 10
+RATE = 1e-3  # of Adam, everywhere
+
+
+class Network(NamedTuple):
+    """What is trained, on how many images, how many at a time."""
+
+    net: fnn.Layer
+    in_shape: tuple[int, ...]
+    images: int
+    batch_size: int
+
+    @property
+    def has_images(self) -> bool:
+        """Whether examples are images, so that a layout can be chosen."""
+        return len(self.in_shape) == 3
+
+    def data(self) -> tuple[np.ndarray, np.ndarray]:
+        """The first images of MNIST, in the shape that the network expects."""
+        x, y = fnn.data.mnist().train
+        return x[: self.images].reshape(-1, *self.in_shape), y[: self.images]
+
+    def variables(self) -> fnn.Variables:
+        """Where every peer starts."""
+        return self.net.init(jax.random.key(0), self.in_shape)
+
+    def part(self) -> "Part":
+        """The whole network with its initial parameters."""
+        return Part(self.net, self.variables(), self.in_shape)
+
+
+class Part(NamedTuple):
+    """A layer in its place: parameters, and the shape of one example that reaches it.
+
+    `unrolled` is the shape (H, W, C) of an image that was flattened just before.
+    """
+
+    layer: fnn.Layer
+    variables: fnn.Variables
+    in_shape: tuple[int, ...]
+    unrolled: tuple[int, ...] | None = None
+
+    @property
+    def params(self):
+        """The layer's own parameters."""
+        return self.variables.params
+
+    def children(self) -> Iterator["Part"]:
+        """The layers that this one is made of, in forward order."""
+        serial = isinstance(self.layer, fnn.Serial)
+        shape, unrolled = self.in_shape, None
+        layers = self.layer.children.values()
+        for layer, *variables in zip(layers, *self.variables, strict=True):
+            part = Part(layer, fnn.Variables(*variables), shape, unrolled)
+            yield part
+            unrolled = shape if isinstance(layer, fnn.Flatten) else None
+            if serial:
+                shape = output_shape(layer, part.variables, shape)
+
+    def window(self) -> tuple[tuple, tuple, tuple]:
+        """Of a window on images: size, strides, padding ((low, high), (low, high))."""
+        layer, pixels = self.layer, self.in_shape[:2]
+        size = _pair(layer.kernel_size if _is_conv(layer) else layer.window)
+        strides = _pair(layer.stride or size)
+        padding = layer.padding
+        if isinstance(padding, str):
+            padding = tuple(lax.padtype_to_pads(pixels, size, strides, padding))
+        return size, strides, tuple(map(_pair, _pair(padding)))
+
+    def outputs_first(self) -> tuple[np.ndarray, np.ndarray | None]:
+        """Weight and bias as libraries keep them whose images are (N, C, H, W).
+
+        Convolutions (O, C, kh, kw); dense layers (O, I), the inputs in the order in
+        which such an image is flattened.
+        """
+        weight = np.array(self.params.weight)
+        if _is_conv(self.layer):
+            weight = weight.transpose(3, 2, 0, 1)
+        else:
+            if self.unrolled is not None:
+                images = weight.reshape(*self.unrolled, -1).transpose(2, 0, 1, 3)
+                weight = images.reshape(weight.shape)
+            weight = weight.T
+        bias = np.array(self.params.bias) if self.layer.bias else None
+        return np.ascontiguousarray(weight), bias
+
+
+def _is_conv(layer: fnn.Layer) -> bool:
+    return isinstance(layer, fnn.Conv)
+
+
+def _pair(value) -> tuple:
+    return tuple(value) if isinstance(value, tuple | list) else (value, value)
+
+
+# ---- The networks ----------------------------------------------------------------
+
+
+def _dense(*hidden: int) -> fnn.Layer:
+    layers = [layer for h in hidden for layer in (fnn.Dense(h), fnn.Relu())]
+    return fnn.serial(*layers, fnn.Dense(CLASSES))
+
+
+def _lenet() -> fnn.Layer:
+    """LeCun et al. 1998, in the form that most tutorials train on MNIST."""
+    return fnn.serial(
+        fnn.Conv(20, 5, padding="VALID"),
+        fnn.Relu(),
+        fnn.MaxPool(2),
+        fnn.Conv(40, 5, padding="VALID"),
+        fnn.Relu(),
+        fnn.MaxPool(2),
+        fnn.Flatten(),
+        fnn.Dense(100),
+        fnn.Relu(),
+        fnn.Dense(CLASSES),
+    )
+
+
+def _resnet() -> fnn.Layer:
+    """Pre-activation residual blocks: He et al., arXiv:1603.05027, one in a stage."""
+    # The padding of 1 is written out: at stride 2, "SAME" would pad one side only,
+    # which not every library can.
+    around = ((1, 1), (1, 1))
+
+    def block(inputs: int, features: int, stride: int) -> fnn.Layer:
+        body = fnn.serial(
+            fnn.BatchNorm(),
+            fnn.Relu(),
+            fnn.Conv(features, 3, stride=stride, padding=around, bias=False),
+            fnn.BatchNorm(),
+            fnn.Relu(),
+            fnn.Conv(features, 3, padding=around, bias=False),
+        )
+        if (inputs, stride) == (features, 1):
+            return fnn.residual(body)
+        shortcut = fnn.Conv(features, 1, stride=stride, padding="VALID", bias=False)
+        return fnn.residual(body, shortcut)
+
+    return fnn.serial(
+        fnn.Conv(16, 3, padding=around, bias=False),
+        block(16, 16, 1),
+        block(16, 32, 2),
+        block(32, 64, 2),
+        fnn.BatchNorm(),
+        fnn.Relu(),
+        fnn.GlobalAvgPool(),
+        fnn.Dense(CLASSES),
+    )
+
+
+FLAT, IMAGE = (784,), (28, 28, 1)
+
+# As many images as let an epoch of the slower peers take about a second.
+NETWORKS = {
+    "784-128-10": Network(_dense(128), FLAT, 60_000, 128),
+    "784-1024-1024-10": Network(_dense(1024, 1024), FLAT, 12_800, 128),
+    "LeNet, batch 32": Network(_lenet(), IMAGE, 6_016, 32),
+    "LeNet, batch 64": Network(_lenet(), IMAGE, 6_016, 64),
+    "LeNet, batch 256": Network(_lenet(), IMAGE, 6_144, 256),
+    "ResNet, batch 64": Network(_resnet(), IMAGE, 2_048, 64),
+}
+assert math.prod(FLAT) == math.prod(IMAGE)

@@ -1,0 +1,88 @@
+"""What a peer is: a function that trains one network, and says losses and seconds.
+
+    train(x, y, batch_size, epochs) -> Run
+
+Every call starts from the same initial parameters, which are fnn's. A call on all the
+images for one epoch is a measurement; a call on a single batch for three epochs gives
+the losses of the first three steps, by which the peers are seen to do the same work.
+"""
+
+import time
+from collections.abc import Callable
+from typing import Any, NamedTuple
+
+import jax
+import numpy as np
+
+import fnn
+from networks import RATE, Network
+
+__all__ = ["Peer", "Run", "by_steps", "fnn_fit"]
+
+
+class Run(NamedTuple):
+    """Of every epoch: the mean loss of its minibatches, and its seconds."""
+
+    losses: list[float]
+    seconds: list[float]
+
+
+Peer = Callable[[np.ndarray, np.ndarray, int, int], Run]
+
+
+def fnn_fit(network: Network) -> dict[str, Peer]:
+    """fnn, through its public API."""
+    loss, optimizer = fnn.losses.SoftmaxCrossEntropy(), fnn.optimizers.adam(RATE)
+    variables = network.variables()
+
+    def train(x, y, batch_size, epochs) -> Run:
+        result = fnn.fit(
+            network.net,
+            loss,
+            optimizer,
+            train=(x, y),
+            key=jax.random.key(0),
+            epochs=epochs,
+            batch_size=batch_size,
+            variables=variables,
+        )
+        history = result.history
+        return Run(history["train_loss"].tolist(), history["seconds"].tolist())
+
+    return {"fnn.fit": train}
+
+
+def by_steps(
+    start: Callable[[], Any],
+    step: Callable[[Any, Any, Any, Any], tuple[Any, Any]],
+    array: Callable[[np.ndarray], Any] = jax.numpy.asarray,
+    indices: Callable[[np.ndarray], Any] = np.asarray,
+    wait: Callable[[Any], Any] = jax.block_until_ready,
+) -> Peer:
+    """An epoch as a Python loop: a step for every minibatch.
+
+    Args:
+        start: makes a fresh carry: parameters, optimizer state.
+        step: `(carry, x, y, chosen) -> (carry, loss)`, of which `chosen` are the
+            indices of the minibatch. x and y are all the data, on the device: to
+            gather there is faster than to cut batches on the host.
+        array: puts images or labels on the device.
+        indices: makes of the order of an epoch what indexes them.
+        wait: returns when all that was started is done.
+    """
+
+    def train(x, y, batch_size, epochs) -> Run:
+        draw, run = np.random.default_rng(0), Run([], [])
+        x, y, carry = array(x), array(y), start()
+        for _ in range(epochs):
+            losses, begun = [], time.perf_counter()
+            order = indices(draw.permutation(len(x)).astype(np.int32))
+            for i in range(0, len(order), batch_size):
+                carry, loss = step(carry, x, y, order[i : i + batch_size])
+                losses.append(loss)
+            wait((carry, losses))
+            run.seconds.append(time.perf_counter() - begun)
+            run.losses.append(float(np.mean([float(loss) for loss in losses])))
+        return run
+
+    return train

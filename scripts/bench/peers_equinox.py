@@ -1,0 +1,107 @@
+"""Equinox: its own layers under vmap, optax, a jitted step per batch."""
+
+import equinox as eqx
+import jax
+import jax.numpy as jnp
+import optax
+
+import fnn
+from networks import RATE, Network, Part
+from peers import Peer, by_steps
+
+__all__ = ["peers"]
+
+
+class Residual(eqx.nn.StatefulLayer):
+    """A shortcut around a body; both may hold BatchNorms."""
+
+    body: eqx.nn.Sequential
+    projection: eqx.nn.Sequential
+
+    def __call__(self, x, state, *, key=None):
+        y, state = self.body(x, state)
+        shortcut, state = self.projection(x, state)
+        return y + shortcut, state
+
+
+def module(part: Part):
+    """The layer as Equinox has it, for one example (C, H, W), same parameters."""
+    key, channels = jax.random.key(0), part.in_shape[-1]
+    match part.layer:
+        case fnn.Serial():
+            return eqx.nn.Sequential(list(map(module, part.children())))
+        case fnn.Residual():
+            sides = map(module, part.children())
+            return Residual(*(eqx.nn.Sequential([side]) for side in sides))
+        case fnn.BatchNorm(momentum=keep, eps=eps):
+            return eqx.nn.BatchNorm(
+                channels, "batch", eps=eps, momentum=keep, mode="batch"
+            )
+        case fnn.Dense(features=outputs, bias=bias):
+            linear = eqx.nn.Linear(channels, outputs, use_bias=bias, key=key)
+            return _with(linear, *part.outputs_first())
+        case fnn.Conv(features=outputs, bias=bias):
+            size, strides, padding = part.window()
+            conv = eqx.nn.Conv2d(
+                channels, outputs, size, strides, padding, use_bias=bias, key=key
+            )
+            weight, bias = part.outputs_first()
+            return _with(conv, weight, None if bias is None else bias[:, None, None])
+        case fnn.MaxPool():
+            size, strides, _ = part.window()
+            return eqx.nn.MaxPool2d(size, strides)
+        case fnn.GlobalAvgPool():
+            return eqx.nn.Lambda(lambda x: x.mean((1, 2)))
+        case fnn.Flatten():
+            return eqx.nn.Lambda(jnp.ravel)
+        case fnn.Relu():
+            return eqx.nn.Lambda(jax.nn.relu)
+        case fnn.Identity():
+            return eqx.nn.Identity()
+    raise NotImplementedError(f"Equinox: {part.layer!r}")
+
+
+def _with(layer, weight, bias):
+    """The layer with these parameters."""
+
+    def params(layer):
+        return (layer.weight,) if bias is None else (layer.weight, layer.bias)
+
+    given = map(jnp.asarray, (weight,) if bias is None else (weight, bias))
+    return eqx.tree_at(params, layer, tuple(given))
+
+
+def peers(network: Network) -> dict[str, Peer]:
+    """eqx.filter_jit of a step."""
+    initial = eqx.nn.make_with_state(module)(network.part())
+    optimizer = optax.adam(RATE)
+
+    def cost(model, state, x, y):
+        batched = jax.vmap(model, (0, None), (0, None), axis_name="batch")
+        logits, state = batched(x, state)
+        losses = optax.softmax_cross_entropy_with_integer_labels(logits, y)
+        return losses.mean(), state
+
+    @eqx.filter_jit(donate="all-except-first")
+    def compiled(data, model, state, memory):
+        x, y, chosen = data
+        grad_fn = eqx.filter_value_and_grad(cost, has_aux=True)
+        (loss, state), grads = grad_fn(model, state, x[chosen], y[chosen])
+        params = eqx.filter(model, eqx.is_inexact_array)
+        updates, memory = optimizer.update(grads, memory, params)
+        return (eqx.apply_updates(model, updates), state, memory), loss
+
+    def start():
+        copied = (
+            jnp.copy(a) if eqx.is_array(a) else a for a in jax.tree.leaves(initial)
+        )
+        model, state = jax.tree.unflatten(jax.tree.structure(initial), copied)
+        return model, state, optimizer.init(eqx.filter(model, eqx.is_inexact_array))
+
+    def step(carry, x, y, chosen):
+        return compiled((x, y, chosen), *carry)
+
+    def array(a):
+        return jnp.asarray(a.transpose(0, 3, 1, 2) if a.ndim == 4 else a)
+
+    return {"Equinox, filter_jit per batch": by_steps(start, step, array)}

@@ -1,0 +1,92 @@
+"""Flax NNX: its own layers and optimizer, a jitted step per batch."""
+
+from functools import partial
+
+import jax
+import jax.numpy as jnp
+import optax
+from flax import nnx
+
+import fnn
+from networks import RATE, Network, Part
+from peers import Peer, by_steps
+
+__all__ = ["peers"]
+
+
+class Residual(nnx.Module):
+    """A shortcut around a body."""
+
+    def __init__(self, body, projection):
+        self.body, self.projection = body, projection
+
+    def __call__(self, x):
+        return self.body(x) + self.projection(x)
+
+
+def module(part: Part):
+    """The layer as Flax has it, with the same parameters."""
+    given = {"rngs": nnx.Rngs(0)}
+    if isinstance(part.layer, fnn.Dense | fnn.Conv):
+        # An initialiser that returns what it is told: Flax keeps fnn's layout.
+        given["kernel_init"] = lambda *_: part.params.weight
+        given["use_bias"] = part.layer.bias
+        if part.layer.bias:
+            given["bias_init"] = lambda *_: part.params.bias
+    match part.layer:
+        case fnn.Serial():
+            return nnx.Sequential(*map(module, part.children()))
+        case fnn.Residual():
+            return Residual(*map(module, part.children()))
+        case fnn.BatchNorm(momentum=keep, eps=eps):
+            channels = part.in_shape[-1]
+            return nnx.BatchNorm(channels, momentum=keep, epsilon=eps, **given)
+        case fnn.Dense(features=outputs):
+            return nnx.Linear(part.in_shape[-1], outputs, **given)
+        case fnn.Conv(features=outputs):
+            size, strides, padding = part.window()
+            given |= {"strides": strides, "padding": padding}
+            return nnx.Conv(part.in_shape[-1], outputs, size, **given)
+        case fnn.MaxPool():
+            size, strides, _ = part.window()
+            return partial(nnx.max_pool, window_shape=size, strides=strides)
+        case fnn.GlobalAvgPool():
+            return lambda x: x.mean((1, 2))
+        case fnn.Flatten():
+            return lambda x: x.reshape(len(x), -1)
+        case fnn.Relu():
+            return nnx.relu
+        case fnn.Identity():
+            return lambda x: x
+    raise NotImplementedError(f"Flax: {part.layer!r}")
+
+
+def peers(network: Network) -> dict[str, Peer]:
+    """nnx.jit of a step; the graph is cached, as Flax's guide to performance has it."""
+    graph, initial = nnx.split(module(network.part()))
+    adam = optax.adam(RATE)
+
+    def cost(model, x, y):
+        losses = optax.softmax_cross_entropy_with_integer_labels(model(x), y)
+        return losses.mean()
+
+    @partial(nnx.jit, donate_argnums=(0, 1))
+    def step(model, optimizer, x, y, chosen):
+        loss, grads = nnx.value_and_grad(cost)(model, x[chosen], y[chosen])
+        optimizer.update(model, grads)
+        return loss
+
+    def start():
+        model = nnx.merge(graph, jax.tree.map(jnp.copy, initial))
+        return nnx.cached_partial(
+            step, model, nnx.Optimizer(model, adam, wrt=nnx.Param)
+        )
+
+    def advance(cached, x, y, chosen):
+        return cached, cached(x, y, chosen)
+
+    def wait(carry):
+        _, losses = carry
+        jax.block_until_ready(losses)
+
+    return {"Flax NNX, nnx.jit per batch": by_steps(start, advance, wait=wait)}

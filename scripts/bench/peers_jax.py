@@ -1,0 +1,127 @@
+"""Plain JAX and optax: the forward written out, differentiated by jax.grad."""
+
+import time
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import optax
+from jax import lax
+
+import fnn
+from networks import RATE, Network, Part
+from peers import Peer, Run, by_steps
+
+__all__ = ["peers"]
+
+DIMENSIONS = ("NHWC", "HWIO", "NHWC")
+
+
+def forward(part: Part, params, state, x):
+    """The output in training, and the new running statistics."""
+    match part.layer:
+        case fnn.Serial():
+            states = []
+            for child, p, s in zip(part.children(), params, state, strict=True):
+                x, s = forward(child, p, s, x)
+                states.append(s)
+            return x, tuple(states)
+        case fnn.Residual():
+            (y, s), (shortcut, t) = (
+                forward(child, p, s, x)
+                for child, p, s in zip(part.children(), params, state, strict=True)
+            )
+            return y + shortcut, type(state)(s, t)
+        case fnn.BatchNorm(momentum=keep, eps=eps):
+            axes = tuple(range(x.ndim - 1))
+            mean, var = x.mean(axes), x.var(axes)
+            running = (mean, var * x[..., 0].size / (x[..., 0].size - 1))
+            state = jax.tree.map(
+                lambda old, new: keep * old + (1 - keep) * new,
+                state,
+                type(state)(*running),
+            )
+            normalized = (x - mean) * lax.rsqrt(var + eps)
+            return normalized * params.scale + params.bias, state
+        case fnn.Dense():
+            return x @ params.weight + params.bias, state
+        case fnn.Conv(bias=bias):
+            _, strides, padding = part.window()
+            x = lax.conv_general_dilated(
+                x, params.weight, strides, padding, dimension_numbers=DIMENSIONS
+            )
+            return x + params.bias if bias else x, state
+        case fnn.MaxPool():
+            size, strides, _ = part.window()
+            size, strides = (1, *size, 1), (1, *strides, 1)
+            return lax.reduce_window(x, -jnp.inf, lax.max, size, strides, "VALID"), ()
+        case fnn.GlobalAvgPool():
+            return x.mean((1, 2)), state
+        case fnn.Flatten():
+            return x.reshape(len(x), -1), state
+        case fnn.Relu():
+            return jax.nn.relu(x), state
+        case fnn.Identity():
+            return x, state
+    raise NotImplementedError(f"plain JAX: {part.layer!r}")
+
+
+def peers(network: Network) -> dict[str, Peer]:
+    """A jitted step per batch, and the whole epoch as one scan."""
+    part, optimizer = network.part(), optax.adam(RATE)
+
+    def cost(params, state, x, y):
+        logits, state = forward(part, params, state, x)
+        losses = optax.softmax_cross_entropy_with_integer_labels(logits, y)
+        return losses.mean(), state
+
+    def start():
+        params, state = jax.tree.map(jnp.copy, part.variables)
+        return params, state, optimizer.init(params)
+
+    def step(carry, x, y, chosen):
+        params, state, memory = carry
+        grad_fn = jax.value_and_grad(cost, has_aux=True)
+        (loss, state), grads = grad_fn(params, state, x[chosen], y[chosen])
+        updates, memory = optimizer.update(grads, memory, params)
+        return (optax.apply_updates(params, updates), state, memory), loss
+
+    return {
+        "jax + optax, a jitted step per batch": by_steps(
+            start, jax.jit(step, donate_argnums=0)
+        ),
+        "jax + optax, one scan": _by_scan(start, step),
+    }
+
+
+def _by_scan(start, step) -> Peer:
+    """A compiled epoch; a remainder is one smaller step in the same program."""
+
+    def epoch(carry, x, y, key, batch_size):
+        n = len(x) // batch_size * batch_size
+        order = jax.random.permutation(key, len(x))
+
+        def one(carry, chosen):
+            return step(carry, x, y, chosen)
+
+        carry, losses = lax.scan(one, carry, order[:n].reshape(-1, batch_size))
+        if n < len(x):
+            carry, last = one(carry, order[n:])
+            losses = jnp.append(losses, last)
+        return carry, losses
+
+    compiled = jax.jit(epoch, static_argnums=4, donate_argnums=0)
+
+    def train(x, y, batch_size, epochs) -> Run:
+        x, y, carry = jnp.asarray(x), jnp.asarray(y), start()
+        run = Run([], [])
+        for key in jax.random.split(jax.random.key(0), epochs):
+            begun = time.perf_counter()
+            carry, losses = jax.block_until_ready(
+                compiled(carry, x, y, key, batch_size)
+            )
+            run.seconds.append(time.perf_counter() - begun)
+            run.losses.append(float(np.mean(losses)))
+        return run
+
+    return train

@@ -1,0 +1,119 @@
+"""PyTorch: eager in both memory formats, and compiled."""
+
+import copy
+
+import jax
+import numpy as np
+import torch
+from torch import nn
+
+import fnn
+from networks import RATE, Network, Part
+from peers import Peer, by_steps
+
+__all__ = ["peers"]
+
+
+class Residual(nn.Module):
+    """A shortcut around a body."""
+
+    def __init__(self, body, projection):
+        super().__init__()
+        self.body, self.projection = body, projection
+
+    def forward(self, x):
+        return self.body(x) + self.projection(x)
+
+
+def module(part: Part) -> nn.Module:
+    """The layer as torch has it, with the same parameters."""
+    match part.layer:
+        case fnn.Serial():
+            return nn.Sequential(*map(module, part.children()))
+        case fnn.Residual():
+            return Residual(*map(module, part.children()))
+        case fnn.BatchNorm(momentum=keep, eps=eps):
+            return nn.BatchNorm2d(part.in_shape[-1], eps=eps, momentum=1 - keep)
+        case fnn.Dense(features=outputs, bias=bias):
+            linear = nn.Linear(part.in_shape[-1], outputs, bias=bias)
+            return _with(linear, *part.outputs_first())
+        case fnn.Conv(features=outputs, bias=bias):
+            size, strides, padding = part.window()
+            if any(low != high for low, high in padding):
+                raise NotImplementedError(
+                    f"torch pads both sides alike: {part.layer!r}"
+                )
+            both = tuple(low for low, _ in padding)
+            conv = nn.Conv2d(part.in_shape[-1], outputs, size, strides, both, bias=bias)
+            return _with(conv, *part.outputs_first())
+        case fnn.MaxPool():
+            size, strides, _ = part.window()
+            return nn.MaxPool2d(size, strides)
+        case fnn.GlobalAvgPool():
+            return nn.Sequential(nn.AdaptiveAvgPool2d(1), nn.Flatten())
+        case fnn.Flatten():
+            return nn.Flatten()
+        case fnn.Relu():
+            return nn.ReLU()
+        case fnn.Identity():
+            return nn.Identity()
+    raise NotImplementedError(f"torch: {part.layer!r}")
+
+
+def _with(layer: nn.Module, weight: np.ndarray, bias: np.ndarray | None) -> nn.Module:
+    """The layer with these parameters."""
+    given = {"weight": weight} | ({} if bias is None else {"bias": bias})
+    layer.load_state_dict({name: torch.tensor(a) for name, a in given.items()})
+    return layer
+
+
+def peers(network: Network) -> dict[str, Peer]:
+    """Eager, eager with the channels last (for images), and torch.compile."""
+    device = {"cpu": "cpu", "gpu": "cuda"}.get(jax.default_backend())
+    if device is None or (device == "cuda" and not torch.cuda.is_available()):
+        raise ImportError(f"this torch does not run on the {jax.default_backend()}")
+    # XLA computes float32 products on a GPU like this, too; the CPU ignores it.
+    torch.backends.cuda.matmul.allow_tf32 = True
+    net = module(network.part()).to(device).train()
+    compiled = torch.compile(copy.deepcopy(net), dynamic=False)
+    found = {
+        "torch, eager": _peer(net, torch.contiguous_format),
+        "torch, torch.compile": _peer(compiled, torch.contiguous_format),
+    }
+    if network.has_images:
+        last = copy.deepcopy(net).to(memory_format=torch.channels_last)
+        found["torch, eager, channels last"] = _peer(last, torch.channels_last)
+    return found
+
+
+def _peer(net: nn.Module, memory_format: torch.memory_format) -> Peer:
+    device = next(net.parameters()).device
+    initial = copy.deepcopy(net.state_dict())
+    loss_fn = nn.CrossEntropyLoss()
+
+    def start():
+        net.load_state_dict(initial)
+        # Fused is the fastest of torch's three ways to compute the same update.
+        return torch.optim.Adam(net.parameters(), RATE, fused=True)
+
+    def step(optimizer, x, y, chosen):
+        optimizer.zero_grad()
+        loss = loss_fn(net(x[chosen]), y[chosen])
+        loss.backward()
+        optimizer.step()
+        return optimizer, loss.detach()
+
+    def array(a: np.ndarray) -> torch.Tensor:
+        tensor = torch.as_tensor(a, device=device)
+        if a.ndim == 4:
+            return tensor.permute(0, 3, 1, 2).contiguous(memory_format=memory_format)
+        return tensor if tensor.is_floating_point() else tensor.long()
+
+    def indices(order: np.ndarray) -> torch.Tensor:
+        return torch.as_tensor(order, device=device)
+
+    def wait(_) -> None:
+        if device.type == "cuda":
+            torch.cuda.synchronize()
+
+    return by_steps(start, step, array, indices, wait)

@@ -1,0 +1,89 @@
+"""The results as text: one table for each benchmark."""
+
+from timing import Ratio
+
+__all__ = ["TABLES"]
+
+Rows = dict[str, dict]
+
+
+def _import(rows: Rows) -> str:
+    (row,) = rows.values()
+    times = row["seconds"]
+    return (
+        f"import fnn {times['fnn']:.2f} s, import jax, optax, chex "
+        f"{times['libraries']:.2f} s: ratio {Ratio(**row['ratio'])}"
+    )
+
+
+def _engines(rows: Rows) -> str:
+    lines = [
+        "engines: manual / autodiff, median of paired ratios [95% interval]",
+        f"{'':26}{'time per step':>24}{'compile time':>24}{'memory':>9}{'MB':>14}",
+    ]
+    for name, row in rows.items():
+        step, build = Ratio(**row["step_ratio"]), Ratio(**row["compile_ratio"])
+        memory = row["memory_ratio"]
+        sizes = " / ".join(f"{b / 1e6:.1f}" for b in row["memory_bytes"].values())
+        lines.append(f"{name:26}{step!s:>24}{build!s:>24}{memory:>9.3f}{sizes:>14}")
+    return "\n".join(lines)
+
+
+def _layers(rows: Rows) -> str:
+    lines = [
+        "layers: forward and backward, ms; autodiff / manual [95% interval]; "
+        "temporary MB",
+        f"{'':32}{'alone':^44}{'in a loop':^46}{'memory':^16}",
+        f"{'':32}" + f"{'manual':>9}{'autodiff':>10}{'ratio':>26}" * 2
+        + f"{'manual':>8}{'autodiff':>9}",
+    ]  # fmt: skip
+    for name, row in rows.items():
+        cells = []
+        for where in ("alone", "loop"):
+            ms, relative = row[where]["ms"], Ratio(**row[where]["autodiff_to_manual"])
+            cells.append(f"{ms['manual']:>9.2f}{ms['autodiff']:>10.2f}{relative!s:>26}")
+        memory = [row["memory_bytes"][e] / 1e6 for e in ("manual", "autodiff")]
+        cells.append(f"{memory[0]:>8.1f}{memory[1]:>9.1f}")
+        lines.append(f"{name:32}{''.join(cells)}")
+    return "\n".join(lines)
+
+
+def _floor(rows: Rows) -> str:
+    lines = []
+    for name, row in rows.items():
+        lines += [
+            f"floor: {name}, a step of fnn.fit {row['step_ms']:.2f} ms, its products "
+            f"and update alone {row['floor_ms']:.2f} ms: ratio "
+            f"{Ratio(**row['step_to_floor'])}"
+        ]
+        for part, figures in row["parts"].items():
+            rate = figures["gflop_per_s"]
+            shown = "" if rate is None else f"{rate:>8.0f} GFLOP/s"
+            lines.append(f"  {part:16}{figures['ms']:>8.3f} ms{shown}")
+    return "\n".join(lines)
+
+
+def _epochs(rows: Rows) -> str:
+    lines = []
+    for name, row in rows.items():
+        title = f"epochs: {name}, {row['images']:,} images"
+        lines.append(f"{title:54}{'s / epoch':>10}{'× fnn [95% interval]':>28}")
+        for peer, figures in row["peers"].items():
+            relative = str(Ratio(**figures["to_fnn"]))
+            note = ""
+            if figures["share"] < 1:
+                note = f"  from {figures['share']:.1%} of an epoch"
+            seconds = figures["seconds"]
+            lines.append(f"  {peer:52}{seconds:>10.3f}{relative:>28}{note}")
+        for peer, reason in row["skipped"].items():
+            lines.append(f"  {peer:52}skipped: {reason}")
+    return "\n".join(lines)
+
+
+TABLES = {
+    "import": _import,
+    "engines": _engines,
+    "layers": _layers,
+    "floor": _floor,
+    "epochs": _epochs,
+}
