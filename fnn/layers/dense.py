@@ -7,13 +7,13 @@ from typing import NamedTuple
 
 import jax
 import jax.numpy as jnp
-from jax import Array
+from jax import Array, lax
 
 from fnn.checks import describe, expect_params, expect_shape, positive_integer
 from fnn.core import Backward, Forward, Layer, Variables, layer
 from fnn.layers.initializers import Initializer, LecunNormal, Zeros
 
-__all__ = ["Dense", "DenseParams"]
+__all__ = ["FEW", "Dense", "DenseParams", "dweight"]
 
 
 class DenseParams(NamedTuple):
@@ -82,7 +82,7 @@ class Dense(Layer):
     def backward(self, params, saved, dy):
         x = saved
         dbias = dy.sum(0) if self.bias else ()
-        dparams = DenseParams(weight=x.T @ dy, bias=dbias)
+        dparams = DenseParams(weight=dweight(x, dy), bias=dbias)
         return Backward(dx=dy @ params.weight.T, dparams=dparams)
 
     def reach(self, in_shape):
@@ -98,3 +98,19 @@ class Dense(Layer):
                 "Make its parameters with net.init(key, in_shape)."
             )
         expect_shape(self, x, ("N", inputs), f" (its weight is {inputs}×{outputs})")
+
+
+#: Up to so many outputs, dy is transposed rather than x.
+FEW = 32
+
+
+def dweight(x: Array, dy: Array) -> Array:
+    """Return dW = xᵀ dy; for few outputs as (dyᵀ x)ᵀ, the same sums.
+
+    XLA's CPU backend transposes the left factor before it multiplies, which for few
+    outputs takes ten times as long as the product: 0.3 ms against 0.03 for x of
+    128×1024 and 10 outputs. The barrier keeps it from undoing the difference.
+    """
+    if dy.shape[-1] > FEW:
+        return x.T @ dy
+    return lax.optimization_barrier(dy.T @ x).T

@@ -13,6 +13,7 @@ import numpy as np
 import optax
 
 import fnn
+from fnn.layers.dense import dweight
 from networks import NETWORKS, RATE, Network
 from peers import fnn_fit
 from timing import interleave, loop, nudge, ratio
@@ -49,7 +50,7 @@ def products(network: Network) -> Iterator[tuple[str, int, Callable[[], float]]]
         x, dy = normal(n, weight.shape[0]), normal(n, weight.shape[1])
         flops = 2 * n * weight.size
         yield f"{i}: x W", flops, product(lambda x, w: x @ w, x, weight)
-        yield f"{i}: xᵀ dy", flops, product(lambda x, dy: x.T @ dy, x, dy)
+        yield f"{i}: xᵀ dy", flops, product(dweight, x, dy)
         if i:  # the data have no delta
             yield f"{i}: dy Wᵀ", flops, product(lambda dy, w: dy @ w.T, dy, weight)
 
