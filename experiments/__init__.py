@@ -7,6 +7,9 @@
     seeds           mean and deviation over seeds
     runs            the run folder: JSON, JSON lines, versions
     problem         from options to network, loss, optimizer and data
+    recipe          gradient check, training and test, for any network and images
+    networks        LeNet, an all-convolutional and a residual network
+    answers         what an experiment that asks one question leaves
     figures         one style for all pictures; learning curves, mistakes
 """
 

@@ -4,11 +4,11 @@ import argparse
 import sys
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
-from typing import TypeVar
+from typing import Any, TypeVar
 
 import tyro
 
-__all__ = ["chosen", "parse", "plain_errors"]
+__all__ = ["at_least", "chosen", "options", "parse", "plain_errors"]
 
 C = TypeVar("C")
 
@@ -38,12 +38,14 @@ def parse(
     """
     name = chosen(option, argv)
     first = next(iter(presets.values()))
+    default = presets.get(name or "", first)  # tyro says what is wrong with others
+    return options(default, argv, prog, description)
+
+
+def options(default: C, argv: Sequence[str] | None, prog: str, description: str) -> C:
+    """Read a Config from the command line: `default`, but for what is given there."""
     return tyro.cli(
-        type(first),
-        prog=prog,
-        description=description,
-        default=presets.get(name or "", first),  # tyro says what is wrong with others
-        args=argv,
+        type(default), prog=prog, description=description, default=default, args=argv
     )
 
 
@@ -52,6 +54,15 @@ def chosen(option: str, argv: Sequence[str] | None) -> str | None:
     reader = argparse.ArgumentParser(add_help=False, allow_abbrev=False)
     reader.add_argument(f"--{option}", nargs="?", dest="value")
     return reader.parse_known_args(argv)[0].value
+
+
+def at_least(config: Any, **least: int) -> None:
+    """Raise a ValueError where an option is less than what is given for it."""
+    for name, number in least.items():
+        if getattr(config, name) < number:
+            raise ValueError(
+                f"{name} must be at least {number}, got {getattr(config, name)}"
+            )
 
 
 @contextmanager

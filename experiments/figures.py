@@ -57,6 +57,7 @@ def learning_curves(
     stopped: str,
     test_accuracy: float | None = None,
     title: str = "",
+    augmented: bool = False,
 ) -> Figure:
     """Loss and accuracy over epochs, with the best epoch and the end of training.
 
@@ -66,12 +67,14 @@ def learning_curves(
         stopped: what ended training, as an `fnn.FitResult` says it.
         test_accuracy: of those parameters.
         title: of the whole figure.
+        augmented: whether the training images were.
     """
     epoch, loss = history["validation_epoch"], history["validation_loss"]
     accuracy = 100 * history["validation_accuracy"]
     thick = dict(color=OKABE_ITO["vermilion"], label="validation", **_line(epoch))
     thin = dict(color=OKABE_ITO["blue"], linewidth=1.1, **_line(epoch))
-    thin["label"] = "training (dropout, penalty on)"
+    on = "augmented, dropout on" if augmented else "dropout, penalty on"
+    thin["label"] = f"training ({on})"
     with matplotlib.rc_context(STYLE):
         figure = Figure(figsize=(8, 3.5))
         figure.suptitle(title, fontsize=10)
@@ -123,7 +126,8 @@ def misclassified(
     """The images that are taken for something else, the surest mistakes first.
 
     Args:
-        x: images (N, H, W, 1), numbers in [0, 1]; drawn as ink on paper.
+        x: images (N, H, W, 1), numbers in [0, 1], drawn as ink on paper; or (N, H, W,
+            3) in colours.
         y: their classes (N,).
         probabilities: of each class (N, K).
         classes: what the K classes are called.

@@ -11,35 +11,35 @@ from pathlib import Path
 from typing import Any, Literal, NamedTuple
 
 import jax
+import numpy as np
 
 import fnn
+from experiments.command_line import at_least
 
 __all__ = [
     "CLASSES",
-    "PRESETS",
-    "Config",
+    "Check",
     "Problem",
     "Start",
+    "Training",
     "build",
     "fit",
+    "off_kinks",
     "seeded",
 ]
 
 
 @dataclass(frozen=True)
-class Config:
-    """What a run depends on.
+class Training:
+    """What a training depends on, whatever the network.
 
     Attributes:
         dataset: the images; all other defaults are those for this dataset.
-        data_dir: where MNIST's files lie; else FNN_DATA_DIR, or the user's cache.
+        data_dir: where the dataset's files lie; else FNN_DATA_DIR, or the user's cache.
         engine: who computes gradients: the handwritten backward, or JAX.
         optimizer: a name in fnn.optimizers, such as adam, sgd, nesterov, rmsprop.
         learning_rate: α, the size of a step.
-        layers: sizes of the hidden layers; none at all is softmax regression.
-        activation: after each hidden layer.
         dropout: probability of dropping a hidden unit.
-        visible_dropout: probability of dropping a pixel.
         l2: λ of the penalty λ/(2n) Σ Θ² on the weights, n training examples.
         label_smoothing: share of the target that is spread over all classes.
         batch_size: examples in a minibatch.
@@ -57,12 +57,7 @@ class Config:
     engine: Literal["manual", "autodiff"] = "manual"
     optimizer: str = "adam"
     learning_rate: float = 1e-3
-    layers: tuple[int, ...] = (256, 256)
-    activation: Literal[
-        "relu", "tanh", "sigmoid", "leaky_relu", "elu", "gelu", "silu", "softplus"
-    ] = "relu"
     dropout: float = 0.5
-    visible_dropout: float = 0.1
     l2: float = 0.0
     label_smoothing: float = 0.0
     batch_size: int = 32
@@ -75,22 +70,6 @@ class Config:
     out: Path | None = None
 
 
-DIGITS = Config()
-MNIST = Config(
-    dataset="mnist",
-    learning_rate=5e-4,
-    layers=(512, 512),
-    visible_dropout=0.2,
-    batch_size=256,
-    epochs=60,
-    patience=10,
-    validation=0.1,
-)
-FASHION_MNIST = replace(MNIST, dataset="fashion_mnist")
-
-#: The defaults for each dataset.
-PRESETS = {config.dataset: config for config in (DIGITS, MNIST, FASHION_MNIST)}
-
 #: What the labels 0, 1, ... are called.
 CLASSES = {
     "digits": tuple("0123456789"),
@@ -99,17 +78,34 @@ CLASSES = {
         *("T-shirt", "trousers", "pullover", "dress", "coat"),
         *("sandal", "shirt", "sneaker", "bag", "boot"),
     ),
+    "cifar10": (
+        *("airplane", "automobile", "bird", "cat", "deer"),
+        *("dog", "frog", "horse", "ship", "truck"),
+    ),
 }
 
 
+class Check(NamedTuple):
+    """What the gradient check looks at; see `fnn.compare_gradients`.
+
+    `off_kinks`: at the images and the parameters that a function of that name moves.
+    """
+
+    max_examples: int = 32
+    max_coordinates: int = 64
+    off_kinks: bool = False
+
+
 class Problem(NamedTuple):
-    """What is the same for every seed; `test` is for the last measurement only."""
+    """What is the same for every seed; `data.test` is for the last measurement."""
 
     net: fnn.Layer
     loss: fnn.losses.Loss
     optimizer: Any
     stopping: fnn.EarlyStopping
     data: fnn.data.Dataset
+    augment: fnn.augmentations.Augmentation | None = None
+    check: Check = Check()
 
 
 class Start(NamedTuple):
@@ -121,42 +117,40 @@ class Start(NamedTuple):
     fit_key: jax.Array
 
 
-def build(config: Config) -> Problem:
-    """Everything that the config names.
+def build(
+    config: Training,
+    net: fnn.Layer,
+    augment: fnn.augmentations.Augmentation | None = None,
+    check: Check | None = None,
+) -> Problem:
+    """Everything that the config names, around a network.
+
+    Args:
+        config: what to build.
+        net: the network.
+        augment: for the training images.
+        check: what the gradient check looks at; 32 examples by default.
 
     Raises:
         ValueError, TypeError: a value that fnn does not take, in its own words.
         OSError: the dataset's files are missing.
     """
-    for name in ("epochs", "seeds"):
-        if getattr(config, name) < 1:
-            raise ValueError(f"{name} must be at least 1, got {getattr(config, name)}")
+    at_least(config, epochs=1, seeds=1)
     problem = Problem(
-        net=network(config),
+        net=net,
         loss=fnn.losses.SoftmaxCrossEntropy(config.label_smoothing),
         optimizer=optimizer(config),
         stopping=fnn.EarlyStopping(patience=config.patience),
         data=load(config),
+        augment=augment,
+        check=check or Check(),
     )
     # No epoch at all: trains nothing, and checks all that training will be given.
     fit(problem, replace(config, epochs=0), seeded(problem, config, config.seed))
     return problem
 
 
-def network(config: Config) -> fnn.Layer:
-    """Dropout on the pixels; dense, activation and dropout for each hidden layer."""
-    name = config.activation.title().replace("_", "")  # leaky_relu is fnn.LeakyRelu
-    layers = [fnn.Flatten()]
-    if config.visible_dropout:
-        layers += [fnn.Dropout(config.visible_dropout)]
-    for features in config.layers:
-        layers += [fnn.Dense(features), getattr(fnn, name)()]
-        if config.dropout:
-            layers += [fnn.Dropout(config.dropout)]
-    return fnn.serial(*layers, fnn.Dense(len(CLASSES[config.dataset])))
-
-
-def optimizer(config: Config) -> Any:
+def optimizer(config: Training) -> Any:
     """The optimizer of that name, with that learning rate."""
     factories = {}
     for name in filter(str.islower, fnn.optimizers.__all__):  # not the classes
@@ -171,7 +165,7 @@ def optimizer(config: Config) -> Any:
     return factories[config.optimizer](config.learning_rate)
 
 
-def load(config: Config) -> fnn.data.Dataset:
+def load(config: Training) -> fnn.data.Dataset:
     """The dataset; `data_dir` holds its files, or a folder of its name that does."""
     if config.dataset == "digits":
         return fnn.data.digits()
@@ -179,12 +173,13 @@ def load(config: Config) -> fnn.data.Dataset:
     if folder is not None:
         if not folder.is_dir():
             raise NotADirectoryError(f"data_dir={folder} is not a folder")
-        inside = folder / config.dataset.replace("_", "-")
+        names = {"cifar10": "cifar-10-batches-bin", "fashion_mnist": "fashion-mnist"}
+        inside = folder / names.get(config.dataset, config.dataset)
         folder = inside if inside.is_dir() else folder
     return getattr(fnn.data, config.dataset)(folder)
 
 
-def seeded(problem: Problem, config: Config, seed: int) -> Start:
+def seeded(problem: Problem, config: Training, seed: int) -> Start:
     """The validation set, the initial parameters, and the keys for what follows."""
     keys = jax.random.split(jax.random.key(seed), 4)
     x, y = problem.data.train
@@ -196,9 +191,32 @@ def seeded(problem: Problem, config: Config, seed: int) -> Start:
     )
 
 
+def off_kinks(start: Start, examples: int) -> Start:
+    """So many training images, no pixel black, and biases above zero.
+
+    Where all pixels of a window are 0 and so is the bias, a ReLU sits on its kink, and
+    a maximum has many places to choose from: differences say nothing there. (Not all
+    such places can be left: where a whole pooling window of ReLUs is 0, it is so.)
+    """
+    key = jax.random.fold_in(start.check_key, 0)
+    x, y = (part[:examples] for part in start.data.train)
+
+    def above(bias: jax.Array) -> jax.Array:
+        return bias + jax.random.uniform(key, bias.shape, maxval=2.0)
+
+    params = jax.tree.map(
+        lambda p: above(p) if p.ndim == 1 else p, start.variables.params
+    )
+    x = x + np.asarray(jax.random.uniform(key, x.shape, x.dtype, maxval=0.1))
+    return start._replace(
+        data=start.data._replace(train=(x, y)),
+        variables=start.variables._replace(params=params),
+    )
+
+
 def fit(
     problem: Problem,
-    config: Config,
+    config: Training,
     start: Start,
     on_epoch: Callable[[dict], Any] | None = None,
 ) -> fnn.FitResult:
@@ -216,5 +234,6 @@ def fit(
         engine=config.engine,
         early_stopping=problem.stopping,
         l2=config.l2,
+        augment=problem.augment,
         on_epoch=on_epoch,
     )

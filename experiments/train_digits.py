@@ -10,237 +10,73 @@ stopping, test. Everything lands in one run folder.
 The test set is the same for every seed, and is used once, at the end.
 """
 
-import math
-import time
 from collections.abc import Sequence
-from pathlib import Path
-from typing import Any
-
-import jax
-import jax.numpy as jnp
-import numpy as np
-from rich.console import Console
+from dataclasses import dataclass, replace
+from typing import Literal
 
 import fnn
-from experiments import command_line, figures, runs
-from experiments.problem import (
-    CLASSES,
-    PRESETS,
-    Config,
-    Problem,
-    Start,
-    build,
-    fit,
-    seeded,
-)
-from experiments.seeds import over_seeds
-from experiments.terminal import (
-    console,
-    ending,
-    epoch_bar,
-    fact,
-    report_text,
-    step,
-    table,
-)
+from experiments import problem, recipe
+from experiments.problem import CLASSES, Problem, Training
 
 __all__ = ["main"]
 
-PROG = "python -m experiments.train_digits"
+
+@dataclass(frozen=True)
+class Config(Training):
+    """What a run depends on.
+
+    Attributes:
+        layers: sizes of the hidden layers; none at all is softmax regression.
+        activation: after each hidden layer.
+        visible_dropout: probability of dropping a pixel.
+    """
+
+    layers: tuple[int, ...] = (256, 256)
+    activation: Literal[
+        "relu", "tanh", "sigmoid", "leaky_relu", "elu", "gelu", "silu", "softplus"
+    ] = "relu"
+    visible_dropout: float = 0.1
+
+
+DIGITS = Config()
+MNIST = Config(
+    dataset="mnist",
+    learning_rate=5e-4,
+    layers=(512, 512),
+    visible_dropout=0.2,
+    batch_size=256,
+    epochs=60,
+    patience=10,
+    validation=0.1,
+)
+FASHION_MNIST = replace(MNIST, dataset="fashion_mnist")
+
+#: The defaults for each dataset.
+PRESETS = {config.dataset: config for config in (DIGITS, MNIST, FASHION_MNIST)}
 
 
 def main(argv: Sequence[str] | None = None) -> int:
-    """Run the recipe; the exit status is 1 if the gradient check fails."""
-    started = time.perf_counter()
+    """Follow the recipe; the exit status is 1 if the gradient check fails."""
     description = (__doc__ or "").partition("\n")[0]
-    with command_line.plain_errors(PROG):
-        config = command_line.parse(
-            PRESETS, "dataset", argv, prog=PROG, description=description
-        )
-        problem = build(config)
-        name = f"train_digits-{config.dataset}-seed{config.seed}"
-        folder = runs.new_folder(config.out, name)
-    runs.write_json(folder / "config.json", config)
-    out = console()
-    out.print(f"Everything lands in [bold]{folder}/[/]")
-
-    first = seeded(problem, config, config.seed)
-    before_training(out, problem, config, first)
-    if not gradient_check(out, problem, config, first, folder):
-        return 1
-    results = []
-    for seed in range(config.seed, config.seed + config.seeds):
-        results.append(train_and_test(out, problem, config, seed, folder))
-        if results[-1]["stopped"] == "interrupted":
-            break
-    result = results[0] if config.seeds == 1 else over_seeds(out, results)
-    result["total_seconds"] = time.perf_counter() - started
-    runs.write_json(folder / "result.json", result | runs.environment())
-    out.print(f"\n{result['total_seconds']:.1f} s in all. Results and figures:")
-    out.print(f"[bold]{folder}/[/]")
-    return 0
+    return recipe.follow("train_digits", description, PRESETS, build, argv)
 
 
-def before_training(
-    out: Console, problem: Problem, config: Config, start: Start
-) -> None:
-    """Steps 1 to 4: what the network is and does before it has learnt anything."""
-    net, loss, variables = problem.net, problem.loss, start.variables
-    x, y = (jnp.asarray(part[: config.batch_size]) for part in start.data.train)
-    classes = len(CLASSES[config.dataset])
-
-    step(out, 1, "Initialise: random weights, biases zero")
-    out.print(str(fnn.summary(net, x.shape[1:])))
-
-    step(out, 2, "Forward: one minibatch, from pixels to classes")
-    outputs = fnn.predict(net, variables, x)
-    surest = jax.nn.softmax(outputs).max(1).mean()
-    measured = fnn.evaluate(net, loss, variables, start.data.validation)
-    fact(out, "shapes", f"{_shape(x)} → {_shape(outputs)}")
-    fact(out, "largest probability, mean", f"{surest:.3f}")
-    fact(out, "accuracy, validation set", f"{measured['accuracy']:.1%}")
-    fact(out, "accuracy by chance, 1/K", f"{1 / classes:.1%}")
-
-    step(out, 3, "Cost: how wrong it is")
-    fact(out, "J of the minibatch", f"{loss.value(outputs, y):.4f} nats per example")
-    fact(out, "J of guessing, ln K", f"{math.log(classes):.4f}")
-
-    names = {"manual": "Handwritten backpropagation", "autodiff": "Autodiff"}
-    step(out, 4, f"{names[config.engine]}: who is to blame")
-    grads = grad_fn(problem, config, start)(
-        variables, (x, y), key=start.check_key
-    ).grads
-    params = fnn.named_params(net, variables.params)
-    rows = [
-        (path, _shape(g), _norm(params[path]), _norm(g))
-        for path, g in fnn.named_params(net, grads).items()
-    ]
-    out.print(table(("parameter", "shape", "‖Θ‖", "‖∂J/∂Θ‖"), rows))
+def build(config: Config) -> Problem:
+    """Everything that the config names."""
+    return problem.build(config, network(config))
 
 
-def gradient_check(
-    out: Console, problem: Problem, config: Config, start: Start, folder: Path
-) -> bool:
-    """Steps 5 and 6: whether the gradients are right; then the check is gone."""
-    step(out, 5, f"Gradient check: {config.engine}, autodiff and numerical")
-    if not config.check:
-        out.print("left out (--no-check)")
-        return True
-    net, data = problem.net, start.data.train
-    started = time.perf_counter()
-    with out.status("differencing the cost, coordinate by coordinate ..."):
-        report = fnn.compare_gradients(
-            *(net, problem.loss, start.variables, data),
-            key=start.check_key,
-            engine=config.engine,
-            l2=config.l2,
-            n=len(data[0]),
-        )
-    seconds = time.perf_counter() - started
-    (folder / "gradient_check.txt").write_text(f"{report}\n", encoding="utf-8")
-    out.print(report_text(report))
-    if report.failed:
-        out.print(
-            f"\n[bold red]The gradient check failed at {report.first_divergence}: "
-            "nothing is trained with wrong gradients.[/]"
-        )
-        return False
-
-    step(out, 6, "Check switched off: it costs nothing from here")
-    batch = tuple(part[: config.batch_size] for part in data)
-    program = grad_fn(problem, config, start).lower(
-        start.variables, batch, key=start.check_key
-    )
-    flops = (program.cost_analysis() or {}).get("flops", math.nan) / len(batch[0])
-    forward = fnn.summary(net, batch[0].shape[1:]).flops
-    doubles = "yes" if "f64" in program.as_text() else "none"
-    fact(out, "the check, once", f"{seconds:.1f} s")
-    fact(out, "the gradient's program", f"{flops / forward:.1f} × the forward's FLOPs")
-    fact(out, "float64 (the check's) in it", doubles)
-    return True
-
-
-def train_and_test(
-    out: Console, problem: Problem, config: Config, seed: int, folder: Path
-) -> dict[str, Any]:
-    """Steps 7 and 8: gradient descent with early stopping; the test, once."""
-    started = time.perf_counter()
-    of_seed = "" if config.seeds == 1 else f", seed {seed}"
-    folder = folder if config.seeds == 1 else folder / f"seed-{seed}"
-    folder.mkdir(exist_ok=True)
-    start = seeded(problem, config, seed)
-    n, held_out = (len(part[1]) for part in start.data)
-
-    step(out, 7, f"Training{of_seed}: {n:,} examples, {held_out:,} for validation")
-    with epoch_bar(out, config.epochs) as show:
-
-        def on_epoch(record: dict) -> None:
-            runs.append_json_line(folder / "metrics.jsonl", record)
-            show(record)
-
-        result = fit(problem, config, start, on_epoch)
-    out.print(ending(result, config.patience))
-    fnn.save(folder / "best.npz", result.variables)
-
-    step(out, 8, f"Test{of_seed}: the parameters after epoch {result.best_epoch}")
-    test = problem.data.test
-    measured = fnn.evaluate(problem.net, problem.loss, result.variables, test)
-    accuracy, history = measured["accuracy"], result.history
-    fact(out, "test accuracy", f"[bold green]{accuracy:.2%}[/]")
-    fact(out, "wrong", f"{round((1 - accuracy) * len(test[1]))} of {len(test[1]):,}")
-    draw(problem, config, result, f"{config.dataset}, seed {seed}", accuracy, folder)
-    best = history["validation_epoch"] == result.best_epoch
-    summary = {
-        "seed": seed,
-        "test_accuracy": accuracy,
-        "test_loss": measured["loss"],
-        "validation_accuracy": max(history["validation_accuracy"][best], default=None),
-        "best_epoch": result.best_epoch,
-        "epochs": result.epochs,
-        "stopped": result.stopped,
-        "seconds": time.perf_counter() - started,
-    }
-    if config.seeds > 1:
-        runs.write_json(folder / "result.json", summary)
-    return summary
-
-
-def draw(
-    problem: Problem,
-    config: Config,
-    result: fnn.FitResult,
-    title: str,
-    accuracy: float,
-    folder: Path,
-) -> None:
-    """The learning curves, and the mistakes that are left."""
-    curves = figures.learning_curves(
-        result.history, result.best_epoch, result.stopped, accuracy, title
-    )
-    figures.save(curves, folder / "figures" / "learning_curves.png")
-    x, y = problem.data.test
-    outputs = fnn.predict(problem.net, result.variables, x)
-    probabilities = np.asarray(jax.nn.softmax(outputs))
-    mistakes = figures.misclassified(x, y, probabilities, CLASSES[config.dataset])
-    figures.save(mistakes, folder / "figures" / "misclassified.png")
-
-
-# ---- Small things ----------------------------------------------------------------
-
-
-def grad_fn(problem: Problem, config: Config, start: Start) -> Any:
-    """The compiled gradient of a minibatch, by the engine of this run."""
-    n = len(start.data.train[0])
-    options = dict(engine=config.engine, l2=config.l2, n=n)
-    return jax.jit(fnn.value_and_grad(problem.net, problem.loss, **options))
-
-
-def _shape(a: Any) -> str:
-    return "×".join(map(str, a.shape))
-
-
-def _norm(a: Any) -> str:
-    return f"{float(jnp.linalg.norm(a.ravel())):.4f}"
+def network(config: Config) -> fnn.Layer:
+    """Dropout on the pixels; dense, activation and dropout for each hidden layer."""
+    name = config.activation.title().replace("_", "")  # leaky_relu is fnn.LeakyRelu
+    layers = [fnn.Flatten()]
+    if config.visible_dropout:
+        layers += [fnn.Dropout(config.visible_dropout)]
+    for features in config.layers:
+        layers += [fnn.Dense(features), getattr(fnn, name)()]
+        if config.dropout:
+            layers += [fnn.Dropout(config.dropout)]
+    return fnn.serial(*layers, fnn.Dense(len(CLASSES[config.dataset])))
 
 
 if __name__ == "__main__":

@@ -15,8 +15,8 @@ import pytest
 import fnn
 from experiments import __main__ as listing
 from experiments import command_line, figures, problem, runs, seeds, train_digits
-from experiments.problem import PRESETS, Config
 from experiments.terminal import console, epoch_bar, report_text
+from experiments.train_digits import PRESETS, Config
 
 ROOT = Path(__file__).parent.parent
 SMALL = ["--layers", "12", "--epochs", "4", "--batch-size", "64", "--learning-rate"]
@@ -96,7 +96,7 @@ def test_the_result_fits_the_metrics_and_the_config(run):
 def test_the_saved_parameters_have_the_reported_accuracy(run):
     folder, _ = run
     config = Config(layers=(12,), dropout=0.1)
-    net = problem.network(config)
+    net = train_digits.network(config)
     like = net.init(jax.random.key(0), (8, 8, 1))
     variables = fnn.load(folder / "best.npz", like=like)
     loss = fnn.losses.SoftmaxCrossEntropy()
@@ -164,10 +164,11 @@ def test_help_lists_every_field_in_one_line_with_its_default(capsys, monkeypatch
         train_digits.main(["--help"])
     assert stopped.value.code == 0
     printed = " ".join(capsys.readouterr().out.replace("│", " ").split())
+    documented = problem.Training.__doc__ + Config.__doc__
     for field in dataclasses.fields(Config):
         assert f"--{field.name.replace('_', '-')} " in printed.replace(",", " ")
-        described = Config.__doc__.partition(f"    {field.name}: ")[2]
-        assert described.partition("\n")[0].rstrip(".") in printed
+        described = documented.partition(f"    {field.name}: ")[2]
+        assert described and described.partition("\n")[0].rstrip(".") in printed
     assert printed.count("(default: ") == len(dataclasses.fields(Config))
 
 
@@ -258,7 +259,7 @@ def test_missing_extras_are_named():
 def test_every_activation_and_optimizer_can_be_built():
     activations = Config.__dataclass_fields__["activation"].type.__args__
     for name in activations:
-        net = problem.network(Config(activation=name, dropout=0.0, layers=(3,)))
+        net = train_digits.network(Config(activation=name, dropout=0.0, layers=(3,)))
         assert type(net.layers[3]).__name__.lower() == name.replace("_", "")
         assert len(net.layers) == 5  # flatten, dropout of pixels, dense, it, dense
     for name in ("sgd", "momentum", "nesterov", "rmsprop", "adadelta", "adam"):

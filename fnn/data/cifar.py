@@ -11,7 +11,6 @@ Source: https://www.cs.toronto.edu/~kriz/cifar.html, "Binary version".
 """
 
 import os
-import tarfile
 import zlib
 from pathlib import Path
 
@@ -147,6 +146,8 @@ def _read_archive(path: Path) -> list[Examples]:
 
     Nothing is written to the disk, and no more bytes are read than a file can have.
     """
+    import tarfile  # here, because it takes longer than all of fnn.data
+
     wanted = {f"{CIFAR_10.folder}/{name}": name for name in BATCHES}
     found: dict[str, Examples] = {}
     try:

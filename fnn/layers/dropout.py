@@ -10,7 +10,6 @@ from typing import NamedTuple
 import jax
 import jax.numpy as jnp
 from jax import Array
-from jax.extend.random import threefry_2x32
 
 from fnn.checks import require_key
 from fnn.core import Backward, Forward, Layer, layer, leaf
@@ -97,5 +96,8 @@ def _uniform(key: Array, shape: tuple[int, ...]) -> Array:
     words = jax.random.key_data(key)
     size = math.prod(shape)
     counters = jax.lax.iota(jnp.uint32, size + size % 2) + words[0]
+    # Imported here, because jax.extend brings Pallas along.
+    from jax.extend.random import threefry_2x32
+
     bits = threefry_2x32((words[0], words[1]), counters)[:size]
     return ((bits >> 8).astype(jnp.float32) * 2.0**-24).reshape(shape)
