@@ -197,7 +197,7 @@ LAYERS = [
         "serial, convolutional",
         fnn.serial(
             *(fnn.Conv(2, 3), fnn.Relu(), fnn.MaxPool(2)),
-            *(fnn.Conv(4, (2, 3)), fnn.Tanh(), fnn.AvgPool((2, 1), 1)),
+            *(fnn.Conv(4, (2, 3)), fnn.Relu(), fnn.AvgPool((2, 1), 1)),
             *(fnn.Flatten(), fnn.Dense(3)),
         ),
         (7, 5, 1),

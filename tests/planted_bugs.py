@@ -1,43 +1,30 @@
 """Wrong backwards, planted on purpose: the audit must find and locate each of them.
 
-A row names the bug, builds a network around it, and says what the audit must call the
-first divergence. The dimensions are pairwise different, except where a square weight is
-needed to hide a missing transpose.
+Those of layers for images are in `planted_image_bugs`; `BUGS` lists all.
 """
 
 from collections.abc import Callable
-from typing import Any, NamedTuple
+from typing import Any
 
 import jax
 import jax.numpy as jnp
-import numpy as np
+from planted_image_bugs import IMAGE_BUGS
+from planting import (
+    CLASSES,
+    HIDDEN,
+    INPUTS,
+    Bug,
+    around,
+    elementwise,
+    images,
+    plant,
+    planted,
+)
 
 import fnn
 from fnn import Backward, DenseParams, NormParams, RMSNormParams
 from fnn.layers.normalization import norm_dx
 from fnn.losses import Huber, SigmoidCrossEntropy, SoftmaxCrossEntropy, SquaredError
-
-N, INPUTS, HIDDEN, CLASSES = 6, 5, 7, 3
-
-
-class Bug(NamedTuple):
-    """One planted bug."""
-
-    name: str
-    net: fnn.Layer
-    loss: Any
-    found: str
-    train: bool = True
-
-
-def plant(parent: type, **methods: Callable) -> type:
-    """A layer (or loss) class that is `parent` with some methods replaced."""
-    return fnn.layer(type(parent.__name__, (parent,), dict(methods)))
-
-
-def around(layer: fnn.Layer, outputs: int = CLASSES) -> fnn.Layer:
-    """The layer in the middle of a network, at place 1."""
-    return fnn.serial(fnn.Dense(HIDDEN), layer, fnn.Tanh(), fnn.Dense(outputs))
 
 
 def dense(dx=None, weight=None, bias=None) -> type:
@@ -58,14 +45,6 @@ def dense(dx=None, weight=None, bias=None) -> type:
     return plant(fnn.Dense, backward=backward)
 
 
-def elementwise(parent: type, dx: Callable) -> Any:
-    """An activation whose dx is f(self, saved, dy)."""
-    return plant(
-        parent,
-        backward=lambda self, params, saved, dy: Backward(dx(self, saved, dy), ()),
-    )
-
-
 def norm(parent: type, change: Callable) -> Any:
     """A normalisation whose right result goes through change(result, saved, dy)."""
 
@@ -74,11 +53,6 @@ def norm(parent: type, change: Callable) -> Any:
         return change(right, params, saved, dy)
 
     return plant(parent, backward=backward)
-
-
-def images(layer: fnn.Layer) -> fnn.Layer:
-    """The layer at place 2 among vectors, on images of 4 pixels and 6 features."""
-    return fnn.serial(fnn.Dense(24), fnn.Reshape((4, 6)), layer, fnn.Flatten())
 
 
 def combinator(parent: type, backward: Callable) -> Any:
@@ -164,53 +138,49 @@ _gelu = fnn.Gelu.backward
 _SOFTMAX = SoftmaxCrossEntropy()
 
 
-def _layer(name: str, layer: fnn.Layer, found: str, train: bool = True) -> Bug:
-    return Bug(name, around(layer), _SOFTMAX, found, train)
-
-
 LAYER_BUGS = [
     Bug("dense: dropped transpose, square weight", _square, _SOFTMAX, "1/Dense.dx"),
-    _layer(
+    planted(
         "dense: dropped transpose, raises",
         dense(dx=lambda p, x, dy: dy @ p.weight)(4),
         "1/Dense.backward",
     ),
-    _layer(
+    planted(
         "dense: weight gradient averaged once more",
         dense(weight=lambda p, x, dy: x.T @ dy / len(x))(4),
         "1/Dense.weight",
     ),
-    _layer(
+    planted(
         "dense: weight gradient of the wrong sign",
         dense(weight=lambda p, x, dy: -x.T @ dy)(4),
         "1/Dense.weight",
     ),
-    _layer(
+    planted(
         "dense: bias gradient averaged, not summed",
         dense(bias=lambda p, x, dy: dy.mean(0))(4),
         "1/Dense.bias",
     ),
-    _layer(
+    planted(
         "dense: bias gradient of the first example only",
         dense(bias=lambda p, x, dy: dy[0])(4),
         "1/Dense.bias",
     ),
-    _layer(
+    planted(
         "dense: off by one part in a million",
         dense(weight=lambda p, x, dy: x.T @ dy * (1 + 1e-6))(4),
         "1/Dense.weight",
     ),
-    _layer(
+    planted(
         "dense: weight gradient transposed, raises",
         dense(weight=lambda p, x, dy: dy.T @ x)(4),
         "1/Dense.backward",
     ),
-    _layer(
+    planted(
         "sigmoid: y (1 + y)",
         elementwise(fnn.Sigmoid, lambda s, y, dy: dy * y * (1 + y))(),
         "1/Sigmoid.dx",
     ),
-    _layer(
+    planted(
         "sigmoid: derivative taken of y, not of x",
         elementwise(
             fnn.Sigmoid,
@@ -218,42 +188,42 @@ LAYER_BUGS = [
         )(),
         "1/Sigmoid.dx",
     ),
-    _layer(
+    planted(
         "tanh: 1 − y without the square",
         elementwise(fnn.Tanh, lambda s, y, dy: dy * (1 - y))(),
         "1/Tanh.dx",
     ),
-    _layer(
+    planted(
         "relu: missing mask", elementwise(fnn.Relu, lambda s, y, dy: dy)(), "1/Relu.dx"
     ),
-    _layer(
+    planted(
         "relu: mask on dy instead of y",
         elementwise(fnn.Relu, lambda s, y, dy: jnp.where(dy > 0, dy, 0))(),
         "1/Relu.dx",
     ),
-    _layer(
+    planted(
         "leaky relu: slope forgotten",
         elementwise(fnn.LeakyRelu, lambda s, x, dy: jnp.where(x > 0, dy, 0))(0.1),
         "1/LeakyRelu.dx",
     ),
-    _layer(
+    planted(
         "elu: alpha forgotten",
         elementwise(fnn.Elu, lambda s, x, dy: dy * jnp.where(x > 0, 1, jnp.exp(x)))(
             0.5
         ),
         "1/Elu.dx",
     ),
-    _layer(
+    planted(
         "gelu: x Φ'(x) forgotten",
         elementwise(fnn.Gelu, lambda s, x, dy: dy * s._phi(x)[0])(),
         "1/Gelu.dx",
     ),
-    _layer(
+    planted(
         "gelu: exact derivative of the approximation",
         elementwise(fnn.Gelu, lambda s, x, dy: _gelu(fnn.Gelu(), (), x, dy).dx)(True),
         "1/Gelu.dx",
     ),
-    _layer(
+    planted(
         "silu: derivative of the sigmoid alone",
         elementwise(
             fnn.Silu,
@@ -261,22 +231,22 @@ LAYER_BUGS = [
         )(),
         "1/Silu.dx",
     ),
-    _layer(
+    planted(
         "softplus: σ(−x)",
         elementwise(fnn.Softplus, lambda s, x, dy: dy * jax.nn.sigmoid(-x))(),
         "1/Softplus.dx",
     ),
-    _layer(
+    planted(
         "softmax: only the diagonal of the Jacobian",
         elementwise(fnn.Softmax, lambda s, y, dy: dy * y * (1 - y))(),
         "1/Softmax.dx",
     ),
-    _layer(
+    planted(
         "identity: a factor 2",
         elementwise(fnn.Identity, lambda s, y, dy: 2 * dy)(),
         "1/Identity.dx",
     ),
-    _layer(
+    planted(
         "flatten: rearranged",
         fnn.serial(
             fnn.Dense(6),
@@ -285,7 +255,7 @@ LAYER_BUGS = [
         ),
         "1/2/Flatten.dx",
     ),
-    _layer(
+    planted(
         "reshape: examples reversed",
         fnn.serial(
             fnn.Dense(6),
@@ -296,7 +266,7 @@ LAYER_BUGS = [
         ),
         "1/1/Reshape.dx",
     ),
-    _layer(
+    planted(
         "upsample: a block averaged, not summed",
         images(
             elementwise(
@@ -306,12 +276,12 @@ LAYER_BUGS = [
         ),
         "1/2/Upsample.dx",
     ),
-    _layer(
+    planted(
         "upsample: the first copy only",
         images(elementwise(fnn.Upsample, lambda s, saved, dy: dy[:, ::2])(2)),
         "1/2/Upsample.dx",
     ),
-    _layer(
+    planted(
         "upsample: tiled, not repeated",
         images(
             elementwise(
@@ -321,22 +291,22 @@ LAYER_BUGS = [
         ),
         "1/2/Upsample.dx",
     ),
-    _layer(
+    planted(
         "dropout: missing mask",
         elementwise(fnn.Dropout, lambda s, saved, dy: dy)(0.4),
         "1/Dropout.dx",
     ),
-    _layer(
+    planted(
         "dropout: another mask",
         plant(fnn.Dropout, backward=_mask_again)(0.4),
         "1/Dropout.dx",
     ),
-    _layer(
+    planted(
         "dropout: missing factor",
         plant(fnn.Dropout, backward=_mask_only)(0.4),
         "1/Dropout.dx",
     ),
-    _layer(
+    planted(
         "batch norm: statistics taken for constants",
         norm(
             fnn.BatchNorm,
@@ -344,7 +314,7 @@ LAYER_BUGS = [
         )(),
         "1/BatchNorm.dx",
     ),
-    _layer(
+    planted(
         "batch norm: the mean's share forgotten",
         norm(
             fnn.BatchNorm,
@@ -354,7 +324,7 @@ LAYER_BUGS = [
         )(),
         "1/BatchNorm.dx",
     ),
-    _layer(
+    planted(
         "batch norm: scale's gradient without x̂",
         norm(
             fnn.BatchNorm,
@@ -364,7 +334,7 @@ LAYER_BUGS = [
         )(),
         "1/BatchNorm.scale",
     ),
-    _layer(
+    planted(
         "batch norm: evaluated as in training",
         norm(
             fnn.BatchNorm,
@@ -375,12 +345,12 @@ LAYER_BUGS = [
         "1/BatchNorm.dx",
         train=False,
     ),
-    _layer(
+    planted(
         "layer norm: gamma forgotten",
         norm(fnn.LayerNorm, lambda b, p, s, dy: b._replace(dx=b.dx * 0.5))(),
         "1/LayerNorm.dx",
     ),
-    _layer(
+    planted(
         "layer norm: bias's gradient over the wrong axis",
         norm(
             fnn.LayerNorm,
@@ -390,12 +360,12 @@ LAYER_BUGS = [
         )(),
         "1/LayerNorm.bias",
     ),
-    _layer(
+    planted(
         "RMS norm: the mean taken out, as in layer norm",
         norm(fnn.RMSNorm, _mean_taken_out)(),
         "1/RMSNorm.dx",
     ),
-    _layer(
+    planted(
         "RMS norm: the root mean square taken for a constant",
         norm(
             fnn.RMSNorm,
@@ -403,7 +373,7 @@ LAYER_BUGS = [
         )(),
         "1/RMSNorm.dx",
     ),
-    _layer(
+    planted(
         "RMS norm: scale's gradient without x̂",
         norm(
             fnn.RMSNorm,
@@ -411,12 +381,12 @@ LAYER_BUGS = [
         )(),
         "1/RMSNorm.scale",
     ),
-    _layer(
+    planted(
         "instance norm: means over the batch too",
         images(norm(fnn.InstanceNorm, _the_batch_together)()),
         "1/2/InstanceNorm.dx",
     ),
-    _layer(
+    planted(
         "instance norm: bias's gradient averaged over the pixels",
         images(
             norm(
@@ -428,12 +398,12 @@ LAYER_BUGS = [
         ),
         "1/2/InstanceNorm.bias",
     ),
-    _layer(
+    planted(
         "group norm: each pixel by itself",
         images(norm(fnn.GroupNorm, _each_pixel_by_itself)(3)),
         "1/2/GroupNorm.dx",
     ),
-    _layer(
+    planted(
         "group norm: one scale's gradient for a group",
         images(
             norm(
@@ -450,7 +420,7 @@ LAYER_BUGS = [
 ]
 
 COMBINATOR_BUGS = [
-    _layer(
+    planted(
         "residual: shortcut forgotten",
         combinator(fnn.Residual, _forget_shortcut)(fnn.Dense(HIDDEN)),
         "1/Residual.dx",
@@ -464,7 +434,7 @@ COMBINATOR_BUGS = [
         _SOFTMAX,
         "0/Residual.dx",
     ),
-    _layer(
+    planted(
         "residual: a bug inside the body",
         fnn.residual(
             fnn.serial(
@@ -475,29 +445,29 @@ COMBINATOR_BUGS = [
         ),
         "1/Residual/body/1/Relu.dx",
     ),
-    _layer(
+    planted(
         "residual: a bug in the projection",
         fnn.residual(fnn.Dense(4), dense(bias=lambda p, x, dy: dy.mean(0))(4)),
         "1/Residual/projection/Dense.bias",
     ),
-    _layer(
+    planted(
         "parallel: a branch's dx forgotten",
         combinator(fnn.Parallel, _forget_a_branch)((fnn.Dense(4), fnn.Dense(4))),
         "1/Parallel.dx",
     ),
-    _layer(
+    planted(
         "parallel: slices of dy swapped",
         combinator(fnn.Parallel, _swap_slices)(
             (fnn.Dense(2), fnn.Dense(4)), "concatenate"
         ),
         "1/Parallel.dparams",
     ),
-    _layer(
+    planted(
         "serial: the first layer's gradient dropped",
         combinator(fnn.Serial, _forget_first_dparams)((fnn.Dense(4), fnn.Tanh())),
         "1.dparams",
     ),
-    _layer(
+    planted(
         "serial: stops after one layer",
         combinator(fnn.Serial, _stop_early)((fnn.Tanh(), fnn.Sigmoid())),
         "1.dx",
@@ -551,25 +521,4 @@ LOSS_BUGS = [
     ),
 ]
 
-BUGS = LAYER_BUGS + COMBINATOR_BUGS + LOSS_BUGS
-
-
-def audit(bug: Bug, **options: Any) -> fnn.Report:
-    """Audit a network with a planted bug on a random batch."""
-    draw = np.random.default_rng(1)
-    x = draw.normal(size=(N, INPUTS)).astype(np.float32)
-    y = draw.integers(0, CLASSES, size=N).astype(np.int32)
-    if isinstance(bug.loss, SquaredError | Huber):
-        y = draw.normal(size=(N, CLASSES)).astype(np.float32)
-    variables = bug.net.init(jax.random.key(0), (INPUTS,))
-    # Away from the fresh values, at which scales and biases hide mistakes.
-    moved = [0.3 * draw.normal(size=a.shape) for a in jax.tree.leaves(variables.params)]
-    params = jax.tree.map(
-        lambda a, m: (a + m).astype(a.dtype),
-        variables.params,
-        jax.tree.unflatten(jax.tree.structure(variables.params), moved),
-    )
-    return fnn.compare_gradients(
-        bug.net, bug.loss, fnn.Variables(params, variables.state), (x, y),
-        key=jax.random.key(1), train=bug.train, max_coordinates=4, **options,
-    )  # fmt: skip
+BUGS = LAYER_BUGS + IMAGE_BUGS + COMBINATOR_BUGS + LOSS_BUGS

@@ -7,6 +7,7 @@ import jax.numpy as jnp
 import numpy as np
 
 import fnn
+from fnn.core import output_shape
 
 ACTIVATIONS = [
     fnn.Sigmoid(),
@@ -44,11 +45,33 @@ def random_trial(seed: int, dtype=np.float32) -> Trial:
     net, outputs = _network(draw, shape)
     if seed >= WITH_SIBLINGS:
         net = _with_siblings(draw, net)
+    return _trial(draw, seed, net, outputs, (examples, *shape), dtype)
+
+
+def random_image_trial(seed: int, dtype=np.float32) -> Trial:
+    """The same for a small convolutional network; its seeds are apart."""
+    draw = np.random.default_rng((seed, 1))
+    shape = *_several(draw, 5, 10), int(draw.integers(1, 4))
+    examples = int(draw.choice([2, 3, 5]))
+    net, outputs = _image_network(draw, shape)
+    trial = _trial(draw, seed, net, outputs, (examples, *shape), dtype)
+    if draw.random() < 0.3:
+        return trial
+    # Biases that are zero put a ReLU of what sees only padding exactly on its kink.
+    params = jax.tree.map(
+        lambda a: (a + 0.3 * draw.normal(size=a.shape)).astype(dtype),
+        trial.variables.params,
+    )
+    return trial._replace(variables=trial.variables._replace(params=params))
+
+
+def _trial(draw, seed: int, net, outputs: int, shape: tuple[int, ...], dtype) -> Trial:
+    examples, *one = shape
     loss, y = _loss(draw, examples, outputs)
     key = jax.random.key(seed)
-    variables = net.init(key, shape)
+    variables = net.init(key, tuple(one))
     scale = draw.choice([0.1, 1.0, 3.0])
-    x = (scale * draw.normal(size=(examples, *shape))).astype(dtype)
+    x = (scale * draw.normal(size=shape)).astype(dtype)
     variables = jax.tree.map(lambda a: np.asarray(a, dtype), variables)
     options = dict(
         key=jax.random.fold_in(key, 1),
@@ -120,6 +143,141 @@ def _plain(draw, width: int):
     if draw.random() < 0.3:
         layers.append(fnn.Dropout(float(draw.uniform(0, 0.7))))
     return fnn.serial(*layers), width
+
+
+# ---- Images ----------------------------------------------------------------------
+
+
+def _image_network(draw, shape):
+    layers = []
+    for _ in range(_one_of(draw, 1, 1, 2, 2, 3)):
+        layer, shape = _fitting(draw, shape)
+        layers.append(layer)
+    places = tuple(int(draw.integers(1, min(h, 3) + 1)) for h in shape[:2])
+    ends = [
+        (fnn.GlobalAvgPool(),),
+        (fnn.GlobalMaxPool(),),
+        (fnn.Flatten(),),
+        (fnn.AdaptiveAvgPool(places), fnn.Flatten()),
+    ]
+    outputs = int(draw.integers(1, 5))
+    end = ends[draw.integers(len(ends))]
+    return fnn.serial(*layers, *end, fnn.Dense(outputs)), outputs
+
+
+def _fitting(draw, shape):
+    """A block that leaves between 1 and 12 places along each axis, and its output."""
+    while True:
+        layer = IMAGE_BLOCKS[draw.integers(len(IMAGE_BLOCKS))](draw, shape)
+        try:
+            out = _out_shape(layer, shape)
+        except ValueError:  # the window does not fit
+            continue
+        if max(out[:2]) <= 12:
+            return layer, out
+
+
+def _out_shape(layer: fnn.Layer, shape: tuple[int, ...]) -> tuple[int, ...]:
+    variables = jax.eval_shape(lambda: layer.init(jax.random.key(0), shape))
+    return output_shape(layer, variables, shape)
+
+
+def _several(draw, low: int, high: int) -> tuple[int, int]:
+    """Two numbers, for the two axes of an image."""
+    return tuple(int(n) for n in draw.integers(low, high, size=2))
+
+
+def _one_of(draw, *choices):
+    return choices[draw.integers(len(choices))]
+
+
+def _conv(draw, shape, stride=None, padding=None):
+    groups = int(draw.choice([g for g in (1, 1, 2, 3) if shape[-1] % g == 0]))
+    features = groups * int(draw.integers(1, 3) if groups > 1 else draw.integers(2, 5))
+    stride = _one_of(draw, 1, 1, 2, _several(draw, 1, 4)) if stride is None else stride
+    around = _several(draw, 0, 3), _several(draw, 0, 3)
+    anything = "SAME", "VALID", "CIRCULAR", "REFLECT", int(draw.integers(3)), around
+    return fnn.Conv(
+        features,
+        _several(draw, 1, 4),
+        stride,
+        _one_of(draw, *anything) if padding is None else padding,
+        dilation=_one_of(draw, 1, 1, 2, _several(draw, 1, 3)),
+        groups=groups,
+        bias=bool(draw.random() < 0.7),
+    )
+
+
+def _grow(draw, shape):
+    if draw.random() < 0.4:
+        return fnn.Upsample(_several(draw, 1, 3))
+    kernel, padding = _several(draw, 1, 4), _one_of(draw, "SAME", "VALID", 1)
+    stride, groups = _several(draw, 1, 3), 2 - shape[-1] % 2
+    return fnn.ConvTranspose(2 * groups, kernel, stride, padding, groups=groups)
+
+
+def _pool(draw, shape):
+    window = _several(draw, 1, 4)
+    stride = _one_of(draw, None, None, _several(draw, 1, 4))
+    padding = _one_of(draw, "VALID", "VALID", "SAME", ((0, min(window) - 1),) * 2)
+    if draw.random() < 0.6:
+        return fnn.MaxPool(window, stride, padding)
+    return fnn.AvgPool(window, stride, padding, bool(draw.random() < 0.5))
+
+
+def _norm(draw, features: int):
+    norms = [fnn.BatchNorm(), fnn.BatchNorm(), fnn.InstanceNorm()]
+    norms += [fnn.GroupNorm(2 - features % 2)]
+    if features > 1:  # over a single one they leave nothing, or a sign
+        norms += [fnn.LayerNorm(), fnn.RMSNorm()]
+    return _one_of(draw, *norms)
+
+
+def _activation(draw):
+    return _one_of(draw, *ACTIVATIONS, *[fnn.Relu()] * 5)
+
+
+def _conv_block(draw, shape):
+    conv = _conv(draw, shape)
+    if draw.random() < 0.5:
+        return fnn.serial(conv, _activation(draw))
+    return fnn.serial(conv, _norm(draw, conv.features), _activation(draw))
+
+
+def _residual_block(draw, shape):
+    """Before the convolution come normalisation and activation."""
+    conv = _conv(draw, shape, padding="SAME")
+    body = fnn.serial(_norm(draw, shape[-1]), _activation(draw), conv)
+    if _out_shape(body, shape) == shape and draw.random() < 0.5:
+        return fnn.residual(body)
+    return fnn.residual(body, fnn.Conv(conv.features, 1, conv.stride, bias=False))
+
+
+def _parallel_block(draw, shape):
+    """Branches that leave the image its size, their features side by side."""
+    pool = _one_of(draw, fnn.MaxPool(3, 1, "SAME"), fnn.AvgPool(3, 1, "SAME"))
+    branches = [
+        _conv(draw, shape, 1, _one_of(draw, "SAME", "CIRCULAR")),
+        fnn.serial(fnn.Conv(2, 1), _activation(draw), fnn.Conv(1, 3)),
+        pool,
+        fnn.Identity(),
+    ]
+    chosen = draw.permutation(4)[: draw.integers(2, 4)]
+    return fnn.parallel(*(branches[i] for i in chosen), merge="concatenate")
+
+
+def _conv_and_pool(draw, shape):
+    block = _conv_block(draw, shape)
+    return fnn.serial(block, _pool(draw, shape))
+
+
+IMAGE_BLOCKS = [
+    _conv_block, _conv_block, _conv_and_pool, _pool, _grow,
+    _residual_block, _parallel_block,
+]  # fmt: skip
+
+
+# ---- Losses ----------------------------------------------------------------------
 
 
 def _loss(draw, examples: int, outputs: int):

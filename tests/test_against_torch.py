@@ -69,7 +69,44 @@ def nearest(factor):
     )
 
 
+def convolution(**options):
+    """Of as many dimensions as the weight (K, ..., I/G, O) has."""
+
+    def run(weight, bias, x):
+        weight = weight.movedim((-1, -2), (0, 1))
+        run = (F.conv1d, F.conv2d, F.conv3d)[x.ndim - 3]
+        return run(x, weight, bias, **options)
+
+    return channels_first(run)
+
+
+def transposed(**options):
+    """PyTorch wants the weight (I, O/G, K, ...), not flipped as ours is not."""
+
+    def run(weight, bias, x):
+        weight = weight.movedim((-1, -2), (0, 1))
+        run = (F.conv_transpose1d, F.conv_transpose2d, F.conv_transpose3d)[x.ndim - 3]
+        return run(x, weight, bias, **options)
+
+    return channels_first(run)
+
+
+def padded(mode, amounts, **options):
+    """A convolution of an image padded before; PyTorch names the last axis first."""
+
+    def run(weight, bias, x):
+        x = F.pad(x.movedim(-1, 1), amounts, mode).movedim(1, -1)
+        return convolution(**options)(weight, bias, x)
+
+    return run
+
+
+def pool(function, *arguments, **options):
+    return channels_first(lambda x: function(x, *arguments, **options))
+
+
 VECTOR, LINE, IMAGE, VOLUME = (8,), (5, 4), (7, 3, 8), (2, 5, 3, 4)
+WIDE = (9, 7, 4)
 
 TWINS = [
     Twin("batch norm, vector", fnn.BatchNorm(), VECTOR, batch_norm),
@@ -91,6 +128,113 @@ TWINS = [
     Twin("upsample, image", fnn.Upsample(2), IMAGE, nearest(2)),
     Twin("upsample, unequal", fnn.Upsample((2, 5)), IMAGE, nearest((2, 5))),
     Twin("upsample, volume", fnn.Upsample((3, 1, 2)), VOLUME, nearest((3, 1, 2))),
+    Twin(
+        "convolution, line",
+        fnn.Conv(5, 3, 2, 1, dilation=2),
+        (11, 4),
+        convolution(stride=2, padding=1, dilation=2),
+    ),
+    Twin(
+        "convolution, image",
+        fnn.Conv(5, (3, 2), (2, 3), (2, 1)),
+        WIDE,
+        convolution(stride=(2, 3), padding=(2, 1)),
+    ),
+    Twin(
+        "convolution, even template",
+        fnn.Conv(5, (4, 2), dilation=(1, 3)),
+        WIDE,
+        padded("constant", (1, 2, 1, 2), dilation=(1, 3)),
+    ),
+    Twin(
+        "convolution, groups",
+        fnn.Conv(6, 3, 2, 2, dilation=2, groups=2),
+        WIDE,
+        convolution(stride=2, padding=2, dilation=2, groups=2),
+    ),
+    Twin(
+        "convolution, depthwise",
+        fnn.Conv(8, (3, 2), padding="VALID", groups=4),
+        WIDE,
+        convolution(groups=4),
+    ),
+    Twin(
+        "convolution, volume",
+        fnn.Conv(5, (2, 3, 1), (1, 2, 1), (1, 0, 2)),
+        VOLUME,
+        convolution(stride=(1, 2, 1), padding=(1, 0, 2)),
+    ),
+    Twin(
+        "convolution, circular",
+        fnn.Conv(5, (3, 2), padding="CIRCULAR"),
+        WIDE,
+        padded("circular", (0, 1, 1, 1)),
+    ),
+    Twin(
+        "convolution, reflect",
+        fnn.Conv(5, (3, 4), (2, 1), "REFLECT", (2, 1)),
+        WIDE,
+        padded("reflect", (1, 2, 2, 2), stride=(2, 1), dilation=(2, 1)),
+    ),
+    Twin(
+        "transposed, line",
+        fnn.ConvTranspose(5, 4, 3, 1),
+        LINE,
+        transposed(stride=3, padding=1),
+    ),
+    Twin(
+        "transposed, image",
+        fnn.ConvTranspose(5, (3, 2), (2, 3), 1, dilation=2),
+        WIDE,
+        transposed(stride=(2, 3), padding=1, dilation=2),
+    ),
+    Twin(
+        "transposed, same",
+        fnn.ConvTranspose(5, 4, 2),
+        WIDE,
+        transposed(stride=2, padding=1),
+    ),
+    Twin(
+        "transposed, groups",
+        fnn.ConvTranspose(6, 3, 2, "VALID", groups=2),
+        IMAGE,
+        transposed(stride=2, groups=2),
+    ),
+    Twin("max pool", fnn.MaxPool(2), WIDE, pool(F.max_pool2d, 2)),
+    Twin(
+        "max pool, overlapping",
+        fnn.MaxPool((3, 2), (2, 1), 1),
+        WIDE,
+        pool(F.max_pool2d, (3, 2), (2, 1), 1),
+    ),
+    Twin("max pool, volume", fnn.MaxPool(2, 1), VOLUME, pool(F.max_pool3d, 2, 1)),
+    Twin("average pool", fnn.AvgPool(2), WIDE, pool(F.avg_pool2d, 2)),
+    Twin(
+        "average pool, padding counted",
+        fnn.AvgPool((3, 2), (2, 1), 1),
+        WIDE,
+        pool(F.avg_pool2d, (3, 2), (2, 1), 1),
+    ),
+    Twin(
+        "average pool, padding not counted",
+        fnn.AvgPool((3, 2), (2, 1), 1, count_include_pad=False),
+        WIDE,
+        pool(F.avg_pool2d, (3, 2), (2, 1), 1, count_include_pad=False),
+    ),
+    Twin(
+        "adaptive average pool, line",
+        fnn.AdaptiveAvgPool(3),
+        LINE,
+        pool(F.adaptive_avg_pool1d, 3),
+    ),
+    Twin(
+        "adaptive average pool, image",
+        fnn.AdaptiveAvgPool((4, 5)),
+        WIDE,
+        pool(F.adaptive_avg_pool2d, (4, 5)),
+    ),
+    Twin("global average pool", fnn.GlobalAvgPool(), WIDE, lambda x: x.mean((1, 2))),
+    Twin("global max pool", fnn.GlobalMaxPool(), WIDE, lambda x: x.amax((1, 2))),
 ]
 
 

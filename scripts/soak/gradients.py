@@ -9,6 +9,7 @@ import collections
 import multiprocessing
 import sys
 import time
+from collections.abc import Callable
 from pathlib import Path
 
 HERE = Path(__file__).parent
@@ -17,7 +18,8 @@ sys.path.insert(0, str(HERE.parents[1] / "tests"))
 
 def check_bug(index: int) -> tuple[str, str]:
     """Audit one planted bug: (verdict, line)."""
-    from planted_bugs import BUGS, audit
+    from planted_bugs import BUGS
+    from planting import audit
 
     bug = BUGS[index]
     report = audit(bug)
@@ -28,13 +30,26 @@ def check_bug(index: int) -> tuple[str, str]:
 
 def check_network(seed: int) -> tuple[str, str]:
     """Audit one random network in float32 and float64: (verdict, line)."""
-    import numpy as np
     from random_networks import random_trial
+
+    return audit_trial(f"{seed:4}", seed, random_trial)
+
+
+def check_images(seed: int) -> tuple[str, str]:
+    """Audit one random network for images, as above."""
+    from random_networks import random_image_trial
+
+    return audit_trial(f"image {seed:4}", seed, random_image_trial)
+
+
+def audit_trial(name: str, seed: int, make: Callable) -> tuple[str, str]:
+    """Audit what `make(seed, dtype)` returns: (verdict, line)."""
+    import numpy as np
 
     import fnn
 
     dtype = np.dtype(np.float32 if seed % 2 else np.float64)
-    net, loss, variables, batch, options = random_trial(seed, dtype)
+    net, loss, variables, batch, options = make(seed, dtype)
     report = fnn.compare_gradients(
         net, loss, variables, batch, **options, max_coordinates=16
     )
@@ -42,12 +57,12 @@ def check_network(seed: int) -> tuple[str, str]:
     if report.first_divergence is not None:
         verdict = f"FALSE ALARM at {report.first_divergence}"
     rows = [row for row in report.rows if row.largest > 0]
-    worst64 = max(row.scaled for row in rows)
-    worst32 = max(row.engine32 for row in rows)
-    numerical = max(row.autodiff_numerical for row in rows)
+    worst64 = max((row.scaled for row in rows), default=0)
+    worst32 = max((row.engine32 for row in rows), default=0)
+    numerical = max((row.autodiff_numerical for row in rows), default=0)
     kinks = sum(row.kinks for row in report.rows)
     return verdict.split(" at ")[0], (
-        f"{seed:4} {verdict}: {len(report.rows)} rows, x {dtype}, scaled errors "
+        f"{name} {verdict}: {len(report.rows)} rows, x {dtype}, scaled errors "
         f"{worst64:.0e} float64, {worst32:.0e} float32, {numerical:.0e} numerical, "
         f"{kinks} kinks; {net!r}, {loss!r}"
     )
@@ -57,7 +72,8 @@ def main() -> int:
     """The command line."""
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--networks", type=int, default=500)
-    parser.add_argument("--first", type=int, default=0, help="the first seed")
+    parser.add_argument("--images", type=int, default=300, help="networks for images")
+    parser.add_argument("--first", type=int, default=0, help="the first seed of both")
     parser.add_argument("--processes", type=int, default=2)
     parser.add_argument("--log", type=Path, default=HERE / "results" / "gradients.log")
     options = parser.parse_args()
@@ -66,7 +82,12 @@ def main() -> int:
     start = time.time()
     counts: collections.Counter[str] = collections.Counter()
     options.log.parent.mkdir(parents=True, exist_ok=True)
-    seeds = range(options.first, options.first + options.networks)
+    first, networks, images = options.first, options.networks, options.images
+    work = [
+        (check_bug, range(len(BUGS))),
+        (check_network, range(first, first + networks)),
+        (check_images, range(first, first + images)),
+    ]
     context = multiprocessing.get_context("spawn")
     # Fresh processes now and then: compiled programs pile up in memory.
     pool = context.Pool(options.processes, maxtasksperchild=25)
@@ -76,15 +97,16 @@ def main() -> int:
             print(line, flush=True)
             print(line, file=log, flush=True)
 
-        for verdict, line in pool.imap(check_bug, range(len(BUGS))):
-            counts[verdict] += 1
-            say(line)
-        for verdict, line in pool.imap(check_network, seeds):
-            counts[verdict] += 1
-            say(line)
+        for check, numbers in work:
+            for verdict, line in pool.imap(check, numbers):
+                counts[verdict] += 1
+                say(line)
         minutes = (time.time() - start) / 60
         said = ", ".join(f"{count} {verdict}" for verdict, count in counts.items())
-        say(f"{len(BUGS)} bugs, {len(seeds)} networks: {said}; {minutes:.0f} minutes")
+        say(
+            f"{len(BUGS)} bugs, {networks} networks, {images} image networks: {said}; "
+            f"{minutes:.0f} minutes"
+        )
     return 1 if counts["MISSED"] or counts["FALSE ALARM"] else 0
 
 

@@ -1,0 +1,79 @@
+"""Planting a wrong backward, and auditing the network around it.
+
+A bug is a name, a network, and what the audit must call the first divergence. The
+dimensions are pairwise different, except where a square weight is needed to hide a
+missing transpose.
+"""
+
+import math
+from collections.abc import Callable
+from typing import Any, NamedTuple
+
+import jax
+import numpy as np
+
+import fnn
+from fnn import Backward
+from fnn.losses import Huber, SoftmaxCrossEntropy, SquaredError
+
+N, INPUTS, HIDDEN, CLASSES = 6, 5, 7, 3
+
+
+class Bug(NamedTuple):
+    """One planted bug."""
+
+    name: str
+    net: fnn.Layer
+    loss: Any
+    found: str
+    train: bool = True
+
+
+def plant(parent: type, **methods: Callable) -> type:
+    """A layer (or loss) class that is `parent` with some methods replaced."""
+    return fnn.layer(type(parent.__name__, (parent,), dict(methods)))
+
+
+def around(layer: fnn.Layer, outputs: int = CLASSES) -> fnn.Layer:
+    """The layer in the middle of a network, at place 1."""
+    return fnn.serial(fnn.Dense(HIDDEN), layer, fnn.Tanh(), fnn.Dense(outputs))
+
+
+def images(layer: fnn.Layer, shape: tuple[int, ...] = (4, 6)) -> fnn.Layer:
+    """The layer at place 2 among vectors, on images of this shape."""
+    pixels = fnn.Dense(math.prod(shape))
+    return fnn.serial(pixels, fnn.Reshape(shape), layer, fnn.Flatten())
+
+
+def elementwise(parent: type, dx: Callable) -> Any:
+    """An activation whose dx is f(self, saved, dy)."""
+    return plant(
+        parent,
+        backward=lambda self, params, saved, dy: Backward(dx(self, saved, dy), ()),
+    )
+
+
+def planted(name: str, layer: fnn.Layer, found: str, train: bool = True) -> Bug:
+    """A bug of a layer in the middle of a network."""
+    return Bug(name, around(layer), SoftmaxCrossEntropy(), found, train)
+
+
+def audit(bug: Bug, **options: Any) -> fnn.Report:
+    """Audit a network with a planted bug on a random batch."""
+    draw = np.random.default_rng(1)
+    x = draw.normal(size=(N, INPUTS)).astype(np.float32)
+    y = draw.integers(0, CLASSES, size=N).astype(np.int32)
+    if isinstance(bug.loss, SquaredError | Huber):
+        y = draw.normal(size=(N, CLASSES)).astype(np.float32)
+    variables = bug.net.init(jax.random.key(0), (INPUTS,))
+    # Away from the fresh values, at which scales and biases hide mistakes.
+    moved = [0.3 * draw.normal(size=a.shape) for a in jax.tree.leaves(variables.params)]
+    params = jax.tree.map(
+        lambda a, m: (a + m).astype(a.dtype),
+        variables.params,
+        jax.tree.unflatten(jax.tree.structure(variables.params), moved),
+    )
+    return fnn.compare_gradients(
+        bug.net, bug.loss, fnn.Variables(params, variables.state), (x, y),
+        key=jax.random.key(1), train=bug.train, max_coordinates=4, **options,
+    )  # fmt: skip
