@@ -13,6 +13,7 @@ os.environ["XLA_FLAGS"] = " ".join(
 )
 
 import jax
+import pytest
 from hypothesis import settings
 
 # A float64 or int32 that slips into a float32 computation is an error, not a promotion.
@@ -25,3 +26,10 @@ jax.config.update("jax_default_matmul_precision", "highest")
 # The same examples in each run; compiling takes longer than hypothesis' deadline.
 settings.register_profile("fnn", derandomize=True, deadline=None, database=None)
 settings.load_profile("fnn")
+
+
+@pytest.fixture(autouse=True, scope="module")
+def forget_compiled_programs():
+    """Thousands of compiled programs would fill a process's memory map."""
+    yield
+    jax.clear_caches()
