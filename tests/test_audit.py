@@ -16,6 +16,13 @@ X = np.random.default_rng(0).normal(size=(6, 5)).astype(np.float32)
 Y = np.array([0, 1, 2, 0, 1, 2], np.int32)
 
 
+@pytest.fixture(autouse=True)
+def forget_compiled_programs():
+    """Each audit is a large program of its own; many at once exhaust the process."""
+    yield
+    jax.clear_caches()
+
+
 @pytest.fixture(scope="module")
 def variables():
     return NET.init(jax.random.key(0), (5,))
