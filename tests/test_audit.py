@@ -41,9 +41,9 @@ def test_planted_bug_is_found_and_located(bug):
     assert bug.found in str(report)
 
 
-# 265 to 491 cancel nearly all digits, or have a kink exactly at the parameters; the
+# 396 cancels nearly all digits, 491 has a kink exactly at the parameters; the
 # last two have the normalisations that the networks before 500 do without.
-SEEDS = [*range(8), 265, 396, 491, 511, 526]
+SEEDS = [*range(8), 396, 491, 511, 526]
 
 
 @pytest.mark.parametrize("seed", SEEDS)
