@@ -18,6 +18,7 @@ __all__ = [
     "describe",
     "expect_params",
     "expect_shape",
+    "is_integer",
     "positive_integer",
     "require_key",
 ]
@@ -73,10 +74,14 @@ def expect_shape(layer: object, x: Array, expected: tuple, why: str = "") -> Non
     )
 
 
+def is_integer(value: Any) -> bool:
+    """Whether it is an integer of Python's or NumPy's, and not a bool."""
+    return isinstance(value, int | np.integer) and not isinstance(value, bool)
+
+
 def positive_integer(name: str, value: Any) -> int:
     """The value as a Python int, or an error that says what was passed as `name`."""
-    is_integer = isinstance(value, int | np.integer) and not isinstance(value, bool)
-    if not is_integer or value < 1:
+    if not is_integer(value) or value < 1:
         raise ValueError(f"{name} must be a positive integer, got {value!r}")
     return int(value)
 

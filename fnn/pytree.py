@@ -14,7 +14,7 @@ import jax
 import numpy as np
 from jax.tree_util import GetAttrKey
 
-__all__ = ["leaf", "pytree"]
+__all__ = ["holds_numbers", "leaf", "pytree"]
 
 T = TypeVar("T")
 
@@ -101,3 +101,9 @@ def _short_repr(self: Any) -> str:
         if isinstance(value, jax.Array | np.ndarray) or value != field.default:
             shown.append(f"{field.name}={value!r}")
     return f"{type(self).__name__}({', '.join(shown)})"
+
+
+def holds_numbers(tree: Any) -> bool:
+    """Whether all leaves are numbers, so that it can be an argument under `jit`."""
+    numeric = jax.Array | np.ndarray | float | int
+    return all(isinstance(leaf, numeric) for leaf in jax.tree.leaves(tree))

@@ -3,10 +3,9 @@
 from typing import Any
 
 import jax.numpy as jnp
-import numpy as np
 from jax import Array
 
-from fnn.checks import check_key, expect_shape
+from fnn.checks import check_key, expect_shape, is_integer
 
 __all__ = ["check_images", "check_size"]
 
@@ -14,8 +13,7 @@ __all__ = ["check_images", "check_size"]
 def check_size(augmentation: Any, name: str, least: int) -> None:
     """Make a field a Python integer; an error where it is none, or too small."""
     size = getattr(augmentation, name)
-    is_integer = isinstance(size, int | np.integer) and not isinstance(size, bool)
-    if not is_integer or size < least:
+    if not is_integer(size) or size < least:
         raise ValueError(
             f"{type(augmentation).__name__}: {name} must be a number of pixels, an "
             f"integer of at least {least}, got {size!r}"

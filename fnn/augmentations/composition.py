@@ -4,11 +4,10 @@ from collections.abc import Callable
 from typing import Any
 
 import jax
-import numpy as np
 from jax import Array
 
 from fnn.checks import check_instances, check_key
-from fnn.pytree import leaf, pytree
+from fnn.pytree import holds_numbers, leaf, pytree
 
 __all__ = ["Augmentation", "Compose", "Function", "as_augmentation", "compose"]
 
@@ -92,8 +91,7 @@ def as_augmentation(augment: Any) -> Augmentation:
             "augment must be a function augment(key, x) -> x, such as "
             f"fnn.augmentations.Flip(), got {augment!r}"
         )
-    leaves = jax.tree.leaves(augment)
-    if all(isinstance(leaf, jax.Array | np.ndarray | float | int) for leaf in leaves):
+    if holds_numbers(augment):
         return augment
     try:
         hash(augment)

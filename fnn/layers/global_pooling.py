@@ -11,13 +11,25 @@ import numpy as np
 from jax import Array
 
 from fnn.core import Backward, Forward, Layer, Reach, Variables, layer
+from fnn.layers.shape import shape_only
 from fnn.layers.windows import check_image, check_places, per_axis
 
 __all__ = ["AdaptiveAvgPool", "GlobalAvgPool", "GlobalMaxPool"]
 
 
+class _Global(Layer):
+    """What both share: they take any image, and look at all of it."""
+
+    def init(self, key, in_shape):
+        check_image(self, in_shape)
+        return Variables((), ())
+
+    def reach(self, in_shape):
+        return None  # at everything
+
+
 @layer
-class GlobalAvgPool(Layer):
+class GlobalAvgPool(_Global):
     """The mean of each feature over all places: (N, H, ..., C) becomes (N, C).
 
         forward     y_nc = 1/M Σ_q x_nqc        M the number of places
@@ -31,18 +43,10 @@ class GlobalAvgPool(Layer):
     Source: Lin, Chen and Yan, arXiv:1312.4400, section 3.2.
     """
 
-    def init(self, key, in_shape):
-        check_image(self, in_shape)
-        return Variables((), ())
-
-    def reach(self, in_shape):
-        return None  # at everything
-
     def forward(self, params, state, x, *, key=None, train=False):
         check_image(self, x.shape[1:])
         y = x.mean(tuple(range(1, x.ndim - 1)))
-        # Of x only the shape is needed, and an array of no elements remembers it.
-        return Forward(y, saved=jnp.zeros((0, *x.shape), x.dtype), state=state)
+        return Forward(y, saved=shape_only(x), state=state)
 
     def backward(self, params, saved, dy):
         n, *sizes, features = saved.shape[1:]
@@ -51,7 +55,7 @@ class GlobalAvgPool(Layer):
 
 
 @layer
-class GlobalMaxPool(Layer):
+class GlobalMaxPool(_Global):
     """The largest number of each feature over all places: (N, H, ..., C) to (N, C).
 
         forward     y_nc = max_q x_nqc,    q*_nc the first q that attains it
@@ -65,20 +69,13 @@ class GlobalMaxPool(Layer):
         Array([0., 1., 0.], dtype=float32)
     """
 
-    def init(self, key, in_shape):
-        check_image(self, in_shape)
-        return Variables((), ())
-
-    def reach(self, in_shape):
-        return None  # at everything
-
     def forward(self, params, state, x, *, key=None, train=False):
         check_image(self, x.shape[1:])
         places = x.reshape(x.shape[0], -1, x.shape[-1])
         # Taken at the index, and not `max`: autodiff would share dy among equals.
         winner = places.argmax(1, keepdims=True)
         y = jnp.take_along_axis(places, winner, 1)[:, 0]
-        like = jnp.zeros((0, *x.shape), x.dtype)
+        like = shape_only(x)
         return Forward(y, saved=(winner, like), state=state)
 
     def backward(self, params, saved, dy):
@@ -129,7 +126,7 @@ class AdaptiveAvgPool(Layer):
         y = x
         for axis, a in enumerate(self._matrices(sizes, x.dtype), start=1):
             y = _along(axis, y, a)
-        return Forward(y, saved=jnp.zeros((0, *x.shape), x.dtype), state=state)
+        return Forward(y, saved=shape_only(x), state=state)
 
     def backward(self, params, saved, dy):
         dx = dy

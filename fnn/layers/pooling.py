@@ -24,6 +24,7 @@ import numpy as np
 from jax import Array, lax
 
 from fnn.core import Backward, Forward, Layer, Variables, layer
+from fnn.layers.shape import shape_only
 from fnn.layers.windows import (
     Padding,
     Window,
@@ -171,8 +172,7 @@ class AvgPool(_Pool):
         zero = np.zeros((), x.dtype)
         total = lax.reduce_window(x, zero, lax.add, **_reduction(slides))
         y = total / self._counts(slides, sizes, x.dtype)
-        # Of x only the shape is needed, and an array of no elements remembers it.
-        return Forward(y, saved=jnp.zeros((0, *x.shape), x.dtype), state=state)
+        return Forward(y, saved=shape_only(x), state=state)
 
     def backward(self, params, saved, dy):
         sizes = saved.shape[2:-1]

@@ -13,10 +13,10 @@ from jax import Array
 from fnn.core import Backward, Forward, Layer, Reach, Variables, layer
 from fnn.layers.windows import check_image, check_places, per_axis
 
-__all__ = ["Flatten", "Reshape", "Upsample"]
+__all__ = ["Flatten", "Reshape", "Upsample", "shape_only"]
 
 
-def _shape_only(x: Array) -> Array:
+def shape_only(x: Array) -> Array:
     """An array without elements that remembers x's shape: (0, *x.shape)."""
     return jnp.zeros((0, *x.shape), x.dtype)
 
@@ -38,7 +38,7 @@ class Flatten(Layer):
                 "axis is missing. One example alone is x[None]."
             )
         y = x.reshape(x.shape[0], math.prod(x.shape[1:]))
-        return Forward(y, saved=_shape_only(x), state=state)
+        return Forward(y, saved=shape_only(x), state=state)
 
     def backward(self, params, saved, dy):
         return Backward(dx=dy.reshape(saved.shape[1:]), dparams=())
@@ -78,7 +78,7 @@ class Reshape(Layer):
                 f"{math.prod(x.shape[1:])} in a batch of shape {x.shape}"
             )
         y = x.reshape(x.shape[0], *self.shape)
-        return Forward(y, saved=_shape_only(x), state=state)
+        return Forward(y, saved=shape_only(x), state=state)
 
     def backward(self, params, saved, dy):
         return Backward(dx=dy.reshape(saved.shape[1:]), dparams=())

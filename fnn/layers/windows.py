@@ -17,9 +17,9 @@ from collections.abc import Iterator
 from itertools import product
 from typing import Any, NamedTuple
 
-import numpy as np
 from jax import Array, lax
 
+from fnn.checks import is_integer
 from fnn.core import Reach
 
 __all__ = [
@@ -195,7 +195,7 @@ def check_image(layer: Any, in_shape: tuple[int, ...]) -> tuple[int, ...]:
 def check_places(name: str, value: Any) -> int | tuple[int, ...]:
     """A positive integer, or a tuple of one for each spatial axis."""
     entries = tuple(value) if isinstance(value, tuple | list) else (value,)
-    good = all(_is_integer(entry) and entry > 0 for entry in entries)
+    good = all(is_integer(entry) and entry > 0 for entry in entries)
     if not good or not 1 <= len(entries) <= 3:
         raise ValueError(
             f"{name} must be a positive integer, or a tuple of one for each of at most "
@@ -230,9 +230,5 @@ def check_padding(
     )
 
 
-def _is_integer(value: Any) -> bool:
-    return isinstance(value, int | np.integer) and not isinstance(value, bool)
-
-
 def _is_amount(value: Any) -> bool:
-    return _is_integer(value) and value >= 0
+    return is_integer(value) and value >= 0

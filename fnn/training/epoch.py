@@ -18,7 +18,6 @@ from typing import Any, NamedTuple
 
 import jax
 import jax.numpy as jnp
-import numpy as np
 import optax
 from jax import Array, lax
 
@@ -27,7 +26,7 @@ from fnn.core import Layer, PyTree, Variables
 from fnn.gradients.engines import Engine, Gradients, objective, value_and_grad
 from fnn.losses import Loss
 from fnn.optimizers import eval_params
-from fnn.pytree import pytree
+from fnn.pytree import holds_numbers, pytree
 from fnn.training.batches import shuffle
 
 __all__ = [
@@ -96,8 +95,7 @@ def as_optimizer(optimizer: Any) -> Any:
     fnn's optimizers are, and so is any registered pytree of numbers; all else, optax's
     named tuples of functions included, is wrapped in a `Transformation`.
     """
-    leaves = jax.tree.leaves(optimizer)
-    if all(isinstance(leaf, jax.Array | np.ndarray | float | int) for leaf in leaves):
+    if holds_numbers(optimizer):
         return optimizer
     if isinstance(optimizer, optax.GradientTransformation):
         return Transformation(optimizer)
