@@ -1,0 +1,65 @@
+"""Batch normalisation and ReLU as one, in the inner layout.
+
+With x a row of m = H W N numbers for each channel, x̂ = (x − μ)/√(σ² + ε):
+
+    forward     y = ReLU(γ x̂ + β)
+    backward    g = dy where y > 0;   dβ = Σ g;   dγ = Σ g x̂
+                dx = γ/√(σ² + ε) (g − dβ/m − x̂ dγ/m)
+
+What the two means in the layer's own equation take away is here dγ and dβ, which are
+wanted anyway: two sums instead of four. x̂ is not kept but computed again from x, which
+is kept by whoever made it: a multiplication costs less than a pass over memory.
+
+Rounding: as in `fnn.layers.BatchNorm`; sums are in another order.
+
+Legend: images (C, H, W, N); γ, β, μ, σ² (C,).
+"""
+
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+from jax import Array, lax
+
+__all__ = ["batch_norm_backward", "batch_norm_forward", "row_moments"]
+
+ROW = (1, 2, 3)
+
+
+def row_moments(x: Array) -> tuple[Array, Array]:
+    """μ and σ² of every channel, each (C,), in at least float32."""
+    x = x if x.dtype == jnp.float64 else x.astype(jnp.float32)
+    mean = x.mean(ROW)
+    return mean, jnp.square(x - _column(mean)).mean(ROW)
+
+
+def batch_norm_forward(
+    x: Array, scale: Array, bias: Array, mean: Array, var: Array, eps: Any, relu: bool
+) -> tuple[Array, Any]:
+    """y, and what the backward needs, with these μ and σ²."""
+    inverse_std = lax.rsqrt(var + jnp.asarray(eps, var.dtype)).astype(x.dtype)
+    mean = mean.astype(x.dtype)
+    normalized = (x - _column(mean)) * _column(inverse_std)
+    y = normalized * _column(scale) + _column(bias)
+    y = jax.nn.relu(y) if relu else y
+    return y, (x, mean, inverse_std, y if relu else ())
+
+
+def batch_norm_backward(
+    scale: Array, saved: Any, dy: Array, train: bool
+) -> tuple[Array, Array, Array]:
+    """dx, dγ and dβ; in training μ and σ depend on x."""
+    x, mean, inverse_std, y = saved
+    g = dy if isinstance(y, tuple) else jnp.where(y > 0, dy, 0)
+    normalized = (x - _column(mean)) * _column(inverse_std)
+    dbias, dscale = g.sum(ROW), (g * normalized).sum(ROW)
+    factor = _column(scale * inverse_std)
+    if not train:
+        return g * factor, dscale, dbias
+    m = x.size // len(x)
+    dx = factor * (g - _column(dbias / m) - normalized * _column(dscale / m))
+    return dx, dscale, dbias
+
+
+def _column(row: Array) -> Array:
+    return row[:, None, None, None]
