@@ -76,6 +76,7 @@ from fnn.layers import (
     residual,
     serial,
 )
+from fnn.planning import Change, Costs, Plan, load_costs, plain, plan
 from fnn.summary import Summary, SummaryRow, summary
 from fnn.training import (
     EarlyStopping,
@@ -95,9 +96,11 @@ __all__ = [
     "Backward",
     "BatchNorm",
     "BatchNormState",
+    "Change",
     "Conv",
     "ConvParams",
     "ConvTranspose",
+    "Costs",
     "Dense",
     "DenseParams",
     "Dropout",
@@ -124,6 +127,7 @@ __all__ = [
     "NodeCheck",
     "NormParams",
     "Parallel",
+    "Plan",
     "Probed",
     "ProbedParams",
     "RMSNorm",
@@ -158,6 +162,7 @@ __all__ = [
     "layer",
     "leaf",
     "load",
+    "load_costs",
     "losses",
     "manual",
     "map_params",
@@ -167,6 +172,8 @@ __all__ = [
     "ops",
     "optimizers",
     "parallel",
+    "plain",
+    "plan",
     "predict",
     "probe",
     "record",

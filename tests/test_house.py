@@ -31,7 +31,7 @@ MAY_IMPORT = {
     "losses": {"pytree", "labels"},
     "ops": {"layers"},
     "summary": {"checks", "core", "layers"},
-    "planning": {"pytree", "core", "layers", "losses", "kernels"},
+    "planning": {"pytree", "checks", "core", "layers", "kernels"},
     "gradients": {"pytree", "checks", "core", "layers", "losses", "planning"},
     "training": {
         *("pytree", "checks", "core", "layers", "losses", "planning"),

@@ -1,7 +1,8 @@
 """Each layer alone: its backward against `jax.vjp` of its own forward.
 
 Both start from the same x and the same dy, so that a layer cannot inherit an error of
-another one: the layer that fails alone is the layer that is wrong.
+another one: the layer that fails alone is the layer that is wrong. A planned layer is
+compared with the plain one that it stands for, and so is its y.
 """
 
 from typing import NamedTuple
@@ -24,6 +25,7 @@ from fnn.core import (
 from fnn.gradients.report import NodeCheck
 from fnn.gradients.rounding import lost_digits
 from fnn.layers.probe import Seen, record
+from fnn.planning import plain
 
 __all__ = [
     "Compared",
@@ -57,29 +59,38 @@ def alive(dy: Array) -> Array:
 
 
 def compare_alone(node: Node, seen: Seen, dy: Array, train: bool) -> Compared:
-    """A layer's backward and `jax.vjp` of its forward, both from the same dy."""
+    """A layer's backward and `jax.vjp` of its plain forward, both from the same dy."""
     params, state = node.variables
 
-    def forward(params, x):
-        return node.layer.forward(params, state, x, key=seen.key, train=train)
+    claimed = plain(node.layer)
 
-    def by_name(dx, dparams):
+    def forward(layer, params, x):
+        return layer.forward(params, state, x, key=seen.key, train=train)
+
+    def by_name(y, dx, dparams):
         named = named_params(node.layer, dparams)
         prefix = kind(node.layer)
-        return {"dx": dx} | {
-            path.removeprefix(prefix).lstrip("./"): grad for path, grad in named.items()
-        }
+        # y is in question only where a layer claims to compute what another one does.
+        return (
+            ({} if claimed is node.layer else {"y": y})
+            | {"dx": dx}
+            | {
+                path.removeprefix(prefix).lstrip("./"): grad
+                for path, grad in named.items()
+            }
+        )
 
-    def backward(params, x, dy):
-        return node.layer.backward(params, forward(params, x).saved, dy)
+    def by_hand(params, x, dy):
+        out = forward(node.layer, params, x)
+        return out.y, *node.layer.backward(params, out.saved, dy)
 
-    ours = backward(params, seen.x, dy)
-    _, vjp = jax.vjp(lambda params, x: forward(params, x).y, params, seen.x)
+    y, vjp = jax.vjp(lambda params, x: forward(claimed, params, x).y, params, seen.x)
     dparams, dx = vjp(dy)
     lost = {}
     if dy.dtype == jnp.float64:
-        lost = by_name(*lost_digits(backward, params, seen.x, dy))
-    return Compared(by_name(*ours), by_name(dx, dparams), lost)
+        lost = by_name(*lost_digits(by_hand, params, seen.x, dy))
+    ours = by_hand(params, seen.x, dy)
+    return Compared(by_name(*ours), by_name(y, dx, dparams), lost)
 
 
 def structural_faults(

@@ -5,6 +5,9 @@ every δ: the engine under audit, autodiff, and central differences. Then every 
 taken alone: its backward against `jax.vjp` of its own forward, both fed autodiff's δ.
 A wrong layer fails alone; those below it only inherit its error, and pass.
 `verdict` says what counts as agreement.
+
+Of a planned network the gradients by hand are judged by autodiff, and by differences,
+of the plain one: what a plan claims to compute, not what it does.
 """
 
 from collections.abc import Callable
@@ -41,6 +44,7 @@ from fnn.gradients.rounding import lost_digits
 from fnn.gradients.verdict import Results, Slopes, judge_nodes, judge_rows
 from fnn.layers.probe import record
 from fnn.losses import Loss
+from fnn.planning import plain
 
 __all__ = ["compare_gradients"]
 
@@ -157,7 +161,7 @@ def _run(
     probed, probed_variables = probe_all(net, variables, x)
     arguments = probed, loss, probed_variables, batch
     ours = engine(*arguments, key=key, train=train, l2=l2, n=n)
-    theirs = autodiff(*arguments, key=key, train=train, l2=l2, n=n)
+    theirs = autodiff(plain(probed), *arguments[1:], key=key, train=train, l2=l2, n=n)
     z, delta = theirs.outputs, loss.delta(theirs.outputs, y)
 
     def backward(params, x, delta):
@@ -237,7 +241,7 @@ def _sample(arguments: tuple, grads: dict, limit: int | None) -> tuple[dict, Arr
 def _slopes(net, loss, variables, batch, key, at, *, train, l2, n) -> Slopes:
     net, (params, state) = probe_all(net, variables, batch[0])
     how = dict(key=key, train=train, l2=l2, n=n)
-    f = objective(net, loss, Variables(params, state), batch, **how)
+    f = objective(plain(net), loss, Variables(params, state), batch, **how)
     # One after the other in a loop, so that the differences are compiled once.
     steps = best_h(jnp.float64) * jnp.array([1.0, 0.5])
     both = jax.lax.map(lambda h: differences(f, params, at, h), steps)

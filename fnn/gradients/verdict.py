@@ -199,9 +199,11 @@ def judge_nodes(
             continue
         part32, part64 = in32.parts[node.path], in64.parts[node.path]
         dy = _largest(in64.deltas[node.path])
-        # Parameters before dx: what is wrong in both is reported as the former.
-        for name in sorted(part64.engine, key=lambda name: name == "dx"):
-            size = dy if name == "dx" else whole
+        # y before gradients, parameters before dx: what is wrong in several is reported
+        # as the first of them.
+        order = {"y": -1, "dx": 1}
+        for name in sorted(part64.engine, key=lambda name: order.get(name, 0)):
+            size = {"dx": dy, "y": 0.0}.get(name, whole)
             yield _node_check(_part_path(node, name), name, part32, part64, size)
 
 
@@ -226,7 +228,7 @@ def _node_check(
 
 def _part_path(node: Node, part: str) -> str:
     """`2/Dense.weight`; a layer of layers has parts `dx` and `dparams` only."""
-    if children(node.layer) and part != "dx":
+    if children(node.layer) and part not in ("dx", "y"):
         part = "dparams"
     return f"{node.path or type(node.layer).__name__}.{part}"
 

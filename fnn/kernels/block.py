@@ -40,7 +40,7 @@ class Block(NamedTuple):
     pool: Group = (1, 1)
 
     def forward(self, x: Array, weight: Array, bias: Any) -> tuple[Array, Any]:
-        """y (O, H', W', N) from x (I, H, W, N), W (K, K', I, O) and b (O,) or ()."""
+        """Y (O, H', W', N) from x (I, H, W, N), W (K, K', I, O) and b (O,) or ()."""
         sizes = self.convolution.outputs(weight.shape, x.shape[1:3])
         planes, saved = self.convolution.forward(x, weight)
         tops = planes
@@ -67,7 +67,9 @@ class Block(NamedTuple):
         else:
             dealt = self._deal(_shifted(planes, bias), sizes)
             tops, given = (apart(a, self._pooled, dealt[0].shape[1:3]) for a in (y, dm))
-            dz = winners_of_planes(dealt, tops, given, self._dealt, self.pool)
+            dz = winners_of_planes(
+                dealt, tops, given, self._dealt, self.pool, self.convolution.slack
+            )
             dz = self._gather(dz, planes[0].shape[1:3])
         dx, dweight = self.convolution.backward(weight, saved, dz)
         return dx, dweight, dbias

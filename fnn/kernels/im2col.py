@@ -32,7 +32,7 @@ from typing import Any, NamedTuple
 import jax.numpy as jnp
 from jax import Array
 
-from fnn.kernels.planes import Group, Planes, place, together
+from fnn.kernels.planes import Group, Planes, place, together, written
 
 __all__ = ["Im2col", "Steps", "col2im", "im2col"]
 
@@ -45,13 +45,17 @@ class Im2col(NamedTuple):
 
     Rounding is that of a sum of products in another order: |error of y| ≤ n ε Σ|W||x|
     with n = K I terms (Higham 2002, section 3.1), and likewise for dW and dx. A group
-    of more than one output wants dilation 1.
+    of more than one output wants dilation 1. Without `keep` the patches are not kept
+    for the backward but made again from x: less memory, more time.
     """
 
     stride: tuple[int, int] = (1, 1)
     padding: tuple[tuple[int, int], ...] = ((0, 0), (0, 0))
     dilation: tuple[int, int] = (1, 1)
     group: Group = (1, 1)
+    keep: bool = True
+
+    slack = 0  # equal patches have equal outputs
 
     def forward(self, x: Array, weight: Array) -> tuple[Planes, Any]:
         """The planes of y (O, H', W', N), from x (I, H, W, N) and W (K, K', I, O)."""
@@ -60,12 +64,15 @@ class Im2col(NamedTuple):
         patches = im2col(x, rows, columns)
         y = jnp.matmul(_templates(weight, rows, columns).T, patches)
         shape = (-1, weight.shape[-1], rows.count, columns.count, n)
-        return tuple(y.reshape(shape)), (patches, jnp.zeros((0, *sizes)))
+        kept = patches if self.keep else x
+        return tuple(y.reshape(shape)), (kept, jnp.zeros((0, *sizes)))
 
     def backward(self, weight: Array, saved: Any, dy: Planes) -> tuple[Array, Array]:
-        """dx and dW, from the planes of dy."""
+        """Dx and dW, from the planes of dy."""
         patches, like = saved
         rows, columns = self.steps(weight.shape, like.shape[1:])
+        if not self.keep:
+            patches = im2col(written(patches, after=dy[0]), rows, columns)
         flat = [plane.reshape(len(plane), -1) for plane in dy]
         # A product for each plane, and not one for all: they run side by side.
         dtemplates = jnp.stack([plane @ patches.T for plane in flat])
@@ -75,7 +82,9 @@ class Im2col(NamedTuple):
 
     def outputs(self, kernel: Sequence[int], sizes: Sequence[int]) -> Group:
         """Rows and columns of y, for a template and an image of these sizes."""
-        axes = zip(sizes, kernel, self.stride, self.padding, self.dilation, strict=False)
+        axes = zip(
+            sizes, kernel, self.stride, self.padding, self.dilation, strict=False
+        )
         rows, columns = (
             (lo + size + hi - d * (k - 1) - 1) // s + 1
             for size, k, s, (lo, hi), d in axes
@@ -89,9 +98,13 @@ class Im2col(NamedTuple):
         for size, taps, outputs, s, (lo, _), d, g in zip(
             sizes, kernel, self.outputs(kernel, sizes), *how, strict=False
         ):
-            places = [d * k for k in range(taps)] if g == 1 else range(taps + s * (g - 1))
+            places = (
+                [d * k for k in range(taps)] if g == 1 else range(taps + s * (g - 1))
+            )
             shifts = tuple(s * a for a in range(g))
-            found.append(Steps(size, lo, s * g, tuple(places), shifts, -(-outputs // g)))
+            found.append(
+                Steps(size, lo, s * g, tuple(places), shifts, -(-outputs // g))
+            )
         return found
 
 
@@ -116,7 +129,7 @@ class Steps(NamedTuple):
     def meeting(self, remainder: int) -> list[tuple[int, int]]:
         """Which places meet image places of this remainder mod stride: (i, shift).
 
-        Place i of patch p then lies at the image's place remainder + (p + shift) stride.
+        Place i of patch p lies at the image's place remainder + (p + shift) stride.
         """
         pairs = [
             (i, divmod(k - self.lo - remainder, self.stride))

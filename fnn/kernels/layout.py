@@ -3,8 +3,8 @@
 Outside, images are (N, H, W, C), which people and XLA's own convolutions expect. The
 kernels want (C, H, W, N):
 
-    a pixel's neighbour in memory is the same pixel of the next example, so that a shift,
-    a stride or a window along H or W moves whole runs of N numbers, and never one;
+    a pixel's neighbour in memory is the same pixel of the next example, so that a
+    shift, a stride or a window along H or W moves whole runs of N numbers, never one;
     a channel is one contiguous row: its sum, its mean and its bias are over rows;
     a convolution is a product of (O, K I) with (K I, H' W' N), of which H', W' and N
     are one long axis without any transposition.

@@ -26,7 +26,6 @@ Group = tuple[int, int]
 def together(planes: Planes, group: Group, sizes: tuple[int, int]) -> Array:
     """The image of these sizes whose planes these are: the inverse of `apart`."""
     (g, k), (h, w) = group, sizes
-    c, rows, columns, n = planes[0].shape
     lines = [_interleave(planes[a * k : (a + 1) * k], 3) for a in range(g)]
     return _interleave(lines, 2)[:, :h, :w]
 
@@ -69,12 +68,14 @@ def place(image: Array, at: tuple[int, int], sizes: tuple[int, int]) -> Array:
     return lax.pad(image, jnp.zeros((), image.dtype), [(0, 0, 0), *ends, (0, 0, 0)])
 
 
-def written(x: Array) -> Array:
+def written(x: Array, after: Array | None = None) -> Array:
     """x, written to memory: for arrays that several others are made of.
 
     XLA's CPU backend likes to compute an array again for each of its readers, and
-    undoes `optimization_barrier` before it decides so. A branch that is never taken
-    (for x_0 a NaN, whose sign nobody minds) is a barrier that stays.
+    undoes `optimization_barrier` before it decides so. A branch that is never taken,
+    without the compiler knowing, is a barrier that stays: 0 a > 0 holds for no number,
+    nor for NaN. With `after`, a is a number of that array: what is made of x then is
+    made when `after` is there, and is not the same as what was made of x before.
     """
-    first = x.ravel()[0]
-    return lax.cond(first != first, jnp.negative, lambda x: x, x)
+    never = (x if after is None else after).ravel()[0] * 0 > 0
+    return lax.cond(never, jnp.negative, lambda x: x, x)

@@ -41,13 +41,13 @@ arXiv:1509.09308; Barabasz et al., arXiv:1803.10986, for the points and the erro
 from collections.abc import Sequence
 from fractions import Fraction
 from functools import cache
-from itertools import accumulate
+from itertools import accumulate, pairwise
 from typing import Any, NamedTuple
 
 import jax.numpy as jnp
 from jax import Array, lax
 
-from fnn.kernels.planes import Group, Planes, place, together
+from fnn.kernels.planes import Group, Planes, place, together, written
 
 __all__ = ["Toom", "Winograd", "toom_cook"]
 
@@ -83,14 +83,16 @@ def toom_cook(m: int, r: int) -> Toom:
     """F(m, r): m outputs of a template of r taps from m + r − 1 products.
 
     Example:
-        >>> [[str(a) for a in row] for row in toom_cook(2, 3).bt]
-        [['-1', '0', '1', '0'], ['0', '1', '1', '0'], ['0', '-1', '1', '0'], ['0', '-1', '0', '1']]
+        >>> for row in toom_cook(2, 3).bt:
+        ...     print(*row)
+        -1 0 1 0
+        0 1 1 0
+        0 -1 1 0
+        0 -1 0 1
     """
     points = POINTS[: m + r - 2]
     others = [[a for a in points if a != here] for here in points]
-    at = tuple(
-        (*(a**i for a in points), Fraction(i == m - 1)) for i in range(m)
-    )
+    at = tuple((*(a**i for a in points), Fraction(i == m - 1)) for i in range(m))
     g = [
         tuple(a**k / _product(a - b for b in rest) for k in range(r))
         for a, rest in zip(points, others, strict=True)
@@ -114,7 +116,9 @@ def _coefficients(roots: Sequence[Fraction]) -> list[Fraction]:
     for root in roots:
         made = [
             low - root * high
-            for low, high in zip([Fraction(0), *made], [*made, Fraction(0)], strict=True)
+            for low, high in zip(
+                [Fraction(0), *made], [*made, Fraction(0)], strict=True
+            )
         ]
     return made
 
@@ -122,11 +126,16 @@ def _coefficients(roots: Sequence[Fraction]) -> list[Fraction]:
 class Winograd(NamedTuple):
     """Convolution of stride 1 by F(m, r) along the width, m outputs at a time.
 
-    The last tile is filled up with zeros where m does not divide the outputs.
+    The last tile is filled up with zeros where m does not divide the outputs. Without
+    `keep` the patches are not kept for the backward but made again from x: less memory,
+    more time.
     """
 
     m: int
     padding: tuple[tuple[int, int], ...] = ((0, 0), (0, 0))
+    keep: bool = True
+
+    slack = 32  # ε within which outputs that should be equal are
 
     @property
     def group(self) -> Group:
@@ -141,26 +150,23 @@ class Winograd(NamedTuple):
 
     def forward(self, x: Array, weight: Array) -> tuple[Planes, Any]:
         """The planes of y (O, H', W', N), from x (I, H, W, N) and W (K, r, I, O)."""
-        taps, r, _, outputs = weight.shape
+        _, r, _, outputs = weight.shape
         toom = toom_cook(self.m, r)
+        p = self._patches(x, weight)
+        u = _weighted("bk,ikco->bico", toom.g, weight).reshape(len(p), -1, outputs)
         rows, columns = self.outputs(weight.shape, x.shape[1:3])
-        tiles = -(-columns // self.m)
-        (top, _), (left, _) = self.padding
-        padded = place(x, (top, left), (rows + taps - 1, tiles * self.m + r - 1))
-        last = (tiles - 1) * self.m + 1
-        d = [padded[:, :, j : j + last : self.m] for j in range(len(toom.g))]
-        p = [_stack_rows(part, taps) for part in _analyse(toom, d)]
-        u = _weighted("bk,ikco->bico", toom.g, weight).reshape(len(d), -1, outputs)
-        shape = (outputs, rows, tiles, x.shape[-1])
+        shape = (outputs, rows, -(-columns // self.m), x.shape[-1])
         products = [(ub.T @ pb).reshape(shape) for ub, pb in zip(u, p, strict=True)]
         y = tuple(_sum(row, products) for row in toom.at)
-        return y, (u, p, jnp.zeros((0, *x.shape[1:3])))
+        return y, (u, p if self.keep else x, jnp.zeros((0, *x.shape[1:3])))
 
     def backward(self, weight: Array, saved: Any, dy: Planes) -> tuple[Array, Array]:
-        """dx and dW, from the planes of dy."""
+        """Dx and dW, from the planes of dy."""
         taps, r, inputs, outputs = weight.shape
         u, p, like = saved
         toom = toom_cook(self.m, r)
+        if not self.keep:
+            p = self._patches(written(p, after=dy[0]), weight)
         q = [_sum(column, dy) for column in zip(*toom.at, strict=True)]
         q = [part.reshape(outputs, -1) for part in q]
         du = jnp.stack([pb @ qb.T for pb, qb in zip(p, q, strict=True)])
@@ -171,8 +177,20 @@ class Winograd(NamedTuple):
         dd = [_sum(column, dv) for column in zip(*toom.bt, strict=True)]
         return self._overlap(dd, like.shape[1:]), _weighted("bk,bico->ikco", toom.g, du)
 
+    def _patches(self, x: Array, weight: Array) -> list[Array]:
+        """P_b for each of the n points: (K I, H' T N)."""
+        taps, r, *_ = weight.shape
+        toom = toom_cook(self.m, r)
+        rows, columns = self.outputs(weight.shape, x.shape[1:3])
+        tiles = -(-columns // self.m)
+        (top, _), (left, _) = self.padding
+        padded = place(x, (top, left), (rows + taps - 1, tiles * self.m + r - 1))
+        last = (tiles - 1) * self.m + 1
+        d = [padded[:, :, j : j + last : self.m] for j in range(len(toom.g))]
+        return [_stack_rows(part, taps) for part in _analyse(toom, d)]
+
     def _overlap(self, dd: list[Array], sizes: tuple[int, ...]) -> Array:
-        """dx from what every tile has for its n columns: tiles overlap by r − 1."""
+        """Dx from what every tile has for its n columns: tiles overlap by r − 1."""
         (top, _), (left, _) = self.padding
         rows, tiles = dd[0].shape[1:3]
         count = tiles + (len(dd) - 1) // self.m  # m columns at a time
@@ -190,7 +208,7 @@ class Winograd(NamedTuple):
 
 def _analyse(toom: Toom, d: list[Array]) -> list[Array]:
     """Bᵀ d, by differences where the polynomial has the root 1."""
-    steps = [b - a for a, b in zip(d, d[1:], strict=False)]
+    steps = [b - a for a, b in pairwise(d)]
     made = []
     for row, here in zip(toom.bt, (*toom.points, None), strict=True):
         if here == 1 or 1 not in toom.points:
@@ -228,4 +246,3 @@ def _add_rows(dp: Array) -> Array:
         here = lax.slice_in_dim(total, k, k + rows, axis=1)
         total = lax.dynamic_update_slice_in_dim(total, here + part, k, axis=1)
     return total
-

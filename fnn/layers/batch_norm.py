@@ -95,7 +95,7 @@ class BatchNorm(Layer):
         check_input(self, params, NormParams, x)
         if train:
             mean, var = moments(x, axes=tuple(range(x.ndim - 1)))
-            state = self._track(state, mean, var, m=x.size // x.shape[-1])
+            state = self.track(state, mean, var, m=x.size // x.shape[-1])
         else:
             mean, var = state
         normalized, inverse_std = normalize(x, mean, var, self.eps)
@@ -113,7 +113,8 @@ class BatchNorm(Layer):
             dx = grad * inverse_std
         return Backward(dx=dx, dparams=norm_dparams(dy, normalized))
 
-    def _track(self, state: BatchNormState, mean: Array, var: Array, m: int):
+    def track(self, state: BatchNormState, mean: Array, var: Array, m: int):
+        """The running statistics after a batch with these, of m elements a feature."""
         unbiased = var * (m / max(m - 1, 1))  # a batch of one has no spread to tell
 
         def step(running: Array, batch: Array) -> Array:

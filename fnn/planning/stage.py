@@ -86,7 +86,7 @@ class Stage(Inside):
 
 @layer
 class InTurn(Layer):
-    """Layers one after the other, of which only the first has variables: the whole's."""
+    """Layers one after the other; the first one's variables are the whole's."""
 
     layers: tuple[Layer, ...] = leaf()
 

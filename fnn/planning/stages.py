@@ -1,21 +1,25 @@
-"""The stages that there are: which plain layers, by which kernel."""
+"""The stages that there are: plain layers on the left, the kernel they are done by.
 
-from typing import Any
+Conv [+ Relu] [+ MaxPool]      kernels.block, by im2col or by Winograd
+BatchNorm [+ Relu]             kernels.batch_norm
+MaxPool                        kernels.pooling
+GlobalAvgPool                  a mean over rows and columns
+Relu, Tanh, ... Identity       themselves: element by element, any layout will do
+Residual, Parallel             themselves, with their branches in the inner layout
+"""
+
+import math
+from typing import NamedTuple
 
 import jax.numpy as jnp
 
-from fnn.core import Backward, Forward, Layer, layer, leaf
+from fnn.core import Backward, Forward, Layer, PyTree, layer, leaf
 from fnn.kernels.batch_norm import batch_norm_backward, batch_norm_forward, row_moments
 from fnn.kernels.block import Block
-from fnn.kernels.planes import Group, apart, deal, together
+from fnn.kernels.im2col import Im2col
+from fnn.kernels.planes import apart, together
 from fnn.kernels.pooling import max_of_planes, winners_of_planes
-from fnn.layers import (
-    BatchNorm,
-    MaxPool,
-    Parallel,
-    Residual,
-)
-from fnn.layers.batch_norm import BatchNormState
+from fnn.layers import Parallel, Residual
 from fnn.layers.convolution import ConvParams
 from fnn.layers.normalization import NormParams
 from fnn.planning.stage import Inside, Stage, Turned, plain
@@ -23,7 +27,9 @@ from fnn.planning.stage import Inside, Stage, Turned, plain
 __all__ = [
     "BatchNormStage",
     "ConvStage",
+    "InnerParallel",
     "InnerResidual",
+    "MaxPoolStage",
     "MeanStage",
     "PointwiseStage",
 ]
@@ -31,10 +37,15 @@ __all__ = [
 
 @layer
 class ConvStage(Stage):
-    """Convolution with bias, and what follows it: ReLU, pooling, either, neither."""
+    """A convolution, and the ReLU and the pooling that may follow it.
+
+    Args:
+        layers: the plain ones.
+        block: by which kernels.
+    """
 
     layers: tuple[Layer, ...] = leaf()
-    block: Block = Block(None)
+    block: Block = Block(Im2col())
 
     def inside(self, params, state, x, *, key, train):
         y, saved = self.block.forward(x, params.weight, params.bias)
@@ -45,8 +56,16 @@ class ConvStage(Stage):
         return Backward(dx, ConvParams(dweight, dbias))
 
 
-class Train(tuple):
-    """."""
+class Train(NamedTuple):
+    """Saved in training, when μ and σ depend on x."""
+
+    saved: PyTree
+
+
+class Eval(NamedTuple):
+    """Saved in evaluation, when μ and σ are constants."""
+
+    saved: PyTree
 
 
 @layer
@@ -56,25 +75,22 @@ class BatchNormStage(Stage):
     layers: tuple[Layer, ...] = leaf()
 
     def inside(self, params, state, x, *, key, train):
-        norm = self.layers[0]
+        norm, relu = self.layers[0], len(self.layers) > 1
         mean, var = row_moments(x) if train else state
-        relu = len(self.layers) > 1
         y, saved = batch_norm_forward(x, *params, mean, var, norm.eps, relu)
         if train:
-            state = norm._track(state, mean, var, x.size // len(x))
-        return Forward(y, {"train": saved} if train else {"eval": saved}, state)
+            state = norm.track(state, mean, var, x.size // len(x))
+        return Forward(y, (Train if train else Eval)(saved), state)
 
     def inside_backward(self, params, saved, dy):
-        ((mode, saved),) = saved.items()
-        dx, dscale, dbias = batch_norm_backward(
-            params.scale, saved, dy, mode == "train"
-        )
+        train = isinstance(saved, Train)
+        dx, dscale, dbias = batch_norm_backward(params.scale, saved.saved, dy, train)
         return Backward(dx, NormParams(dscale, dbias))
 
 
 @layer
 class PointwiseStage(Stage):
-    """An activation that does not care for the layout."""
+    """A layer that works element by element, as it is."""
 
     layers: tuple[Layer, ...] = leaf()
 
@@ -86,31 +102,57 @@ class PointwiseStage(Stage):
 
 
 @layer
+class MaxPoolStage(Stage):
+    """The maximum over windows that tile the image."""
+
+    layers: tuple[Layer, ...] = leaf()
+    pool: tuple[int, int] = (2, 2)
+
+    def inside(self, params, state, x, *, key, train):
+        counts = self._counts(x.shape[1:3])
+        (y,) = max_of_planes(apart(x, self.pool, counts), self.pool, self.pool)
+        return Forward(y, (x, y), state)
+
+    def inside_backward(self, params, saved, dy):
+        x, y = saved
+        planes = apart(x, self.pool, self._counts(x.shape[1:3]))
+        dplanes = winners_of_planes(planes, (y,), (dy,), self.pool, self.pool)
+        return Backward(together(dplanes, self.pool, x.shape[1:3]), ())
+
+    def _counts(self, sizes: tuple[int, ...]) -> tuple[int, int]:
+        """Windows along each axis; what does not fill one is left out."""
+        h, w = (size // p for size, p in zip(sizes, self.pool, strict=True))
+        return h, w
+
+
+@layer
 class MeanStage(Stage):
-    """The mean over all places."""
+    """The mean of each channel over rows and columns."""
 
     layers: tuple[Layer, ...] = leaf()
 
     def inside(self, params, state, x, *, key, train):
-        return Forward(x.mean((1, 2)), jnp.zeros((0, *x.shape[1:3])), state)
+        like = jnp.zeros((0, *x.shape))
+        return Forward(x.mean((1, 2)), like, state)
 
     def inside_backward(self, params, saved, dy):
-        _, h, w = saved.shape
-        c, n = dy.shape
-        return Backward(jnp.broadcast_to((dy / (h * w))[:, None, None], (c, h, w, n)), ())
+        shape = saved.shape[1:]
+        share = dy / math.prod(shape[1:3])
+        return Backward(jnp.broadcast_to(share[:, None, None], shape), ())
 
 
 @layer
 class InnerResidual(Inside, Residual):
-    """A residual block in the inner layout."""
-
-    @property
-    def plain(self):
-        return Residual(plain(self.body), plain(self.projection))
+    """A shortcut around a body, both in the inner layout; fields as in `Residual`."""
 
     @property
     def kind(self):
         return "Residual"
+
+    @property
+    def plain(self) -> Layer:
+        """The same with plain layers."""
+        return Residual(plain(self.body), plain(self.projection))
 
     def inside(self, params, state, x, *, key, train):
         return self._turned.forward(params, state, x, key=key, train=train)
@@ -119,5 +161,32 @@ class InnerResidual(Inside, Residual):
         return self._turned.backward(params, saved, dy)
 
     @property
-    def _turned(self):
+    def _turned(self) -> Residual:
         return Residual(Turned(self.body), Turned(self.projection))
+
+
+@layer
+class InnerParallel(Inside, Parallel):
+    """Branches side by side in the inner layout; fields as in `Parallel`.
+
+    Only where they are added up: channels are the last axis outside, the first inside.
+    """
+
+    @property
+    def kind(self):
+        return "Parallel"
+
+    @property
+    def plain(self) -> Layer:
+        """The same with plain layers."""
+        return Parallel(tuple(map(plain, self.branches)), self.merge)
+
+    def inside(self, params, state, x, *, key, train):
+        return self._turned.forward(params, state, x, key=key, train=train)
+
+    def inside_backward(self, params, saved, dy):
+        return self._turned.backward(params, saved, dy)
+
+    @property
+    def _turned(self) -> Parallel:
+        return Parallel(tuple(map(Turned, self.branches)), self.merge)

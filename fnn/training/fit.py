@@ -11,8 +11,10 @@ from jax import Array
 from fnn.augmentations import Augmentation
 from fnn.checks import check_instances, check_key, check_l2
 from fnn.core import Layer, PyTree, Variables
-from fnn.gradients.engines import Engine, get_engine
+from fnn.gradients.engines import Engine, get_engine, manual
 from fnn.losses import Loss
+from fnn.planning import Plan
+from fnn.planning import plan as make_plan
 from fnn.training.batches import subset
 from fnn.training.checks import (
     check_augment,
@@ -90,6 +92,7 @@ def fit(
     epochs: int,
     batch_size: int = 128,
     engine: str | Engine = "manual",
+    plan: str | None = "fast",
     augment: Augmentation | None = None,
     variables: Variables | None = None,
     early_stopping: EarlyStopping | None = None,
@@ -121,6 +124,10 @@ def fit(
         batch_size: m, at most N. Where it does not divide N, the last step of an epoch
             is a smaller one.
         engine: "manual", "autodiff", or a function with an engine's signature.
+        plan: the network is planned for these images and this batch size before it is
+            trained, as `fnn.plan` with this mode does ("fast", "exact", "memory"): the
+            same results up to rounding, sooner. None trains it as it is. Only the
+            manual engine is planned for; a network that is a plan already stays one.
         augment: a function `(key, x) -> x` of a training minibatch, such as
             `fnn.augmentations.compose(RandomCrop(4), Flip())`, compiled into the epoch
             (see `fnn.augmentations`). The validation data are never augmented.
@@ -178,7 +185,7 @@ def fit(
         check_fits(net, loss, variables, held_out, "validation")
         held_out = _monitored(held_out, early_stopping, train_key)
     job = Job(
-        net=net,
+        net=_planned(net, plan, data[0].shape[1:], size, get_engine(engine)),
         loss=loss,
         optimizer=as_optimizer(optimizer),
         train=data,
@@ -204,6 +211,17 @@ def _monitored(
     if rule is None:
         return data
     return subset(data, rule.subset, jax.random.fold_in(key, 0))  # epochs count from 1
+
+
+def _planned(
+    net: Layer, mode: str | None, in_shape: tuple, batch_size: int, engine: Engine
+) -> Layer:
+    """The network as it is trained: a compiled program depends on nothing else."""
+    if isinstance(net, Plan):
+        return net.net
+    if mode is None or engine is not manual:
+        return net
+    return make_plan(net, in_shape, batch_size=batch_size, mode=mode).net
 
 
 def _begin(job: Job, variables: Variables, resume: FitResult | None) -> Progress:

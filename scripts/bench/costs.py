@@ -1,0 +1,177 @@
+"""What layers and kernels cost on this machine: the table that `fnn.plan` decides by.
+
+python scripts/bench/costs.py                       prints it, and writes costs.json
+python scripts/bench/costs.py --out my_costs.json   elsewhere
+
+    plan = fnn.plan(net, (28, 28, 1), costs=fnn.load_costs("my_costs.json"))
+
+Each entry is a forward and a backward inside a compiled loop, everything wanted (of a
+network's first layer no dx). A few minutes on two cores.
+"""
+
+import argparse
+import json
+import math
+import time
+from itertools import product
+from pathlib import Path
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+
+import fnn
+from fnn.kernels.layout import turn
+from fnn.planning.costs import Costs, Work
+from fnn.planning.rules import RULES, Terms
+from fnn.planning.stage import Turned
+from timing import loop, machine
+
+FIRST = 4  # up to so many channels, a layer is taken for the first
+
+#: (taps, stride, pool), (input, output channels), rows.
+SHAPES = [
+    *product([(5, 1, 2)], [(1, 20), (20, 40)], [28, 12]),
+    *product([(3, 1, 1), (3, 1, 2)], [(1, 16), (3, 32), (16, 16)], [28]),
+    *product([(3, 1, 1)], [(16, 32), (32, 32), (32, 64)], [14]),
+    *product([(3, 1, 2)], [(32, 32), (32, 64)], [14]),
+    *product([(3, 1, 1)], [(64, 64), (128, 128)], [7, 14]),
+    *product([(5, 1, 1)], [(16, 32), (32, 64)], [14]),
+    *product([(3, 2, 1)], [(1, 16), (16, 32), (32, 64), (64, 128)], [28, 14]),
+    *product([(5, 2, 1)], [(1, 16), (16, 32)], [28, 14]),
+    *product([(1, 1, 1), (1, 2, 1)], [(16, 32), (64, 64)], [14]),
+]
+EXAMPLES = 64
+ELEMENTS = {
+    "BatchNorm": fnn.BatchNorm(),
+    "Relu": fnn.Relu(),
+    "MaxPool": fnn.MaxPool(2),
+    "GlobalAvgPool": fnn.GlobalAvgPool(),
+}
+IMAGE = (28, 28, 16)
+
+
+def milliseconds(layer: fnn.Layer, shape: tuple, inner: bool, dx: bool) -> float:
+    """A forward and a backward of a layer on a batch of this shape."""
+    draw = np.random.default_rng(0)
+    params, state = layer.init(jax.random.key(0), shape)
+    y = jax.eval_shape(lambda x: layer.forward(params, state, x).y, _batch(shape))
+    arrays = [draw.standard_normal(a.shape) for a in (_batch(shape), y)]
+    x, dy = (jnp.asarray(a, jnp.float32) for a in arrays)
+    if inner:
+        layer, x, dy = Turned(layer), jnp.swapaxes(x, 0, -1), jnp.swapaxes(dy, 0, -1)
+
+    def body(carry, zero):
+        params, x, dy = carry
+        out = layer.forward(params, state, x, train=True)
+        back = layer.backward(params, out.saved, dy)
+        changes = back.dparams, back.dx if dx else jnp.zeros(()), out.y
+        return jax.tree.map(
+            lambda a, b: a + zero * b,
+            carry,
+            tuple(
+                jax.tree.map(lambda c, a: jnp.broadcast_to(c, a.shape), change, part)
+                for change, part in zip(changes, carry, strict=True)
+            ),
+        )
+
+    run = loop(body, (params, x, dy))
+    return min(run() for _ in range(5)) * 1e3
+
+
+def _batch(shape: tuple) -> jax.ShapeDtypeStruct:
+    return jax.ShapeDtypeStruct((EXAMPLES, *shape), jnp.float32)
+
+
+def offers(layers: tuple, shape: tuple) -> dict[str, fnn.Layer]:
+    """Every stage that a rule offers for exactly these layers, by name."""
+    unknown = Costs("", (), _Anything())
+    terms = Terms(EXAMPLES, "fast", unknown)
+    return {
+        offer.name: offer.stage
+        for rule in RULES
+        if len(rule.pattern) == len(layers)
+        for offer in rule.offers(layers, shape, terms)
+    }
+
+
+class _Anything(dict):
+    def __missing__(self, name: str) -> float:
+        return 0.0
+
+
+def block(taps: int, stride: int, pool: int, channels: tuple, rows: int) -> dict:
+    """One row of the table of convolutions."""
+    inputs, outputs = channels
+    pad = "VALID" if taps == 5 and stride == 1 else taps // 2
+    conv = fnn.Conv(outputs, taps, stride=stride, padding=pad)
+    layers: tuple = (conv, fnn.Relu(), fnn.MaxPool(pool)) if pool > 1 else (conv,)
+    shape = rows, rows, inputs
+    places = math.prod(conv.window(shape[:2]).outputs(shape[:2]))
+    work = Work(taps, stride, pool, inputs, outputs, places, EXAMPLES)
+    dx = inputs > FIRST
+    ms = {"plain": milliseconds(_only_first(layers), shape, inner=False, dx=dx)}
+    for name, stage in offers(layers, shape).items():
+        ms[name] = milliseconds(stage, shape, inner=True, dx=dx)
+    print(work, {name: round(value, 3) for name, value in ms.items()}, flush=True)
+    return {"work": work._asdict(), "ms": ms}
+
+
+def _only_first(layers: tuple) -> fnn.Layer:
+    """Of plain layers only the convolution: the others have costs of their own."""
+    return layers[0]
+
+
+def elements() -> dict[str, float]:
+    """Nanoseconds for an element of x, of all that is no convolution."""
+    count = math.prod(IMAGE) * EXAMPLES * 1e-6
+    found: dict[str, float] = {}
+    for name, layer in ELEMENTS.items():
+        found[name] = milliseconds(layer, IMAGE, inner=False, dx=True) / count
+        for other, stage in offers((layer,), IMAGE).items():
+            found[other] = milliseconds(stage, IMAGE, inner=True, dx=True) / count
+    pair = (fnn.BatchNorm(), fnn.Relu())
+    ((name, stage),) = offers(pair, IMAGE).items()
+    found[name] = milliseconds(stage, IMAGE, inner=True, dx=True) / count
+    found["turn"] = a_turn() * 1e3 / count
+    print(found, flush=True)
+    return found
+
+
+def a_turn() -> float:
+    """Seconds to turn a batch, forward, and its gradient, backward."""
+
+    def body(carry, zero):
+        x, dy = carry
+        return x + zero * turn(dy), dy + zero * turn(x)
+
+    x = jnp.ones((EXAMPLES, *IMAGE))
+    run = loop(body, (x, turn(x)))
+    return min(run() for _ in range(5))
+
+
+def as_lines(table: dict) -> str:
+    """The table as JSON, a line for each shape."""
+    rows = ",\n  ".join(json.dumps(row) for row in table["blocks"])
+    head = json.dumps({k: v for k, v in table.items() if k != "blocks"}, indent=1)
+    return f'{head[:-2]},\n "blocks": [\n  {rows}\n ]\n}}\n'
+
+
+def main() -> None:
+    """The command line."""
+    parser = argparse.ArgumentParser(description=__doc__)
+    parser.add_argument("--out", type=Path, default=Path("costs.json"))
+    out = parser.parse_args().out
+    start = time.time()
+    where = machine()
+    table = {
+        "machine": f"{where['processor']}, {where['cores']} cores, jax {where['jax']}",
+        "elements": elements(),
+        "blocks": [block(*kind, channels, rows) for kind, channels, rows in SHAPES],
+    }
+    out.write_text(as_lines(table))
+    print(f"{out}: {len(SHAPES)} shapes, {time.time() - start:.0f} seconds")
+
+
+if __name__ == "__main__":
+    main()
