@@ -67,9 +67,7 @@ class Block(NamedTuple):
         else:
             dealt = self._deal(_shifted(planes, bias), sizes)
             tops, given = (apart(a, self._pooled, dealt[0].shape[1:3]) for a in (y, dm))
-            dz = winners_of_planes(
-                dealt, tops, given, self._dealt, self.pool, self.convolution.slack
-            )
+            dz = winners_of_planes(dealt, tops, given, self._dealt, self.pool)
             dz = self._gather(dz, planes[0].shape[1:3])
         dx, dweight = self.convolution.backward(weight, saved, dz)
         return dx, dweight, dbias

@@ -55,8 +55,6 @@ class Im2col(NamedTuple):
     group: Group = (1, 1)
     keep: bool = True
 
-    slack = 0  # equal patches have equal outputs
-
     def forward(self, x: Array, weight: Array) -> tuple[Planes, Any]:
         """The planes of y (O, H', W', N), from x (I, H, W, N) and W (K, K', I, O)."""
         _, *sizes, n = x.shape

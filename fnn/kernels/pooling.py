@@ -3,10 +3,7 @@
     forward     y = max of the planes of a window, element by element
     backward    dx: dy goes to the first plane that attains it, in row-major order
 
-Nothing is rounded; the winners are those of `reduce_window` and of its gradient. Where
-the planes themselves are rounded, as Winograd's are, two that should be equal are so to
-within some ε only; with `slack` those attain the maximum that come as near to it as so
-many ε of the channel's largest number.
+Nothing is rounded; the winners are those of `reduce_window` and of its gradient.
 
 Legend: windows of p × q places; planes as in `planes`, of a group that p and q divide.
 """
@@ -37,13 +34,8 @@ def winners_of_planes(
     dy: Sequence[Array],
     group: Group,
     window: Group,
-    slack: float = 0,
 ) -> Planes:
     """The planes of dx."""
-    if slack:
-        eps = slack * jnp.finfo(y[0].dtype).eps
-        largest = [abs(top).max((1, 2, 3), keepdims=True) for top in y]
-        y = tuple(top - eps * reduce(jnp.maximum, largest) for top in y)
     dx: dict[int, Array] = {}
     for numbers, top, grad in zip(windows(group, window), y, dy, strict=True):
         free = jnp.ones(top.shape, bool)

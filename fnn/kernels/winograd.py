@@ -30,7 +30,10 @@ which `Toom.growth` has a number; typical errors are far below it.
 
 On a constant row all of Bᵀ d vanishes but the value at 1, and all y_i are equal. Here
 they are so exactly, because every other Bᵀ_b is applied to the differences of d (its
-polynomial has the factor x − 1): whoever looks for equal maxima finds them.
+polynomial has the factor x − 1): in the background of an image the first maximum of a
+window is the first here too. Equal outputs of rows that are not constant may differ in
+the last digit. (To take for equal what is so to within some ε is worse: on MNIST it
+changes many more winners than rounding does.)
 
 Legend: images (C, H, W, N), the batch last; T tiles of m columns; b one of n points.
 
@@ -134,8 +137,6 @@ class Winograd(NamedTuple):
     m: int
     padding: tuple[tuple[int, int], ...] = ((0, 0), (0, 0))
     keep: bool = True
-
-    slack = 32  # ε within which outputs that should be equal are
 
     @property
     def group(self) -> Group:
