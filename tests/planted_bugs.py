@@ -1,6 +1,7 @@
 """Wrong backwards, planted on purpose: the audit must find and locate each of them.
 
-Those of layers for images are in `planted_image_bugs`; `BUGS` lists all.
+Those of layers for images are in `planted_image_bugs`, those of plans in
+`planted_plan_bugs`; `BUGS` lists all.
 """
 
 from collections.abc import Callable
@@ -9,6 +10,7 @@ from typing import Any
 import jax
 import jax.numpy as jnp
 from planted_image_bugs import IMAGE_BUGS
+from planted_plan_bugs import PLAN_BUGS
 from planting import (
     CLASSES,
     HIDDEN,
@@ -521,4 +523,4 @@ LOSS_BUGS = [
     ),
 ]
 
-BUGS = LAYER_BUGS + IMAGE_BUGS + COMBINATOR_BUGS + LOSS_BUGS
+BUGS = LAYER_BUGS + IMAGE_BUGS + PLAN_BUGS + COMBINATOR_BUGS + LOSS_BUGS

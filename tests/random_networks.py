@@ -45,7 +45,7 @@ def random_trial(seed: int, dtype=np.float32) -> Trial:
     net, outputs = _network(draw, shape)
     if seed >= WITH_SIBLINGS:
         net = _with_siblings(draw, net)
-    return _trial(draw, seed, net, outputs, (examples, *shape), dtype)
+    return random_trial_of(draw, seed, net, outputs, (examples, *shape), dtype)
 
 
 def random_image_trial(seed: int, dtype=np.float32) -> Trial:
@@ -54,7 +54,7 @@ def random_image_trial(seed: int, dtype=np.float32) -> Trial:
     shape = *_several(draw, 5, 10), int(draw.integers(1, 4))
     examples = int(draw.choice([2, 3, 5]))
     net, outputs = _image_network(draw, shape)
-    trial = _trial(draw, seed, net, outputs, (examples, *shape), dtype)
+    trial = random_trial_of(draw, seed, net, outputs, (examples, *shape), dtype)
     if draw.random() < 0.3:
         return trial
     # Biases that are zero put a ReLU of what sees only padding exactly on its kink.
@@ -65,7 +65,9 @@ def random_image_trial(seed: int, dtype=np.float32) -> Trial:
     return trial._replace(variables=trial.variables._replace(params=params))
 
 
-def _trial(draw, seed: int, net, outputs: int, shape: tuple[int, ...], dtype) -> Trial:
+def random_trial_of(
+    draw, seed: int, net, outputs: int, shape: tuple[int, ...], dtype
+) -> Trial:
     examples, *one = shape
     loss, y = _loss(draw, examples, outputs)
     key = jax.random.key(seed)
@@ -170,14 +172,14 @@ def _fitting(draw, shape):
     while True:
         layer = IMAGE_BLOCKS[draw.integers(len(IMAGE_BLOCKS))](draw, shape)
         try:
-            out = _out_shape(layer, shape)
+            out = out_shape(layer, shape)
         except ValueError:  # the window does not fit
             continue
         if max(out[:2]) <= 12:
             return layer, out
 
 
-def _out_shape(layer: fnn.Layer, shape: tuple[int, ...]) -> tuple[int, ...]:
+def out_shape(layer: fnn.Layer, shape: tuple[int, ...]) -> tuple[int, ...]:
     variables = jax.eval_shape(lambda: layer.init(jax.random.key(0), shape))
     return output_shape(layer, variables, shape)
 
@@ -248,7 +250,7 @@ def _residual_block(draw, shape):
     """Before the convolution come normalisation and activation."""
     conv = _conv(draw, shape, padding="SAME")
     body = fnn.serial(_norm(draw, shape[-1]), _activation(draw), conv)
-    if _out_shape(body, shape) == shape and draw.random() < 0.5:
+    if out_shape(body, shape) == shape and draw.random() < 0.5:
         return fnn.residual(body)
     return fnn.residual(body, fnn.Conv(conv.features, 1, conv.stride, bias=False))
 

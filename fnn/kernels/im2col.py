@@ -66,7 +66,7 @@ class Im2col(NamedTuple):
         return tuple(y.reshape(shape)), (kept, jnp.zeros((0, *sizes)))
 
     def backward(self, weight: Array, saved: Any, dy: Planes) -> tuple[Array, Array]:
-        """Dx and dW, from the planes of dy."""
+        """The gradients dx and dW, from the planes of dy."""
         patches, like = saved
         rows, columns = self.steps(weight.shape, like.shape[1:])
         if not self.keep:

@@ -162,7 +162,7 @@ class Winograd(NamedTuple):
         return y, (u, p if self.keep else x, jnp.zeros((0, *x.shape[1:3])))
 
     def backward(self, weight: Array, saved: Any, dy: Planes) -> tuple[Array, Array]:
-        """Dx and dW, from the planes of dy."""
+        """The gradients dx and dW, from the planes of dy."""
         taps, r, inputs, outputs = weight.shape
         u, p, like = saved
         toom = toom_cook(self.m, r)
@@ -191,7 +191,7 @@ class Winograd(NamedTuple):
         return [_stack_rows(part, taps) for part in _analyse(toom, d)]
 
     def _overlap(self, dd: list[Array], sizes: tuple[int, ...]) -> Array:
-        """Dx from what every tile has for its n columns: tiles overlap by r − 1."""
+        """The gradient dx from that of every tile's n columns: tiles share r − 1."""
         (top, _), (left, _) = self.padding
         rows, tiles = dd[0].shape[1:3]
         count = tiles + (len(dd) - 1) // self.m  # m columns at a time

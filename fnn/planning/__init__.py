@@ -1,7 +1,8 @@
 """Planning: an equivalent network that runs faster, and says why."""
 
 from fnn.planning.costs import Costs, load_costs
-from fnn.planning.plan import Change, Plan, plan
+from fnn.planning.planned import Change, Plan
+from fnn.planning.planner import plan
 from fnn.planning.stage import plain
 
 __all__ = ["Change", "Costs", "Plan", "load_costs", "plain", "plan"]

@@ -2,7 +2,7 @@
 
 A rule looks at layers in a row. Where their types fit its pattern and its condition has
 no objection, it offers stages, each with the milliseconds that it is expected to take.
-Which offer is taken is decided for the whole network (see `plan`), because an image
+Which offer is taken is decided for the whole network (see `paths`), because an image
 that is turned into the inner layout for one stage is there for the next.
 """
 
@@ -41,7 +41,7 @@ from fnn.planning.stages import (
 __all__ = ["MODES", "RULES", "Offer", "Rule", "Terms", "plain_cost"]
 
 #: What a plan may do: "fast" everything, "exact" no Winograd, "memory" nothing that
-#: keeps more than autodiff does.
+#: takes more temporary memory than autodiff.
 MODES = ("fast", "exact", "memory")
 
 POINTWISE = (Relu, LeakyRelu, Elu, Gelu, Silu, Softplus, Sigmoid, Tanh, Identity)
@@ -55,6 +55,8 @@ class Terms(NamedTuple):
     mode: str
     costs: Costs
     ensemble: bool = False
+    keep: bool = True  # patches for the backward
+    products: bool = True  # convolutions as products of matrices
 
 
 class Offer(NamedTuple):
@@ -109,24 +111,25 @@ def _blocks(layers: Layers, shape: Shape, terms: Terms) -> Iterator[Offer]:
     window = (1, 1) if pool is None else _pair(pool.window)
     relu = any(type(other) is Relu for other in layers)
     work = _work(conv, window, shape, terms.batch_size)
-    for name, kernel in _convolutions(conv, window, shape, terms.mode):
+    for name, kernel in _convolutions(conv, window, shape, terms):
         stage = ConvStage(layers, Block(kernel, relu, window))
         yield Offer(stage, name, terms.costs.block(name, work))
 
 
-def _convolutions(conv: Any, window: tuple, shape: Shape, mode: str) -> Iterator:
-    slides = conv.window(shape[:2])
-    lean = mode == "memory"
+def _convolutions(conv: Any, window: tuple, shape: Shape, terms: Terms) -> Iterator:
+    if not terms.products:
+        return
+    slides, keep = conv.window(shape[:2]), terms.keep
     how = slides.stride, slides.padding, slides.dilation
-    yield "im2col", Im2col(*how, keep=not lean)
+    yield "im2col", Im2col(*how, keep=keep)
     if slides.dilation == (1, 1):
         group = (2, 2) if window == (1, 1) else window
-        yield "grouped im2col", Im2col(*how, group, keep=not lean)
+        yield "grouped im2col", Im2col(*how, group, keep=keep)
     unit = slides.stride == slides.dilation == (1, 1)
-    if mode != "exact" and unit and slides.size[1] in (3, 5):
+    if terms.mode != "exact" and unit and slides.size[1] in (3, 5):
         for m in (2, 4):
             if m % window[1] == 0 or window[1] % m == 0:
-                kernel = Winograd(m, slides.padding, keep=not lean)
+                kernel = Winograd(m, slides.padding, keep=keep)
                 yield f"Winograd F({m},{slides.size[1]})", kernel
 
 

@@ -132,5 +132,7 @@ def plain(net: Layer) -> Layer:
     """The network that a planned one claims to compute, of the same variables."""
     if (other := getattr(net, "plain", None)) is not None:
         return other
-    inner = [plain(child) for child in children(net).values()]
-    return net.with_children(*inner) if inner else net
+    before = list(children(net).values())
+    after = [plain(child) for child in before]
+    same = all(a is b for a, b in zip(before, after, strict=True))
+    return net if same else net.with_children(*after)

@@ -17,7 +17,7 @@ from fnn.core import Backward, Forward, Layer, PyTree, layer, leaf
 from fnn.kernels.batch_norm import batch_norm_backward, batch_norm_forward, row_moments
 from fnn.kernels.block import Block
 from fnn.kernels.im2col import Im2col
-from fnn.kernels.planes import apart, together
+from fnn.kernels.planes import apart, place, together
 from fnn.kernels.pooling import max_of_planes, winners_of_planes
 from fnn.layers import Parallel, Residual
 from fnn.layers.convolution import ConvParams
@@ -117,7 +117,10 @@ class MaxPoolStage(Stage):
         x, y = saved
         planes = apart(x, self.pool, self._counts(x.shape[1:3]))
         dplanes = winners_of_planes(planes, (y,), (dy,), self.pool, self.pool)
-        return Backward(together(dplanes, self.pool, x.shape[1:3]), ())
+        rows, columns = self._counts(x.shape[1:3])
+        seen = rows * self.pool[0], columns * self.pool[1]
+        dx = together(dplanes, self.pool, seen)
+        return Backward(place(dx, (0, 0), x.shape[1:3]), ())
 
     def _counts(self, sizes: tuple[int, ...]) -> tuple[int, int]:
         """Windows along each axis; what does not fill one is left out."""

@@ -1,0 +1,141 @@
+"""Planning: an equivalent network, of the same variables, that runs faster.
+
+paths       the cheapest path through the network's layers, stages and turns
+rules       which stages there are for which layers
+costs       what they cost, as measured
+"""
+
+import dataclasses
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+
+from fnn.checks import check_in_shape, check_instances, positive_integer
+from fnn.core import Layer, kind
+from fnn.layers.probe import record
+from fnn.planning.costs import Costs, built_in
+from fnn.planning.memory import step_by_autodiff, step_by_hand, temporary_bytes
+from fnn.planning.paths import OUTER, Planner
+from fnn.planning.planned import Plan
+from fnn.planning.rules import MODES, Terms
+
+__all__ = ["plan"]
+
+#: Of autodiff's memory, for the mode "memory": the step compared is not quite yours.
+SPARE = 0.95
+
+
+def plan(
+    net: Layer,
+    in_shape: tuple[int, ...],
+    *,
+    batch_size: int = 64,
+    mode: str = "fast",
+    platform: str | None = None,
+    costs: Costs | None = None,
+    ensemble: bool = False,
+) -> Plan:
+    """Plan a network: replace its layers by kernels where that is expected to pay.
+
+    Results differ from the plain network's by rounding: a convolution by Winograd
+    rounds a few times as much as one by the definition (`Toom.growth` has the bound),
+    everything else as another order of the same sums. Dropout's masks and the winners
+    of pooling are the same; see `kernels.winograd` for ties.
+
+    Args:
+        net: the network.
+        in_shape: the shape of ONE example, no batch axis.
+        batch_size: for which it shall be fast. It works with any.
+        mode: "fast"; "exact", without Winograd; or "memory", the fastest that takes no
+            more temporary memory than autodiff. For that a step of either is compiled,
+            which takes seconds.
+        platform: "cpu", "gpu" or "tpu"; by default that of JAX. Only for the CPU is
+            there anything to do: elsewhere XLA's own convolutions are hard to beat.
+        costs: a table of `load_costs`, made on your machine by scripts/bench/costs.py.
+        ensemble: for `vmap` over the variables, where XLA's convolution would become a
+            grouped one, many times slower: every convolution that can becomes a product
+            of matrices, whatever it costs alone.
+
+    Returns:
+        A `Plan`, a layer with the variables of `net`.
+
+    Raises:
+        ValueError, TypeError: what does not fit, in plain words.
+
+    Example:
+        >>> import fnn
+        >>> net = fnn.serial(fnn.Conv(8, 3), fnn.Relu(), fnn.MaxPool(2),
+        ...                  fnn.Flatten(), fnn.Dense(10))
+        >>> planned = fnn.plan(net, (28, 28, 1), platform="cpu")
+        >>> [change.path for change in planned.changes]
+        ['0/Conv+Relu+MaxPool']
+    """
+    check_instances(net=net)
+    check_in_shape(in_shape)
+    in_shape = tuple(in_shape)
+    batch_size = positive_integer("plan: batch_size", batch_size)
+    if mode not in MODES:
+        raise ValueError(f"plan: mode must be one of {MODES}, got {mode!r}")
+    platform = platform or jax.default_backend()
+    if platform not in ("cpu", "gpu", "tpu", "cuda", "rocm"):
+        raise ValueError(
+            f'plan: platform must be "cpu", "gpu" or "tpu", got {platform!r}'
+        )
+    if isinstance(net, Plan):
+        net = net.plain
+    if platform != "cpu":
+        return Plan(net, net, in_shape, (), f"on a {platform} XLA's convolutions stay")
+    if costs is not None and not isinstance(costs, Costs):
+        raise TypeError(
+            "plan: costs must be a table that fnn.load_costs has read, got "
+            f"{type(costs).__name__}"
+        )
+    terms = Terms(batch_size, mode, costs or built_in(), ensemble)
+    if mode == "memory":
+        return _frugal(net, in_shape, terms)
+    return _cheapest(net, in_shape, terms)
+
+
+def _frugal(net: Layer, in_shape: tuple[int, ...], terms: Terms) -> Plan:
+    """The fastest of some plans that takes no more memory than autodiff."""
+    limit = None
+    for how in ({}, {"keep": False}, {"products": False}):
+        planned = _cheapest(net, in_shape, terms._replace(**how))
+        if not planned.changes:
+            break
+        asked = net, in_shape, terms.batch_size
+        limit = limit or temporary_bytes(step_by_autodiff(net), *asked)
+        taken = temporary_bytes(step_by_hand(planned.net), *asked)
+        if taken <= SPARE * limit:
+            said = f"{taken / 1e6:.1f} MB, where autodiff takes {limit / 1e6:.1f}"
+            return dataclasses.replace(
+                planned, note=f"{planned.note}\nTemporary memory of a step: {said}."
+            )
+    return Plan(net, net, in_shape, (), "every plan takes more memory than autodiff")
+
+
+def _cheapest(net: Layer, in_shape: tuple[int, ...], terms: Terms) -> Plan:
+    planner = Planner(terms, _shapes(net, in_shape))
+    best = planner.options(net, kind(net))[OUTER, OUTER]
+    if not best.changes:
+        return Plan(net, net, in_shape, (), "no rule applies, or none would pay")
+    (planned,) = best.layers
+    before = planner.plain(net, kind(net))
+    note = (
+        f"A batch of {terms.batch_size}, forward and backward: {best.cost:.2f} ms "
+        f"expected in place of {before:.2f},\nthe turning of images included. "
+        f'Mode "{terms.mode}"; costs of {terms.costs.machine}.'
+    )
+    return Plan(planned, net, in_shape, best.changes, note)
+
+
+def _shapes(net: Layer, in_shape: tuple[int, ...]) -> dict[str, tuple[int, ...]]:
+    """The shape of one example that reaches each layer, by path; nothing is run."""
+
+    def seen(key: Any, x: Any) -> Any:
+        return record(net, net.init(key, in_shape), x, key)
+
+    x = jax.ShapeDtypeStruct((1, *in_shape), jnp.zeros(()).dtype)
+    found = jax.eval_shape(seen, jax.random.key(0), x)
+    return {path: entry.x.shape[1:] for path, entry in found.items()}

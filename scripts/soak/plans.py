@@ -1,0 +1,54 @@
+"""Planned networks under load: each against autodiff of the plain one.
+
+300 random convolutional networks, planned by random costs so that every rule and every
+kernel turns up in every neighbourhood. Writes a line for each into
+scripts/soak/results/plans.log, and a summary. Ends with status 1 if one fails.
+"""
+
+import argparse
+import collections
+import multiprocessing
+import sys
+import time
+from pathlib import Path
+
+from gradients import HERE, audit_trial
+
+
+def check_plan(seed: int) -> tuple[str, str]:
+    """Audit one random plan in float32 and float64: (verdict, line)."""
+    from random_plans import random_plan_trial
+
+    return audit_trial(f"plan {seed:4}", seed, random_plan_trial)
+
+
+def main() -> int:
+    """The command line."""
+    parser = argparse.ArgumentParser(description=__doc__)
+    parser.add_argument("--plans", type=int, default=300)
+    parser.add_argument("--first", type=int, default=0, help="the first seed")
+    parser.add_argument("--processes", type=int, default=2)
+    parser.add_argument("--log", type=Path, default=HERE / "results" / "plans.log")
+    options = parser.parse_args()
+    start, counts = time.time(), collections.Counter()
+    seeds = range(options.first, options.first + options.plans)
+    context = multiprocessing.get_context("spawn")
+    # Fresh processes now and then: compiled programs pile up in memory.
+    pool = context.Pool(options.processes, maxtasksperchild=15)
+    with pool, options.log.open("w") as log:
+
+        def say(line: str) -> None:
+            print(line, flush=True)
+            print(line, file=log, flush=True)
+
+        for verdict, line in pool.imap(check_plan, seeds):
+            counts[verdict] += 1
+            say(line)
+        said = ", ".join(f"{count} {verdict}" for verdict, count in counts.items())
+        minutes = (time.time() - start) / 60
+        say(f"{options.plans} planned networks: {said}; {minutes:.0f} minutes")
+    return 1 if counts["FALSE ALARM"] else 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())

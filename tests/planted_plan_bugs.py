@@ -1,0 +1,196 @@
+"""Wrong kernels, and wrong replacements of layers by them.
+
+`planted_bugs` lists them among all others. Each is a stage in the middle of a network;
+what it stands for, and is compared with, are the plain layers that it holds.
+"""
+
+from typing import Any
+
+import jax.numpy as jnp
+from planting import Bug, N, images, plant, planted
+
+import fnn
+from fnn.kernels.block import Block
+from fnn.kernels.im2col import Im2col
+from fnn.kernels.pooling import winners_of_planes
+from fnn.kernels.winograd import Winograd
+from fnn.planning.stages import (
+    BatchNormStage,
+    ConvStage,
+    InnerResidual,
+    MaxPoolStage,
+)
+
+IMAGE = (6, 9, 2)  # H, W, C
+AROUND = ((1, 1), (1, 1))
+
+
+def _bug(name: str, stage: Any, part: str, before: tuple = (), shape=IMAGE) -> Bug:
+    block = fnn.serial(*before, stage)
+    found = f"1/2/{len(before)}/{stage.kind}.{part}"
+    return planted(f"plan, {name}", images(block, shape), found)
+
+
+def _conv(block: Block, *after: fnn.Layer, features: int = 3, **how: Any) -> ConvStage:
+    return ConvStage((fnn.Conv(features, 3, **how), *after), block)
+
+
+# ---- Kernels ---------------------------------------------------------------------
+
+
+class SwappedPhases(Winograd):
+    def forward(self, x, weight):
+        (a, b, *rest), saved = super().forward(x, weight)
+        return (b, a, *rest), saved
+
+
+class SwappedPhasesBack(Winograd):
+    def backward(self, weight, saved, dy):
+        a, b, *rest = dy
+        return super().backward(weight, saved, (b, a, *rest))
+
+
+class LostTile(Winograd):
+    def backward(self, weight, saved, dy):
+        dy = tuple(plane.at[:, :, -1].set(0) for plane in dy)
+        return super().backward(weight, saved, dy)
+
+
+class OneTemplate(Im2col):
+    def backward(self, weight, saved, dy):
+        dx, _ = super().backward(weight, saved, dy)
+        first = (dy[0], *map(jnp.zeros_like, dy[1:]))
+        return dx, super().backward(weight, saved, first)[1]
+
+
+class Shifted(Im2col):
+    def backward(self, weight, saved, dy):
+        dx, dweight = super().backward(weight, saved, dy)
+        return jnp.roll(dx, 1, axis=2), dweight
+
+
+class LostBias(Block):
+    def forward(self, x, weight, bias):
+        return super().forward(x, weight, 0 * bias)
+
+
+class LostBiasBack(Block):
+    def backward(self, weight, bias, saved, dy):
+        dx, dweight, dbias = super().backward(weight, bias, saved, dy)
+        return dx, dweight, 0 * dbias
+
+
+class BiasAfterReLU(Block):
+    def forward(self, x, weight, bias):
+        y, saved = super().forward(x, weight, 0 * bias)
+        return y + bias[:, None, None, None], saved
+
+
+def _last_wins(self, params, saved, dy):
+    right = MaxPoolStage.inside_backward(self, params, saved, dy)
+    x, y = saved
+    flipped = winners_of_planes(
+        tuple(x[:, a::2, b::2] for a, b in ((1, 1), (1, 0), (0, 1), (0, 0))),
+        (y,), (dy,), (2, 2), (2, 2),
+    )  # fmt: skip
+    dx = right.dx
+    for plane, (a, b) in zip(flipped, ((1, 1), (1, 0), (0, 1), (0, 0)), strict=True):
+        dx = dx.at[:, a::2, b::2].set(plane)
+    return fnn.Backward(dx, ())
+
+
+def _without_stretch(self, params, saved, dy):
+    right = BatchNormStage.inside_backward(self, params, saved, dy)
+    _, _, inverse_std, _ = saved.saved
+    factor = (params.scale * inverse_std)[:, None, None, None]
+    return right._replace(dx=factor * (dy - dy.mean((1, 2, 3), keepdims=True)))
+
+
+# ---- Layouts ---------------------------------------------------------------------
+
+
+def _not_turned_back(self, params, state, x, *, key=None, train=False):
+    out = ConvStage.forward(self, params, state, x, key=key, train=train)
+    square = out.y.shape[0] == out.y.shape[-1]  # else the shape would tell
+    return out._replace(y=jnp.swapaxes(out.y, 0, -1) if square else out.y)
+
+
+def _dx_not_turned_back(self, params, saved, dy):
+    out = ConvStage.backward(self, params, saved, dy)
+    return out._replace(dx=jnp.swapaxes(out.dx, 0, -1))
+
+
+def _shortcut_forgotten(self, params, saved, dy):
+    out = InnerResidual.inside_backward(self, params, saved, dy)
+    return out._replace(dx=out.dx - dy)
+
+
+PLAN_BUGS = [
+    _bug(
+        "the last of equal maxima wins",
+        plant(MaxPoolStage, inside_backward=_last_wins)((fnn.MaxPool(2),)),
+        "dx",
+        before=(fnn.Upsample(2),),
+        shape=(3, 4, 2),
+    ),
+    _bug("two phases swapped", _conv(Block(SwappedPhases(4, AROUND))), "y"),
+    _bug(
+        "two phases swapped on the way back",
+        _conv(Block(SwappedPhasesBack(4, AROUND))),
+        "weight",
+    ),
+    _bug("the last tile is lost", _conv(Block(LostTile(2, AROUND))), "weight"),
+    _bug(
+        "one template of a group has a gradient",
+        _conv(Block(OneTemplate(padding=AROUND, group=(2, 2)), pool=(2, 2)),
+              fnn.MaxPool(2)),
+        "weight",
+    ),
+    _bug("dx is one column off", _conv(Block(Shifted(padding=AROUND))), "dx"),
+    _bug("a lost bias", _conv(LostBias(Winograd(2, AROUND))), "y"),
+    _bug(
+        "a bias without gradient", _conv(LostBiasBack(Im2col(padding=AROUND))), "bias"
+    ),
+    _bug(
+        "the bias comes after the ReLU",
+        _conv(BiasAfterReLU(Im2col(padding=AROUND), relu=True), fnn.Relu()),
+        "y",
+    ),
+    _bug(
+        "batch norm forgets the stretch",
+        plant(BatchNormStage, inside_backward=_without_stretch)((fnn.BatchNorm(),)),
+        "dx",
+    ),
+    _bug(
+        "an absorbed ReLU is not done",
+        _conv(Block(Im2col(padding=AROUND)), fnn.Relu()),
+        "y",
+    ),
+    _bug(
+        "padding on the wrong side",
+        _conv(Block(Im2col(padding=((0, 2), (1, 1)))), padding=((2, 0), (1, 1))),
+        "y",
+    ),
+    _bug(
+        "y stays in the inner layout",
+        plant(ConvStage, forward=_not_turned_back)(
+            (fnn.Conv(N, 3),), Block(Im2col(padding=AROUND))
+        ),
+        "y",
+    ),
+    _bug(
+        "dx stays in the inner layout",
+        plant(ConvStage, backward=_dx_not_turned_back)(
+            (fnn.Conv(3, 3),), Block(Im2col(padding=AROUND))
+        ),
+        "dx",
+        shape=(*IMAGE[:2], N),
+    ),
+    _bug(
+        "the shortcut is forgotten",
+        plant(InnerResidual, inside_backward=_shortcut_forgotten)(
+            _conv(Block(Im2col(padding=AROUND)), features=2)
+        ),
+        "dx",
+    ),
+]  # fmt: skip
