@@ -14,6 +14,7 @@ Any of the parts may be absent: without pooling and ReLU it is a convolution.
 Legend: images (C, H, W, N); planes and groups as in `planes`.
 """
 
+from collections.abc import Sequence
 from typing import Any, NamedTuple
 
 import jax
@@ -47,7 +48,7 @@ class Block(NamedTuple):
         if self.pool != (1, 1):
             dealt = self._deal(_shifted(planes, bias), sizes)
             tops = max_of_planes(dealt, self._dealt, self.pool)
-        counts = tuple(size // p for size, p in zip(sizes, self.pool, strict=True))
+        counts = sizes[0] // self.pool[0], sizes[1] // self.pool[1]
         y = together(tops, self._pooled, counts)
         if self.pool == (1, 1):
             (y,), planes = _shifted((y,), bias), ()
@@ -59,14 +60,15 @@ class Block(NamedTuple):
     ) -> tuple[Array, Array, Any]:
         """dx, dW and db."""
         saved, planes, y, like = saved
-        sizes = like.shape[1:]
+        _, *sizes = like.shape
         dm = jnp.where(y > 0, dy, 0) if self.relu else dy
         dbias = () if isinstance(bias, tuple) else dm.sum((1, 2, 3))
         if self.pool == (1, 1):
             dz = apart(written(dm), self.convolution.group)
         else:
             dealt = self._deal(_shifted(planes, bias), sizes)
-            tops, given = (apart(a, self._pooled, dealt[0].shape[1:3]) for a in (y, dm))
+            _, rows, columns, _ = dealt[0].shape
+            tops, given = (apart(a, self._pooled, (rows, columns)) for a in (y, dm))
             dz = winners_of_planes(dealt, tops, given, self._dealt, self.pool)
             dz = self._gather(dz, planes[0].shape[1:3])
         dx, dweight = self.convolution.backward(weight, saved, dz)
@@ -90,7 +92,7 @@ class Block(NamedTuple):
         t, p = self._dealt, self.pool
         return t[0] // p[0], t[1] // p[1]
 
-    def _deal(self, planes: Planes, sizes: Group) -> Planes:
+    def _deal(self, planes: Planes, sizes: Sequence[int]) -> Planes:
         """Windows that are not complete are left out."""
         shape, by, pool = planes[0].shape[1:3], self._by, self.pool
         rows, columns = (
@@ -99,7 +101,7 @@ class Block(NamedTuple):
         )
         return deal(planes, self.convolution.group, by, (rows, columns))
 
-    def _gather(self, dealt: Planes, sizes: Group) -> Planes:
+    def _gather(self, dealt: Planes, sizes: Sequence[int]) -> Planes:
         """The transpose of `_deal`: planes of these sizes."""
         (g, k), (r, q), (_, width) = self.convolution.group, self._by, self._dealt
         rows, columns = dealt[0].shape[1:3]

@@ -12,6 +12,7 @@ Legend: images are (C, H, W, N), the batch last; a group is (g, g'); planes are 
 of g g' arrays in row-major order, each (C, ⌈H/g⌉, ⌈W/g'⌉, N).
 """
 
+from collections.abc import Sequence
 from itertools import product
 
 import jax.numpy as jnp
@@ -61,7 +62,7 @@ def deal(planes: Planes, group: Group, by: Group, sizes: tuple[int, int]) -> Pla
     )
 
 
-def place(image: Array, at: tuple[int, int], sizes: tuple[int, int]) -> Array:
+def place(image: Array, at: Sequence[int], sizes: Sequence[int]) -> Array:
     """The image put at a place of one of these sizes, zeros around; the rest is cut."""
     axes = zip(at, sizes, image.shape[1:3], strict=True)
     ends = [(a, s - a - h, 0) for a, s, h in axes]

@@ -43,7 +43,7 @@ arXiv:1509.09308; Barabasz et al., arXiv:1803.10986, for the points and the erro
 
 from collections.abc import Sequence
 from fractions import Fraction
-from functools import cache
+from functools import cache, reduce
 from itertools import accumulate, pairwise
 from typing import Any, NamedTuple
 
@@ -96,14 +96,13 @@ def toom_cook(m: int, r: int) -> Toom:
     points = POINTS[: m + r - 2]
     others = [[a for a in points if a != here] for here in points]
     at = tuple((*(a**i for a in points), Fraction(i == m - 1)) for i in range(m))
-    g = [
+    g = tuple(
         tuple(a**k / _product(a - b for b in rest) for k in range(r))
         for a, rest in zip(points, others, strict=True)
-    ]
-    g.append(tuple(Fraction(k == r - 1) for k in range(r)))
-    bt = [(*_coefficients(rest), Fraction(0)) for rest in others]
-    bt.append(tuple(_coefficients(points)))
-    return Toom(at, tuple(g), tuple(bt), points)
+    )
+    bt = tuple((*_coefficients(rest), Fraction(0)) for rest in others)
+    infinity = tuple(Fraction(k == r - 1) for k in range(r))
+    return Toom(at, (*g, infinity), (*bt, tuple(_coefficients(points))), points)
 
 
 def _product(factors: Any) -> Fraction:
@@ -190,18 +189,16 @@ class Winograd(NamedTuple):
         d = [padded[:, :, j : j + last : self.m] for j in range(len(toom.g))]
         return [_stack_rows(part, taps) for part in _analyse(toom, d)]
 
-    def _overlap(self, dd: list[Array], sizes: tuple[int, ...]) -> Array:
+    def _overlap(self, dd: list[Array], sizes: Sequence[int]) -> Array:
         """The gradient dx from that of every tile's n columns: tiles share r − 1."""
         (top, _), (left, _) = self.padding
         rows, tiles = dd[0].shape[1:3]
         count = tiles + (len(dd) - 1) // self.m  # m columns at a time
-        columns = [
-            sum(
-                place(part, (0, shift), (rows, count))
-                for shift, part in enumerate(dd[j :: self.m])
-            )
-            for j in range(self.m)
-        ]
+        columns: list[Any] = []
+        for j in range(self.m):
+            parts = enumerate(dd[j :: self.m])
+            moved = [place(part, (0, shift), (rows, count)) for shift, part in parts]
+            columns.append(reduce(jnp.add, moved))
         width = tiles * self.m + len(dd) - self.m
         dx = together(tuple(columns), self.group, (rows, width))
         return place(dx, (-top, -left), sizes)

@@ -51,4 +51,5 @@ def temporary_bytes(
     variables = jax.eval_shape(lambda key: net.init(key, in_shape), key)
     x = jax.ShapeDtypeStruct((batch_size, *in_shape), jnp.zeros(()).dtype)
     compiled = jax.jit(step).lower(variables, x, key).compile()
-    return compiled.memory_analysis().temp_size_in_bytes
+    analysis: Any = compiled.memory_analysis()
+    return analysis.temp_size_in_bytes

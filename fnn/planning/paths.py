@@ -32,7 +32,11 @@ class Choice(NamedTuple):
 
     def then(self, other: "Choice") -> "Choice":
         """One path after the other."""
-        return Choice(*(a + b for a, b in zip(self, other, strict=True)))
+        return Choice(
+            self.cost + other.cost,
+            self.layers + other.layers,
+            self.changes + other.changes,
+        )
 
 
 class Planner(NamedTuple):
@@ -110,7 +114,6 @@ class Planner(NamedTuple):
     def _side_by_side(self, net: Layer, path: str) -> dict[tuple[str, str], Choice]:
         """A residual block, or parallel branches: all branches in the same layout."""
         found = {}
-        inner = InnerResidual if type(net) is Residual else InnerParallel
         branches = [
             self.options(child, path_of(path, label, child))
             for label, child in children(net).items()
@@ -121,9 +124,12 @@ class Planner(NamedTuple):
             total = Choice()
             for options in branches:
                 total = total.then(options[here, here])
-            made = net.with_children(*total.layers)
-            if here == INNER:
-                made = inner(**{f: getattr(made, f) for f in made.__dataclass_fields__})
+            if here == OUTER:
+                made = net.with_children(*total.layers)
+            elif type(net) is Residual:
+                made = InnerResidual(*total.layers)
+            else:
+                made = InnerParallel(total.layers)
             found[here, here] = total._replace(layers=(made,))
         return found
 

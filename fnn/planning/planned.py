@@ -47,11 +47,6 @@ class Plan(Layer):
         return kind(self.net)
 
     @property
-    def penalized(self):
-        """As in the plain network."""
-        return self.net.penalized
-
-    @property
     def children(self):
         return children(self.net)
 

@@ -100,8 +100,12 @@ def plan(
 def _frugal(net: Layer, in_shape: tuple[int, ...], terms: Terms) -> Plan:
     """The fastest of some plans that takes no more memory than autodiff."""
     limit = None
-    for how in ({}, {"keep": False}, {"products": False}):
-        planned = _cheapest(net, in_shape, terms._replace(**how))
+    for tried in (
+        terms,
+        terms._replace(keep=False),
+        terms._replace(products=False),
+    ):
+        planned = _cheapest(net, in_shape, tried)
         if not planned.changes:
             break
         asked = net, in_shape, terms.batch_size

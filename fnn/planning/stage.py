@@ -58,13 +58,11 @@ class Turned(Layer):
         return out._replace(dx=turn(out.dx))
 
 
+@layer
 class Stage(Inside):
-    """Plain layers done as one, of which only the first has variables: the stage's.
+    """Plain `layers` done as one; the first one's variables are the stage's."""
 
-    A subclass is a dataclass with a leaf `layers`, the plain layers.
-    """
-
-    layers: tuple[Layer, ...]
+    layers: tuple[Layer, ...] = leaf()
 
     @property
     def plain(self) -> Layer:
@@ -74,11 +72,6 @@ class Stage(Inside):
     @property
     def kind(self):
         return "+".join(map(kind, self.layers))
-
-    @property
-    def penalized(self):
-        """Those of the first layer."""
-        return self.layers[0].penalized
 
     def init(self, key, in_shape):
         return self.layers[0].init(key, in_shape)
@@ -93,11 +86,6 @@ class InTurn(Layer):
     @property
     def kind(self):
         return "+".join(map(kind, self.layers))
-
-    @property
-    def penalized(self):
-        """Those of the first layer."""
-        return self.layers[0].penalized
 
     def init(self, key, in_shape):
         return self.layers[0].init(key, in_shape)

@@ -9,11 +9,11 @@ Residual, Parallel             themselves, with their branches in the inner layo
 """
 
 import math
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import jax.numpy as jnp
 
-from fnn.core import Backward, Forward, Layer, PyTree, layer, leaf
+from fnn.core import Backward, Forward, Layer, PyTree, layer
 from fnn.kernels.batch_norm import batch_norm_backward, batch_norm_forward, row_moments
 from fnn.kernels.block import Block
 from fnn.kernels.im2col import Im2col
@@ -44,7 +44,6 @@ class ConvStage(Stage):
         block: by which kernels.
     """
 
-    layers: tuple[Layer, ...] = leaf()
     block: Block = Block(Im2col())
 
     def inside(self, params, state, x, *, key, train):
@@ -72,12 +71,12 @@ class Eval(NamedTuple):
 class BatchNormStage(Stage):
     """Batch normalisation, and the ReLU that may follow it."""
 
-    layers: tuple[Layer, ...] = leaf()
-
     def inside(self, params, state, x, *, key, train):
-        norm, relu = self.layers[0], len(self.layers) > 1
+        norm: Any = self.layers[0]
+        relu = len(self.layers) > 1
         mean, var = row_moments(x) if train else state
-        y, saved = batch_norm_forward(x, *params, mean, var, norm.eps, relu)
+        scale, bias = params
+        y, saved = batch_norm_forward(x, scale, bias, mean, var, norm.eps, relu)
         if train:
             state = norm.track(state, mean, var, x.size // len(x))
         return Forward(y, (Train if train else Eval)(saved), state)
@@ -92,8 +91,6 @@ class BatchNormStage(Stage):
 class PointwiseStage(Stage):
     """A layer that works element by element, as it is."""
 
-    layers: tuple[Layer, ...] = leaf()
-
     def inside(self, params, state, x, *, key, train):
         return self.layers[0].forward(params, state, x, key=key, train=train)
 
@@ -105,7 +102,6 @@ class PointwiseStage(Stage):
 class MaxPoolStage(Stage):
     """The maximum over windows that tile the image."""
 
-    layers: tuple[Layer, ...] = leaf()
     pool: tuple[int, int] = (2, 2)
 
     def inside(self, params, state, x, *, key, train):
@@ -131,8 +127,6 @@ class MaxPoolStage(Stage):
 @layer
 class MeanStage(Stage):
     """The mean of each channel over rows and columns."""
-
-    layers: tuple[Layer, ...] = leaf()
 
     def inside(self, params, state, x, *, key, train):
         like = jnp.zeros((0, *x.shape))
