@@ -24,9 +24,14 @@ and since all of this is linear in d and in g, the backward is the transpose of 
     Q_b = Σ_i Aᵀ_ib dy_i;   dU_b = P_b Q_bᵀ;   dg = Gᵀ dU
     dP_b = U_b Q_b;   dV_b = col2im(dP_b);   dd_j = Σ_b Bᵀ_bj dV_b, tiles overlapping
 
-Multiplications per output and channel: n r/m instead of r². Additions grow, and so does
-rounding: |error of y| ≲ ε κ(m, r) Σ|g||d| with κ = max_i Σ_b |Aᵀ_ib| |G|_b |Bᵀ|_b, for
-which `Toom.growth` has a number; typical errors are far below it.
+Multiplications of an output and a channel: K n/m instead of K r. Additions grow, and
+so may rounding: with γ = (2n + K I) ε and |g|, |d| the largest entries of a row of the
+template and of a tile,
+
+    |error of y| ≤ γ κ Σ |g| |d|,    κ = max_i Σ_b |Aᵀ_ib| Σ_k |G_bk| Σ_j |Bᵀ_bj|
+
+summed over rows and channels; `Toom.growth` is κ. Errors that happen are far below
+that: some ε of the largest output.
 
 On a constant row all of Bᵀ d vanishes but the value at 1, and all y_i are equal. Here
 they are so exactly, because every other Bᵀ_b is applied to the differences of d (its
@@ -70,7 +75,7 @@ class Toom(NamedTuple):
 
     @property
     def growth(self) -> float:
-        """κ: by how much rounding may grow, compared to a sum of r products."""
+        """κ: by how much what is added up may exceed the largest product |g| |d|."""
         norms = [sum(map(abs, row)) for row in self.g]
         sums = [sum(map(abs, row)) for row in self.bt]
         return float(

@@ -18,6 +18,7 @@ __all__ = ["draw"]
 
 # Colour, shape, and whether filled.
 PEERS = {
+    "fnn.fit, plan=None": ("black", "x", True),
     "jax + optax, a jitted step per batch": ("blue", "o", True),
     "jax + optax, one scan": ("blue", "s", False),
     "Flax NNX, nnx.jit per batch": ("sky", "^", True),
@@ -26,6 +27,7 @@ PEERS = {
     "torch, eager, channels last": ("vermilion", "D", False),
     "torch, torch.compile": ("purple", "P", True),
 }
+FIRST = ("LeNet, batch 64", "ResNet, batch 64")
 PLACES = {
     "alone": ("sky", "o", False, "alone under jit"),
     "loop": ("vermilion", "D", True, "in a compiled loop, as in training"),
@@ -35,11 +37,44 @@ PLACES = {
 def draw(results: dict, path: Path) -> list[Path]:
     """A figure for each part that can be drawn; the files, named after `path`."""
     drawn = []
-    for part, figure in {"epochs": _epochs, "layers": _layers}.items():
+    for name, (part, figure) in FIGURES.items():
         if rows := results.get(part):
-            file = path.with_name(f"{path.stem}-{part}{path.suffix}")
+            file = path.with_name(f"{path.stem}-{name}{path.suffix}")
             drawn.append(save(figure(rows), file))
     return drawn
+
+
+def _seconds(rows: dict) -> Figure:
+    """Seconds per epoch of everyone, for the networks of the first chart."""
+    shown = {name: rows[name] for name in FIRST if name in rows}
+    with matplotlib.rc_context(STYLE):
+        figure = Figure(figsize=(8, 3.4))
+        places = figure.subplots(1, len(shown), squeeze=False)[0]
+        for axes, (name, row) in zip(places, shown.items(), strict=True):
+            _bars(axes, {p: f["seconds"] for p, f in row["peers"].items()})
+            axes.set_title(f"{name}: {row['images']:,} images", fontsize=10)
+        figure.supxlabel(f"seconds per epoch; {_where(rows)}", fontsize=9)
+        figure.set_layout_engine("constrained")
+    return figure
+
+
+def _bars(axes: Axes, times: dict[str, float]) -> None:
+    """The fastest on top; one that is far slower than the others is cut off."""
+    order = sorted(times, key=times.__getitem__, reverse=True)
+    seconds = [times[peer] for peer in order]
+    edge = 1.2 * sorted(seconds)[-2]
+    ours = [OKABE_ITO["vermilion" if peer == "fnn.fit" else "sky"] for peer in order]
+    axes.barh(order, [min(s, edge) for s in seconds], color=ours)
+    for i, s in enumerate(seconds):
+        inside = s > 0.7 * edge
+        axes.text(
+            min(s, edge) * (0.98 if inside else 1) + (0 if inside else 0.02 * edge), i,
+            f"{s:.3g}" + (" →" if s > edge else ""),
+            va="center", ha="right" if inside else "left", fontsize=8,
+        )  # fmt: skip
+    axes.set_xlim(0, edge)
+    axes.tick_params(axis="y", labelsize=8)
+    axes.grid(axis="y", visible=False)
 
 
 def _epochs(rows: dict) -> Figure:
@@ -137,8 +172,19 @@ def _decades(axes: Axes) -> None:
 
 def _spread(rows: dict) -> str:
     """What dots and bars are, and where they were measured."""
+    return f"median within rounds and its 95% interval\n({_where(rows)})"
+
+
+def _where(rows: dict) -> str:
     machine = next(iter(rows.values()))["machine"]
-    where = f"{machine['processor']}, {machine['cores']} cores"
-    if not str(machine["device"]).startswith("cpu"):
-        where = str(machine["device"]).split(": ")[-1]
-    return f"median within rounds and its 95% interval\n({where})"
+    if str(machine["device"]).startswith("cpu"):
+        return f"{machine['processor']}, {machine['cores']} cores"
+    return str(machine["device"]).split(": ")[-1]
+
+
+#: Each file's ending, which results it shows, and how.
+FIGURES = {
+    "seconds": ("epochs", _seconds),
+    "epochs": ("epochs", _epochs),
+    "layers": ("layers", _layers),
+}

@@ -21,6 +21,7 @@ import epochs
 import floor
 import imports
 import layers
+import plans
 from tables import TABLES
 from timing import machine
 
@@ -30,6 +31,7 @@ BENCHMARKS = {
     "engines": engines,
     "layers": layers,
     "floor": floor,
+    "plans": plans,
     "epochs": epochs,
 }
 

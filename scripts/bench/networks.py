@@ -171,6 +171,16 @@ def _resnet() -> fnn.Layer:
     )
 
 
+def _all_convolutional() -> fnn.Layer:
+    """Strides instead of pooling: Springenberg et al., arXiv:1412.6806."""
+    around = ((1, 1), (1, 1))
+    layers: list[fnn.Layer] = []
+    for features, stride in ((16, 1), (32, 2), (32, 1), (64, 2), (64, 1)):
+        conv = fnn.Conv(features, 3, stride=stride, padding=around)
+        layers += [conv, fnn.Relu()]
+    return fnn.serial(*layers, fnn.GlobalAvgPool(), fnn.Dense(CLASSES))
+
+
 FLAT, IMAGE = (784,), (28, 28, 1)
 
 # As many images as let an epoch of the slower peers take about a second.
@@ -181,5 +191,6 @@ NETWORKS = {
     "LeNet, batch 64": Network(_lenet(), IMAGE, 6_016, 64),
     "LeNet, batch 256": Network(_lenet(), IMAGE, 6_144, 256),
     "ResNet, batch 64": Network(_resnet(), IMAGE, 2_048, 64),
+    "all-convolutional, batch 64": Network(_all_convolutional(), IMAGE, 2_048, 64),
 }
 assert math.prod(FLAT) == math.prod(IMAGE)

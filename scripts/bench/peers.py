@@ -31,7 +31,14 @@ Peer = Callable[[np.ndarray, np.ndarray, int, int], Run]
 
 
 def fnn_fit(network: Network) -> dict[str, Peer]:
-    """fnn, through its public API."""
+    """fnn, through its public API: planned, as it is by default, and not."""
+    return {
+        "fnn.fit": _fit(network, "fast"),
+        "fnn.fit, plan=None": _fit(network, None),
+    }
+
+
+def _fit(network: Network, plan: str | None) -> Peer:
     loss, optimizer = fnn.losses.SoftmaxCrossEntropy(), fnn.optimizers.adam(RATE)
     variables = network.variables()
 
@@ -45,11 +52,12 @@ def fnn_fit(network: Network) -> dict[str, Peer]:
             epochs=epochs,
             batch_size=batch_size,
             variables=variables,
+            plan=plan,
         )
         history = result.history
         return Run(history["train_loss"].tolist(), history["seconds"].tolist())
 
-    return {"fnn.fit": train}
+    return train
 
 
 def by_steps(

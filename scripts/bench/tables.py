@@ -63,6 +63,26 @@ def _floor(rows: Rows) -> str:
     return "\n".join(lines)
 
 
+def _plans(rows: Rows) -> str:
+    lines = [
+        "plans: s to plan; time to compile, against autodiff; a step in each mode, "
+        "against the plain one; temporary MB; ensembles of 8, against one alone",
+    ]
+    for name, row in rows.items():
+        build = Ratio(**row["compile_ratio"])
+        lines.append(f"{name}: planned in {row['plan_s']:.3f} s, compiled in {build}")
+        for mode, part in row["modes"].items():
+            ms, relative = part["ms"], str(Ratio(**part["to_plain"]))
+            size = part["memory_bytes"] / 1e6
+            lines.append(f"  {mode:24}{ms:>8.2f} ms{relative:>28}{size:>8.1f} MB")
+        size = row["autodiff_memory_bytes"] / 1e6
+        lines.append(f"  {'autodiff, plain':63}{size:>7.1f} MB")
+        for way, part in row["ensemble"].items():
+            ms, relative = part["ms"], str(Ratio(**part["to_one"]))
+            lines.append(f"  {way:24}{ms:>8.2f} ms{relative:>28}")
+    return "\n".join(lines)
+
+
 def _epochs(rows: Rows) -> str:
     lines = []
     for name, row in rows.items():
@@ -85,5 +105,6 @@ TABLES = {
     "engines": _engines,
     "layers": _layers,
     "floor": _floor,
+    "plans": _plans,
     "epochs": _epochs,
 }
