@@ -307,6 +307,7 @@ def test_only_the_manual_engine_is_planned_for(monkeypatch):
     assert set(seen) == {fnn.Conv}
 
 
-def test_fit_refuses_an_unknown_mode():
-    with pytest.raises(ValueError, match="mode must be one of"):
-        fit("quick")
+@pytest.mark.parametrize("engine", ["manual", "autodiff"])
+def test_fit_refuses_an_unknown_mode(engine):
+    with pytest.raises(ValueError, match="plan must be 'fast', 'exact', 'memory' or"):
+        fit("quick", engine)

@@ -1,7 +1,7 @@
 """What layers and kernels cost: measured, and carried over to other shapes.
 
 The table holds milliseconds for a forward and a backward inside a compiled loop, as in
-training. `python scripts/bench/costs.py` measures it on your own machine:
+training. `scripts/bench/costs` measures it on your own machine:
 
     blocks      a convolution with what follows it, by algorithm and shape
     elements    nanoseconds for each element of x, of everything else
@@ -84,7 +84,7 @@ class Costs(NamedTuple):
 
 
 def load_costs(path: str | Path) -> Costs:
-    """A table that `scripts/bench/costs.py` has written.
+    """A table that `scripts/bench/costs` has written.
 
     Raises:
         ValueError: the file is not such a table.
@@ -95,7 +95,7 @@ def load_costs(path: str | Path) -> Costs:
         return Costs(read["machine"], blocks, read["elements"])
     except (KeyError, TypeError, json.JSONDecodeError) as error:
         raise ValueError(
-            f"{path} is not a table of costs, as python scripts/bench/costs.py writes "
+            f"{path} is not a table of costs, as scripts/bench/costs writes "
             f"it: {type(error).__name__} {error}"
         ) from error
 

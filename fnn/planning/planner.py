@@ -52,7 +52,7 @@ def plan(
             which takes seconds.
         platform: "cpu", "gpu" or "tpu"; by default that of JAX. Only for the CPU is
             there anything to do: elsewhere XLA's own convolutions are hard to beat.
-        costs: a table of `load_costs`, made on your machine by scripts/bench/costs.py.
+        costs: a table of `load_costs`, made on your machine by `scripts/bench/costs`.
         ensemble: for `vmap` over the variables, where XLA's convolution would become a
             grouped one, many times slower: every convolution that can becomes a product
             of matrices, whatever it costs alone.

@@ -13,7 +13,7 @@ from fnn.checks import check_instances, check_key, check_l2
 from fnn.core import Layer, PyTree, Variables
 from fnn.gradients.engines import Engine, get_engine, manual
 from fnn.losses import Loss
-from fnn.planning import Plan
+from fnn.planning import MODES, Plan
 from fnn.planning import plan as make_plan
 from fnn.training.batches import subset
 from fnn.training.checks import (
@@ -217,6 +217,9 @@ def _planned(
     net: Layer, mode: str | None, in_shape: tuple, batch_size: int, engine: Engine
 ) -> Layer:
     """The network as it is trained: a compiled program depends on nothing else."""
+    if mode is not None and mode not in MODES:
+        modes = ", ".join(map(repr, MODES))
+        raise ValueError(f"fit: plan must be {modes} or None, got {mode!r}")
     if isinstance(net, Plan):
         return net.net
     if mode is None or engine is not manual:

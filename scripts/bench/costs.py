@@ -1,7 +1,7 @@
 """What layers and kernels cost on this machine: the table that `fnn.plan` decides by.
 
-python scripts/bench/costs.py                       prints it, and writes costs.json
-python scripts/bench/costs.py --out my_costs.json   elsewhere
+scripts/bench/costs                       prints it, and writes costs.json
+scripts/bench/costs --out my_costs.json   elsewhere
 
     plan = fnn.plan(net, (28, 28, 1), costs=fnn.load_costs("my_costs.json"))
 
