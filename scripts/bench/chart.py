@@ -48,11 +48,11 @@ def _seconds(rows: dict) -> Figure:
     """Seconds per epoch of everyone, for the networks of the first chart."""
     shown = {name: rows[name] for name in FIRST if name in rows}
     with matplotlib.rc_context(STYLE):
-        figure = Figure(figsize=(8, 3.4))
+        figure = Figure(figsize=(9, 3.5))
         places = figure.subplots(1, len(shown), squeeze=False)[0]
         for axes, (name, row) in zip(places, shown.items(), strict=True):
             _bars(axes, {p: f["seconds"] for p, f in row["peers"].items()})
-            axes.set_title(f"{name}: {row['images']:,} images", fontsize=10)
+            axes.set_title(f"{name}\n{row['images']:,} images", fontsize=10)
         figure.supxlabel(f"seconds per epoch; {_where(rows)}", fontsize=9)
         figure.set_layout_engine("constrained")
     return figure
