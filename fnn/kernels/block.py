@@ -41,7 +41,7 @@ class Block(NamedTuple):
     pool: Group = (1, 1)
 
     def forward(self, x: Array, weight: Array, bias: Any) -> tuple[Array, Any]:
-        """Y (O, H', W', N) from x (I, H, W, N), W (K, K', I, O) and b (O,) or ()."""
+        """The output y (O, H', W', N) from x (I, H, W, N), W (K, K', I, O) and b."""
         sizes = self.convolution.outputs(weight.shape, x.shape[1:3])
         planes, saved = self.convolution.forward(x, weight)
         tops = planes
@@ -58,7 +58,7 @@ class Block(NamedTuple):
     def backward(
         self, weight: Array, bias: Any, saved: Any, dy: Array
     ) -> tuple[Array, Array, Any]:
-        """dx, dW and db."""
+        """The gradients dx, dW and db."""
         saved, planes, y, like = saved
         _, *sizes = like.shape
         dm = jnp.where(y > 0, dy, 0) if self.relu else dy

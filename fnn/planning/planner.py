@@ -1,8 +1,7 @@
 """Planning: an equivalent network, of the same variables, that runs faster.
 
-paths       the cheapest path through the network's layers, stages and turns
-rules       which stages there are for which layers
-costs       what they cost, as measured
+`rules` says which stages there are for which layers, `costs` what they cost, as
+measured, and `paths` finds the cheapest way through all of them.
 """
 
 import dataclasses
