@@ -10,7 +10,6 @@ import jax.numpy as jnp
 from fnn.checks import check_in_shape, check_instances
 from fnn.core import Layer, Node, Reach, children, kind, output_shape, path_of, walk
 from fnn.layers.branches import Parallel, Residual
-from fnn.layers.combinators import Serial
 from fnn.layers.probe import Seen, record
 
 __all__ = ["Summary", "SummaryRow", "summary"]
@@ -161,7 +160,7 @@ def _fields(net: Layer, seen: dict[str, Seen], axes: int) -> dict[str, tuple]:
         if isinstance(layer, Parallel | Residual):
             branches = [through(child, place, field) for child, place in inner]
             field = tuple(map(_wider, *branches))
-        elif isinstance(layer, Serial) or len(inner) == 1:
+        elif inner and (len(inner) == 1 or not kind(layer)):  # one after the other
             for child, place in inner:
                 field = through(child, place, field)
         else:

@@ -266,6 +266,18 @@ def test_the_built_in_table_says_where_it_was_made():
     assert {"plain", "im2col"} <= set(built_in().blocks[0][1])
 
 
+def test_summary_of_a_plan_is_that_of_its_network():
+    """The same shapes, parameters and receptive fields, where the last layer was."""
+    ours, plain = (
+        str(fnn.summary(net, IMAGE)).splitlines() for net in (planned(), NET)
+    )
+    cells = {line.split()[0].split("/", 1)[0]: line.split() for line in ours}
+    stage = next(line.split() for line in ours if "Conv+Relu+MaxPool" in line)
+    pool = next(line.split() for line in plain if "2/MaxPool" in line)
+    assert (stage[1], stage[-1]) == (pool[1], pool[-1])
+    assert ours[-1].split()[1] == plain[-1].split()[1] and len(cells) > 5
+
+
 # ---- In training -----------------------------------------------------------------
 
 

@@ -14,7 +14,17 @@ from typing import Any
 
 from jax import Array
 
-from fnn.core import Backward, Forward, Layer, PyTree, children, kind, layer, leaf
+from fnn.core import (
+    Backward,
+    Forward,
+    Layer,
+    PyTree,
+    Reach,
+    children,
+    kind,
+    layer,
+    leaf,
+)
 from fnn.kernels.layout import turn
 from fnn.layers import Serial
 
@@ -75,6 +85,18 @@ class Stage(Inside):
 
     def init(self, key, in_shape):
         return self.layers[0].init(key, in_shape)
+
+    def reach(self, in_shape):
+        fields = (Reach(),) * (len(in_shape) - 1)
+        for part in self.layers:
+            reach = part.reach(in_shape)
+            if reach is None:
+                return None
+            fields = tuple(
+                Reach(int(f.extent + (r.extent - 1) * f.step), f.step * r.step)
+                for f, r in zip(fields, reach, strict=True)
+            )
+        return fields
 
 
 @layer
