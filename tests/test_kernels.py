@@ -101,6 +101,17 @@ def test_col2im_is_the_transpose_of_im2col():
             np.testing.assert_allclose(ours, (p * im2col(x, *steps)).sum(), rtol=1e-10)
 
 
+def test_another_kernel_of_the_same_numbers_is_another_kernel():
+    """What is compiled is looked up by equality: a kernel of your own must differ."""
+
+    class Mine(Winograd):
+        pass
+
+    assert Mine(2) != Winograd(2) and Mine(2) == Mine(2)
+    assert Block(Mine(2)) != Block(Winograd(2))
+    assert len({Mine(2), Winograd(2), Winograd(2)}) == 2
+
+
 # ---- Winograd's matrices ---------------------------------------------------------
 
 

@@ -15,7 +15,8 @@ Legend: images (C, H, W, N); planes and groups as in `planes`.
 """
 
 from collections.abc import Sequence
-from typing import Any, NamedTuple
+from dataclasses import dataclass
+from typing import Any
 
 import jax
 import jax.numpy as jnp
@@ -29,7 +30,8 @@ from fnn.kernels.winograd import Winograd
 __all__ = ["Block"]
 
 
-class Block(NamedTuple):
+@dataclass(frozen=True)
+class Block:
     """y = ReLU(max over windows of x ⋆ W + b), the windows tiling the image.
 
     `pool` is the window; along each axis it divides the convolution's group, or the

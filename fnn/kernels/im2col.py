@@ -26,6 +26,7 @@ Source: Chellapilla, Puri and Simard, IWFHR 2006.
 """
 
 from collections.abc import Sequence
+from dataclasses import dataclass
 from itertools import product
 from typing import Any, NamedTuple
 
@@ -37,7 +38,8 @@ from fnn.kernels.planes import Group, Planes, place, together, written
 __all__ = ["Im2col", "Steps", "col2im", "im2col"]
 
 
-class Im2col(NamedTuple):
+@dataclass(frozen=True)
+class Im2col:
     """Convolution by im2col, a `group` of outputs at a time.
 
         forward     P = im2col(x),   y_g = W_gᵀ P for every plane g

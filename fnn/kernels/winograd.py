@@ -47,6 +47,7 @@ arXiv:1509.09308; Barabasz et al., arXiv:1803.10986, for the points and the erro
 """
 
 from collections.abc import Sequence
+from dataclasses import dataclass
 from fractions import Fraction
 from functools import cache, reduce
 from itertools import accumulate, pairwise
@@ -130,7 +131,8 @@ def _coefficients(roots: Sequence[Fraction]) -> list[Fraction]:
     return made
 
 
-class Winograd(NamedTuple):
+@dataclass(frozen=True)
+class Winograd:
     """Convolution of stride 1 by F(m, r) along the width, m outputs at a time.
 
     The last tile is filled up with zeros where m does not divide the outputs. Without
