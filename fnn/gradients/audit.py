@@ -194,9 +194,10 @@ def _run(
         for path, node in nodes.items()
     }
     referee = jax.grad(loss.value)(z, y)
-    parts["loss"] = Compared(
-        {"delta": delta}, {"delta": referee}, {"delta": jnp.zeros_like(z)}
-    )
+    lost = {}
+    if delta.dtype == jnp.float64:  # σ(z) − t of a saturated unit is all rounding
+        lost = {"delta": lost_digits(lambda z: loss.delta(z, y), z)}
+    parts["loss"] = Compared({"delta": delta}, {"delta": referee}, lost)
     return Results(z, whole, parts, seen, deltas)
 
 
