@@ -68,17 +68,11 @@ def compare_alone(node: Node, seen: Seen, dy: Array, train: bool) -> Compared:
         return layer.forward(params, state, x, key=seen.key, train=train)
 
     def by_name(y, dx, dparams):
-        named = named_params(node.layer, dparams)
-        prefix = kind(node.layer)
+        named, prefix = named_params(node.layer, dparams), kind(node.layer)
+        own = {path.removeprefix(prefix).lstrip("./"): g for path, g in named.items()}
         # y is in question only where a layer claims to compute what another one does.
-        return (
-            ({} if claimed is node.layer else {"y": y})
-            | {"dx": dx}
-            | {
-                path.removeprefix(prefix).lstrip("./"): grad
-                for path, grad in named.items()
-            }
-        )
+        claim = {} if claimed is node.layer else {"y": y}
+        return claim | {"dx": dx} | own
 
     def by_hand(params, x, dy):
         out = forward(node.layer, params, x)

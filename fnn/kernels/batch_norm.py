@@ -21,16 +21,9 @@ import jax
 import jax.numpy as jnp
 from jax import Array, lax
 
-__all__ = ["batch_norm_backward", "batch_norm_forward", "row_moments"]
+__all__ = ["batch_norm_backward", "batch_norm_forward"]
 
 ROW = (1, 2, 3)
-
-
-def row_moments(x: Array) -> tuple[Array, Array]:
-    """μ and σ² of every channel, each (C,), in at least float32."""
-    x = x if x.dtype == jnp.float64 else x.astype(jnp.float32)
-    mean = x.mean(ROW)
-    return mean, jnp.square(x - _column(mean)).mean(ROW)
 
 
 def batch_norm_forward(

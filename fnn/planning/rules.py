@@ -136,8 +136,8 @@ def _convolutions(conv: Any, window: tuple, shape: Shape, terms: Terms) -> Itera
 def _work(conv: Any, window: tuple, shape: Shape, batch: int) -> Work:
     slides = conv.window(shape[:2])
     return Work(
-        taps=math.isqrt(math.prod(slides.size)) or 1,
-        stride=math.isqrt(math.prod(slides.stride)) or 1,
+        taps=math.isqrt(math.prod(slides.size)),
+        stride=math.isqrt(math.prod(slides.stride)),
         pool=max(window),
         inputs=shape[2],
         outputs=conv.features,

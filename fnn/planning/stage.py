@@ -81,6 +81,23 @@ class Stage(Inside):
 
     @property
     def kind(self):
+        return self.plain.kind
+
+    def init(self, key, in_shape):
+        return self.plain.init(key, in_shape)
+
+    def reach(self, in_shape):
+        return self.plain.reach(in_shape)
+
+
+@layer
+class InTurn(Layer):
+    """Layers one after the other; the first one's variables are the whole's."""
+
+    layers: tuple[Layer, ...] = leaf()
+
+    @property
+    def kind(self):
         return "+".join(map(kind, self.layers))
 
     def init(self, key, in_shape):
@@ -97,20 +114,6 @@ class Stage(Inside):
                 for f, r in zip(fields, reach, strict=True)
             )
         return fields
-
-
-@layer
-class InTurn(Layer):
-    """Layers one after the other; the first one's variables are the whole's."""
-
-    layers: tuple[Layer, ...] = leaf()
-
-    @property
-    def kind(self):
-        return "+".join(map(kind, self.layers))
-
-    def init(self, key, in_shape):
-        return self.layers[0].init(key, in_shape)
 
     def forward(self, params, state, x, *, key=None, train=False):
         variables = self._spread(params), self._spread(state)

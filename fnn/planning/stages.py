@@ -9,19 +9,21 @@ Residual, Parallel             themselves, with their branches in the inner layo
 """
 
 import math
+from collections.abc import Callable
 from typing import Any, NamedTuple
 
 import jax.numpy as jnp
 
 from fnn.core import Backward, Forward, Layer, PyTree, layer
-from fnn.kernels.batch_norm import batch_norm_backward, batch_norm_forward, row_moments
+from fnn.kernels.batch_norm import batch_norm_backward, batch_norm_forward
 from fnn.kernels.block import Block
 from fnn.kernels.im2col import Im2col
 from fnn.kernels.planes import apart, place, together
 from fnn.kernels.pooling import max_of_planes, winners_of_planes
 from fnn.layers import Parallel, Residual
 from fnn.layers.convolution import ConvParams
-from fnn.layers.normalization import NormParams
+from fnn.layers.normalization import NormParams, moments
+from fnn.layers.shape import shape_only
 from fnn.planning.stage import Inside, Stage, Turned, plain
 
 __all__ = [
@@ -74,7 +76,7 @@ class BatchNormStage(Stage):
     def inside(self, params, state, x, *, key, train):
         norm: Any = self.layers[0]
         relu = len(self.layers) > 1
-        mean, var = row_moments(x) if train else state
+        mean, var = map(jnp.ravel, moments(x, axes=(1, 2, 3))) if train else state
         scale, bias = params
         y, saved = batch_norm_forward(x, scale, bias, mean, var, norm.eps, relu)
         if train:
@@ -111,9 +113,9 @@ class MaxPoolStage(Stage):
 
     def inside_backward(self, params, saved, dy):
         x, y = saved
-        planes = apart(x, self.pool, self._counts(x.shape[1:3]))
-        dplanes = winners_of_planes(planes, (y,), (dy,), self.pool, self.pool)
         rows, columns = self._counts(x.shape[1:3])
+        planes = apart(x, self.pool, (rows, columns))
+        dplanes = winners_of_planes(planes, (y,), (dy,), self.pool, self.pool)
         seen = rows * self.pool[0], columns * self.pool[1]
         dx = together(dplanes, self.pool, seen)
         return Backward(place(dx, (0, 0), x.shape[1:3]), ())
@@ -129,8 +131,7 @@ class MeanStage(Stage):
     """The mean of each channel over rows and columns."""
 
     def inside(self, params, state, x, *, key, train):
-        like = jnp.zeros((0, *x.shape))
-        return Forward(x.mean((1, 2)), like, state)
+        return Forward(x.mean((1, 2)), shape_only(x), state)
 
     def inside_backward(self, params, saved, dy):
         shape = saved.shape[1:]
@@ -138,32 +139,39 @@ class MeanStage(Stage):
         return Backward(jnp.broadcast_to(share[:, None, None], shape), ())
 
 
+class Branches(Inside):
+    """Layers on the same input, each seen from the inner layout."""
+
+    def over(self, change: Callable[[Layer], Layer]) -> Layer:
+        """The plain layer of branches that were each changed."""
+        raise NotImplementedError
+
+    @property
+    def plain(self) -> Layer:
+        """The same with plain layers."""
+        return self.over(plain)
+
+    def inside(self, params, state, x, *, key, train):
+        return self.over(Turned).forward(params, state, x, key=key, train=train)
+
+    def inside_backward(self, params, saved, dy):
+        return self.over(Turned).backward(params, saved, dy)
+
+
 @layer
-class InnerResidual(Inside, Residual):
+class InnerResidual(Branches, Residual):
     """A shortcut around a body, both in the inner layout; fields as in `Residual`."""
 
     @property
     def kind(self):
         return "Residual"
 
-    @property
-    def plain(self) -> Layer:
-        """The same with plain layers."""
-        return Residual(plain(self.body), plain(self.projection))
-
-    def inside(self, params, state, x, *, key, train):
-        return self._turned.forward(params, state, x, key=key, train=train)
-
-    def inside_backward(self, params, saved, dy):
-        return self._turned.backward(params, saved, dy)
-
-    @property
-    def _turned(self) -> Residual:
-        return Residual(Turned(self.body), Turned(self.projection))
+    def over(self, change):
+        return Residual(change(self.body), change(self.projection))
 
 
 @layer
-class InnerParallel(Inside, Parallel):
+class InnerParallel(Branches, Parallel):
     """Branches side by side in the inner layout; fields as in `Parallel`.
 
     Only where they are added up: channels are the last axis outside, the first inside.
@@ -173,17 +181,5 @@ class InnerParallel(Inside, Parallel):
     def kind(self):
         return "Parallel"
 
-    @property
-    def plain(self) -> Layer:
-        """The same with plain layers."""
-        return Parallel(tuple(map(plain, self.branches)), self.merge)
-
-    def inside(self, params, state, x, *, key, train):
-        return self._turned.forward(params, state, x, key=key, train=train)
-
-    def inside_backward(self, params, saved, dy):
-        return self._turned.backward(params, saved, dy)
-
-    @property
-    def _turned(self) -> Parallel:
-        return Parallel(tuple(map(Turned, self.branches)), self.merge)
+    def over(self, change):
+        return Parallel(tuple(map(change, self.branches)), self.merge)

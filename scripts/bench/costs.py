@@ -25,6 +25,7 @@ from fnn.kernels.layout import turn
 from fnn.planning.costs import Costs, Work
 from fnn.planning.rules import RULES, Terms
 from fnn.planning.stage import Turned
+from layers import fed_back
 from timing import loop, machine
 
 FIRST = 4  # up to so many channels, a layer is taken for the first
@@ -59,23 +60,14 @@ def milliseconds(layer: fnn.Layer, shape: tuple, inner: bool, dx: bool) -> float
     arrays = [draw.standard_normal(a.shape) for a in (_batch(shape), y)]
     x, dy = (jnp.asarray(a, jnp.float32) for a in arrays)
     if inner:
-        layer, x, dy = Turned(layer), jnp.swapaxes(x, 0, -1), jnp.swapaxes(dy, 0, -1)
+        layer, x, dy = Turned(layer), turn(x), turn(dy)
 
-    def body(carry, zero):
-        params, x, dy = carry
+    def gradient(params, x, dy):
         out = layer.forward(params, state, x, train=True)
         back = layer.backward(params, out.saved, dy)
-        changes = back.dparams, back.dx if dx else jnp.zeros(()), out.y
-        return jax.tree.map(
-            lambda a, b: a + zero * b,
-            carry,
-            tuple(
-                jax.tree.map(lambda c, a: jnp.broadcast_to(c, a.shape), change, part)
-                for change, part in zip(changes, carry, strict=True)
-            ),
-        )
+        return out.y, back if dx else back._replace(dx=jnp.zeros_like(x))
 
-    run = loop(body, (params, x, dy))
+    run = loop(fed_back(gradient), (params, x, dy))
     return min(run() for _ in range(5)) * 1e3
 
 
@@ -110,16 +102,12 @@ def block(taps: int, stride: int, pool: int, channels: tuple, rows: int) -> dict
     places = math.prod(conv.window(shape[:2]).outputs(shape[:2]))
     work = Work(taps, stride, pool, inputs, outputs, places, EXAMPLES)
     dx = inputs > FIRST
-    ms = {"plain": milliseconds(_only_first(layers), shape, inner=False, dx=dx)}
+    # Of plain layers only the convolution: the others have costs of their own.
+    ms = {"plain": milliseconds(conv, shape, inner=False, dx=dx)}
     for name, stage in offers(layers, shape).items():
         ms[name] = milliseconds(stage, shape, inner=True, dx=dx)
     print(work, {name: round(value, 3) for name, value in ms.items()}, flush=True)
     return {"work": work._asdict(), "ms": ms}
-
-
-def _only_first(layers: tuple) -> fnn.Layer:
-    """Of plain layers only the convolution: the others have costs of their own."""
-    return layers[0]
 
 
 def elements() -> dict[str, float]:

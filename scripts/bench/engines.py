@@ -71,12 +71,16 @@ def training_step(network: Network, engine: str) -> Callable[[tuple, Any], tuple
     return step
 
 
+def batches(network: Network) -> tuple[jax.Array, jax.Array]:
+    """Random images and labels, enough for all the steps."""
+    draw, n = np.random.default_rng(0), STEPS * network.batch_size
+    x, y = draw.random((n, *network.in_shape)), draw.integers(0, 10, n)
+    return jnp.asarray(x, jnp.float32), jnp.asarray(y, jnp.int32)
+
+
 def measure(network: Network, rounds: int = 30) -> dict:
     """Manual / autodiff: time of a step, compile time, memory."""
-    draw, n = np.random.default_rng(0), network.batch_size
-    shape = (STEPS * n, *network.in_shape)
-    x = jnp.asarray(draw.random(shape), jnp.float32)
-    y = jnp.asarray(draw.integers(0, 10, STEPS * n), jnp.int32)
+    n, (x, y) = network.batch_size, batches(network)
     variables = network.variables()
     memory = fnn.optimizers.adam(RATE).init(variables.params)
     carry, key = (variables, memory, jnp.asarray(0)), jax.random.key(0)

@@ -15,7 +15,7 @@ import numpy as np
 from jax import lax
 
 import fnn
-from engines import training_step
+from engines import STEPS, batches, training_step
 from fnn.planning.rules import MODES
 from networks import NETWORKS, Network
 from timing import interleave, loop, ratio, rounds_within, seconds, temporary_bytes
@@ -27,7 +27,6 @@ ROWS = {
 }
 LOSS = fnn.losses.SoftmaxCrossEntropy()
 MEMBERS = 8
-STEPS = 8  # different batches
 BUDGET, COMPILE_BUDGET = 60.0, 60.0  # seconds for the rounds
 
 
@@ -35,7 +34,7 @@ def measure(network: Network, rounds: int = 20) -> dict:
     """Seconds to plan and to compile; milliseconds of a step, by mode and ensemble."""
     plans = {mode: _plan(network, mode=mode) for mode in MODES}
     nets = {"plain": network.net} | {mode: plan.net for mode, plan in plans.items()}
-    data = _data(network)
+    data = batches(network)
     runs = {mode: _loop(network._replace(net=net), data) for mode, net in nets.items()}
     times = interleave(runs, rounds_within(BUDGET, runs, rounds))
     batch = tuple(a[: network.batch_size] for a in data)
@@ -66,13 +65,6 @@ def _plan(network: Network, **how: Any) -> fnn.Plan:
     return fnn.plan(network.net, network.in_shape, batch_size=size, **how)
 
 
-def _data(network: Network) -> tuple:
-    draw, n = np.random.default_rng(0), STEPS * network.batch_size
-    x = draw.random((n, *network.in_shape))
-    y = draw.integers(0, 10, n)
-    return jnp.asarray(x, jnp.float32), jnp.asarray(y, jnp.int32)
-
-
 def _start(network: Network, key: Any) -> tuple:
     variables = network.net.init(key, network.in_shape)
     memory = fnn.optimizers.adam(1e-3).init(variables.params)
@@ -87,7 +79,7 @@ def _loop(network: Network, data: tuple) -> Callable[[], float]:
 
 def _compiling(network: Network, planned: fnn.Layer):
     """Planned by hand / plain by autodiff: seconds to compile a step."""
-    start, data = _start(network, jax.random.key(0)), _data(network)
+    start, data = _start(network, jax.random.key(0)), batches(network)
 
     def compile_once(net: fnn.Layer, engine: str) -> float:
         jax.clear_caches()

@@ -5,12 +5,11 @@ Ends with status 1 if a bug was missed or an alarm was false.
 """
 
 import argparse
-import collections
-import multiprocessing
 import sys
-import time
 from collections.abc import Callable
 from pathlib import Path
+
+from running import run
 
 HERE = Path(__file__).parent
 sys.path.insert(0, str(HERE.parents[1] / "tests"))
@@ -79,35 +78,14 @@ def main() -> int:
     options = parser.parse_args()
     from planted_bugs import BUGS
 
-    start = time.time()
-    counts: collections.Counter[str] = collections.Counter()
-    options.log.parent.mkdir(parents=True, exist_ok=True)
     first, networks, images = options.first, options.networks, options.images
     work = [
         (check_bug, range(len(BUGS))),
         (check_network, range(first, first + networks)),
         (check_images, range(first, first + images)),
     ]
-    context = multiprocessing.get_context("spawn")
-    # Fresh processes now and then: compiled programs pile up in memory.
-    pool = context.Pool(options.processes, maxtasksperchild=25)
-    with pool, options.log.open("w") as log:
-
-        def say(line: str) -> None:
-            print(line, flush=True)
-            print(line, file=log, flush=True)
-
-        for check, numbers in work:
-            for verdict, line in pool.imap(check, numbers):
-                counts[verdict] += 1
-                say(line)
-        minutes = (time.time() - start) / 60
-        said = ", ".join(f"{count} {verdict}" for verdict, count in counts.items())
-        say(
-            f"{len(BUGS)} bugs, {networks} networks, {images} image networks: {said}; "
-            f"{minutes:.0f} minutes"
-        )
-    return 1 if counts["MISSED"] or counts["FALSE ALARM"] else 0
+    what = f"{len(BUGS)} bugs, {networks} networks, {images} image networks"
+    return run(work, what, options.log, options.processes, maxtasksperchild=25)
 
 
 if __name__ == "__main__":

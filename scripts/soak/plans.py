@@ -6,13 +6,11 @@ scripts/soak/results/plans.log, and a summary. Ends with status 1 if one fails.
 """
 
 import argparse
-import collections
-import multiprocessing
 import sys
-import time
 from pathlib import Path
 
 from gradients import HERE, audit_trial
+from running import run
 
 
 def check_plan(seed: int) -> tuple[str, str]:
@@ -30,24 +28,10 @@ def main() -> int:
     parser.add_argument("--processes", type=int, default=2)
     parser.add_argument("--log", type=Path, default=HERE / "results" / "plans.log")
     options = parser.parse_args()
-    start, counts = time.time(), collections.Counter()
     seeds = range(options.first, options.first + options.plans)
-    context = multiprocessing.get_context("spawn")
-    # Fresh processes now and then: compiled programs pile up in memory.
-    pool = context.Pool(options.processes, maxtasksperchild=15)
-    with pool, options.log.open("w") as log:
-
-        def say(line: str) -> None:
-            print(line, flush=True)
-            print(line, file=log, flush=True)
-
-        for verdict, line in pool.imap(check_plan, seeds):
-            counts[verdict] += 1
-            say(line)
-        said = ", ".join(f"{count} {verdict}" for verdict, count in counts.items())
-        minutes = (time.time() - start) / 60
-        say(f"{options.plans} planned networks: {said}; {minutes:.0f} minutes")
-    return 1 if counts["FALSE ALARM"] else 0
+    what = f"{options.plans} planned networks"
+    work = [(check_plan, seeds)]
+    return run(work, what, options.log, options.processes, maxtasksperchild=15)
 
 
 if __name__ == "__main__":
