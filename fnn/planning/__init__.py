@@ -3,7 +3,7 @@
 from fnn.planning.costs import Costs, load_costs
 from fnn.planning.planned import Change, Plan
 from fnn.planning.planner import plan
-from fnn.planning.rules import MODES
 from fnn.planning.stage import plain
+from fnn.planning.terms import MODES
 
 __all__ = ["MODES", "Change", "Costs", "Plan", "load_costs", "plain", "plan"]

@@ -1,28 +1,18 @@
 """Planning: an equivalent network, of the same variables, that runs faster.
 
 `rules` says which stages there are for which layers, `costs` what they cost, as
-measured, and `paths` finds the cheapest way through all of them.
+measured, `paths` finds the cheapest way through all of them, and `search` the plan.
 """
 
-import dataclasses
-from typing import Any
-
 import jax
-import jax.numpy as jnp
 
 from fnn.checks import check_in_shape, check_instances, positive_integer
-from fnn.core import Layer, kind
-from fnn.layers.probe import record
+from fnn.core import Layer
 from fnn.planning.costs import Costs, built_in
-from fnn.planning.memory import step_by_autodiff, step_by_hand, temporary_bytes
-from fnn.planning.paths import OUTER, Planner
 from fnn.planning.planned import Plan
-from fnn.planning.rules import MODES, Terms
+from fnn.planning.terms import MODES, Terms
 
 __all__ = ["plan"]
-
-#: Of autodiff's memory, for the mode "memory": the step compared is not quite yours.
-SPARE = 0.95
 
 
 def plan(
@@ -91,54 +81,8 @@ def plan(
             f"{type(costs).__name__}"
         )
     terms = Terms(batch_size, mode, costs or built_in(), ensemble)
-    if mode == "memory":
-        return _frugal(net, in_shape, terms)
-    return _cheapest(net, in_shape, terms)
+    # Not at the top: stages and kernels would be a tenth of `import fnn`.
+    from fnn.planning.search import cheapest, frugal
 
-
-def _frugal(net: Layer, in_shape: tuple[int, ...], terms: Terms) -> Plan:
-    """The fastest of some plans that takes no more memory than autodiff."""
-    limit = None
-    for tried in (
-        terms,
-        terms._replace(keep=False),
-        terms._replace(products=False),
-    ):
-        planned = _cheapest(net, in_shape, tried)
-        if not planned.changes:
-            break
-        asked = net, in_shape, terms.batch_size
-        limit = limit or temporary_bytes(step_by_autodiff(net), *asked)
-        taken = temporary_bytes(step_by_hand(planned.net), *asked)
-        if taken <= SPARE * limit:
-            said = f"{taken / 1e6:.1f} MB, where autodiff takes {limit / 1e6:.1f}"
-            return dataclasses.replace(
-                planned, note=f"{planned.note}\nTemporary memory of a step: {said}."
-            )
-    return Plan(net, net, in_shape, (), "every plan takes more memory than autodiff")
-
-
-def _cheapest(net: Layer, in_shape: tuple[int, ...], terms: Terms) -> Plan:
-    planner = Planner(terms, _shapes(net, in_shape))
-    best = planner.options(net, kind(net))[OUTER, OUTER]
-    if not best.changes:
-        return Plan(net, net, in_shape, (), "no rule applies, or none would pay")
-    (planned,) = best.layers
-    before = planner.plain(net, kind(net))
-    note = (
-        f"A batch of {terms.batch_size}, forward and backward: {best.cost:.2f} ms "
-        f"expected in place of {before:.2f},\nthe turning of images included. "
-        f'Mode "{terms.mode}"; costs of {terms.costs.machine}.'
-    )
-    return Plan(planned, net, in_shape, best.changes, note)
-
-
-def _shapes(net: Layer, in_shape: tuple[int, ...]) -> dict[str, tuple[int, ...]]:
-    """The shape of one example that reaches each layer, by path; nothing is run."""
-
-    def seen(key: Any, x: Any) -> Any:
-        return record(net, net.init(key, in_shape), x, key)
-
-    x = jax.ShapeDtypeStruct((1, *in_shape), jnp.zeros(()).dtype)
-    found = jax.eval_shape(seen, jax.random.key(0), x)
-    return {path: entry.x.shape[1:] for path, entry in found.items()}
+    search = frugal if mode == "memory" else cheapest
+    return search(net, in_shape, terms)

@@ -28,7 +28,7 @@ from fnn.layers import (
     Softplus,
     Tanh,
 )
-from fnn.planning.costs import Costs, Work
+from fnn.planning.costs import Work
 from fnn.planning.stage import Stage
 from fnn.planning.stages import (
     BatchNormStage,
@@ -37,26 +37,12 @@ from fnn.planning.stages import (
     MeanStage,
     PointwiseStage,
 )
+from fnn.planning.terms import Terms
 
-__all__ = ["MODES", "RULES", "Offer", "Rule", "Terms", "plain_cost"]
-
-#: What a plan may do: "fast" everything, "exact" no Winograd, "memory" nothing that
-#: takes more temporary memory than autodiff.
-MODES = ("fast", "exact", "memory")
+__all__ = ["RULES", "Offer", "Rule", "plain_cost"]
 
 POINTWISE = (Relu, LeakyRelu, Elu, Gelu, Silu, Softplus, Sigmoid, Tanh, Identity)
 GROUPED = 1000  # how many times as long a grouped convolution takes, at least
-
-
-class Terms(NamedTuple):
-    """What a plan is made for."""
-
-    batch_size: int
-    mode: str
-    costs: Costs
-    ensemble: bool = False
-    keep: bool = True  # patches for the backward
-    products: bool = True  # convolutions as products of matrices
 
 
 class Offer(NamedTuple):
