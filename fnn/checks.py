@@ -13,6 +13,7 @@ __all__ = [
     "check_in_shape",
     "check_instances",
     "check_key",
+    "check_keys",
     "check_l2",
     "check_pair",
     "describe",
@@ -112,6 +113,21 @@ def check_key(key: Any) -> Array:
     raise TypeError(
         f"key must be a JAX random key, got {key!r}: pass key=jax.random.key({seed}). "
         "A run is a function of its key."
+    )
+
+
+def check_keys(keys: Any) -> Array:
+    """An array (S,) of keys, or one key, which becomes an array of one."""
+    dtype = getattr(keys, "dtype", None)
+    if dtype is not None and jax.dtypes.issubdtype(dtype, jax.dtypes.prng_key):
+        if keys.ndim < 2 and keys.size:
+            return keys.reshape(-1)
+        raise ValueError(
+            f"keys must be an array (S,) of keys, got one of shape {keys.shape}"
+        )
+    raise TypeError(
+        f"keys must be JAX random keys, got {keys!r}: pass "
+        "keys=jax.random.split(jax.random.key(0), 5) for five seeds"
     )
 
 

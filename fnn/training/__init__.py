@@ -6,6 +6,8 @@ from fnn.training.epoch import Carry, Epoch, run_epoch
 from fnn.training.evaluation import evaluate, predict
 from fnn.training.fit import FitResult, fit
 from fnn.training.metrics import Metric, accuracy
+from fnn.training.sweep import sweep
+from fnn.training.swept import Sweep
 
 __all__ = [
     "Carry",
@@ -14,6 +16,7 @@ __all__ = [
     "FitResult",
     "Metric",
     "StoppingState",
+    "Sweep",
     "accuracy",
     "evaluate",
     "fit",
@@ -21,4 +24,5 @@ __all__ = [
     "predict",
     "run_epoch",
     "save",
+    "sweep",
 ]

@@ -26,7 +26,7 @@ from fnn.training.checks import (
 )
 from fnn.training.metrics import Metric, default_metrics
 
-__all__ = ["evaluate", "measure", "predict"]
+__all__ = ["evaluate", "measure", "of_batches", "predict"]
 
 Batch = tuple[Array, Array]
 
@@ -87,12 +87,14 @@ def measure(
 ) -> dict[str, float]:
     """`evaluate`, for what has been checked."""
     batch_size = min(batch_size, len(data[0]))
-    sums = _measure(net, loss, variables, data, metrics=metrics, batch_size=batch_size)
+    values = _measure(
+        net, loss, variables, data, metrics=metrics, batch_size=batch_size
+    )
     # In float64 on the host: an accuracy of 1 is 1, however many batches there are.
     weights = batch_sizes(len(data[0]), batch_size)
     return {
-        name: float(np.average(np.asarray(values, np.float64), weights=weights))
-        for name, values in jax.device_get(sums).items()
+        name: float(np.average(np.asarray(each, np.float64), weights=weights))
+        for name, each in jax.device_get(values).items()
     }
 
 
@@ -125,8 +127,17 @@ def predict(net: Layer, variables: Variables, x: Any, batch_size: int = 1000) ->
     return _predict(net, variables, x, batch_size=min(size, len(x)))
 
 
-@partial(jax.jit, static_argnames=("metrics", "batch_size"))
-def _measure(net, loss, variables, data, *, metrics, batch_size) -> dict[str, Array]:
+def of_batches(
+    net: Layer,
+    loss: Loss,
+    variables: Variables,
+    data: Batch,
+    *,
+    metrics: tuple[tuple[str, Metric], ...],
+    batch_size: int,
+) -> dict[str, Array]:
+    """The means of each batch by name, the smaller one last: each (S,)."""
+
     def of_batch(batch: Batch) -> dict[str, Array]:
         x, y = batch
         outputs = net.forward(*variables, x, train=False).y
@@ -136,6 +147,9 @@ def _measure(net, loss, variables, data, *, metrics, batch_size) -> dict[str, Ar
     return _by_batch(
         lambda batch: jax.tree.map(jnp.atleast_1d, of_batch(batch)), data, batch_size
     )
+
+
+_measure = jax.jit(of_batches, static_argnames=("metrics", "batch_size"))
 
 
 @partial(jax.jit, static_argnames=("batch_size",))

@@ -11,10 +11,8 @@ from jax import Array
 from fnn.augmentations import Augmentation
 from fnn.checks import check_instances, check_key, check_l2
 from fnn.core import Layer, PyTree, Variables
-from fnn.gradients.engines import Engine, get_engine, manual
+from fnn.gradients.engines import Engine, get_engine
 from fnn.losses import Loss
-from fnn.planning import MODES, Plan
-from fnn.planning import plan as make_plan
 from fnn.training.batches import subset
 from fnn.training.checks import (
     check_augment,
@@ -38,6 +36,7 @@ from fnn.training.loop import (
     to_host,
 )
 from fnn.training.metrics import Metric, default_metrics
+from fnn.training.planned import planned
 
 __all__ = ["FitResult", "fit"]
 
@@ -185,7 +184,7 @@ def fit(
         check_fits(net, loss, variables, held_out, "validation")
         held_out = _monitored(held_out, early_stopping, train_key)
     job = Job(
-        net=_planned(net, plan, data[0].shape[1:], size, get_engine(engine)),
+        net=planned(net, plan, data[0].shape[1:], size, get_engine(engine)),
         loss=loss,
         optimizer=as_optimizer(optimizer),
         train=data,
@@ -211,20 +210,6 @@ def _monitored(
     if rule is None:
         return data
     return subset(data, rule.subset, jax.random.fold_in(key, 0))  # epochs count from 1
-
-
-def _planned(
-    net: Layer, mode: str | None, in_shape: tuple, batch_size: int, engine: Engine
-) -> Layer:
-    """The network as it is trained: a compiled program depends on nothing else."""
-    if mode is not None and mode not in MODES:
-        modes = ", ".join(map(repr, MODES))
-        raise ValueError(f"fit: plan must be {modes} or None, got {mode!r}")
-    if isinstance(net, Plan):
-        return net.net
-    if mode is None or engine is not manual:
-        return net
-    return make_plan(net, in_shape, batch_size=batch_size, mode=mode).net
 
 
 def _begin(job: Job, variables: Variables, resume: FitResult | None) -> Progress:

@@ -1,0 +1,253 @@
+"""Whole trainings over a grid of hyperparameters and keys, compiled once."""
+
+from collections.abc import Callable, Mapping, Sequence
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+from jax import Array
+
+from fnn.augmentations import Augmentation
+from fnn.checks import check_instances, check_keys, check_l2, positive_integer
+from fnn.core import Variables, walk
+from fnn.gradients.engines import Engine, get_engine
+from fnn.layers import Conv, ConvTranspose
+from fnn.training.checks import (
+    check_augment,
+    check_batch_size,
+    check_data,
+    check_early_stopping,
+    check_epochs,
+    check_fits,
+    check_metrics,
+    check_optimizer,
+)
+from fnn.training.early_stopping import EarlyStopping
+from fnn.training.members import Outcome, Task, Trial, train_members
+from fnn.training.metrics import Metric, default_metrics
+from fnn.training.swept import Sweep, collect
+
+__all__ = ["sweep"]
+
+#: Members trained side by side, where the caller does not say: the fastest of 1 to 64
+#: for 64-32-10 on two cores. Larger networks gain nothing from company.
+AT_ONCE = 16
+
+
+def sweep(
+    build: Callable[..., tuple],
+    grid: Mapping[str, Sequence[float]],
+    *,
+    train: tuple[Any, Any],
+    validation: tuple[Any, Any] | None = None,
+    keys: Array,
+    epochs: int,
+    batch_size: int = 128,
+    engine: str | Engine = "manual",
+    plan: str | None = "fast",
+    augment: Augmentation | None = None,
+    early_stopping: EarlyStopping | None = None,
+    metrics: Mapping[str, Metric] | None = None,
+    at_once: int | None = None,
+    on_chunk: Callable[[int, int], Any] | None = None,
+) -> Sweep:
+    """Train a network for every point of a grid and every key, in one compiled program.
+
+    A member is what `fit` would train with its key: the same initial variables, orders,
+    masks and decisions of early stopping, and results that differ by rounding (which a
+    learning rate far too high amplifies). Once stopped, a member's variables and
+    history stay as they are; the program ends when all have stopped.
+
+    Args:
+        build: called with a number for each name of the grid, `build(rate=.., lr=..)`,
+            it returns `(net, loss, optimizer)` or `(net, loss, optimizer, l2)`. It is
+            traced: the numbers may go wherever a layer, a loss or an optimizer takes a
+            number, not where one takes a size, nor into an `if`. Pass the same function
+            again, or the program is compiled again.
+        grid: the values of each hyperparameter; all combinations are trained. {} for
+            the keys alone.
+        train: x (N, ...) and y (N, ...).
+        validation: the same, of examples that are not trained on.
+        keys: (S,), such as `jax.random.split(jax.random.key(0), 5)`; or one key.
+        epochs: how many, at most; at least 1.
+        batch_size: as in `fit`.
+        engine: as in `fit`.
+        plan: as in `fit`, but for "memory": `at_once` bounds the memory here.
+        augment: as in `fit`.
+        early_stopping: as in `fit`; each member by its own metric.
+        metrics: as in `fit`.
+        at_once: how many members are trained side by side, by `vmap`; the memory grows
+            with it. The others follow in chunks of the same program. By default 16, and
+            1 for networks with convolutions on the CPU, where `vmap` is slower.
+        on_chunk: called with the number of members done and of all, after each chunk:
+            the place for a progress bar.
+
+    Returns:
+        A `Sweep`.
+
+    Raises:
+        ValueError, TypeError: arguments that do not fit, before anything is compiled;
+            an error of `build` names the numbers that it was called with.
+
+    Example:
+        >>> import jax, fnn
+        >>> x = jax.random.normal(jax.random.key(0), (100, 2))
+        >>> y = (x[:, 0] * x[:, 1] > 0).astype(int)
+        >>> net, loss = fnn.serial(fnn.Dense(8), fnn.Tanh(), fnn.Dense(2)), (
+        ...     fnn.losses.SoftmaxCrossEntropy())
+        >>> def build(learning_rate):
+        ...     return net, loss, fnn.optimizers.adam(learning_rate)
+        >>> swept = fnn.sweep(build, {"learning_rate": [1e-4, 1e-2]}, train=(x, y),
+        ...                   validation=(x, y), keys=jax.random.split(
+        ...                       jax.random.key(1), 3), epochs=5, batch_size=25)
+        >>> swept.history["validation_loss"].shape, swept.best()
+        ((2, 3, 5), {'learning_rate': 0.01})
+    """
+    keys, epochs = check_keys(keys), positive_integer("epochs", check_epochs(epochs))
+    axes = _axes(grid) | {"key": np.arange(len(keys))}
+    data = check_data("train", train)
+    size = check_batch_size(batch_size, len(data[0]))
+    first = _try_out(build, axes)
+    variables = _check_first(first, data, "train")
+    check_optimizer(first.optimizer, variables.params)
+    given = default_metrics(first.loss) if metrics is None else metrics
+    task = Task(
+        build=build,
+        plan=_mode(plan),
+        engine=get_engine(engine),
+        batch_size=size,
+        epochs=epochs,
+        metrics=check_metrics(given),
+    )
+    held_out = None
+    if validation is not None:
+        held_out = check_data("validation", validation)
+        _check_first(first, held_out, "validation")
+    if early_stopping is not None:
+        computed = ["loss", *(name for name, _ in task.metrics)]
+        check_early_stopping(early_stopping, computed, held_out is not None, epochs)
+    augment = check_augment(augment, data[0], size)
+    shared = data, held_out, augment, early_stopping
+    outcome = _train(
+        task, axes, keys, shared, _at_once(at_once, first, variables), on_chunk
+    )
+    every = 1 if early_stopping is None else early_stopping.every
+    return collect(axes, epochs, every, outcome)
+
+
+# ---- Before ----------------------------------------------------------------------
+
+
+def _axes(grid: Any) -> dict[str, np.ndarray]:
+    """The grid as arrays of finite numbers."""
+    if not isinstance(grid, Mapping):
+        raise TypeError(
+            "grid must map names to the values they take, such as "
+            f'{{"learning_rate": [0.01, 0.1]}}, got {grid!r}'
+        )
+    axes = {}
+    for name, values in grid.items():
+        try:
+            array = np.asarray(values, float)
+        except (TypeError, ValueError):
+            array = np.array("no numbers")
+        if name == "key" or array.ndim != 1 or not len(array):
+            raise ValueError(
+                f"grid[{name!r}] must be a sequence of numbers under a name other than "
+                f"'key', got {values!r}"
+            )
+        if not np.isfinite(array).all():
+            raise ValueError(f"grid[{name!r}] must be finite, got {values!r}")
+        axes[str(name)] = array
+    return axes
+
+
+def _try_out(build: Callable[..., tuple], axes: dict[str, np.ndarray]) -> Trial:
+    """Call `build` with each number once, so that what it refuses is an error here."""
+    if not callable(build):
+        raise TypeError(
+            "build must be a function that returns (net, loss, optimizer) for the "
+            f"numbers of the grid, got {build!r}"
+        )
+    origin = {name: values[0].item() for name, values in axes.items() if name != "key"}
+    points = [origin]
+    for name in origin:
+        points += [origin | {name: value.item()} for value in axes[name][1:]]
+    first, *_ = [_call(build, point) for point in points]
+    return first
+
+
+def _call(build: Callable[..., tuple], numbers: dict[str, float]) -> Trial:
+    try:
+        made = build(**numbers)
+        if not isinstance(made, tuple) or len(made) not in (3, 4):
+            raise TypeError(
+                "build must return (net, loss, optimizer) or (net, loss, optimizer, "
+                f"l2), got {made!r}"
+            )
+        trial = Trial(*made)
+        check_instances(net=trial.net, loss=trial.loss)
+        return trial._replace(l2=check_l2(trial.l2 or 0.0))
+    except Exception as error:
+        shown = ", ".join(f"{name}={value!r}" for name, value in numbers.items())
+        error.add_note(f"in build({shown})")
+        raise
+
+
+def _check_first(trial: Trial, data: tuple[Array, Array], name: str) -> Variables:
+    """That network, loss and data fit; nothing is run."""
+    key, in_shape = jax.random.key(0), data[0].shape[1:]
+    variables = jax.eval_shape(lambda: Variables(*trial.net.init(key, in_shape)))
+    return check_fits(trial.net, trial.loss, variables, data, name)
+
+
+def _mode(plan: str | None) -> str | None:
+    if plan not in ("fast", "exact", None):
+        raise ValueError(f"plan must be 'fast', 'exact' or None here, got {plan!r}")
+    return plan
+
+
+def _at_once(asked: int | None, trial: Trial, variables: Variables) -> int:
+    if asked is not None:
+        return positive_integer("at_once", asked)
+    nodes = walk(trial.net, variables)
+    convolves = any(isinstance(node.layer, Conv | ConvTranspose) for node in nodes)
+    return 1 if convolves and jax.default_backend() == "cpu" else AT_ONCE
+
+
+# ---- The members, chunk by chunk -------------------------------------------------
+
+
+def _train(
+    task: Task,
+    axes: dict[str, np.ndarray],
+    keys: Array,
+    shared: tuple,
+    at_once: int,
+    on_chunk: Callable[[int, int], Any] | None,
+) -> Outcome:
+    """All members, on the host."""
+    lengths = [len(values) for values in axes.values()]
+    places = np.indices(lengths).reshape(len(axes), -1)  # of each member in the grid
+    count = places.shape[1]
+    at_once = min(at_once, count)
+    done = []
+    for start in range(0, count, at_once):
+        # The last chunk is filled up with the last member: a second program for fewer
+        # would take longer to compile than they take to train.
+        members = np.minimum(np.arange(start, start + at_once), count - 1)
+        chosen = dict(zip(axes, places[:, members], strict=True))
+        member_keys = keys[chosen.pop("key")]
+        numbers = {
+            name: jnp.asarray(axes[name][i], float) for name, i in chosen.items()
+        }
+        trained = jax.device_get(train_members(task, numbers, member_keys, *shared))
+        real = min(at_once, count - start)
+        done.append(jax.tree.map(lambda leaf, real=real: leaf[:real], trained))
+        if on_chunk is not None:
+            on_chunk(start + real, count)
+    return jax.tree.map(
+        lambda *parts: np.concatenate(parts).reshape(*lengths, *parts[0].shape[1:]),
+        *done,
+    )
