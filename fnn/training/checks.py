@@ -3,6 +3,7 @@
 Each function returns what it was given, in the form that training uses.
 """
 
+import warnings
 from collections.abc import Mapping
 from typing import Any
 
@@ -30,6 +31,7 @@ __all__ = [
     "check_inputs",
     "check_metrics",
     "check_optimizer",
+    "check_validation_device",
 ]
 
 
@@ -213,3 +215,32 @@ def check_early_stopping(
             f"early stopping evaluates every {rule.every} epochs, and there are only "
             f"{epochs}: it would never do so"
         )
+
+
+def check_validation_device(device: Any, train: Array, validated: bool) -> Any:
+    """The device to validate on, or None for the one that trains, in turn."""
+    if device is None:
+        return None
+    if not validated:
+        raise ValueError(
+            "validation_device needs validation data: pass validation=(x, y)"
+        )
+    if not isinstance(device, jax.Device) and device != "another":
+        raise TypeError(
+            'validation_device must be one of jax.devices(), "another" for any that '
+            f"does not train, or None, got {device!r}"
+        )
+    others = [one for one in jax.devices() if one not in train.devices()]
+    if device == "another" and others:
+        return others[0]
+    if device == "another" or device in train.devices():
+        here = ", ".join(map(str, train.devices()))
+        why = f"training runs on {here}, too"
+        if device == "another":
+            why = f"there is no device but {here}, which trains"
+        warnings.warn(
+            f"fit validates in turn with training, not beside it: {why}",
+            stacklevel=3,
+        )
+        return None
+    return device

@@ -26,7 +26,14 @@ from fnn.training.checks import (
 )
 from fnn.training.metrics import Metric, default_metrics
 
-__all__ = ["evaluate", "measure", "of_batches", "predict"]
+__all__ = [
+    "averages",
+    "begin_measuring",
+    "evaluate",
+    "measure",
+    "of_batches",
+    "predict",
+]
 
 Batch = tuple[Array, Array]
 
@@ -86,12 +93,27 @@ def measure(
     metrics: tuple[tuple[str, Metric], ...],
 ) -> dict[str, float]:
     """`evaluate`, for what has been checked."""
-    batch_size = min(batch_size, len(data[0]))
-    values = _measure(
-        net, loss, variables, data, metrics=metrics, batch_size=batch_size
-    )
+    values = begin_measuring(net, loss, variables, data, batch_size, metrics)
+    return averages(values, len(data[0]), batch_size)
+
+
+def begin_measuring(
+    net: Layer,
+    loss: Loss,
+    variables: Variables,
+    data: Batch,
+    batch_size: int,
+    metrics: tuple[tuple[str, Metric], ...],
+) -> dict[str, Array]:
+    """The means of each batch by name: arrays that may still be being computed."""
+    size = min(batch_size, len(data[0]))
+    return _measure(net, loss, variables, data, metrics=metrics, batch_size=size)
+
+
+def averages(values: dict[str, Array], n: int, batch_size: int) -> dict[str, float]:
+    """The means over all n examples; waits for them."""
     # In float64 on the host: an accuracy of 1 is 1, however many batches there are.
-    weights = batch_sizes(len(data[0]), batch_size)
+    weights = batch_sizes(n, min(batch_size, n))
     return {
         name: float(np.average(np.asarray(each, np.float64), weights=weights))
         for name, each in jax.device_get(values).items()

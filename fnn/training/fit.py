@@ -23,6 +23,7 @@ from fnn.training.checks import (
     check_fits,
     check_metrics,
     check_optimizer,
+    check_validation_device,
 )
 from fnn.training.early_stopping import EarlyStopping, StoppingState
 from fnn.training.epoch import Carry, as_optimizer, copied, start
@@ -87,6 +88,7 @@ def fit(
     *,
     train: tuple[Any, Any],
     validation: tuple[Any, Any] | None = None,
+    validation_device: jax.Device | str | None = None,
     key: Array,
     epochs: int,
     batch_size: int = 128,
@@ -118,6 +120,13 @@ def fit(
         train: x (N, ...) and y (N, ...), NumPy or JAX. They are moved to the device.
         validation: the same of examples that are not trained on, evaluated after every
             epoch, or as `early_stopping` says.
+        validation_device: validate on this other device, beside training, which does
+            not wait: the decisions of early stopping come as soon as they are known,
+            and the variables returned are those of a run that waits, with the same bits
+            on devices of one kind; only the epochs trained meanwhile are extra.
+            `on_epoch` is called for an epoch once it is evaluated. "another" takes the
+            first of `jax.devices()` that does not train. With one device alone, a
+            warning says that validation takes its turn.
         key: a `jax.random.key`.
         epochs: how many, at most. 0 returns the initial variables.
         batch_size: m, at most N. Where it does not divide N, the last step of an epoch
@@ -183,6 +192,11 @@ def fit(
         held_out = check_data("validation", validation)
         check_fits(net, loss, variables, held_out, "validation")
         held_out = _monitored(held_out, early_stopping, train_key)
+    beside = check_validation_device(
+        validation_device, data[0], validated=held_out is not None
+    )
+    if beside is not None:
+        held_out = jax.device_put(held_out, beside)
     job = Job(
         net=planned(net, plan, data[0].shape[1:], size, get_engine(engine)),
         loss=loss,
@@ -194,6 +208,7 @@ def fit(
         engine=get_engine(engine),
         batch_size=size,
         validation=held_out,
+        validation_device=beside,
         metrics=chosen,
         rule=early_stopping,
     )

@@ -17,7 +17,7 @@ from fnn.optimizers import eval_params
 from fnn.training.batches import batch_sizes
 from fnn.training.early_stopping import EarlyStopping, StoppingState
 from fnn.training.epoch import Carry, run_epoch
-from fnn.training.evaluation import measure
+from fnn.training.evaluation import averages, begin_measuring
 from fnn.training.interrupt import deferred_interrupt
 from fnn.training.metrics import Metric
 
@@ -35,7 +35,10 @@ Record = dict[str, Any]
 
 
 class Job(NamedTuple):
-    """What stays the same from epoch to epoch."""
+    """What stays the same from epoch to epoch.
+
+    `validation` lies on `validation_device`; None is the device of the training.
+    """
 
     net: Layer
     loss: Loss
@@ -47,44 +50,90 @@ class Job(NamedTuple):
     engine: Engine
     batch_size: int
     validation: tuple[Array, Array] | None
+    validation_device: Any
     metrics: tuple[tuple[str, Metric], ...]
     rule: EarlyStopping | None
 
 
+class Pending(NamedTuple):
+    """An evaluation that has begun: of these variables, for this record."""
+
+    record: Record
+    variables: Variables
+    values: dict[str, Array]
+
+
 class Progress(NamedTuple):
-    """What does not: `epoch` is the number of epochs done."""
+    """What does not: `epoch` is the number of epochs done.
+
+    `pending` are evaluations that have begun and are not yet known, in their order;
+    without a device of their own there are none between two epochs.
+    """
 
     epoch: int
     carry: Carry
     records: list[Record]
     best: Variables | None
     stopping: StoppingState | None
+    pending: tuple[Pending, ...] = ()
 
 
 def run_epochs(
     job: Job, progress: Progress, epochs: int, on_epoch: Callable | None
 ) -> tuple[Progress, str]:
     """Epoch after epoch, until there is a reason to stop: that reason, too."""
+    tell = _Teller(on_epoch)
+    ended = None
     with deferred_interrupt() as interrupted:
-        while True:
-            if progress.stopping is not None and progress.stopping.stop:
-                return progress, "patience"
-            if progress.epoch >= epochs:
-                return progress, "epochs"
-            progress = _one_epoch(job, progress)
-            record = progress.records[-1]
+        while ended is None:
+            if _is_enough(progress):
+                ended = "patience"
+            elif progress.epoch >= epochs:
+                ended = "epochs"
+            else:
+                progress = _one_epoch(job, progress)
+                ahead = AHEAD if job.validation_device is not None else 0
+                progress = _settle(job, progress, ahead)
+                if not tell(progress) or interrupted():
+                    ended = "interrupted"
+                elif _diverged(progress):
+                    ended = "diverged"
+        progress = _settle(job, progress, 0)
+        if not tell(progress):
+            ended = "interrupted"
+    if ended != "interrupted" and _is_enough(progress):
+        ended = "patience"  # as it would have been, had the evaluations been awaited
+    return progress, ended
+
+
+def _is_enough(progress: Progress) -> bool:
+    return progress.stopping is not None and bool(progress.stopping.stop)
+
+
+class _Teller:
+    """Calls `on_epoch` with each record, in their order, once it is complete."""
+
+    def __init__(self, on_epoch: Callable | None) -> None:
+        self.on_epoch, self.told = on_epoch, 0
+
+    def __call__(self, progress: Progress) -> bool:
+        """False where that ended in a Ctrl-C."""
+        waiting = [pending.record["epoch"] for pending in progress.pending]
+        while self.told < len(progress.records):
+            record = progress.records[self.told]
+            if record["epoch"] in waiting:
+                break
+            self.told += 1
             try:
-                if on_epoch is not None:
-                    on_epoch(dict(record))
+                if self.on_epoch is not None:
+                    self.on_epoch(dict(record))
             except KeyboardInterrupt:
-                return progress, "interrupted"
-            if interrupted():
-                return progress, "interrupted"
-            if not np.isfinite(record["train_loss"]) and _diverged(progress.carry):
-                return progress, "diverged"
+                return False
+        return True
 
 
 def _one_epoch(job: Job, progress: Progress) -> Progress:
+    """Train for an epoch, and begin the evaluation where one is due."""
     epoch = progress.epoch + 1
     started = time.perf_counter()
     carry, losses = run_epoch(
@@ -103,29 +152,69 @@ def _one_epoch(job: Job, progress: Progress) -> Progress:
     mean = np.average(np.asarray(losses, np.float64), weights=weights)
     seconds = time.perf_counter() - started  # the losses have arrived: all is done
     record = {"epoch": epoch, "train_loss": float(mean), "seconds": seconds}
-    progress = progress._replace(epoch=epoch, carry=carry)
+    progress = progress._replace(
+        epoch=epoch, carry=carry, records=[*progress.records, record]
+    )
     every = 1 if job.rule is None else job.rule.every
-    if job.validation is not None and epoch % every == 0:
-        record, progress = _validate(job, job.validation, progress, record)
-    return progress._replace(records=[*progress.records, record])
+    if job.validation is None or epoch % every:
+        return progress
+    return _begin_validation(job, job.validation, progress)
 
 
-def _validate(
-    job: Job, data: tuple[Array, Array], progress: Progress, record: Record
-) -> tuple[Record, Progress]:
+# ---- Validation ------------------------------------------------------------------
+
+
+def _begin_validation(
+    job: Job, data: tuple[Array, Array], progress: Progress
+) -> Progress:
+    """Evaluate the variables as they are now; nothing waits for the result here."""
     variables = evaluated(job.optimizer, progress.carry)
-    measured = measure(
+    if job.validation_device is not None:
+        # A copy: the next epoch overwrites what it trains.
+        variables = jax.device_put(variables, job.validation_device)
+    values = begin_measuring(
         job.net, job.loss, variables, data, VALIDATION_BATCH, job.metrics
     )
-    record |= {f"validation_{name}": value for name, value in measured.items()}
-    if job.rule is not None:
-        metric, epoch = measured[job.rule.monitor], progress.epoch
-        stopping = _update(job.rule, progress.stopping, metric, epoch)
-        if int(stopping.best_epoch) == epoch:
-            progress = progress._replace(best=to_host(variables))
-        progress = progress._replace(stopping=stopping)
-    return record, progress
+    begun = Pending(progress.records[-1], variables, values)
+    return progress._replace(pending=(*progress.pending, begun))
 
+
+def _settle(job: Job, progress: Progress, ahead: int) -> Progress:
+    """Take in what is known, in order, and wait until at most `ahead` are not.
+
+    The decisions are those of a run that waits for each: early stopping sees the same
+    numbers in the same order, and what was begun after the last of them is dropped.
+    """
+    while progress.pending and not _is_enough(progress):
+        first, *others = progress.pending
+        if len(progress.pending) <= ahead and not _known(first):
+            return progress
+        progress = _take_in(job, first, progress._replace(pending=tuple(others)))
+    return progress._replace(pending=())
+
+
+def _take_in(job: Job, begun: Pending, progress: Progress) -> Progress:
+    assert job.validation is not None
+    n = len(job.validation[0])
+    measured = averages(begun.values, n, VALIDATION_BATCH)
+    begun.record.update({f"validation_{name}": v for name, v in measured.items()})
+    if job.rule is None:
+        return progress
+    epoch = begun.record["epoch"]
+    stopping = _update(job.rule, progress.stopping, measured[job.rule.monitor], epoch)
+    if int(stopping.best_epoch) == epoch:
+        progress = progress._replace(best=to_host(begun.variables))
+    return progress._replace(stopping=stopping)
+
+
+def _known(begun: Pending) -> bool:
+    arrays: Any = begun.values.values()  # the type Array does not name is_ready
+    return all(array.is_ready() for array in arrays)
+
+
+#: Evaluations on another device that may be unfinished before training waits. Each
+#: keeps a copy of the variables there.
+AHEAD = 8
 
 #: Examples that go through the network at once in validation.
 VALIDATION_BATCH = 1000
@@ -155,8 +244,11 @@ def to_host(variables: Variables) -> Variables:
     return jax.tree.map(copy, variables)
 
 
-def _diverged(carry: Carry) -> bool:
-    leaves = jax.tree.leaves(carry.variables.params)
+def _diverged(progress: Progress) -> bool:
+    """Whether a parameter is NaN or infinite, from which no step recovers."""
+    if np.isfinite(progress.records[-1]["train_loss"]):
+        return False
+    leaves = jax.tree.leaves(progress.carry.variables.params)
     return not all(bool(jnp.isfinite(leaf).all()) for leaf in leaves)
 
 
