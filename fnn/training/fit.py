@@ -1,19 +1,19 @@
 """Training: a Python loop over compiled epochs."""
 
+import os
 from collections.abc import Callable, Mapping
-from typing import Any, NamedTuple
+from typing import Any
 
 import jax
-import jax.numpy as jnp
-import numpy as np
 from jax import Array
 
 from fnn.augmentations import Augmentation
 from fnn.checks import check_instances, check_key, check_l2
-from fnn.core import Layer, PyTree, Variables
+from fnn.core import Layer, Variables
 from fnn.gradients.engines import Engine, get_engine
 from fnn.losses import Loss
 from fnn.training.batches import subset
+from fnn.training.checkpoints import Checkpoints, Store, as_checkpoints
 from fnn.training.checks import (
     check_augment,
     check_batch_size,
@@ -25,60 +25,15 @@ from fnn.training.checks import (
     check_optimizer,
     check_validation_device,
 )
-from fnn.training.early_stopping import EarlyStopping, StoppingState
-from fnn.training.epoch import Carry, as_optimizer, copied, start
-from fnn.training.loop import (
-    Job,
-    Progress,
-    Record,
-    evaluated,
-    history_of,
-    run_epochs,
-    to_host,
-)
+from fnn.training.early_stopping import EarlyStopping
+from fnn.training.epoch import as_optimizer
+from fnn.training.identity import describe_run
+from fnn.training.loop import Job, Record, run_epochs
 from fnn.training.metrics import Metric, default_metrics
 from fnn.training.planned import planned
+from fnn.training.result import FitResult, asked_again, begin, finish
 
-__all__ = ["FitResult", "fit"]
-
-
-class FitResult(NamedTuple):
-    """What `fit` returns.
-
-    variables: with early stopping the best ones, in the host's memory (NumPy), whatever
-        ended the run; without it the last ones.
-    last_variables: those after the last epoch.
-    history: NumPy arrays by name. With an entry an epoch: "epoch" (1, 2, ...),
-        "train_loss" (the mean over the epoch's minibatches of J, penalty and dropout
-        included, while the parameters change) and "seconds" (of training alone; the
-        first epoch includes compilation). With an entry an evaluation:
-        "validation_epoch", "validation_loss" (no penalty, no dropout) and
-        "validation_<metric>". A NaN in them is a NaN that was computed.
-    best_epoch: the number of epochs after which `variables` were, 0 for the initial
-        ones. To retrain on all data, train for that many (Goodfellow et al. 2016,
-        algorithm 7.2).
-    epochs: the number of epochs trained.
-    stopped: what ended the run: "epochs" (all were trained), "patience" (early
-        stopping), "diverged" (a parameter became NaN or infinite, from which no step
-        recovers) or "interrupted" (Ctrl-C).
-    carry: what training carries, `carry.variables` and `carry.optimizer_state`. For a
-        look-ahead optimizer its parameters are θ̂, and `last_variables` holds θ.
-    stopping: the state of early stopping, or None.
-    """
-
-    variables: Variables
-    last_variables: Variables
-    history: dict[str, np.ndarray]
-    best_epoch: int
-    epochs: int
-    stopped: str
-    carry: Carry
-    stopping: StoppingState | None
-
-    @property
-    def optimizer_state(self) -> PyTree:
-        """The optimizer's state after the last epoch."""
-        return self.carry.optimizer_state
+__all__ = ["fit"]
 
 
 def fit(
@@ -100,7 +55,8 @@ def fit(
     metrics: Mapping[str, Metric] | None = None,
     l2: float = 0.0,
     on_epoch: Callable[[Record], Any] | None = None,
-    resume: FitResult | None = None,
+    checkpoint_dir: str | os.PathLike[str] | Checkpoints | None = None,
+    resume: FitResult | bool = False,
 ) -> FitResult:
     """Train a network by minibatch descent, for a number of epochs or until it is best.
 
@@ -147,14 +103,18 @@ def fit(
         on_epoch: called after every epoch with a record of Python numbers, such as
             `{"epoch": 1, "train_loss": .7, "seconds": .1, "validation_loss": .8}`: the
             place for a progress bar or a log. A KeyboardInterrupt ends the run.
-        resume: a result to go on from, with everything that was carried; `epochs` then
-            counts from the very beginning. With the same key and arguments the result
-            has the bits of a run that was never interrupted (the history's seconds
-            aside).
+        checkpoint_dir: where to save everything that is carried, in the background,
+            after every epoch; or as a `fnn.Checkpoints` says. Needs orbax-checkpoint.
+        resume: True goes on from the last checkpoint that is whole, or begins where
+            there is none; a `FitResult` goes on from that. `epochs` then counts from
+            the very beginning. With the same key and arguments, jax, kind of device and
+            number of cores, the result has the bits of a run that was never interrupted
+            (the history's seconds aside). Checkpoints of another network, optimizer,
+            data or version of fnn are refused, with the differences.
 
     Returns:
-        A `FitResult`. Ctrl-C ends the run after the epoch it comes in, and returns what
-        there is, `stopped="interrupted"`; a second one raises at once.
+        A `FitResult`. Ctrl-C and SIGTERM end the run after the epoch they come in, and
+        return what there is, `stopped="interrupted"`; a second one ends it at once.
 
     Raises:
         ValueError, TypeError: arguments that do not fit, before anything is compiled.
@@ -181,8 +141,9 @@ def fit(
         computed = ["loss", *(name for name, _ in chosen)]
         validated = validation is not None
         check_early_stopping(early_stopping, computed, validated, epochs)
-    if resume is not None:
-        variables = _to_resume(resume, variables).carry.variables
+    where = as_checkpoints(checkpoint_dir)
+    if (before := _to_resume(resume, variables, where)) is not None:
+        variables = before.carry.variables
     elif variables is None:
         variables = net.init(init_key, data[0].shape[1:])
     variables = check_fits(net, loss, variables, data, "train")
@@ -212,8 +173,16 @@ def fit(
         metrics=chosen,
         rule=early_stopping,
     )
-    progress = _begin(job, variables, resume)
-    return _finish(job, resume, *run_epochs(job, progress, epochs, on_epoch))
+    progress = begin(job, variables, before)
+    if where is None:
+        return finish(job, before, *run_epochs(job, progress, epochs, on_epoch))
+    with Store(where, describe_run(job, plan, net), early_stopping) as store:
+        if resume:
+            progress = asked_again(job, store.restore(progress))
+        else:
+            store.check_is_new()
+        done = run_epochs(job, progress, epochs, on_epoch, store.save)
+    return finish(job, None, *done)
 
 
 # ---- Before and after ------------------------------------------------------------
@@ -227,52 +196,23 @@ def _monitored(
     return subset(data, rule.subset, jax.random.fold_in(key, 0))  # epochs count from 1
 
 
-def _begin(job: Job, variables: Variables, resume: FitResult | None) -> Progress:
-    if resume is None:
-        epoch, carry = 0, start(job.optimizer, variables)
-    else:
-        epoch, carry = resume.epochs, copied(resume.carry)
-    current = evaluated(job.optimizer, carry)  # also where a chain is refused
-    if job.rule is None:
-        return Progress(epoch, carry, [], None, None)
-    if resume is None or resume.stopping is None:
-        here = jnp.asarray(epoch, jnp.int32)
-        state = job.rule.init()._replace(best_epoch=here)
-        return Progress(epoch, carry, [], to_host(current), state)
-    # Whether to stop is asked again: the rule may have become more patient.
-    state = resume.stopping
-    state = state._replace(stop=state.wait >= job.rule.patience)
-    return Progress(epoch, carry, [], resume.variables, state)
-
-
-def _finish(
-    job: Job, resume: FitResult | None, progress: Progress, stopped: str
-) -> FitResult:
-    last = evaluated(job.optimizer, progress.carry)
-    history = history_of(job, progress.records)
-    if resume is not None:
-        history = {
-            name: np.concatenate([resume.history.get(name, column[:0]), column])
-            for name, column in history.items()
-        }
-    best, best_epoch = last, progress.epoch
-    if progress.best is not None and progress.stopping is not None:
-        best, best_epoch = progress.best, int(progress.stopping.best_epoch)
-    return FitResult(
-        variables=best,
-        last_variables=last,
-        history=history,
-        best_epoch=best_epoch,
-        epochs=progress.epoch,
-        stopped=stopped,
-        carry=progress.carry,
-        stopping=progress.stopping,
-    )
-
-
-def _to_resume(resume: Any, variables: Any) -> FitResult:
-    if not isinstance(resume, FitResult):
-        raise TypeError(f"resume must be a FitResult, got {type(resume).__name__}")
+def _to_resume(
+    resume: Any, variables: Any, where: Checkpoints | None
+) -> FitResult | None:
+    """The result to go on from, if any."""
+    if not isinstance(resume, FitResult | bool):
+        raise TypeError(
+            f"resume must be True, False or a FitResult, got {type(resume).__name__}"
+        )
+    if resume is True and where is None:
+        raise ValueError("resume=True goes on from a checkpoint: pass checkpoint_dir")
+    if isinstance(resume, bool):
+        return None
+    if where is not None:
+        raise ValueError(
+            "resume is a FitResult, and checkpoint_dir another place to go on from: "
+            "pass one of them"
+        )
     if variables is not None:
         raise ValueError("resume goes on from its own variables: pass no others")
     return resume

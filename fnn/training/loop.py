@@ -79,9 +79,16 @@ class Progress(NamedTuple):
 
 
 def run_epochs(
-    job: Job, progress: Progress, epochs: int, on_epoch: Callable | None
+    job: Job,
+    progress: Progress,
+    epochs: int,
+    on_epoch: Callable | None,
+    save: Callable[..., None] | None = None,
 ) -> tuple[Progress, str]:
-    """Epoch after epoch, until there is a reason to stop: that reason, too."""
+    """Epoch after epoch, until there is a reason to stop: that reason, too.
+
+    `save` is called with the progress after every epoch, and once more at the end.
+    """
     tell = _Teller(on_epoch)
     ended = None
     with deferred_interrupt() as interrupted:
@@ -92,8 +99,10 @@ def run_epochs(
                 ended = "epochs"
             else:
                 progress = _one_epoch(job, progress)
-                ahead = AHEAD if job.validation_device is not None else 0
-                progress = _settle(job, progress, ahead)
+                alone = job.validation_device is not None and save is None
+                progress = _settle(job, progress, AHEAD if alone else 0)
+                if save is not None:
+                    save(progress)
                 if not tell(progress) or interrupted():
                     ended = "interrupted"
                 elif _diverged(progress):
@@ -101,6 +110,8 @@ def run_epochs(
         progress = _settle(job, progress, 0)
         if not tell(progress):
             ended = "interrupted"
+        if save is not None:
+            save(progress, at_the_end=True)
     if ended != "interrupted" and _is_enough(progress):
         ended = "patience"  # as it would have been, had the evaluations been awaited
     return progress, ended

@@ -1,0 +1,204 @@
+"""Checkpoints: a run that was interrupted goes on as if it had not been."""
+
+import os
+import re
+import signal
+import warnings
+from pathlib import Path
+
+import jax
+import jax.numpy as jnp
+import killed_runs
+import optax
+import pytest
+
+import fnn
+from fnn.training import identity
+
+X = jax.random.normal(jax.random.key(0), (90, 4))
+Y = (X[:, 0] * X[:, 1] > 0).astype(jnp.int32)
+LOSS = fnn.losses.SoftmaxCrossEntropy()
+RULE = fnn.EarlyStopping(patience=20)
+
+
+def network(width=8):
+    return fnn.serial(
+        fnn.Dense(width), fnn.BatchNorm(), fnn.Tanh(), fnn.Dropout(0.3), fnn.Dense(2)
+    )
+
+
+def fit(epochs=6, net=None, optimizer=None, **options):
+    given = dict(
+        train=(X[:60], Y[:60]), validation=(X[60:], Y[60:]), key=jax.random.key(1),
+        batch_size=20, early_stopping=RULE,
+    )  # fmt: skip
+    optimizer = fnn.optimizers.adam(0.02) if optimizer is None else optimizer
+    return fnn.fit(net or network(), LOSS, optimizer, epochs=epochs, **given | options)
+
+
+def steps(folder):
+    return sorted(int(path.name) for path in Path(folder).iterdir())
+
+
+@pytest.mark.parametrize("optimizer", [None, optax.adamw(0.01)], ids=["fnn", "optax"])
+@pytest.mark.parametrize("rule", [RULE, None], ids=["stopping", "plain"])
+def test_a_run_that_goes_on_has_the_bits_of_one_that_was_left_alone(
+    tmp_path, optimizer, rule
+):
+    alone = fit(optimizer=optimizer, early_stopping=rule)
+    options = dict(optimizer=optimizer, early_stopping=rule, checkpoint_dir=tmp_path)
+    fit(4, **options, resume=True)  # there is nothing to go on from: a fresh start
+    again = fit(**options, resume=True)
+    assert killed_runs.digest_of(again) == killed_runs.digest_of(alone)
+    assert again.best_epoch == alone.best_epoch
+    assert again.epochs == 6
+
+
+def test_going_on_after_the_end_gives_the_same_result(tmp_path):
+    rule = fnn.EarlyStopping(patience=1)
+    options = dict(checkpoint_dir=tmp_path, early_stopping=rule, epochs=30)
+    first = fit(**options)
+    again = fit(**options, resume=True)
+    assert first.stopped == again.stopped == "patience"
+    assert killed_runs.digest_of(first) == killed_runs.digest_of(again)
+    patient = fit(
+        **options | dict(early_stopping=fnn.EarlyStopping(patience=3)), resume=True
+    )
+    assert patient.epochs > first.epochs
+
+
+def test_the_last_ones_and_the_best_one_stay(tmp_path):
+    where = fnn.Checkpoints(tmp_path, every=2, keep=2)
+    result = fit(15, checkpoint_dir=where, early_stopping=None, resume=False)
+    losses = result.history["validation_loss"]
+    kept = steps(tmp_path)
+    assert kept[-2:] == [14, 15]  # 15 because it is the end
+    evens = [2, 4, 6, 8, 10, 12, 14]
+    best = min(evens, key=lambda epoch: losses[epoch - 1])
+    assert best in kept
+    assert len(kept) <= 3
+
+
+def damage(folder, epoch):
+    """Change one byte in the middle of what holds the numbers."""
+    path = max((folder / str(epoch) / "arrays").rglob("d/*"), key=os.path.getsize)
+    content = bytearray(path.read_bytes())
+    content[len(content) // 2] ^= 0xFF
+    path.write_bytes(content)
+
+
+def remove(folder, epoch):
+    """As if the machine had gone while it was written or removed."""
+    for path in (folder / str(epoch) / "arrays").rglob("d/*"):
+        path.unlink()
+
+
+def leave_nothing(folder, epoch):
+    for path in sorted((folder / str(epoch)).rglob("*"), reverse=True):
+        path.rmdir() if path.is_dir() else path.unlink()
+
+
+@pytest.mark.parametrize("harm", [damage, remove, leave_nothing])
+def test_a_damaged_checkpoint_is_skipped_and_written_again(tmp_path, harm):
+    alone = fit()
+    fit(5, checkpoint_dir=tmp_path)
+    harm(tmp_path, 5)
+    with pytest.warns(UserWarning, match="after epoch 5 .* is damaged"):
+        again = fit(5, checkpoint_dir=tmp_path, resume=True)
+    assert again.epochs == 5
+    with warnings.catch_warnings():
+        warnings.simplefilter("error")
+        again = fit(checkpoint_dir=tmp_path, resume=True)
+    assert killed_runs.digest_of(again) == killed_runs.digest_of(alone)
+
+
+@pytest.mark.parametrize(
+    ("options", "said"),
+    [
+        (dict(net=network(9)), r"network: expected .*features=9.*got .*features=8"),
+        (dict(optimizer=fnn.optimizers.sgd(0.1)), r"optimizer: expected SGD.*got Adam"),
+        (dict(optimizer=fnn.optimizers.adam(0.03)), "expected .*0.03.* got .*0.02"),
+        (dict(optimizer=optax.adam(0.1)), "missing: carry/optimizer_state"),
+        (dict(batch_size=30), "batch_size: expected 30, got 20"),
+        (dict(key=jax.random.key(2)), "key: expected"),
+        (dict(l2=0.5), "l2: expected 0.5, got None"),
+        (dict(plan=None), "plan: expected None, got fast"),
+        (dict(train=(X[:60] + 1, Y[:60])), "training data: expected .*checksum"),
+        (dict(early_stopping=None), "early stopping: expected None, got"),
+    ],
+)
+def test_another_run_is_refused_with_the_differences(run, options, said):
+    with pytest.raises(ValueError, match="are of another run") as caught:
+        fit(checkpoint_dir=run, resume=True, **options)
+    assert re.search(said, str(caught.value))
+
+
+@pytest.fixture(scope="module")
+def run(tmp_path_factory):
+    folder = tmp_path_factory.mktemp("run")
+    fit(2, checkpoint_dir=folder)
+    return folder
+
+
+def test_another_version_of_fnn_is_refused(run, monkeypatch):
+    monkeypatch.setattr(identity.metadata, "version", lambda package: "99.0")
+    with pytest.raises(ValueError, match=r"fnn: expected 99.0, got 0\."):
+        fit(checkpoint_dir=run, resume=True)
+
+
+def test_another_machine_is_a_warning(run, monkeypatch):
+    monkeypatch.setattr(identity.os, "cpu_count", lambda: 1024)
+    with pytest.warns(UserWarning, match=r"will not have the bits .* cores \d+ → 1024"):
+        fit(2, checkpoint_dir=run, resume=True)
+
+
+def test_a_run_in_the_place_of_another_is_refused(run):
+    with pytest.raises(ValueError, match="resume=True to go on"):
+        fit(checkpoint_dir=run)
+
+
+@pytest.mark.parametrize(
+    ("options", "error", "said"),
+    [
+        (dict(resume=True), ValueError, "pass checkpoint_dir"),
+        (dict(resume="runs/1"), TypeError, "True, False or a FitResult"),
+        (dict(checkpoint_dir=3), TypeError, "directory must be a path"),
+    ],
+)
+def test_wrong_arguments(options, error, said):
+    with pytest.raises(error, match=said):
+        fit(**options)
+
+
+@pytest.mark.parametrize("name", ["every", "keep"])
+def test_checkpoints_count_from_one(name):
+    with pytest.raises(ValueError, match=f"{name} must be a positive integer"):
+        fnn.Checkpoints("somewhere", **{name: 0})
+
+
+def test_a_result_and_a_folder_are_two_places_to_go_on_from(tmp_path):
+    result = fit(1)
+    with pytest.raises(ValueError, match="pass one of them"):
+        fit(checkpoint_dir=tmp_path, resume=result)
+
+
+@pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGINT])
+def test_a_signal_finishes_the_epoch_and_saves(tmp_path, number):
+    def send(record):
+        if record["epoch"] == 3:
+            os.kill(os.getpid(), number)
+
+    before = signal.getsignal(number)
+    where = fnn.Checkpoints(tmp_path, every=100)
+    result = fit(checkpoint_dir=where, on_epoch=send)
+    assert (result.stopped, result.epochs) == ("interrupted", 3)
+    assert steps(tmp_path) == [3]
+    assert signal.getsignal(number) == before
+    again = fit(checkpoint_dir=where, resume=True)
+    assert killed_runs.digest_of(again) == killed_runs.digest_of(fit())
+
+
+def test_killed_three_times_it_ends_with_the_same_bits(tmp_path):
+    digest, said = killed_runs.kill_and_go_on(tmp_path / "run", kills=3, seed=0)
+    assert all(line.startswith("epoch") for line in said)
+    assert digest == killed_runs.undisturbed()
