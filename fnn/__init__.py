@@ -15,6 +15,8 @@ from fnn.core import (
 )
 from fnn.gradients import (
     Engine,
+    Explanation,
+    Factor,
     Gradients,
     HSweep,
     NodeCheck,
@@ -23,6 +25,7 @@ from fnn.gradients import (
     autodiff,
     compare_gradients,
     directional_derivatives,
+    explain,
     h_sweep,
     manual,
     numerical_gradients,
@@ -79,15 +82,18 @@ from fnn.layers import (
 from fnn.planning import Change, Costs, Plan, load_costs, plain, plan
 from fnn.summary import Summary, SummaryRow, summary
 from fnn.training import (
+    Checkpoints,
     EarlyStopping,
     FitResult,
     StoppingState,
+    Sweep,
     accuracy,
     evaluate,
     fit,
     load,
     predict,
     save,
+    sweep,
 )
 
 __all__ = [
@@ -97,6 +103,7 @@ __all__ = [
     "BatchNorm",
     "BatchNormState",
     "Change",
+    "Checkpoints",
     "Conv",
     "ConvParams",
     "ConvTranspose",
@@ -107,6 +114,8 @@ __all__ = [
     "EarlyStopping",
     "Elu",
     "Engine",
+    "Explanation",
+    "Factor",
     "FitResult",
     "Flatten",
     "Forward",
@@ -146,6 +155,7 @@ __all__ = [
     "StoppingState",
     "Summary",
     "SummaryRow",
+    "Sweep",
     "Tanh",
     "Upsample",
     "Variables",
@@ -156,6 +166,7 @@ __all__ = [
     "data",
     "directional_derivatives",
     "evaluate",
+    "explain",
     "fit",
     "h_sweep",
     "initializers",
@@ -181,6 +192,7 @@ __all__ = [
     "save",
     "serial",
     "summary",
+    "sweep",
     "textbook",
     "value_and_grad",
     "walk",

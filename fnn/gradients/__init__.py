@@ -10,6 +10,8 @@ from fnn.gradients.engines import (
     objective,
     value_and_grad,
 )
+from fnn.gradients.explain import explain
+from fnn.gradients.explanation import Explanation, Factor
 from fnn.gradients.numerical import (
     HSweep,
     directional_derivatives,
@@ -21,6 +23,8 @@ from fnn.gradients.report import NodeCheck, Report, Row
 __all__ = [
     "ENGINES",
     "Engine",
+    "Explanation",
+    "Factor",
     "Gradients",
     "HSweep",
     "NodeCheck",
@@ -29,6 +33,7 @@ __all__ = [
     "autodiff",
     "compare_gradients",
     "directional_derivatives",
+    "explain",
     "h_sweep",
     "manual",
     "numerical_gradients",
