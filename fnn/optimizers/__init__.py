@@ -2,6 +2,7 @@
 
 Each factory builds a frozen optimizer with optax's pair `init`, `update`, and
 `eval_params`; its docstring says which setting is optax's and which the lecture's.
+`max_norm` is no optimizer, but a bound that stands after one in an `optax.chain`.
 """
 
 from fnn.optimizers.adam import Adam, AdamState, adam, nadam
@@ -26,6 +27,7 @@ from fnn.optimizers.momentum import (
     nesterov,
     sgd,
 )
+from fnn.optimizers.projections import MaxNorm, max_norm, projection_max_norm
 from fnn.optimizers.rmsprop import RMSProp, RMSPropState, rmsprop
 
 __all__ = [
@@ -39,6 +41,7 @@ __all__ = [
     "Adam",
     "AdamState",
     "AdamW",
+    "MaxNorm",
     "Momentum",
     "MomentumState",
     "Optimizer",
@@ -51,9 +54,11 @@ __all__ = [
     "adamw",
     "amsgrad",
     "eval_params",
+    "max_norm",
     "momentum",
     "nadam",
     "nesterov",
+    "projection_max_norm",
     "rmsprop",
     "sgd",
 ]
