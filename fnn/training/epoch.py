@@ -14,12 +14,14 @@ are the closures that an optax optimizer is made of.
 Legend: N training examples, B batch size, S = ⌈N/B⌉ steps.
 """
 
-from typing import Any, NamedTuple
+from functools import cache, partial
+from typing import Any, NamedTuple, cast
 
 import jax
 import jax.numpy as jnp
 import optax
 from jax import Array, lax
+from jax.sharding import Mesh
 
 from fnn.augmentations import Augmentation
 from fnn.core import Layer, PyTree, Variables
@@ -28,6 +30,7 @@ from fnn.losses import Loss
 from fnn.optimizers import eval_params
 from fnn.pytree import holds_numbers, pytree
 from fnn.training.batches import shuffle
+from fnn.training.meshes import split
 
 __all__ = [
     "Carry",
@@ -36,6 +39,7 @@ __all__ = [
     "as_optimizer",
     "epoch",
     "run_epoch",
+    "run_epoch_on",
     "start",
 ]
 
@@ -136,6 +140,7 @@ def epoch(
     augment: Augmentation | None = None,
     engine: Engine,
     batch_size: int,
+    mesh: Mesh | None = None,
 ) -> Epoch:
     """Every example once, in a new order, in minibatches.
 
@@ -160,6 +165,7 @@ def epoch(
             the layers do not depend on it.
         engine: a function with an engine's signature.
         batch_size: B, at most N.
+        mesh: the devices that a minibatch is split over (see `meshes`), or None.
 
     Returns:
         The new carry, and J of every minibatch, the penalty included: (S,). The mean
@@ -187,6 +193,7 @@ def epoch(
         indices, t = chosen
         # One gather a step: faster than shuffling all data first, and no second copy.
         x, y = (part.at[indices].get(mode="promise_in_bounds") for part in data)
+        x, y = split((x, y), mesh)
         step_t = jax.random.fold_in(step_key, t)
         if augment is not None:
             x = augment(jax.random.fold_in(step_t, FOR_AUGMENTATION), x)
@@ -207,9 +214,30 @@ def epoch(
 
 
 #: `epoch`, compiled. The carry that goes in is donated: use the one that comes out.
-run_epoch = jax.jit(
-    epoch, static_argnames=("engine", "batch_size"), donate_argnames=("carry",)
+_compile = partial(
+    jax.jit,
+    epoch,
+    static_argnames=("engine", "batch_size", "mesh"),
+    donate_argnames=("carry",),
 )
+run_epoch = _compile()
+
+
+def run_epoch_on(mesh: Mesh | None, carry: Carry) -> Any:
+    """`run_epoch` for a carry on many devices: what comes out lies where it lay.
+
+    Left to XLA, some of it would lie elsewhere, and the next epoch compile once more.
+    """
+    if mesh is None:
+        return run_epoch
+    leaves, structure = jax.tree.flatten(jax.tree.map(lambda a: a.sharding, carry))
+    return _kept_in_place(tuple(leaves), structure)
+
+
+@cache
+def _kept_in_place(leaves: tuple, structure: Any) -> Any:
+    carry = jax.tree.unflatten(structure, leaves)
+    return _compile(out_shardings=Epoch(carry, cast(Any, None)))
 
 
 def _descend(optimizer: Any, carry: Carry, out: Gradients, cost: Any) -> Carry:

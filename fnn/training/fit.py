@@ -6,6 +6,7 @@ from typing import Any
 
 import jax
 from jax import Array
+from jax.sharding import Mesh
 
 from fnn.augmentations import Augmentation
 from fnn.checks import check_instances, check_key, check_l2
@@ -29,6 +30,7 @@ from fnn.training.early_stopping import EarlyStopping
 from fnn.training.epoch import as_optimizer
 from fnn.training.identity import describe_run
 from fnn.training.loop import Job, Record, run_epochs
+from fnn.training.meshes import check_mesh, on_mesh
 from fnn.training.metrics import Metric, default_metrics
 from fnn.training.planned import planned
 from fnn.training.result import FitResult, asked_again, begin, finish
@@ -47,6 +49,7 @@ def fit(
     key: Array,
     epochs: int,
     batch_size: int = 128,
+    mesh: Mesh | None = None,
     engine: str | Engine = "manual",
     plan: str | None = "fast",
     augment: Augmentation | None = None,
@@ -87,6 +90,9 @@ def fit(
         epochs: how many, at most. 0 returns the initial variables.
         batch_size: m, at most N. Where it does not divide N, the last step of an epoch
             is a smaller one.
+        mesh: devices, as of `jax.make_mesh((8,), ("batch",))`, whose first axis splits
+            each minibatch. Data and variables are copied to all of them, but for
+            arrays that lie on this mesh already: these stay split as they are.
         engine: "manual", "autodiff", or a function with an engine's signature.
         plan: the network is planned for these images and this batch size before it is
             trained, as `fnn.plan` with this mode does ("fast", "exact", "memory"): the
@@ -135,6 +141,7 @@ def fit(
     init_key, train_key = jax.random.split(key)
     data = check_data("train", train)
     size = check_batch_size(batch_size, len(data[0]))
+    mesh = check_mesh(mesh, size)
     augment = check_augment(augment, data[0], size)
     chosen = check_metrics(default_metrics(loss) if metrics is None else metrics)
     if early_stopping is not None:
@@ -162,13 +169,14 @@ def fit(
         net=planned(net, plan, data[0].shape[1:], size, get_engine(engine)),
         loss=loss,
         optimizer=as_optimizer(optimizer),
-        train=data,
-        key=train_key,
+        train=on_mesh(data, mesh),
+        key=on_mesh(train_key, mesh),
         l2=check_l2(l2),
         augment=augment,
         engine=get_engine(engine),
         batch_size=size,
-        validation=held_out,
+        mesh=mesh,
+        validation=held_out if beside else on_mesh(held_out, mesh),
         validation_device=beside,
         metrics=chosen,
         rule=early_stopping,

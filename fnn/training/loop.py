@@ -8,6 +8,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 from jax import Array
+from jax.sharding import Mesh
 
 from fnn.augmentations import Augmentation
 from fnn.core import Layer, Variables
@@ -16,7 +17,7 @@ from fnn.losses import Loss
 from fnn.optimizers import eval_params
 from fnn.training.batches import batch_sizes
 from fnn.training.early_stopping import EarlyStopping, StoppingState
-from fnn.training.epoch import Carry, run_epoch
+from fnn.training.epoch import Carry, run_epoch_on
 from fnn.training.evaluation import averages, begin_measuring
 from fnn.training.interrupt import deferred_interrupt
 from fnn.training.metrics import Metric
@@ -49,6 +50,7 @@ class Job(NamedTuple):
     augment: Augmentation | None
     engine: Engine
     batch_size: int
+    mesh: Mesh | None
     validation: tuple[Array, Array] | None
     validation_device: Any
     metrics: tuple[tuple[str, Metric], ...]
@@ -147,6 +149,7 @@ def _one_epoch(job: Job, progress: Progress) -> Progress:
     """Train for an epoch, and begin the evaluation where one is due."""
     epoch = progress.epoch + 1
     started = time.perf_counter()
+    run_epoch = run_epoch_on(job.mesh, progress.carry)
     carry, losses = run_epoch(
         job.net,
         job.loss,
@@ -158,6 +161,7 @@ def _one_epoch(job: Job, progress: Progress) -> Progress:
         augment=job.augment,
         engine=job.engine,
         batch_size=job.batch_size,
+        mesh=job.mesh,
     )
     weights = batch_sizes(len(job.train[0]), job.batch_size)
     mean = np.average(np.asarray(losses, np.float64), weights=weights)

@@ -9,6 +9,7 @@ from fnn.core import PyTree, Variables
 from fnn.training.early_stopping import StoppingState
 from fnn.training.epoch import Carry, copied, start
 from fnn.training.loop import Job, Progress, evaluated, history_of, to_host
+from fnn.training.meshes import on_mesh, state_on_mesh
 
 __all__ = ["FitResult", "asked_again", "begin", "finish"]
 
@@ -55,9 +56,12 @@ class FitResult(NamedTuple):
 def begin(job: Job, variables: Variables, resume: FitResult | None) -> Progress:
     """Before the first epoch, or where another run ended."""
     if resume is None:
-        epoch, carry = 0, start(job.optimizer, variables)
+        epoch, carry = 0, start(job.optimizer, on_mesh(variables, job.mesh))
     else:
         epoch, carry = resume.epochs, copied(resume.carry)
+    variables = on_mesh(carry.variables, job.mesh)
+    state = state_on_mesh(carry.optimizer_state, variables.params, job.mesh)
+    carry = Carry(variables, state)
     current = evaluated(job.optimizer, carry)  # also where a chain is refused
     if job.rule is None:
         return Progress(epoch, carry, [], None, None)

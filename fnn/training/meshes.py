@@ -1,0 +1,98 @@
+"""Many devices: where data and variables lie, and how a minibatch is split.
+
+The mesh's first axis splits the examples of each minibatch. XLA does the rest: each
+device computes the gradients of its share and they are summed, and what is a mean over
+the batch, in a loss or in BatchNorm, is a mean over the whole batch.
+"""
+
+from typing import Any
+
+import jax
+from jax import Array, lax
+from jax.sharding import AxisType, Mesh, NamedSharding, PartitionSpec
+from jax.tree_util import keystr, tree_flatten_with_path, tree_unflatten
+
+from fnn.core import PyTree
+
+__all__ = ["check_mesh", "on_mesh", "split", "state_on_mesh"]
+
+
+def check_mesh(mesh: Any, batch_size: int) -> Mesh | None:
+    """A mesh whose first axis divides the batch, or None."""
+    if mesh is None:
+        return None
+    if not isinstance(mesh, Mesh) or not mesh.axis_names:
+        raise TypeError(
+            "mesh must be a jax.sharding.Mesh, such as jax.make_mesh((8,), "
+            f'("batch",)), got {mesh!r}'
+        )
+    axis = mesh.axis_names[0]
+    if batch_size % mesh.shape[axis]:
+        near = batch_size - batch_size % mesh.shape[axis] or mesh.shape[axis]
+        raise ValueError(
+            f"batch_size={batch_size} cannot be split over the {mesh.shape[axis]} "
+            f"devices along the mesh's axis {axis!r}: pass a multiple, such as {near}"
+        )
+    # `jax.make_mesh` makes explicit axes, which would have every operation say where
+    # its result lies. Automatic ones leave that to XLA.
+    kinds = (AxisType.Auto,) * len(mesh.axis_names)
+    return Mesh(mesh.devices, mesh.axis_names, axis_types=kinds)
+
+
+def split(batch: PyTree, mesh: Mesh | None) -> PyTree:
+    """The examples of a minibatch over the mesh's first axis; inside `jit`.
+
+    A last, smaller batch that the devices do not divide is computed by all of them.
+    """
+    if mesh is None:
+        return batch
+    axis = mesh.axis_names[0]
+    n = len(jax.tree.leaves(batch)[0])
+    rows = PartitionSpec(axis) if n % mesh.shape[axis] == 0 else PartitionSpec()
+    return lax.with_sharding_constraint(batch, NamedSharding(mesh, rows))
+
+
+def on_mesh(tree: PyTree, mesh: Mesh | None) -> PyTree:
+    """Every array on all devices; one that lies on these already stays as it is."""
+    if mesh is None:
+        return tree
+
+    def place(array: Any) -> Array:
+        spec = _spec_on(mesh, array)
+        return jax.device_put(array, NamedSharding(mesh, spec or PartitionSpec()))
+
+    return jax.tree.map(place, tree)
+
+
+def state_on_mesh(state: PyTree, params: PyTree, mesh: Mesh | None) -> PyTree:
+    """The optimizer's state of a parameter where the parameter lies, all else as above.
+
+    What belongs to a parameter is told by its path, which ends in the parameter's, and
+    by its shape: so it is with fnn's optimizers, and with optax's.
+    """
+    if mesh is None:
+        return state
+    owners = [
+        (keystr(path), param) for path, param in tree_flatten_with_path(params)[0]
+    ]
+    leaves, structure = tree_flatten_with_path(state)
+
+    def place(path: tuple, leaf: Array) -> Array:
+        for owner, param in owners:
+            if keystr(path).endswith(owner) and param.shape == leaf.shape:
+                return jax.device_put(leaf, param.sharding)
+        return on_mesh(leaf, mesh)
+
+    return tree_unflatten(structure, [place(path, leaf) for path, leaf in leaves])
+
+
+def _spec_on(mesh: Mesh, array: Any) -> PartitionSpec | None:
+    """How the array is split over the devices of the mesh, if it lies on them."""
+    sharding = getattr(array, "sharding", None)
+    if not isinstance(sharding, NamedSharding):
+        return None
+    its = sharding.mesh
+    same = isinstance(its, Mesh) and its.axis_names == mesh.axis_names
+    if not same or its.devices.tolist() != mesh.devices.tolist():
+        return None
+    return sharding.spec
