@@ -52,11 +52,13 @@ def pytree(cls: type[T]) -> type[T]:
         if check is not None:
             check(self)
 
-    methods = {"__post_init__": __post_init__, "__repr__": _short_repr}
-    for name, method in methods.items():
-        if name != "__repr__" or name not in cls.__dict__:
+    cls.__post_init__ = __post_init__
+    for name, method in METHODS.items():
+        if name not in cls.__dict__:
             setattr(cls, name, method)
-    cls = dataclasses.dataclass(frozen=True, repr=False)(cls)
+    # Compared and hashed by the methods below, not by ones that `dataclass` compiles
+    # for each of fifty classes: a tenth of the time that importing fnn took.
+    cls = dataclasses.dataclass(frozen=True, repr=False, eq=False)(cls)
     fields = dataclasses.fields(cast(Any, cls))
     names = [field.name for field in fields]
     leaf_names = [field.name for field in fields if field.metadata.get("leaf")]
@@ -101,6 +103,27 @@ def _short_repr(self: Any) -> str:
         if isinstance(value, jax.Array | np.ndarray) or value != field.default:
             shown.append(f"{field.name}={value!r}")
     return f"{type(self).__name__}({', '.join(shown)})"
+
+
+def _values(self: Any) -> tuple:
+    return tuple(getattr(self, name) for name in self.__dataclass_fields__)
+
+
+def _equal(self: Any, other: Any) -> Any:
+    if other.__class__ is not self.__class__:
+        return NotImplemented
+    return _values(self) == _values(other)
+
+
+def _hash(self: Any) -> int:
+    return hash(_values(self))
+
+
+METHODS = {
+    "__repr__": _short_repr,
+    "__eq__": _equal,
+    "__hash__": _hash,
+}
 
 
 def holds_numbers(tree: Any) -> bool:

@@ -262,8 +262,11 @@ def _restored(
             if _is_key(like):
                 impl = jax.random.key_impl(like)
                 return jax.random.wrap_key_data(jnp.asarray(arrays[name]), impl=impl)
-            as_it_was = np.asarray if isinstance(like, np.ndarray) else jnp.array
-            return as_it_was(arrays[name])
+            if isinstance(like, np.ndarray):
+                return arrays[name]
+            if len(like.devices()) > 1:
+                return jax.device_put(arrays[name], like.sharding)
+            return jnp.array(arrays[name])
 
         leaves = [leaf(name, like) for name, like in names.items()]
         return jax.tree.unflatten(jax.tree.structure(like), leaves)
