@@ -20,8 +20,8 @@ import numpy as np
 from fnn.checks import positive_integer
 from fnn.core import PyTree
 from fnn.training.early_stopping import EarlyStopping
-from fnn.training.identity import environment
 from fnn.training.loop import Progress
+from fnn.training.meshes import put
 from fnn.training.trees import differences, leaves_by_name
 
 __all__ = ["Checkpoints", "Store", "as_checkpoints"]
@@ -70,7 +70,11 @@ class Store:
     """The checkpoints of one run, as a context: on leaving it, all are written."""
 
     def __init__(
-        self, where: Checkpoints, run: dict[str, str], rule: EarlyStopping | None
+        self,
+        where: Checkpoints,
+        run: dict[str, str],
+        here: dict[str, str],
+        rule: EarlyStopping | None,
     ) -> None:
         try:
             import orbax.checkpoint as orbax
@@ -82,7 +86,7 @@ class Store:
                 "checkpoint_dir needs orbax-checkpoint, which this Python does not "
                 "have: pip install 'fnn[checkpoints]'"
             ) from error
-        self._orbax, self.where, self.run = orbax, where, run
+        self._orbax, self.where, self.run, self.here = orbax, where, run, here
         self._damaged: set[int] = set()
         monitor, mode = ("loss", "min") if rule is None else (rule.monitor, rule.mode)
         self._column = f"validation_{monitor}"
@@ -131,7 +135,7 @@ class Store:
             sums = {name: zlib.crc32(a.tobytes()) for name, a in arrays.items()}
             rest = {
                 "run": self.run,
-                "environment": environment(),
+                "environment": self.here,
                 "records": progress.records,
                 "checksums": sums,
             }
@@ -210,7 +214,7 @@ class Store:
             )
 
     def _warn_of_elsewhere(self, there: dict[str, str]) -> None:
-        here = environment()
+        here = self.here
         lines = [
             f"{n} {there.get(n)} → {here[n]}" for n in here if here[n] != there.get(n)
         ]
@@ -264,8 +268,8 @@ def _restored(
                 return jax.random.wrap_key_data(jnp.asarray(arrays[name]), impl=impl)
             if isinstance(like, np.ndarray):
                 return arrays[name]
-            if len(like.devices()) > 1:
-                return jax.device_put(arrays[name], like.sharding)
+            if len(like.sharding.device_set) > 1:
+                return put(arrays[name], like.sharding)
             return jnp.array(arrays[name])
 
         leaves = [leaf(name, like) for name, like in names.items()]

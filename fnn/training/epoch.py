@@ -15,13 +15,13 @@ Legend: N training examples, B batch size, S = ⌈N/B⌉ steps.
 """
 
 from functools import cache, partial
-from typing import Any, NamedTuple, cast
+from typing import Any, NamedTuple
 
 import jax
 import jax.numpy as jnp
 import optax
 from jax import Array, lax
-from jax.sharding import Mesh
+from jax.sharding import Mesh, NamedSharding, PartitionSpec
 
 from fnn.augmentations import Augmentation
 from fnn.core import Layer, PyTree, Variables
@@ -231,13 +231,14 @@ def run_epoch_on(mesh: Mesh | None, carry: Carry) -> Any:
     if mesh is None:
         return run_epoch
     leaves, structure = jax.tree.flatten(jax.tree.map(lambda a: a.sharding, carry))
-    return _kept_in_place(tuple(leaves), structure)
+    return _kept_in_place(tuple(leaves), structure, mesh)
 
 
 @cache
-def _kept_in_place(leaves: tuple, structure: Any) -> Any:
-    carry = jax.tree.unflatten(structure, leaves)
-    return _compile(out_shardings=Epoch(carry, cast(Any, None)))
+def _kept_in_place(leaves: tuple, structure: Any, mesh: Mesh) -> Any:
+    carry: Any = jax.tree.unflatten(structure, leaves)
+    losses: Any = NamedSharding(mesh, PartitionSpec())
+    return _compile(out_shardings=Epoch(carry, losses))
 
 
 def _descend(optimizer: Any, carry: Carry, out: Gradients, cost: Any) -> Carry:

@@ -28,7 +28,7 @@ from fnn.training.checks import (
 )
 from fnn.training.early_stopping import EarlyStopping
 from fnn.training.epoch import as_optimizer
-from fnn.training.identity import describe_run
+from fnn.training.identity import describe_run, environment
 from fnn.training.loop import Job, Record, run_epochs
 from fnn.training.meshes import check_mesh, on_mesh
 from fnn.training.metrics import Metric, default_metrics
@@ -184,7 +184,8 @@ def fit(
     progress = begin(job, variables, before)
     if where is None:
         return finish(job, before, *run_epochs(job, progress, epochs, on_epoch))
-    with Store(where, describe_run(job, plan, net), early_stopping) as store:
+    of, here = describe_run(job, plan, net), environment(mesh)
+    with Store(where, of, here, early_stopping) as store:
         if resume:
             progress = asked_again(job, store.restore(progress))
         else:

@@ -9,6 +9,7 @@ from typing import Any
 
 import jax
 import numpy as np
+from jax.sharding import Mesh
 
 from fnn.training.early_stopping import EarlyStopping
 from fnn.training.loop import Job
@@ -36,13 +37,14 @@ def describe_run(job: Job, plan: str | None, net: Any) -> dict[str, str]:
     }
 
 
-def environment() -> dict[str, str]:
+def environment(mesh: Mesh | None = None) -> dict[str, str]:
     """What bits depend on besides: with all of it the same they are the same."""
     return {
         "jax": metadata.version("jax"),
         "jaxlib": metadata.version("jaxlib"),
         "device": jax.devices()[0].device_kind,
         "cores": str(os.cpu_count()),
+        "devices that train": "1" if mesh is None else str(mesh.size),
     }
 
 

@@ -8,13 +8,14 @@ the batch, in a loss or in BatchNorm, is a mean over the whole batch.
 from typing import Any
 
 import jax
+import numpy as np
 from jax import Array, lax
-from jax.sharding import AxisType, Mesh, NamedSharding, PartitionSpec
+from jax.sharding import AxisType, Mesh, NamedSharding, PartitionSpec, Sharding
 from jax.tree_util import keystr, tree_flatten_with_path, tree_unflatten
 
 from fnn.core import PyTree
 
-__all__ = ["check_mesh", "on_mesh", "split", "state_on_mesh"]
+__all__ = ["check_mesh", "on_mesh", "put", "split", "state_on_mesh"]
 
 
 def check_mesh(mesh: Any, batch_size: int) -> Mesh | None:
@@ -59,9 +60,20 @@ def on_mesh(tree: PyTree, mesh: Mesh | None) -> PyTree:
 
     def place(array: Any) -> Array:
         spec = _spec_on(mesh, array)
-        return jax.device_put(array, NamedSharding(mesh, spec or PartitionSpec()))
+        return put(array, NamedSharding(mesh, spec or PartitionSpec()))
 
     return jax.tree.map(place, tree)
+
+
+def put(array: Any, sharding: Sharding) -> Array:
+    """An array as the sharding says, from one that every process holds whole."""
+    if sharding.is_fully_addressable:
+        return jax.device_put(array, sharding)
+    if jax.dtypes.issubdtype(array.dtype, jax.dtypes.prng_key):
+        bits = put(jax.random.key_data(array), sharding)
+        return jax.random.wrap_key_data(bits, impl=jax.random.key_impl(array))
+    host = np.asarray(array)
+    return jax.make_array_from_callback(host.shape, sharding, lambda part: host[part])
 
 
 def state_on_mesh(state: PyTree, params: PyTree, mesh: Mesh | None) -> PyTree:
@@ -80,7 +92,7 @@ def state_on_mesh(state: PyTree, params: PyTree, mesh: Mesh | None) -> PyTree:
     def place(path: tuple, leaf: Array) -> Array:
         for owner, param in owners:
             if keystr(path).endswith(owner) and param.shape == leaf.shape:
-                return jax.device_put(leaf, param.sharding)
+                return put(leaf, param.sharding)
         return on_mesh(leaf, mesh)
 
     return tree_unflatten(structure, [place(path, leaf) for path, leaf in leaves])
