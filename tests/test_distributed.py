@@ -68,7 +68,8 @@ def test_two_train_as_one_where_one_dies_both_end_and_one_goes_on(tmp_path, caps
     folder = ["--checkpoints", str(tmp_path)]
     first, second = start(2, *folder, "--epochs", "100000")
     printed = ""
-    while not any(path.name.isdigit() for path in tmp_path.iterdir()):
+    # A checkpoint is begun only when the one before it is complete.
+    while sum(path.name.isdigit() for path in tmp_path.iterdir()) < 2:
         printed += first.stdout.readline()
     second.kill()
     died = time.monotonic()
