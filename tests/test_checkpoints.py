@@ -48,9 +48,11 @@ def test_a_run_that_goes_on_has_the_bits_of_one_that_was_left_alone(
     alone = fit(optimizer=optimizer, early_stopping=rule)
     options = dict(optimizer=optimizer, early_stopping=rule, checkpoint_dir=tmp_path)
     fit(4, **options, resume=True)  # there is nothing to go on from: a fresh start
-    again = fit(**options, resume=True)
+    told = []
+    again = fit(**options, resume=True, on_epoch=told.append)
     assert killed_runs.digest_of(again) == killed_runs.digest_of(alone)
     assert again.best_epoch == alone.best_epoch
+    assert [record["epoch"] for record in told] == [5, 6]  # those before were told
     assert again.epochs == 6
 
 

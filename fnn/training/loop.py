@@ -91,7 +91,7 @@ def run_epochs(
 
     `save` is called with the progress after every epoch, and once more at the end.
     """
-    tell = _Teller(on_epoch)
+    tell = _Teller(on_epoch, told=len(progress.records))
     ended = None
     with deferred_interrupt() as interrupted:
         while ended is None:
@@ -126,8 +126,8 @@ def _is_enough(progress: Progress) -> bool:
 class _Teller:
     """Calls `on_epoch` with each record, in their order, once it is complete."""
 
-    def __init__(self, on_epoch: Callable | None) -> None:
-        self.on_epoch, self.told = on_epoch, 0
+    def __init__(self, on_epoch: Callable | None, told: int) -> None:
+        self.on_epoch, self.told = on_epoch, told
 
     def __call__(self, progress: Progress) -> bool:
         """False where that ended in a Ctrl-C."""
