@@ -14,7 +14,8 @@ from fnn.augmentations import CutOut, Flip, RandomCrop, Shift, as_augmentation, 
 from fnn.gradients.engines import manual, value_and_grad
 from fnn.losses import SoftmaxCrossEntropy
 from fnn.training.batches import shuffle
-from fnn.training.epoch import epoch, start
+from fnn.training.descent import start
+from fnn.training.epoch import epoch
 
 KEY = jax.random.key(3)
 N, H, W, C = 7, 5, 6, 2

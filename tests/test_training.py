@@ -20,7 +20,8 @@ from fnn.gradients.engines import ENGINES, manual, value_and_grad
 from fnn.losses import SigmoidCrossEntropy, SoftmaxCrossEntropy, SquaredError
 from fnn.training import EarlyStopping, accuracy, evaluate, fit, predict
 from fnn.training.batches import shuffle
-from fnn.training.epoch import as_optimizer, epoch, start
+from fnn.training.descent import as_optimizer, start
+from fnn.training.epoch import epoch
 
 N, FEATURES, CLASSES, BATCH = 23, 4, 3, 5  # 4 full steps an epoch, and one of 3
 KEY = jax.random.key(3)
@@ -743,7 +744,11 @@ BAD = [
     ({"metrics": {"a": 1}}, TypeError, "metric 'a' must be a function, got 1"),
     ({"metrics": {"loss": accuracy}}, ValueError, "cannot be called 'loss'"),
     # Resuming
-    ({"resume": NET}, TypeError, "resume must be a FitResult, got Serial"),
+    (
+        {"resume": NET},
+        TypeError,
+        "resume must be True, False or a FitResult, got Serial",
+    ),
 ]
 
 

@@ -19,28 +19,26 @@ from typing import Any, NamedTuple
 
 import jax
 import jax.numpy as jnp
-import optax
 from jax import Array, lax
 from jax.sharding import Mesh, NamedSharding, PartitionSpec
 
 from fnn.augmentations import Augmentation
-from fnn.core import Layer, PyTree, Variables
-from fnn.gradients.engines import Engine, Gradients, objective, value_and_grad
+from fnn.core import Layer, PyTree
+from fnn.gradients.engines import Engine, objective, value_and_grad
 from fnn.losses import Loss
-from fnn.optimizers import eval_params
-from fnn.pytree import holds_numbers, pytree
 from fnn.training.batches import shuffle
+from fnn.training.descent import Carry, descend
 from fnn.training.meshes import split
 
 __all__ = [
-    "Carry",
+    "Bad",
     "Epoch",
-    "Transformation",
-    "as_optimizer",
+    "all_finite",
     "epoch",
+    "minibatch",
     "run_epoch",
     "run_epoch_on",
-    "start",
+    "schedule",
 ]
 
 Batch = tuple[Array, Array]
@@ -50,82 +48,26 @@ Batch = tuple[Array, Array]
 FOR_AUGMENTATION = 0x6175676D
 
 
-class Carry(NamedTuple):
-    """What training carries from step to step.
+class Bad(NamedTuple):
+    """Steps whose loss or gradient was not finite: how many, and the first (or −1)."""
 
-    `variables` are those that gradients are taken at: for a look-ahead optimizer θ̂,
-    and `optimizer.eval_params(optimizer_state, params)` gives θ.
-    """
-
-    variables: Variables
-    optimizer_state: PyTree
+    count: Array
+    first: Array
 
 
 class Epoch(NamedTuple):
-    """The result of an epoch: what is carried on, and J (S,) of every minibatch."""
+    """The result of an epoch.
+
+    carry: what is carried on.
+    losses: J (S,) of every minibatch.
+    finite: whether all losses are, and all variables in the end.
+    bad: the bad steps, where a guard looked for them.
+    """
 
     carry: Carry
     losses: Array
-
-
-@pytree
-class Transformation:
-    """An optax optimizer as a pytree: its closures are structure, and compiled in.
-
-    Args:
-        transformation: anything with optax's `init` and `update`.
-    """
-
-    transformation: optax.GradientTransformation
-
-    def init(self, params: PyTree) -> PyTree:
-        with jax.numpy_dtype_promotion("standard"):  # optax mixes dtypes freely
-            return self.transformation.init(params)
-
-    def update(
-        self, grads: PyTree, state: PyTree, params: PyTree, **extra: Any
-    ) -> tuple[PyTree, PyTree]:
-        update = optax.with_extra_args_support(self.transformation).update
-        with jax.numpy_dtype_promotion("standard"):
-            return update(grads, state, params, **extra)
-
-    def eval_params(self, state: PyTree, params: PyTree) -> PyTree:
-        return eval_params(state, params)
-
-
-def as_optimizer(optimizer: Any) -> Any:
-    """An optimizer that can be an argument of a compiled function.
-
-    fnn's optimizers are, and so is any registered pytree of numbers; all else, optax's
-    named tuples of functions included, is wrapped in a `Transformation`.
-    """
-    if holds_numbers(optimizer):
-        return optimizer
-    if isinstance(optimizer, optax.GradientTransformation):
-        return Transformation(optimizer)
-    return Transformation(
-        optax.GradientTransformation(optimizer.init, optimizer.update)
-    )
-
-
-def start(optimizer: Any, variables: Variables) -> Carry:
-    """The first carry, made of copies.
-
-    An epoch donates its carry. Without copies that would delete the arrays of the
-    caller, and fail where an optimizer's state holds the parameters themselves.
-    """
-    variables = jax.tree.map(jnp.asarray, Variables(*variables))
-    return copied(Carry(variables, optimizer.init(variables.params)))
-
-
-def copied(tree: PyTree) -> PyTree:
-    """The same numbers in new arrays; none of a weak type, which would retrace."""
-
-    def copy(leaf: Any) -> Array:
-        leaf = jnp.asarray(leaf)
-        return jnp.array(leaf, dtype=leaf.dtype, copy=True)
-
-    return jax.tree.map(copy, tree)
+    finite: Array
+    bad: Bad
 
 
 def epoch(
@@ -141,6 +83,7 @@ def epoch(
     engine: Engine,
     batch_size: int,
     mesh: Mesh | None = None,
+    guard: str | None = None,
 ) -> Epoch:
     """Every example once, in a new order, in minibatches.
 
@@ -156,8 +99,8 @@ def epoch(
     Args:
         net: the network.
         loss: the loss.
-        optimizer: one that `as_optimizer` returned.
-        carry: what `start`, or the epoch before, returned.
+        optimizer: one that `descent.as_optimizer` returned.
+        carry: what `descent.start`, or the epoch before, returned.
         data: x (N, ...) and y (N, ...), on the device.
         key: of this epoch.
         l2: λ of the penalty λ/(2N) Σ Θ²; None computes none at all.
@@ -166,14 +109,18 @@ def epoch(
         engine: a function with an engine's signature.
         batch_size: B, at most N.
         mesh: the devices that a minibatch is split over (see `meshes`), or None.
+        guard: "skip" leaves out every step whose loss or gradient is not finite, "stop"
+            the first such step and all that follow. That costs a pass over every
+            gradient; without one (None) it is only said whether all went well.
 
     Returns:
-        The new carry, and J of every minibatch, the penalty included: (S,). The mean
-        over the examples weights them by `batch_sizes(N, B)`.
+        An `Epoch`: the new carry, and J of every minibatch, the penalty included. The
+        mean over the examples weights them by `batch_sizes(N, B)`.
 
     Example:
         >>> import jax, jax.numpy as jnp, fnn, optax
         >>> from fnn.gradients.engines import manual
+        >>> from fnn.training.descent import as_optimizer, start
         >>> net, loss = fnn.serial(fnn.Dense(1)), fnn.losses.SquaredError()
         >>> optimizer = as_optimizer(optax.sgd(0.1))
         >>> carry = start(optimizer, net.init(jax.random.key(0), (2,)))
@@ -186,38 +133,81 @@ def epoch(
     n = len(data[0])
     penalty = 0.0 if l2 is None else l2
     grad_fn = value_and_grad(net, loss, engine, l2=penalty, n=n)
-    order_key, step_key = jax.random.split(key)
-    order = shuffle(order_key, n)
+    chosen, rest, step_key = schedule(key, n, batch_size)
 
-    def step(carry: Carry, chosen: tuple[Array, Array]) -> tuple[Carry, Array]:
-        indices, t = chosen
-        # One gather a step: faster than shuffling all data first, and no second copy.
-        x, y = (part.at[indices].get(mode="promise_in_bounds") for part in data)
-        x, y = split((x, y), mesh)
+    def step(state: tuple[Carry, Bad], at: tuple[Array, Array]) -> tuple:
+        (carry, bad), (indices, t) = state, at
         step_t = jax.random.fold_in(step_key, t)
-        if augment is not None:
-            x = augment(jax.random.fold_in(step_t, FOR_AUGMENTATION), x)
+        x, y = minibatch(data, indices, step_t, augment, mesh)
         out = grad_fn(carry.variables, (x, y), key=step_t)
         cost = objective(
             net, loss, carry.variables, (x, y), key=step_t, l2=penalty, n=n
         )
-        return _descend(optimizer, carry, out, cost), out.loss
+        if guard is None:
+            return (descend(optimizer, carry, out, cost), bad), out.loss
+        fine = all_finite((out.loss, out.grads))
+        bad = _count(bad, fine, t)
+        go = bad.count == 0 if guard == "stop" else fine
+        # Not a `where` over all that is carried: that would copy it at every step.
+        carry = lax.cond(
+            go, lambda: descend(optimizer, carry, out, cost), lambda: carry
+        )
+        return (carry, bad), out.loss
 
-    steps = n // batch_size
-    full, rest = jnp.split(order, [steps * batch_size])
-    chosen = full.reshape(steps, batch_size), jnp.arange(steps)
-    carry, losses = lax.scan(step, carry, chosen)
+    none = Bad(jnp.zeros((), jnp.int32), jnp.full((), -1, jnp.int32))
+    state, losses = lax.scan(step, (carry, none), chosen)
     if len(rest):
-        carry, last = step(carry, (rest, jnp.asarray(steps)))
+        state, last = step(state, (rest, jnp.asarray(len(losses))))
         losses = jnp.append(losses, last)
-    return Epoch(carry, losses)
+    carry, bad = state
+    return Epoch(carry, losses, all_finite((losses, carry.variables)), bad)
+
+
+def schedule(
+    key: Array, n: int, batch_size: int
+) -> tuple[tuple[Array, Array], Array, Array]:
+    """Which examples at which step: those of the full steps, the rest, the steps' key.
+
+    The full steps are indices (⌊n/B⌋, B) and numbers (⌊n/B⌋,), the rest (n mod B,).
+    """
+    order_key, step_key = jax.random.split(key)
+    steps = n // batch_size
+    full, rest = jnp.split(shuffle(order_key, n), [steps * batch_size])
+    return (full.reshape(steps, batch_size), jnp.arange(steps)), rest, step_key
+
+
+def minibatch(
+    data: Batch,
+    indices: Array,
+    key: Array,
+    augment: Augmentation | None,
+    mesh: Mesh | None,
+) -> Batch:
+    """The examples of a step, augmented by its key."""
+    # One gather a step: faster than shuffling all data first, and no second copy.
+    x, y = (part.at[indices].get(mode="promise_in_bounds") for part in data)
+    x, y = split((x, y), mesh)
+    if augment is not None:
+        x = augment(jax.random.fold_in(key, FOR_AUGMENTATION), x)
+    return x, y
+
+
+def all_finite(tree: PyTree) -> Array:
+    """Whether no number in a tree is NaN or infinite."""
+    leaves = [a for a in jax.tree.leaves(tree) if jnp.issubdtype(a.dtype, jnp.inexact)]
+    return jnp.array([jnp.isfinite(leaf).all() for leaf in leaves]).all()
+
+
+def _count(bad: Bad, fine: Array, t: Array) -> Bad:
+    first = jnp.where((bad.count == 0) & ~fine, t.astype(jnp.int32), bad.first)
+    return Bad(bad.count + (~fine).astype(jnp.int32), first)
 
 
 #: `epoch`, compiled. The carry that goes in is donated: use the one that comes out.
 _compile = partial(
     jax.jit,
     epoch,
-    static_argnames=("engine", "batch_size", "mesh"),
+    static_argnames=("engine", "batch_size", "mesh", "guard"),
     donate_argnames=("carry",),
 )
 run_epoch = _compile()
@@ -237,25 +227,6 @@ def run_epoch_on(mesh: Mesh | None, carry: Carry) -> Any:
 @cache
 def _kept_in_place(leaves: tuple, structure: Any, mesh: Mesh) -> Any:
     carry: Any = jax.tree.unflatten(structure, leaves)
-    losses: Any = NamedSharding(mesh, PartitionSpec())
-    return _compile(out_shardings=Epoch(carry, losses))
-
-
-def _descend(optimizer: Any, carry: Carry, out: Gradients, cost: Any) -> Carry:
-    params = carry.variables.params
-    extra: dict[str, Any] = {}
-    if isinstance(optimizer, Transformation):
-        # L-BFGS, Polyak and plateau want them; optax drops them for all others.
-        extra = {"value": out.loss, "grad": out.grads, "value_fn": cost}
-    try:
-        updates, state = optimizer.update(
-            out.grads, carry.optimizer_state, params, **extra
-        )
-    except TypeError as error:
-        error.add_note(
-            "in optimizer.update(grads, state, params), which fnn.fit gives value=, "
-            "grad= and value_fn= (of this minibatch) where it is optax's, and no more"
-        )
-        raise
-    params = optax.apply_updates(params, updates)
-    return Carry(Variables(params, out.state), state)
+    everywhere: Any = NamedSharding(mesh, PartitionSpec())
+    rest = everywhere, everywhere, Bad(everywhere, everywhere)
+    return _compile(out_shardings=Epoch(carry, *rest))

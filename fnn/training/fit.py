@@ -26,12 +26,14 @@ from fnn.training.checks import (
     check_optimizer,
     check_validation_device,
 )
+from fnn.training.descent import as_optimizer
 from fnn.training.early_stopping import EarlyStopping
-from fnn.training.epoch import as_optimizer
+from fnn.training.history import Record
 from fnn.training.identity import describe_run, environment
-from fnn.training.loop import Job, Record, run_epochs
+from fnn.training.loop import Job, run_epochs
 from fnn.training.meshes import check_mesh, on_mesh
 from fnn.training.metrics import Metric, default_metrics
+from fnn.training.nonfinite import check_policy
 from fnn.training.planned import planned
 from fnn.training.result import FitResult, asked_again, begin, finish
 
@@ -57,6 +59,7 @@ def fit(
     early_stopping: EarlyStopping | None = None,
     metrics: Mapping[str, Metric] | None = None,
     l2: float = 0.0,
+    on_nonfinite: str | None = None,
     on_epoch: Callable[[Record], Any] | None = None,
     checkpoint_dir: str | os.PathLike[str] | Checkpoints | None = None,
     resume: FitResult | bool = False,
@@ -106,6 +109,12 @@ def fit(
         metrics: functions `(outputs, y) -> mean` by name, for the validation data. By
             default the accuracy where the loss scores classes.
         l2: λ.
+        on_nonfinite: what to do about a step whose loss or gradient is NaN or infinite:
+            "raise" a FloatingPointError, "stop" and keep the variables before it, or
+            "skip" the step and count it. Which layer it began in is said in the error,
+            or in `result.nonfinite`. None ends the run after an epoch in which a
+            parameter has become so. (An infinity that an optimizer clips away leaves no
+            trace, and counts as finite.)
         on_epoch: called after every epoch with a record of Python numbers, such as
             `{"epoch": 1, "train_loss": .7, "seconds": .1, "validation_loss": .8}`: the
             place for a progress bar or a log. A KeyboardInterrupt ends the run.
@@ -178,6 +187,7 @@ def fit(
         mesh=mesh,
         validation=held_out if beside else on_mesh(held_out, mesh),
         validation_device=beside,
+        on_nonfinite=check_policy(on_nonfinite),
         metrics=chosen,
         rule=early_stopping,
     )

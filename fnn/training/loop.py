@@ -1,5 +1,6 @@
 """The loop over epochs: train, validate, remember the best, ask whether to stop."""
 
+import math
 import time
 from collections.abc import Callable
 from typing import Any, NamedTuple
@@ -16,23 +17,22 @@ from fnn.gradients.engines import Engine
 from fnn.losses import Loss
 from fnn.optimizers import eval_params
 from fnn.training.batches import batch_sizes
+from fnn.training.descent import Carry
 from fnn.training.early_stopping import EarlyStopping, StoppingState
-from fnn.training.epoch import Carry, run_epoch_on
+from fnn.training.epoch import Epoch, all_finite, run_epoch_on
 from fnn.training.evaluation import averages, begin_measuring
+from fnn.training.history import Record
 from fnn.training.interrupt import deferred_interrupt
 from fnn.training.metrics import Metric
+from fnn.training.nonfinite import Nonfinite, guarded
 
 __all__ = [
     "Job",
     "Progress",
-    "Record",
     "evaluated",
-    "history_of",
     "run_epochs",
     "to_host",
 ]
-
-Record = dict[str, Any]
 
 
 class Job(NamedTuple):
@@ -53,6 +53,7 @@ class Job(NamedTuple):
     mesh: Mesh | None
     validation: tuple[Array, Array] | None
     validation_device: Any
+    on_nonfinite: str | None
     metrics: tuple[tuple[str, Metric], ...]
     rule: EarlyStopping | None
 
@@ -78,6 +79,7 @@ class Progress(NamedTuple):
     best: Variables | None
     stopping: StoppingState | None
     pending: tuple[Pending, ...] = ()
+    nonfinite: Nonfinite | None = None
 
 
 def run_epochs(
@@ -107,7 +109,7 @@ def run_epochs(
                     save(progress)
                 if not tell(progress) or interrupted():
                     ended = "interrupted"
-                elif _diverged(progress):
+                elif _diverged(job, progress):
                     ended = "diverged"
         progress = _settle(job, progress, 0)
         if not tell(progress):
@@ -150,25 +152,34 @@ def _one_epoch(job: Job, progress: Progress) -> Progress:
     epoch = progress.epoch + 1
     started = time.perf_counter()
     run_epoch = run_epoch_on(job.mesh, progress.carry)
-    carry, losses = run_epoch(
-        job.net,
-        job.loss,
-        job.optimizer,
-        progress.carry,
-        job.train,
-        jax.random.fold_in(job.key, epoch),
-        job.l2,
-        augment=job.augment,
-        engine=job.engine,
-        batch_size=job.batch_size,
-        mesh=job.mesh,
-    )
-    weights = batch_sizes(len(job.train[0]), job.batch_size)
-    mean = np.average(np.asarray(losses, np.float64), weights=weights)
-    seconds = time.perf_counter() - started  # the losses have arrived: all is done
-    record = {"epoch": epoch, "train_loss": float(mean), "seconds": seconds}
+
+    def run(carry: Carry, guard: str | None) -> Epoch:
+        return run_epoch(
+            job.net,
+            job.loss,
+            job.optimizer,
+            carry,
+            job.train,
+            jax.random.fold_in(job.key, epoch),
+            job.l2,
+            augment=job.augment,
+            engine=job.engine,
+            batch_size=job.batch_size,
+            mesh=job.mesh,
+            guard=guard,
+        )
+
+    known = progress.nonfinite is not None
+    (carry, losses, _, bad), said = guarded(job, run, progress.carry, epoch, known)
+    record = {"epoch": epoch, "train_loss": _mean(job, losses)}
+    record["seconds"] = time.perf_counter() - started  # the losses have arrived
+    if job.on_nonfinite == "skip":
+        record["skipped"] = int(bad.count)
     progress = progress._replace(
-        epoch=epoch, carry=carry, records=[*progress.records, record]
+        epoch=epoch,
+        carry=carry,
+        records=[*progress.records, record],
+        nonfinite=progress.nonfinite or said,
     )
     every = 1 if job.rule is None else job.rule.every
     if job.validation is None or epoch % every:
@@ -259,28 +270,19 @@ def to_host(variables: Variables) -> Variables:
     return jax.tree.map(copy, variables)
 
 
-def _diverged(progress: Progress) -> bool:
-    """Whether a parameter is NaN or infinite, from which no step recovers."""
+def _mean(job: Job, losses: Array) -> float:
+    """The mean of J over the examples; of the steps that were not skipped."""
+    values = np.asarray(losses, np.float64)
+    weights = batch_sizes(len(job.train[0]), job.batch_size)
+    if job.on_nonfinite == "skip":
+        values, weights = (a[np.isfinite(values)] for a in (values, weights))
+    return float(np.average(values, weights=weights)) if len(values) else math.nan
+
+
+def _diverged(job: Job, progress: Progress) -> bool:
+    """Whether the run has come to where it cannot, or shall not, go on."""
+    if job.on_nonfinite == "stop":
+        return progress.nonfinite is not None
     if np.isfinite(progress.records[-1]["train_loss"]):
         return False
-    leaves = jax.tree.leaves(progress.carry.variables.params)
-    return not all(bool(jnp.isfinite(leaf).all()) for leaf in leaves)
-
-
-def history_of(job: Job, records: list[Record]) -> dict[str, np.ndarray]:
-    """The records as columns: an entry an epoch, or an evaluation."""
-
-    def column(name: str, rows: list[Record], dtype: type = float) -> np.ndarray:
-        return np.array([row[name] for row in rows], dtype)
-
-    history = {
-        "epoch": column("epoch", records, int),
-        "train_loss": column("train_loss", records),
-        "seconds": column("seconds", records),
-    }
-    if job.validation is not None:
-        rows = [record for record in records if "validation_loss" in record]
-        history["validation_epoch"] = column("epoch", rows, int)
-        for name in ("loss", *(name for name, _ in job.metrics)):
-            history[f"validation_{name}"] = column(f"validation_{name}", rows)
-    return history
+    return not bool(all_finite(progress.carry.variables.params))

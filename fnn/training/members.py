@@ -21,8 +21,9 @@ from fnn.core import Layer, PyTree, Variables
 from fnn.gradients.engines import Engine
 from fnn.losses import Loss
 from fnn.training.batches import batch_sizes, subset
+from fnn.training.descent import Carry, as_optimizer, start
 from fnn.training.early_stopping import EarlyStopping, StoppingState
-from fnn.training.epoch import Carry, as_optimizer, epoch, start
+from fnn.training.epoch import epoch
 from fnn.training.evaluation import of_batches
 from fnn.training.loop import VALIDATION_BATCH, evaluated
 from fnn.training.metrics import Metric
@@ -117,7 +118,7 @@ def train_members(
         ensemble=len(keys) > 1,
     )
 
-    def train_epoch(member: tuple, carry: Carry, t: Array) -> tuple[Carry, Array]:
+    def train_epoch(member: tuple, carry: Carry, t: Array) -> tuple:
         trial, key = _trial(task, member)
         out = epoch(
             *(prepare(trial.net), trial.loss, as_optimizer(trial.optimizer)),

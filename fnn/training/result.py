@@ -6,10 +6,12 @@ import jax.numpy as jnp
 import numpy as np
 
 from fnn.core import PyTree, Variables
+from fnn.training.descent import Carry, copied, start
 from fnn.training.early_stopping import StoppingState
-from fnn.training.epoch import Carry, copied, start
-from fnn.training.loop import Job, Progress, evaluated, history_of, to_host
+from fnn.training.history import history_of
+from fnn.training.loop import Job, Progress, evaluated, to_host
 from fnn.training.meshes import on_mesh, state_on_mesh
+from fnn.training.nonfinite import Nonfinite
 
 __all__ = ["FitResult", "asked_again", "begin", "finish"]
 
@@ -32,7 +34,10 @@ class FitResult(NamedTuple):
     epochs: the number of epochs trained.
     stopped: what ended the run: "epochs" (all were trained), "patience" (early
         stopping), "diverged" (a parameter became NaN or infinite, from which no step
-        recovers) or "interrupted" (Ctrl-C).
+        recovers; with on_nonfinite="stop" before that step) or "interrupted" (Ctrl-C,
+        SIGTERM).
+    nonfinite: the first step whose loss or gradient was not finite, as `on_nonfinite`
+        had it looked for; else None. With "skip", history["skipped"] counts such steps.
     carry: what training carries, `carry.variables` and `carry.optimizer_state`. For a
         look-ahead optimizer its parameters are θ̂, and `last_variables` holds θ.
     stopping: the state of early stopping, or None.
@@ -46,6 +51,7 @@ class FitResult(NamedTuple):
     stopped: str
     carry: Carry
     stopping: StoppingState | None
+    nonfinite: Nonfinite | None
 
     @property
     def optimizer_state(self) -> PyTree:
@@ -87,7 +93,12 @@ def finish(
 ) -> FitResult:
     """What `fit` returns."""
     last = evaluated(job.optimizer, progress.carry)
-    history = history_of(job, progress.records)
+    validated = ["loss", *(name for name, _ in job.metrics)]
+    history = history_of(
+        progress.records,
+        validated=validated if job.validation is not None else [],
+        skips=job.on_nonfinite == "skip",
+    )
     if resume is not None:
         history = {
             name: np.concatenate([resume.history.get(name, column[:0]), column])
@@ -105,4 +116,5 @@ def finish(
         stopped=stopped,
         carry=progress.carry,
         stopping=progress.stopping,
+        nonfinite=progress.nonfinite,
     )

@@ -1,0 +1,96 @@
+"""Where the first number that is not finite comes from."""
+
+from functools import partial
+
+import jax
+import jax.numpy as jnp
+from jax import Array
+
+from fnn.core import Layer, Variables, children, named_params, walk
+from fnn.gradients.engines import value_and_grad
+from fnn.layers.probe import probe, record
+from fnn.losses import Loss
+from fnn.planning import plain
+
+__all__ = ["first_nonfinite"]
+
+
+def first_nonfinite(
+    net: Layer,
+    loss: Loss,
+    variables: Variables,
+    batch: tuple[Array, Array],
+    *,
+    key: Array | None = None,
+    l2: float = 0.0,
+    n: int | None = None,
+) -> str | None:
+    """Say which number of a training step is the first that is NaN or infinite.
+
+    The order is that of the computation: the inputs, the layers' outputs forward, the
+    loss, δ at each layer's output backward, the gradients of the parameters. Probes
+    show δ; a plan is read as the network it was made of.
+
+    Args:
+        net: the network.
+        loss: the loss.
+        variables: its variables, before the step.
+        batch: x (N, ...) and y (N, ...).
+        key: of the step.
+        l2: λ of the penalty.
+        n: as in `value_and_grad`.
+
+    Returns:
+        Such as "the output of 2/Dense", "δ at the output of 0/Conv"; None where all is
+        finite.
+
+    Example:
+        >>> import jax, jax.numpy as jnp, fnn
+        >>> net = fnn.serial(fnn.Dense(3), fnn.Lambda(jnp.log), fnn.Dense(2))
+        >>> variables = net.init(jax.random.key(0), (2,))
+        >>> batch = jnp.ones((4, 2)), jnp.zeros((4, 2))
+        >>> fnn.first_nonfinite(net, fnn.losses.SquaredError(), variables, batch)
+        'the output of 1/Lambda'
+    """
+    claimed = plain(net)
+    found = _look(claimed, loss, variables, batch, key, l2, n)
+    return next((what for what, finite in found.items() if not bool(finite)), None)
+
+
+#: Compiled quickly, since it runs once.
+_QUICKLY = {"xla_backend_optimization_level": 0}
+
+
+def _look(net, loss, variables, batch, key, l2, n) -> dict[str, Array]:
+    """Whether each number is finite, by its name, in the order of the computation."""
+    names: list[str] = []
+
+    @partial(jax.jit, compiler_options=_QUICKLY)
+    def look(variables, batch, key):
+        x, _ = batch
+        seen = record(net, variables, x, key, train=True)
+        nodes = [node for node in walk(net, variables) if not children(node.layer)]
+        values = {"the minibatch's x": x, "the parameters": variables}
+        for node in nodes:
+            at = seen[node.path]
+            y = node.layer.forward(*node.variables, at.x, key=at.key, train=True).y
+            values[f"the output of {node.path}"] = y
+        probed, probed_variables = probe(net, variables, x)
+        grad = value_and_grad(probed, loss, "manual", l2=l2, n=n)
+        out = grad(probed_variables, batch, key=key)
+        values["the loss"] = out.loss
+        grads = named_params(probed, out.grads)
+        for node in reversed(nodes):
+            delta = grads.pop(f"{node.path}.delta")
+            values[f"δ at the output of {node.path}"] = delta
+        values |= {f"the gradient of {name}": grad for name, grad in grads.items()}
+        names[:] = values
+        return [_finite(value) for value in values.values()]
+
+    finite = look(variables, batch, key)
+    return dict(zip(names, finite, strict=True))
+
+
+def _finite(tree) -> Array:
+    leaves = [a for a in jax.tree.leaves(tree) if jnp.issubdtype(a.dtype, jnp.inexact)]
+    return jnp.array([jnp.isfinite(leaf).all() for leaf in leaves]).all()
