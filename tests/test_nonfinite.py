@@ -100,7 +100,7 @@ def test_raise_names_epoch_step_and_layer():
 
 
 def test_the_last_smaller_step_counts_too():
-    """The example that comes last in the first epoch is in its step of 50 mod 12 = 2.
+    """The last example of the first epoch is in its step of 50 mod 12 = 2."""
     from fnn.training.epoch import schedule
 
     train_key = jax.random.split(jax.random.key(1))[1]

@@ -28,6 +28,7 @@ __all__ = [
     "check_early_stopping",
     "check_epochs",
     "check_fits",
+    "check_flag",
     "check_inputs",
     "check_metrics",
     "check_optimizer",
@@ -50,6 +51,13 @@ def check_batch_size(batch_size: Any, n: int | None = None) -> int:
             f"examples: pass batch_size={n} to use all of them at every step"
         )
     return int(batch_size)
+
+
+def check_flag(name: str, value: Any) -> bool:
+    """True or False."""
+    if not isinstance(value, bool | np.bool_):
+        raise TypeError(f"{name} must be True or False, got {value!r}")
+    return bool(value)
 
 
 def check_epochs(epochs: Any) -> int:

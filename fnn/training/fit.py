@@ -13,6 +13,7 @@ from fnn.checks import check_instances, check_key, check_l2
 from fnn.core import Layer, Variables
 from fnn.gradients.engines import Engine, get_engine
 from fnn.losses import Loss
+from fnn.planning import Plan
 from fnn.training.batches import subset
 from fnn.training.checkpoints import Checkpoints, Store, as_checkpoints
 from fnn.training.checks import (
@@ -22,6 +23,7 @@ from fnn.training.checks import (
     check_early_stopping,
     check_epochs,
     check_fits,
+    check_flag,
     check_metrics,
     check_optimizer,
     check_validation_device,
@@ -60,6 +62,7 @@ def fit(
     metrics: Mapping[str, Metric] | None = None,
     l2: float = 0.0,
     on_nonfinite: str | None = None,
+    health: bool = False,
     on_epoch: Callable[[Record], Any] | None = None,
     checkpoint_dir: str | os.PathLike[str] | Checkpoints | None = None,
     resume: FitResult | bool = False,
@@ -115,6 +118,8 @@ def fit(
             or in `result.nonfinite`. None ends the run after an epoch in which a
             parameter has become so. (An infinity that an optimizer clips away leaves no
             trace, and counts as finite.)
+        health: record after every epoch, layer by layer, the share of dead units and
+            the size of activations, δ, parameters and updates: `result.health`.
         on_epoch: called after every epoch with a record of Python numbers, such as
             `{"epoch": 1, "train_loss": .7, "seconds": .1, "validation_loss": .8}`: the
             place for a progress bar or a log. A KeyboardInterrupt ends the run.
@@ -176,6 +181,7 @@ def fit(
         held_out = jax.device_put(held_out, beside)
     job = Job(
         net=planned(net, plan, data[0].shape[1:], size, get_engine(engine)),
+        written=net.plain if isinstance(net, Plan) else net,
         loss=loss,
         optimizer=as_optimizer(optimizer),
         train=on_mesh(data, mesh),
@@ -188,6 +194,7 @@ def fit(
         validation=held_out if beside else on_mesh(held_out, mesh),
         validation_device=beside,
         on_nonfinite=check_policy(on_nonfinite),
+        health=check_flag("health", health),
         metrics=chosen,
         rule=early_stopping,
     )

@@ -21,6 +21,7 @@ from fnn.training.descent import Carry
 from fnn.training.early_stopping import EarlyStopping, StoppingState
 from fnn.training.epoch import Epoch, all_finite, run_epoch_on
 from fnn.training.evaluation import averages, begin_measuring
+from fnn.training.health import measure_health
 from fnn.training.history import Record
 from fnn.training.interrupt import deferred_interrupt
 from fnn.training.metrics import Metric
@@ -38,10 +39,12 @@ __all__ = [
 class Job(NamedTuple):
     """What stays the same from epoch to epoch.
 
+    `net` is trained, and `written` is what it was planned from, layer by layer.
     `validation` lies on `validation_device`; None is the device of the training.
     """
 
     net: Layer
+    written: Layer
     loss: Loss
     optimizer: Any
     train: tuple[Array, Array]
@@ -54,6 +57,7 @@ class Job(NamedTuple):
     validation: tuple[Array, Array] | None
     validation_device: Any
     on_nonfinite: str | None
+    health: bool
     metrics: tuple[tuple[str, Metric], ...]
     rule: EarlyStopping | None
 
@@ -171,10 +175,12 @@ def _one_epoch(job: Job, progress: Progress) -> Progress:
 
     known = progress.nonfinite is not None
     (carry, losses, _, bad), said = guarded(job, run, progress.carry, epoch, known)
-    record = {"epoch": epoch, "train_loss": _mean(job, losses)}
+    record: Record = {"epoch": epoch, "train_loss": _mean(job, losses)}
     record["seconds"] = time.perf_counter() - started  # the losses have arrived
     if job.on_nonfinite == "skip":
         record["skipped"] = int(bad.count)
+    if job.health:
+        record["health"] = measure_health(job, carry, epoch)
     progress = progress._replace(
         epoch=epoch,
         carry=carry,

@@ -100,7 +100,7 @@ def _locate(job: Any, stopped: Epoch, epoch: int) -> Nonfinite | None:
     step_t = jax.random.fold_in(step_key, step)
     batch = minibatch(job.train, indices, step_t, job.augment, job.mesh)
     where = first_nonfinite(
-        job.net,
+        job.written,
         job.loss,
         stopped.carry.variables,
         batch,

@@ -8,6 +8,7 @@ import numpy as np
 from fnn.core import PyTree, Variables
 from fnn.training.descent import Carry, copied, start
 from fnn.training.early_stopping import StoppingState
+from fnn.training.health import history_of_health
 from fnn.training.history import history_of
 from fnn.training.loop import Job, Progress, evaluated, to_host
 from fnn.training.meshes import on_mesh, state_on_mesh
@@ -38,6 +39,8 @@ class FitResult(NamedTuple):
         SIGTERM).
     nonfinite: the first step whose loss or gradient was not finite, as `on_nonfinite`
         had it looked for; else None. With "skip", history["skipped"] counts such steps.
+    health: with fit(health=True), by layer and by `fnn.training.health.STATISTICS` an
+        array with an entry an epoch: `health["0/Dense"]["delta"]`; else None.
     carry: what training carries, `carry.variables` and `carry.optimizer_state`. For a
         look-ahead optimizer its parameters are θ̂, and `last_variables` holds θ.
     stopping: the state of early stopping, or None.
@@ -52,6 +55,7 @@ class FitResult(NamedTuple):
     carry: Carry
     stopping: StoppingState | None
     nonfinite: Nonfinite | None
+    health: dict[str, dict[str, np.ndarray]] | None
 
     @property
     def optimizer_state(self) -> PyTree:
@@ -117,4 +121,5 @@ def finish(
         carry=progress.carry,
         stopping=progress.stopping,
         nonfinite=progress.nonfinite,
+        health=history_of_health(progress.records) if job.health else None,
     )

@@ -1,0 +1,129 @@
+"""Health: how large activations, δ, parameters and updates are, layer by layer.
+
+Once per epoch, on one minibatch with the variables that the epoch ended with: a step
+more, next to the hundreds of an epoch.
+"""
+
+from functools import partial
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+from jax import Array
+
+from fnn.core import children, map_params, named_params, walk
+from fnn.gradients.engines import value_and_grad
+from fnn.layers.probe import probe, record
+from fnn.training.descent import Carry
+from fnn.training.epoch import minibatch, schedule
+from fnn.training.history import Record
+
+__all__ = ["STATISTICS", "history_of_health", "measure_health"]
+
+#: What is measured of each layer. Units are the last axis of its output y (N, ..., K).
+#:
+#:     dead                the share of units whose output is the same everywhere
+#:     activation, delta   √ mean y²,  √ mean δ²  with δ = ∂J/∂y
+#:     ..._spread          their standard deviations
+#:     parameters          ‖Θ‖ of the layer's own
+#:     updates             ‖ΔΘ‖ of the next step
+STATISTICS = (
+    *("dead", "activation", "activation_spread", "delta", "delta_spread"),
+    *("parameters", "updates"),
+)
+
+Health = dict[str, dict[str, float]]
+
+
+def measure_health(job: Any, carry: Carry, epoch: int) -> Health:
+    """The statistics of every layer by path; 0 for parameters where it has none.
+
+    Args:
+        job: of the run.
+        carry: what the epoch ended with.
+        epoch: its number: the minibatch and the masks are those of its first step.
+    """
+    key = jax.random.fold_in(job.key, epoch)
+    nodes = walk(job.written, carry.variables)
+    names = [node.path for node in nodes if not children(node.layer)]
+    measured = _measure(
+        job.written,
+        job.loss,
+        job.optimizer,
+        carry,
+        job.train,
+        key,
+        job.l2,
+        augment=job.augment,
+        engine=job.engine,
+        batch_size=job.batch_size,
+        mesh=job.mesh,
+    )
+    return {
+        name: dict(zip(STATISTICS, map(float, row), strict=True))
+        for name, row in zip(names, np.asarray(measured), strict=True)
+    }
+
+
+def history_of_health(records: list[Record]) -> dict[str, dict[str, Any]]:
+    """By layer and statistic: an array with an entry an epoch."""
+    layers = records[0]["health"] if records else {}
+    return {
+        name: {
+            statistic: np.array([r["health"][name][statistic] for r in records])
+            for statistic in STATISTICS
+        }
+        for name in layers
+    }
+
+
+@partial(jax.jit, static_argnames=("engine", "batch_size", "mesh"))
+def _measure(
+    net, loss, optimizer, carry, data, key, l2, *, augment, engine, batch_size, mesh
+) -> Array:
+    """The statistics (layers, 7)."""
+    n, params = len(data[0]), carry.variables.params
+    (full, _), _, step_key = schedule(key, n, batch_size)
+    step_0 = jax.random.fold_in(step_key, 0)
+    x, y = minibatch(data, full[0], step_0, augment, mesh)
+    penalty = 0.0 if l2 is None else l2
+    probed, variables = probe(net, carry.variables, x)
+    grad = value_and_grad(probed, loss, engine, l2=penalty, n=n)
+    by_name = named_params(probed, grad(variables, (x, y), key=step_0).grads)
+    grads = map_params(lambda name, layer, leaf: by_name[name], net, params)
+    updates, _ = optimizer.update(grads, carry.optimizer_state, params)
+    updates, own = named_params(net, updates), named_params(net, params)
+    seen = record(net, carry.variables, x, step_0, train=True)
+
+    def of_layer(node: Any) -> Array:
+        at = seen[node.path]
+        out = node.layer.forward(*node.variables, at.x, key=at.key, train=True).y
+        delta = by_name[f"{node.path}.delta"]
+        units = out.reshape(-1, out.shape[-1])
+        still = (units == units[:1]).all(0)
+        return jnp.stack(
+            [
+                *(still.mean(dtype=jnp.float32), _rms(out), _spread(out)),
+                *(_rms(delta), _spread(delta)),
+                *(_norm(node.path, own), _norm(node.path, updates)),
+            ]
+        )
+
+    nodes = walk(net, carry.variables)
+    return jnp.stack([of_layer(node) for node in nodes if not children(node.layer)])
+
+
+def _rms(a: Array) -> Array:
+    return jnp.sqrt(jnp.square(a.astype(jnp.float32)).mean())
+
+
+def _spread(a: Array) -> Array:
+    return a.astype(jnp.float32).std()
+
+
+def _norm(path: str, named: dict[str, Array]) -> Array:
+    """Of all parameters of one layer."""
+    own = [a for name, a in named.items() if name.rpartition(".")[0] == path]
+    squares = [jnp.square(a.astype(jnp.float32)).sum() for a in own]
+    return jnp.sqrt(sum(squares, jnp.zeros(())))
