@@ -11,23 +11,22 @@ which is at most 1/4. Where δ > 0, a smaller z would cost less. Units are count
 0, so that output k is the one for the digit k.
 
 A probe at every layer gives the δ that the network's own backward makes, which is the
-one that the gradient check sees; the two lines above, in float64, must agree with it.
-See Rumelhart, Hinton and Williams, Nature 323 (1986).
+one that the gradient check sees; the lines above, as the loops of `fnn.textbook` in
+float64, must agree with it. See Rumelhart, Hinton and Williams, Nature 323 (1986).
 """
 
 from collections.abc import Sequence
 from dataclasses import dataclass
+from functools import partial
+from itertools import chain, product
 from pathlib import Path
-from typing import NamedTuple
 
 import jax
 import matplotlib
 import numpy as np
 from matplotlib.axes import Axes
 from matplotlib.collections import LineCollection
-from matplotlib.colors import to_rgba
 from matplotlib.figure import Figure
-from matplotlib.ticker import MaxNLocator
 
 import fnn
 from experiments import answers, command_line, runs
@@ -38,15 +37,9 @@ __all__ = ["main"]
 
 PROG = "python -m experiments.blame"
 LOSS = fnn.losses.SigmoidCrossEntropy()
-#: How far the two may be apart, as a share of a layer's greatest δ, in float32.
-TOLERANCE = 1e-4
-#: Examples by their cost after training, "most" of all or "least" of the same digit,
-#: and when their blame is looked at: colour, line and marker.
-LOOKS = {
-    ("most", "before"): ("black", "--o"),
-    ("most", "after"): ("vermilion", "-o"),
-    ("least", "after"): ("blue", "-s"),
-}
+TOLERANCE = 1e-4  #: between the two, as a share of a layer's greatest δ, in float32
+LOOKS = ("black", "--o"), ("vermilion", "-o"), ("blue", "-s")  #: of the three examples
+FALL, RISE = OKABE_ITO["vermilion"], OKABE_ITO["blue"]  #: which way z should go
 
 
 @dataclass(frozen=True)
@@ -68,22 +61,6 @@ class Config:
     out: Path | None = None
 
 
-class Blame(NamedTuple):
-    """One example's blame; the lists are over the layers l = 2, .., L."""
-
-    image: np.ndarray
-    digit: int
-    taken_for: int
-    deltas: list[np.ndarray]  #: δ^(l), as the probes have it, of shape (s_l,)
-    by_hand: list[np.ndarray]  #: δ^(l), by the recursion
-    weights: list[np.ndarray]  #: what leads from a^(l) to z^(l+1), (s_l, s_(l+1))
-
-    def __str__(self) -> str:
-        if self.digit == self.taken_for:
-            return f"{self.digit} that is right"
-        return f"{self.digit} taken for {self.taken_for}"
-
-
 def main(argv: Sequence[str] | None = None) -> int:
     """Send the blame back; the exit status is 1 where the recursion says otherwise."""
     description = (__doc__ or "").partition("\n")[0]
@@ -92,199 +69,126 @@ def main(argv: Sequence[str] | None = None) -> int:
         command_line.at_least(config, epochs=1)
         if not config.hidden:
             raise ValueError("the blame needs a hidden layer to flow to: give --hidden")
-        net, data = network(config), fnn.data.digits()
-        before = trained(net, data.train, config, epochs=0)  # checks the options
+        hidden = chain(*((fnn.Dense(s), fnn.Sigmoid()) for s in config.hidden))
+        net = fnn.serial(fnn.Flatten(), *hidden, fnn.Dense(10))  # the last g: in LOSS
+        (train, test), key = fnn.data.digits(), jax.random.key(config.seed)
+        adam = fnn.optimizers.adam(config.learning_rate)
+        fit = partial(fnn.fit, net, LOSS, adam, train=train, key=key, batch_size=32)
+        before = fit(epochs=0)  # checks the options
         folder = runs.new_folder(config.out, "blame")
-    after = trained(net, data.train, config, config.epochs)
-    stages, chosen = {"before": before, "after": after}, extremes(net, after, data.test)
-    found = {
-        (cost, when): blamed(net, stages[when], data.test, chosen[cost])
-        for cost, when in LOOKS
-    }
-    numbers = [line for case, blame in found.items() for line in measured(case, blame)]
-    rows = [
-        (blame, when, *(f"{np.abs(delta).sum():.2g}" for delta in blame.deltas))
-        for (_, when), blame in found.items()
-    ]
-    layers = (f"layer {number + 2}" for number in range(len(config.hidden) + 1))
+    after = fit(epochs=config.epochs)
+    if after.stopped == "diverged":
+        raise SystemExit(f"{PROG}: error: diverged: give a smaller --learning-rate")
+    most, least = extremes(net, after.variables, test)
+    cases = ("before", before, most), ("after", after, most), ("after", after, least)
+    numbers = [blamed(when, net, run.variables, which) for when, run, which in cases]
     out = console()
-    out.print(table(("Σ|δ| of", "training", *layers), rows))
-    picture = {"blame": draw(found)}
-    answers.give(out, folder, config, numbers, picture, conclude(numbers))
-    return int(not agree(numbers))
+    rows = [(n["example"], *map("{:.2g}".format, n["blame"])) for n in numbers]
+    layers = [f"layer {number + 2}" for number in range(len(config.hidden) + 1)]
+    out.print(table(("Σ|δ| of", *layers), rows))
+    error = float(np.max([n["error"] for n in numbers]))  # NaN if one is
+    conclusion = conclude(numbers, error)
+    answers.give(out, folder, config, numbers, {"blame": draw(numbers)}, conclusion)
+    return int(not error < TOLERANCE)
 
 
-# ---- The network and its δ -------------------------------------------------------
-
-
-def network(config: Config) -> fnn.Layer:
-    """Sigmoids throughout; those of the outputs are in the loss."""
-    pairs = [(fnn.Dense(units), fnn.Sigmoid()) for units in config.hidden]
-    hidden = [layer for pair in pairs for layer in pair]
-    return fnn.serial(fnn.Flatten(), *hidden, fnn.Dense(10))
-
-
-def trained(net: fnn.Layer, train: tuple, config: Config, epochs: int) -> fnn.Variables:
-    """The variables after so many epochs."""
-    result = fnn.fit(
-        *(net, LOSS, fnn.optimizers.adam(config.learning_rate)),
-        train=train,
-        key=jax.random.key(config.seed),
-        epochs=epochs,
-        batch_size=32,
-    )
-    if result.stopped == "diverged":
-        raise SystemExit(
-            f"{PROG}: error: training diverged in epoch {result.epochs} with "
-            f"learning_rate={config.learning_rate:g}: give a smaller --learning-rate"
-        )
-    return result.variables
-
-
-def extremes(
-    net: fnn.Layer, variables: fnn.Variables, examples: tuple
-) -> dict[str, int]:
-    """The image that costs most, and that of the same digit which costs least."""
-    x, y = examples
+def extremes(net: fnn.Layer, variables: fnn.Variables, test: tuple) -> list[tuple]:
+    """The example that costs most, and that of the same digit which costs least."""
+    x, y = test
     z = fnn.predict(net, variables, x)
-    cost = np.asarray(jax.vmap(lambda z, y: LOSS.value(z[None], y[None]))(z, y))
-    most = int(cost.argmax())
-    return {"most": most, "least": int(np.where(y == y[most], cost, np.inf).argmin())}
+    cost = np.array(jax.vmap(lambda z, y: LOSS.value(z[None], y[None]))(z, y))
+    least = np.where(y == y[cost.argmax()], cost, np.inf).argmin()
+    return [(x[[i]], y[[i]]) for i in (cost.argmax(), least)]
 
 
-def blamed(net: fnn.Layer, variables: fnn.Variables, examples: tuple, i: int) -> Blame:
-    """The δ of example i, by the network's own backward and by the recursion."""
-    x, y = (part[i : i + 1] for part in examples)
+def blamed(when: str, net: fnn.Layer, variables: fnn.Variables, example: tuple) -> dict:
+    """What is measured of an example: the lists are over the layers l = 2, .., L."""
+    x, y = example
     probed, probed_variables = fnn.probe(net, variables, x)
-    out = fnn.value_and_grad(probed, LOSS)(probed_variables, (x, y))
-    grads = fnn.named_params(probed, out.grads)
-    deltas = [np.asarray(g[0]) for n, g in grads.items() if n.endswith("Dense.delta")]
-    seen = fnn.record(net, variables, x)
-    _, *hidden = (s.x[0] for path, s in seen.items() if path.endswith("Dense"))
-    _, *weights = (np.asarray(params.weight) for params in variables.params if params)
-    a = np.asarray(jax.nn.sigmoid(out.outputs[0]))
-    by_hand = recursion(weights, [*hidden, a], np.arange(len(a)) == y)
-    pair = int(y[0]), int(a.argmax())
-    return Blame(x[0], *pair, deltas, by_hand, weights)
+    grads = fnn.value_and_grad(probed, LOSS)(probed_variables, example).grads
+    named = fnn.named_params(probed, grads).items()
+    deltas = [np.asarray(grad[0]) for n, grad in named if n.endswith("Dense.delta")]
+    thetas = [np.column_stack([p.bias, p.weight.T]) for p in variables.params if p]
+    activations = fnn.textbook.forward(thetas, x.ravel())
+    by_hand = fnn.textbook.deltas(thetas, activations, np.arange(10) == y)
+    pairs = zip(deltas, by_hand, strict=True)
+    flows = [t[:, 1:] * d[:, None] for t, d in zip(thetas, deltas, strict=True)]
+    guess = activations[-1].argmax()
+    said = "that is right" if guess == y else f"taken for {guess}"
+    return {
+        "example": f"{y[0]} {said}, {when} training",
+        "image": x[0, ..., 0].tolist(),
+        "delta": [delta.tolist() for delta in deltas],
+        "flow": [flow.tolist() for flow in flows],  # Θ_ij δ_i, from layer l to l − 1
+        "blame": [float(np.abs(delta).sum()) for delta in deltas],
+        "error": [float(np.abs(d - h).max() / np.abs(h).max()) for d, h in pairs],
+    }
 
 
-def recursion(
-    weights: list[np.ndarray], activations: list[np.ndarray], y: np.ndarray
-) -> list[np.ndarray]:
-    """δ^(2), .., δ^(L), from a^(2), .., a^(L) and the weights between them."""
-    *hidden, outputs = (np.asarray(a, np.float64) for a in activations)
-    deltas = [outputs - y]
-    for weight, a in zip(reversed(weights), reversed(hidden), strict=True):
-        theta = weight.T  # Θ_ij leads from unit j to unit i, as in the lecture
-        deltas.insert(0, theta.T @ deltas[0] * a * (1 - a))
-    return deltas
-
-
-# ---- The answer ------------------------------------------------------------------
-
-
-def measured(case: tuple[str, str], blame: Blame) -> list[dict]:
-    """A line for each layer."""
-    (cost, when), numbers = case, []
-    for delta, by_hand in zip(blame.deltas, blame.by_hand, strict=True):
-        size = np.abs(delta)
-        line = {"example": str(blame), "cost": cost, "training": when}
-        line |= {"layer": len(numbers) + 2, "blame": float(size.sum())}
-        line |= {"unit": int(size.argmax()), "share": float(size.max() / size.sum())}
-        line["error"] = float(np.abs(delta - by_hand).max() / np.abs(by_hand).max())
-        numbers.append(line | {"delta": delta.tolist()})
-    return numbers
-
-
-def agree(numbers: list[dict]) -> bool:
-    """Whether the recursion gives every δ; a NaN does not agree."""
-    return all(n["error"] < TOLERANCE for n in numbers)
-
-
-def conclude(numbers: list[dict]) -> str:
+def conclude(numbers: list[dict], error: float) -> str:
     """The sentence."""
-    costly = [n for n in numbers if n["cost"] == "most"]
-    ways = []
-    for when in ("before", "after"):
-        first, *_, last = (n["blame"] for n in costly if n["training"] == when)
-        verb = "grows" if first > last else "shrinks"
-        ways.append(f"{verb} from {last:.2g} to {first:.2g} {when} training")
-    after = [n for n in costly if n["training"] == "after"]
-    most = max(after, key=lambda n: n["blame"])
-    off = max(numbers, key=lambda n: n["error"])
-    verdict = "the same δ as" if agree(numbers) else "another δ than"
+    before, after, _ = (n["blame"] for n in numbers)
+    ways = [
+        f"{'grows' if first > last else 'shrinks'} from {last:.2g} to {first:.2g}"
+        for first, *_, last in (before, after)
+    ]
+    most = int(np.argmax(after))
+    size = np.abs(numbers[1]["delta"][most])
+    verdict = "the same δ as" if error < TOLERANCE else "another δ than"
     return (
         "On its way back from the outputs to the first hidden layer the blame Σ|δ| for "
-        f"the digit that costs most {' and '.join(ways)}; of the {after[0]['example']} "
-        f"most is then in layer {most['layer']}, {most['share']:.0%} of that with unit "
-        f"{most['unit']}; the backward has {verdict} the recursion (off by at most "
-        f"{off['error']:.0e} of the greatest in a layer, in layer {off['layer']})."
+        f"the digit that costs most {ways[0]} before training and {ways[1]} after it, "
+        f"when most is in layer {most + 2} ({size.max() / size.sum():.0%} of that with "
+        f"unit {size.argmax()}); the backward has {verdict} the recursion (off by at "
+        f"most {error:.0e} of the greatest in a layer)."
     )
 
 
-# ---- The picture -----------------------------------------------------------------
-
-
-def draw(found: dict[tuple[str, str], Blame]) -> Figure:
+def draw(numbers: list[dict]) -> Figure:
     """The networks with their blame, and its sum over the layers."""
     with matplotlib.rc_context(STYLE | {"axes.grid": False}):
         figure = Figure(figsize=(12, 3.8))
         nets, sums = figure.subfigures(1, 2, width_ratios=(3.4, 1))
-        places, axes = nets.subplots(1, len(found)), sums.subplots()
-        for place, (case, blame) in zip(places, found.items(), strict=True):
-            (colour, line), (_, when) = LOOKS[case], case
-            draw_network(place, blame)
-            place.set_title(f"{when} training: {blame}")
-            total = [np.abs(delta).sum() for delta in blame.deltas]
-            look = dict(color=OKABE_ITO[colour], label=f"{when}: {blame}")
-            axes.plot(np.arange(len(total)) + 2, total, line, **look)
-        nets.supxlabel(
-            "▼ δ > 0: z should fall    ▲ δ < 0: z should rise    "
-            "area: |δ|, each layer to its greatest",
-            fontsize=10,
-        )
+        axes, places = sums.subplots(), nets.subplots(1, len(numbers))
+        for place, n, (colour, line) in zip(places, numbers, LOOKS, strict=True):
+            draw_network(place, n)
+            layers = [str(number + 2) for number in range(len(n["blame"]))]
+            look = dict(color=OKABE_ITO[colour], label=n["example"])
+            axes.plot(layers, n["blame"], line, **look)
+        key = "▼ δ > 0: z should fall    ▲ δ < 0: z should rise    area: |δ|"
+        nets.supxlabel(f"{key}, each layer to its greatest", fontsize=10)
         axes.set(yscale="log", xlabel="layer", ylabel="blame of the layer, Σ|δ|")
-        axes.xaxis.set_major_locator(MaxNLocator(integer=True))
         axes.grid(visible=True)
         sums.legend(loc="outside upper center", fontsize=9, handlelength=3)
     return figure
 
 
-def draw_network(axes: Axes, blame: Blame) -> None:
-    """The units in columns, and between them the strongest flows Θ_ij δ_i."""
-    places = [np.linspace(1, 0, len(delta)) for delta in blame.deltas]
-    for column, weight in enumerate(blame.weights):
-        flow = weight * blame.deltas[column + 1]  # entry ji is Θ_ij δ_i
-        flow = flow / np.abs(flow).max()
-        ends = np.argwhere(np.abs(flow) > 0.3)  # of the strongest; all would be a felt
-        lines = [
-            ((column, places[column][j]), (column + 1, places[column + 1][i]))
-            for j, i in ends
-        ]
-        colours = [to_rgba(sign_colour(f), abs(f)) for f in flow[tuple(ends.T)]]
-        axes.add_collection(LineCollection(lines, colors=colours, linewidths=1))
-    for column, (delta, place) in enumerate(zip(blame.deltas, places, strict=True)):
+def draw_network(axes: Axes, line: dict) -> None:
+    """The units in columns, and between them the flows Θ_ij δ_i."""
+    heights = [np.linspace(1, 0, len(delta)) for delta in line["delta"]]
+    for column, delta in enumerate(map(np.array, line["delta"])):
         area = 140 * np.abs(delta) / np.abs(delta).max()
-        for marker, sign in (("v", 1), ("^", -1)):
-            mine = np.sign(delta) == sign
-            look = dict(marker=marker, color=sign_colour(sign), ec="white", lw=0.4)
-            axes.scatter(np.full(mine.sum(), column), place[mine], area[mine], zorder=3,
-                         **look)  # fmt: skip
-        text = f"layer {column + 2}\nΣ|δ| = {np.abs(delta).sum():.2g}"
+        for marker, colour, mine in (("v", FALL, delta > 0), ("^", RISE, delta < 0)):
+            look = dict(marker=marker, color=colour, ec="white", lw=0.4, zorder=3)
+            place = np.full(mine.sum(), column), heights[column][mine]
+            axes.scatter(*place, area[mine], **look)
+        text = f"layer {column + 2}\nΣ|δ| = {line['blame'][column]:.2g}"
         axes.text(column, -0.07, text, ha="center", va="top", fontsize=9)
-    for digit, place in enumerate(places[-1]):
-        axes.text(column + 0.12, place, str(digit), va="center", fontsize=9)
+        if column:
+            flow = np.ravel(line["flow"][column])
+            ends = product(heights[column], heights[column - 1])
+            lines = [[(column, i), (column - 1, j)] for i, j in ends]
+            alpha = np.abs(flow / np.abs(flow).max()) ** 2  # else it would be a felt
+            colours = np.where(flow > 0, FALL, RISE)
+            axes.add_collection(LineCollection(lines, colors=colours, alpha=alpha))
+    for digit, height in enumerate(heights[-1]):
+        axes.text(column + 0.12, height, str(digit), va="center", fontsize=9)
     inset = axes.inset_axes((0, 0.42, 0.18, 0.35))
-    inset.imshow(blame.image[..., 0], cmap="gray_r")
+    inset.imshow(line["image"], cmap="gray_r")
     inset.set(xticks=[], yticks=[])
     inset.spines[:].set(visible=True, color="0.8")
-    axes.set(xlim=(-0.7, column + 0.3), ylim=(-0.3, 1.05))
+    axes.set(xlim=(-0.7, column + 0.3), ylim=(-0.3, 1.05), title=line["example"])
     axes.set_axis_off()
-
-
-def sign_colour(sign: float) -> str:
-    """Of what makes z fall, and of what makes it rise."""
-    return OKABE_ITO["vermilion" if sign > 0 else "blue"]
 
 
 if __name__ == "__main__":

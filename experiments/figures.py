@@ -8,10 +8,19 @@ from pathlib import Path
 
 import matplotlib
 import numpy as np
+from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from matplotlib.ticker import FuncFormatter, LogLocator, MaxNLocator, NullFormatter
 
-__all__ = ["OKABE_ITO", "STYLE", "learning_curves", "misclassified", "save"]
+__all__ = [
+    "OKABE_ITO",
+    "STYLE",
+    "learning_curves",
+    "line_with_band",
+    "misclassified",
+    "plain_log_scale",
+    "save",
+]
 
 #: Colours that stay apart in every kind of colour vision (Okabe and Ito 2008).
 OKABE_ITO = {
@@ -51,6 +60,28 @@ def save(figure: Figure, path: Path) -> Path:
     return path
 
 
+def line_with_band(axes: Axes, x: Sequence, values: np.ndarray, **look) -> None:
+    """Draw the mean over seeds as a line, in a band from the least to the greatest.
+
+    Args:
+        axes: where.
+        x: of shape (N,).
+        values: a row for each seed, (seeds, N).
+        look: of the line, as `Axes.plot` takes it.
+    """
+    (line,) = axes.plot(x, values.mean(0), **look)
+    band = values.min(0), values.max(0)
+    axes.fill_between(x, *band, color=line.get_color(), alpha=0.25, linewidth=0)
+
+
+def plain_log_scale(axes: Axes) -> None:
+    """A logarithmic y axis with 0.1, 0.2, 0.5, 1, .. on it instead of powers of ten."""
+    axes.set(yscale="log")
+    axes.yaxis.set_major_locator(LogLocator(subs=(1, 2, 5)))
+    axes.yaxis.set_major_formatter(FuncFormatter(lambda value, _: f"{value:g}"))
+    axes.yaxis.set_minor_formatter(NullFormatter())
+
+
 def learning_curves(
     history: Mapping[str, np.ndarray],
     best_epoch: int,
@@ -81,10 +112,8 @@ def learning_curves(
         left, right = figure.subplots(1, 2)
         left.plot(history["epoch"], history["train_loss"], **thin)
         left.plot(epoch, loss, **thick)
-        left.set(yscale="log", ylabel="cost J (nats per example)")
-        left.yaxis.set_major_locator(LogLocator(subs=(1, 2, 5)))
-        left.yaxis.set_major_formatter(FuncFormatter(lambda value, _: f"{value:g}"))
-        left.yaxis.set_minor_formatter(NullFormatter())
+        left.set(ylabel="cost J (nats per example)")
+        plain_log_scale(left)
         right.plot(epoch, accuracy, **thick)
         right.set(ylabel="accuracy (%)")
         if test_accuracy is not None:
