@@ -9,7 +9,7 @@ from jax.sharding import NamedSharding
 from jax.sharding import PartitionSpec as P
 
 import fnn
-from fnn.training.epoch import run_epoch_on
+from fnn.training.compiled import run_epoch_on
 from fnn.training.meshes import check_mesh, split
 
 pytestmark = pytest.mark.skipif(
@@ -55,7 +55,7 @@ def test_eight_devices_have_the_losses_of_one(engine):
 
 
 def test_the_minibatch_is_split():
-    on = check_mesh(mesh(8), 64)
+    on = check_mesh(mesh(8))
     compiled = jax.jit(lambda x: split(x, on)).lower(jnp.ones((64, 6))).compile()
     assert compiled.output_shardings.spec == P("batch")
 
@@ -116,7 +116,7 @@ def test_data_that_is_split_already_stays_so():
 
 def test_a_second_epoch_does_not_compile_again():
     first = fit(mesh(8), epochs=1)
-    run = run_epoch_on(check_mesh(mesh(8), 64), first.carry)
+    run = run_epoch_on(check_mesh(mesh(8)), first.carry)
     before = run._cache_size()
     fit(mesh(8), epochs=3)
     assert run._cache_size() == before > 0

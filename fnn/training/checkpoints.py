@@ -22,6 +22,7 @@ from fnn.core import PyTree
 from fnn.training.early_stopping import EarlyStopping
 from fnn.training.loop import Progress
 from fnn.training.meshes import put
+from fnn.training.nonfinite import Nonfinite
 from fnn.training.trees import differences, leaves_by_name
 
 __all__ = ["Checkpoints", "Store", "as_checkpoints"]
@@ -137,6 +138,8 @@ class Store:
                 "run": self.run,
                 "environment": self.here,
                 "records": progress.records,
+                "position": progress.position,
+                "nonfinite": progress.nonfinite,
                 "checksums": sums,
             }
             save, composite = self._orbax.args, self._orbax.args.Composite
@@ -177,7 +180,7 @@ class Store:
                 continue
             self._refuse_another(rest["run"], begun, arrays)
             self._warn_of_elsewhere(rest["environment"])
-            return _restored(epoch, begun, arrays, rest["records"])
+            return _restored(epoch, begun, arrays, rest)
         return begun
 
     def _read(self, epoch: int) -> tuple[dict[str, np.ndarray], dict[str, Any]]:
@@ -255,7 +258,7 @@ def _on_host(leaf: Any) -> np.ndarray:
 
 
 def _restored(
-    epoch: int, begun: Progress, arrays: dict[str, np.ndarray], records: list
+    epoch: int, begun: Progress, arrays: dict[str, np.ndarray], rest: dict[str, Any]
 ) -> Progress:
     def back(name: str, like: PyTree) -> PyTree:
         names = leaves_by_name({name: like})
@@ -278,7 +281,9 @@ def _restored(
     return Progress(
         epoch=epoch,
         carry=back("carry", begun.carry),
-        records=records,
+        records=rest["records"],
+        position=rest["position"],
+        nonfinite=rest["nonfinite"] and Nonfinite(*rest["nonfinite"]),
         best=back("best", begun.best),
         stopping=back("stopping", begun.stopping),
     )

@@ -19,7 +19,7 @@ from fnn.losses import Loss
 from fnn.training.batches import batch_sizes
 from fnn.training.early_stopping import EarlyStopping
 from fnn.training.metrics import Metric
-from fnn.training.trees import differences
+from fnn.training.trees import differences, leaves_by_name
 
 __all__ = [
     "check_augment",
@@ -112,6 +112,12 @@ def check_fits(
     The layers judge shapes, by tracing the forward: nothing is run.
     """
     variables = as_variables(variables)
+    for place, leaf in leaves_by_name(variables).items():
+        if not isinstance(leaf, int | float) and not _is_array(leaf):
+            raise TypeError(
+                f"variables: {place} must be an array of numbers, got {leaf!r}: make "
+                "them with net.init(key, in_shape)"
+            )
     x, y = data
     try:
         z = jax.eval_shape(
@@ -130,6 +136,13 @@ def check_fits(
             "them with net.init(key, in_shape)."
         )
     return variables
+
+
+def _is_array(leaf: Any) -> bool:
+    """Whether it is an array of numbers, or of keys; or the shape of one."""
+    dtype = getattr(leaf, "dtype", np.dtype(object))
+    kinds = (np.number, np.bool_, jax.dtypes.extended)
+    return any(jax.dtypes.issubdtype(dtype, kind) for kind in kinds)
 
 
 # ---- Options ---------------------------------------------------------------------
@@ -166,6 +179,8 @@ def check_metrics(metrics: Any) -> tuple[tuple[str, Metric], ...]:
             f'{{"accuracy": fnn.accuracy}}, got {metrics!r}'
         )
     for name, metric in metrics.items():
+        if not isinstance(name, str):
+            raise TypeError(f"a metric's name must be a string, got {name!r}")
         if not callable(metric):
             raise TypeError(f"metric {name!r} must be a function, got {metric!r}")
         if name in ("loss", "epoch"):

@@ -2,9 +2,11 @@
 
 from typing import Any, NamedTuple
 
+import jax
 import jax.numpy as jnp
 from jax import Array
 
+from fnn.checks import is_integer
 from fnn.core import leaf
 from fnn.pytree import pytree
 
@@ -76,12 +78,21 @@ class EarlyStopping:
     def __post_init__(self) -> None:
         for name in ("patience", "every"):
             _expect_count(name, getattr(self, name))
+        if not isinstance(self.min_delta, float | jax.Array):
+            raise TypeError(
+                f"EarlyStopping: min_delta must be a number, got {self.min_delta!r}"
+            )
         if isinstance(self.min_delta, float) and not self.min_delta >= 0:
             raise ValueError(
                 "EarlyStopping: min_delta is how much better is better, and must be "
                 f">= 0, got {self.min_delta}"
             )
-        if self.mode not in ("min", "max"):
+        if not isinstance(self.monitor, str):
+            raise TypeError(
+                "EarlyStopping: monitor must be the name of a metric, got "
+                f"{self.monitor!r}"
+            )
+        if not isinstance(self.mode, str) or self.mode not in ("min", "max"):
             raise ValueError(
                 'EarlyStopping: mode must be "min" (smaller is better) or "max", got '
                 f"{self.mode!r}"
@@ -130,9 +141,9 @@ class EarlyStopping:
 
 
 def _expect_count(name: str, value: Any) -> None:
-    if isinstance(value, bool | float | str | None):
+    if not is_integer(value) and not isinstance(value, jax.Array):
         raise TypeError(f"EarlyStopping: {name} must be an integer, got {value!r}")
-    if isinstance(value, int) and value < 1:
+    if is_integer(value) and value < 1:
         raise ValueError(f"EarlyStopping: {name} must be at least 1, got {value}")
 
 

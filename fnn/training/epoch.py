@@ -14,13 +14,13 @@ are the closures that an optax optimizer is made of.
 Legend: N training examples, B batch size, S = ⌈N/B⌉ steps.
 """
 
-from functools import cache, partial
 from typing import Any, NamedTuple
 
 import jax
 import jax.numpy as jnp
+import numpy as np
 from jax import Array, lax
-from jax.sharding import Mesh, NamedSharding, PartitionSpec
+from jax.sharding import Mesh
 
 from fnn.augmentations import Augmentation
 from fnn.core import Layer, PyTree
@@ -31,14 +31,15 @@ from fnn.training.descent import Carry, descend
 from fnn.training.meshes import split
 
 __all__ = [
+    "NONE",
     "Bad",
     "Epoch",
     "all_finite",
+    "augmented",
     "epoch",
     "minibatch",
-    "run_epoch",
-    "run_epoch_on",
     "schedule",
+    "steps",
 ]
 
 Batch = tuple[Array, Array]
@@ -49,10 +50,18 @@ FOR_AUGMENTATION = 0x6175676D
 
 
 class Bad(NamedTuple):
-    """Steps whose loss or gradient was not finite: how many, and the first (or −1)."""
+    """Steps whose loss or gradient was not finite.
 
-    count: Array
-    first: Array
+    `count` how many, `first` the number of the first (−1 if none), `seen` of how many.
+    """
+
+    count: Any
+    first: Any
+    seen: Any
+
+
+#: Before the first step.
+NONE = Bad(np.int32(0), np.int32(-1), np.int32(0))
 
 
 class Epoch(NamedTuple):
@@ -130,23 +139,70 @@ def epoch(
         >>> out.losses.shape
         (3,)
     """
+    chosen, rest, step_key = schedule(key, len(data[0]), batch_size)
     n = len(data[0])
+
+    def read(at: tuple[Array, Array]) -> tuple[Batch, Array]:
+        indices, t = at
+        step_t = jax.random.fold_in(step_key, t)
+        return minibatch(data, indices, step_t, augment, mesh), step_t
+
+    step = _step(net, loss, optimizer, read, l2, n, engine, guard)
+    state, losses = lax.scan(step, (carry, NONE), chosen)
+    if len(rest):
+        state, last = step(state, (rest, jnp.asarray(len(losses))))
+        losses = jnp.append(losses, last)
+    return _ended(state, losses)
+
+
+def steps(
+    net: Layer,
+    loss: Loss,
+    optimizer: Any,
+    carry: Carry,
+    data: Batch,
+    first: Array,
+    key: Array,
+    l2: float | Array | None = None,
+    n: int | None = None,
+    *,
+    augment: Augmentation | None = None,
+    engine: Engine,
+    mesh: Mesh | None = None,
+    guard: str | None = None,
+) -> Epoch:
+    """Some steps of an epoch, on given minibatches: x (k, B, ...), y (k, B, ...).
+
+    As `epoch`, of whose keys `key` is k_step and `first` the number of the first step.
+    n is the number of training examples, for the penalty.
+    """
+
+    def read(at: tuple[Batch, Array]) -> tuple[Batch, Array]:
+        batch, t = at
+        step_t = jax.random.fold_in(key, t)
+        x, y = split(batch, mesh)
+        return (augmented(augment, step_t, x), y), step_t
+
+    step = _step(net, loss, optimizer, read, l2, n, engine, guard)
+    numbers = first + jnp.arange(len(data[0]))
+    state, losses = lax.scan(step, (carry, NONE), (data, numbers))
+    return _ended(state, losses)
+
+
+def _step(net, loss, optimizer, read, l2, n, engine, guard) -> Any:
+    """The body of the scan: `read` gives the minibatch of a step, and its key."""
     penalty = 0.0 if l2 is None else l2
     grad_fn = value_and_grad(net, loss, engine, l2=penalty, n=n)
-    chosen, rest, step_key = schedule(key, n, batch_size)
 
-    def step(state: tuple[Carry, Bad], at: tuple[Array, Array]) -> tuple:
-        (carry, bad), (indices, t) = state, at
-        step_t = jax.random.fold_in(step_key, t)
-        x, y = minibatch(data, indices, step_t, augment, mesh)
-        out = grad_fn(carry.variables, (x, y), key=step_t)
-        cost = objective(
-            net, loss, carry.variables, (x, y), key=step_t, l2=penalty, n=n
-        )
+    def step(state: tuple[Carry, Bad], at: Any) -> tuple[tuple[Carry, Bad], Array]:
+        carry, bad = state
+        batch, key = read(at)
+        out = grad_fn(carry.variables, batch, key=key)
+        cost = objective(net, loss, carry.variables, batch, key=key, l2=penalty, n=n)
         if guard is None:
             return (descend(optimizer, carry, out, cost), bad), out.loss
         fine = all_finite((out.loss, out.grads))
-        bad = _count(bad, fine, t)
+        bad = _count(bad, fine)
         go = bad.count == 0 if guard == "stop" else fine
         # Not a `where` over all that is carried: that would copy it at every step.
         carry = lax.cond(
@@ -154,11 +210,10 @@ def epoch(
         )
         return (carry, bad), out.loss
 
-    none = Bad(jnp.zeros((), jnp.int32), jnp.full((), -1, jnp.int32))
-    state, losses = lax.scan(step, (carry, none), chosen)
-    if len(rest):
-        state, last = step(state, (rest, jnp.asarray(len(losses))))
-        losses = jnp.append(losses, last)
+    return step
+
+
+def _ended(state: tuple[Carry, Bad], losses: Array) -> Epoch:
     carry, bad = state
     return Epoch(carry, losses, all_finite((losses, carry.variables)), bad)
 
@@ -187,9 +242,14 @@ def minibatch(
     # One gather a step: faster than shuffling all data first, and no second copy.
     x, y = (part.at[indices].get(mode="promise_in_bounds") for part in data)
     x, y = split((x, y), mesh)
-    if augment is not None:
-        x = augment(jax.random.fold_in(key, FOR_AUGMENTATION), x)
-    return x, y
+    return augmented(augment, key, x), y
+
+
+def augmented(augment: Augmentation | None, key: Array, x: Array) -> Array:
+    """The images of a step, whose key is given."""
+    if augment is None:
+        return x
+    return augment(jax.random.fold_in(key, FOR_AUGMENTATION), x)
 
 
 def all_finite(tree: PyTree) -> Array:
@@ -198,35 +258,6 @@ def all_finite(tree: PyTree) -> Array:
     return jnp.array([jnp.isfinite(leaf).all() for leaf in leaves]).all()
 
 
-def _count(bad: Bad, fine: Array, t: Array) -> Bad:
-    first = jnp.where((bad.count == 0) & ~fine, t.astype(jnp.int32), bad.first)
-    return Bad(bad.count + (~fine).astype(jnp.int32), first)
-
-
-#: `epoch`, compiled. The carry that goes in is donated: use the one that comes out.
-_compile = partial(
-    jax.jit,
-    epoch,
-    static_argnames=("engine", "batch_size", "mesh", "guard"),
-    donate_argnames=("carry",),
-)
-run_epoch = _compile()
-
-
-def run_epoch_on(mesh: Mesh | None, carry: Carry) -> Any:
-    """`run_epoch` for a carry on many devices: what comes out lies where it lay.
-
-    Left to XLA, some of it would lie elsewhere, and the next epoch compile once more.
-    """
-    if mesh is None:
-        return run_epoch
-    leaves, structure = jax.tree.flatten(jax.tree.map(lambda a: a.sharding, carry))
-    return _kept_in_place(tuple(leaves), structure, mesh)
-
-
-@cache
-def _kept_in_place(leaves: tuple, structure: Any, mesh: Mesh) -> Any:
-    carry: Any = jax.tree.unflatten(structure, leaves)
-    everywhere: Any = NamedSharding(mesh, PartitionSpec())
-    rest = everywhere, everywhere, Bad(everywhere, everywhere)
-    return _compile(out_shardings=Epoch(carry, *rest))
+def _count(bad: Bad, fine: Array) -> Bad:
+    first = jnp.where((bad.count == 0) & ~fine, bad.seen, bad.first)
+    return Bad(bad.count + (~fine).astype(jnp.int32), first, bad.seen + 1)

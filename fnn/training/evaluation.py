@@ -13,7 +13,7 @@ import jax.numpy as jnp
 import numpy as np
 from jax import Array, lax
 
-from fnn.checks import check_instances
+from fnn.checks import check_instances, describe
 from fnn.core import Layer, PyTree, Variables
 from fnn.losses import Loss
 from fnn.training.batches import batch_sizes
@@ -163,12 +163,27 @@ def of_batches(
     def of_batch(batch: Batch) -> dict[str, Array]:
         x, y = batch
         outputs = net.forward(*variables, x, train=False).y
-        values = {name: metric(outputs, y) for name, metric in metrics}
+        values = {name: _mean(name, metric, outputs, y) for name, metric in metrics}
         return {"loss": loss.value(outputs, y), **values}
 
     return _by_batch(
         lambda batch: jax.tree.map(jnp.atleast_1d, of_batch(batch)), data, batch_size
     )
+
+
+def _mean(name: str, metric: Metric, outputs: Array, y: Array) -> Array:
+    """What the metric says of a batch: one number, or an error that names it."""
+    try:
+        mean = metric(outputs, y)
+    except Exception as error:
+        error.add_note(f"in metric {name!r} of outputs {outputs.shape}, y {y.shape}")
+        raise
+    if not hasattr(mean, "dtype") or mean.shape != ():
+        raise TypeError(
+            f"metric {name!r} must return its mean over the batch, a scalar, got "
+            f"{describe(mean)}"
+        )
+    return mean
 
 
 _measure = jax.jit(of_batches, static_argnames=("metrics", "batch_size"))

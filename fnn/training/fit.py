@@ -32,12 +32,14 @@ from fnn.training.descent import as_optimizer
 from fnn.training.early_stopping import EarlyStopping
 from fnn.training.history import Record
 from fnn.training.identity import describe_run, environment
-from fnn.training.loop import Job, run_epochs
-from fnn.training.meshes import check_mesh, on_mesh
+from fnn.training.job import Job
+from fnn.training.loop import run_epochs
+from fnn.training.meshes import check_mesh, check_split, on_mesh
 from fnn.training.metrics import Metric, default_metrics
 from fnn.training.nonfinite import check_policy
 from fnn.training.planned import planned
 from fnn.training.result import FitResult, asked_again, begin, finish
+from fnn.training.streams import Batches, as_batches
 
 __all__ = ["fit"]
 
@@ -47,7 +49,7 @@ def fit(
     loss: Loss,
     optimizer: Any,
     *,
-    train: tuple[Any, Any],
+    train: Any,
     validation: tuple[Any, Any] | None = None,
     validation_device: jax.Device | str | None = None,
     key: Array,
@@ -82,7 +84,10 @@ def fit(
         loss: the loss.
         optimizer: one of `fnn.optimizers`, or of optax. L-BFGS, Polyak and plateau get
             the value and the function that they ask for, of the minibatch.
-        train: x (N, ...) and y (N, ...), NumPy or JAX. They are moved to the device.
+        train: x (N, ...) and y (N, ...), NumPy or JAX, that are moved to the device. Or
+            anything that yields minibatches (x, y) when it is iterated over, anew in
+            every epoch: a torch DataLoader, a generator function, `fnn.Batches`. They
+            are read ahead in the background; `batch_size` is then theirs.
         validation: the same of examples that are not trained on, evaluated after every
             epoch, or as `early_stopping` says.
         validation_device: validate on this other device, beside training, which does
@@ -153,10 +158,11 @@ def fit(
     check_instances(net=net, loss=loss)
     key, epochs = check_key(key), check_epochs(epochs)
     init_key, train_key = jax.random.split(key)
-    data = check_data("train", train)
-    size = check_batch_size(batch_size, len(data[0]))
-    mesh = check_mesh(mesh, size)
-    augment = check_augment(augment, data[0], size)
+    mesh = check_mesh(mesh)
+    data, sample, n = _training_data(train, batch_size, l2, mesh)
+    size = len(sample[0])
+    check_split(mesh, size)
+    augment = check_augment(augment, sample[0], size)
     chosen = check_metrics(default_metrics(loss) if metrics is None else metrics)
     if early_stopping is not None:
         computed = ["loss", *(name for name, _ in chosen)]
@@ -166,8 +172,8 @@ def fit(
     if (before := _to_resume(resume, variables, where)) is not None:
         variables = before.carry.variables
     elif variables is None:
-        variables = net.init(init_key, data[0].shape[1:])
-    variables = check_fits(net, loss, variables, data, "train")
+        variables = net.init(init_key, sample[0].shape[1:])
+    variables = check_fits(net, loss, on_mesh(variables, mesh), sample, "train")
     check_optimizer(optimizer, variables.params)
     held_out = None
     if validation is not None:
@@ -175,16 +181,18 @@ def fit(
         check_fits(net, loss, variables, held_out, "validation")
         held_out = _monitored(held_out, early_stopping, train_key)
     beside = check_validation_device(
-        validation_device, data[0], validated=held_out is not None
+        validation_device, sample[0], validated=held_out is not None
     )
     if beside is not None:
         held_out = jax.device_put(held_out, beside)
     job = Job(
-        net=planned(net, plan, data[0].shape[1:], size, get_engine(engine)),
+        net=planned(net, plan, sample[0].shape[1:], size, get_engine(engine)),
         written=net.plain if isinstance(net, Plan) else net,
         loss=loss,
         optimizer=as_optimizer(optimizer),
-        train=on_mesh(data, mesh),
+        train=data,
+        sample=on_mesh(sample, mesh),
+        n=n,
         key=on_mesh(train_key, mesh),
         l2=check_l2(l2),
         augment=augment,
@@ -205,6 +213,8 @@ def fit(
     with Store(where, of, here, early_stopping) as store:
         if resume:
             progress = asked_again(job, store.restore(progress))
+            if isinstance(job.train, Batches):
+                job.train.seek(progress.position)
         else:
             store.check_is_new()
         done = run_epochs(job, progress, epochs, on_epoch, store.save)
@@ -212,6 +222,25 @@ def fit(
 
 
 # ---- Before and after ------------------------------------------------------------
+
+
+def _training_data(
+    train: Any, batch_size: int, l2: Any, mesh: Mesh | None
+) -> tuple[Batches | tuple[Array, Array], tuple[Array, Array], int | None]:
+    """Arrays or batches, the first minibatch of them, and how many examples there are.
+
+    Of arrays everything is looked at, of batches the first one.
+    """
+    if (batches := as_batches(train)) is None:
+        data = on_mesh(check_data("train", train), mesh)
+        size = check_batch_size(batch_size, len(data[0]))
+        return data, (data[0][:size], data[1][:size]), len(data[0])
+    if check_l2(l2) and batches.n is None:
+        raise ValueError(
+            "l2 needs the number of training examples, which batches do not tell: pass "
+            "train=fnn.Batches(source, n=...)"
+        )
+    return batches, check_data("train", batches.first()), batches.n
 
 
 def _monitored(

@@ -1,7 +1,7 @@
 """Health: how large activations, δ, parameters and updates are, layer by layer.
 
-Once per epoch, on one minibatch with the variables that the epoch ended with: a step
-more, next to the hundreds of an epoch.
+Once per epoch, on the first B training examples, with the variables that the epoch
+ended with: a step more, next to the hundreds of an epoch.
 """
 
 from functools import partial
@@ -16,8 +16,9 @@ from fnn.core import children, map_params, named_params, walk
 from fnn.gradients.engines import value_and_grad
 from fnn.layers.probe import probe, record
 from fnn.training.descent import Carry
-from fnn.training.epoch import minibatch, schedule
 from fnn.training.history import Record
+from fnn.training.job import Job
+from fnn.training.meshes import split
 
 __all__ = ["STATISTICS", "history_of_health", "measure_health"]
 
@@ -36,28 +37,21 @@ STATISTICS = (
 Health = dict[str, dict[str, float]]
 
 
-def measure_health(job: Any, carry: Carry, epoch: int) -> Health:
+def measure_health(job: Job, carry: Carry, epoch: int) -> Health:
     """The statistics of every layer by path; 0 for parameters where it has none.
 
     Args:
         job: of the run.
         carry: what the epoch ended with.
-        epoch: its number: the minibatch and the masks are those of its first step.
+        epoch: its number, from which the masks are drawn.
     """
-    key = jax.random.fold_in(job.key, epoch)
     nodes = walk(job.written, carry.variables)
     names = [node.path for node in nodes if not children(node.layer)]
     measured = _measure(
-        job.written,
-        job.loss,
-        job.optimizer,
-        carry,
-        job.train,
-        key,
-        job.l2,
-        augment=job.augment,
+        *(job.written, job.loss, job.optimizer, carry, job.sample),
+        *(jax.random.fold_in(job.key, epoch), job.l2),
         engine=job.engine,
-        batch_size=job.batch_size,
+        n=job.n,
         mesh=job.mesh,
     )
     return {
@@ -78,23 +72,19 @@ def history_of_health(records: list[Record]) -> dict[str, dict[str, Any]]:
     }
 
 
-@partial(jax.jit, static_argnames=("engine", "batch_size", "mesh"))
-def _measure(
-    net, loss, optimizer, carry, data, key, l2, *, augment, engine, batch_size, mesh
-) -> Array:
+@partial(jax.jit, static_argnames=("engine", "n", "mesh"))
+def _measure(net, loss, optimizer, carry, sample, key, l2, *, engine, n, mesh) -> Array:
     """The statistics (layers, 7)."""
-    n, params = len(data[0]), carry.variables.params
-    (full, _), _, step_key = schedule(key, n, batch_size)
-    step_0 = jax.random.fold_in(step_key, 0)
-    x, y = minibatch(data, full[0], step_0, augment, mesh)
+    params = carry.variables.params
+    x, y = split(sample, mesh)
     penalty = 0.0 if l2 is None else l2
     probed, variables = probe(net, carry.variables, x)
     grad = value_and_grad(probed, loss, engine, l2=penalty, n=n)
-    by_name = named_params(probed, grad(variables, (x, y), key=step_0).grads)
+    by_name = named_params(probed, grad(variables, (x, y), key=key).grads)
     grads = map_params(lambda name, layer, leaf: by_name[name], net, params)
     updates, _ = optimizer.update(grads, carry.optimizer_state, params)
     updates, own = named_params(net, updates), named_params(net, params)
-    seen = record(net, carry.variables, x, step_0, train=True)
+    seen = record(net, carry.variables, x, key, train=True)
 
     def of_layer(node: Any) -> Array:
         at = seen[node.path]

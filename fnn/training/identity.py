@@ -12,7 +12,8 @@ import numpy as np
 from jax.sharding import Mesh
 
 from fnn.training.early_stopping import EarlyStopping
-from fnn.training.loop import Job
+from fnn.training.job import Job
+from fnn.training.streams import Batches
 
 __all__ = ["describe_run", "environment"]
 
@@ -30,7 +31,7 @@ def describe_run(job: Job, plan: str | None, net: Any) -> dict[str, str]:
         "l2": str(job.l2),
         "augmentation": _words(job.augment),
         "key": str(jax.random.key_data(job.key).tolist()),
-        "training data": _sample(job.train),
+        "training data": _training_data(job),
         "validation data": _sample(job.validation),
         "metrics": str([name for name, _ in job.metrics]),
         "early stopping": _without_patience(job.rule),
@@ -51,6 +52,14 @@ def environment(mesh: Mesh | None = None) -> dict[str, str]:
 def _words(thing: Any) -> str:
     """Its repr, without the addresses of functions: these change with the process."""
     return re.sub(r" at 0x[0-9a-f]+", "", repr(thing))
+
+
+def _training_data(job: Job) -> str:
+    """Of batches that are read, how they are read; they are looked at one by one."""
+    if isinstance(job.train, Batches):
+        shapes = ", ".join(f"{a.dtype}{list(a.shape[1:])}" for a in job.sample)
+        return f"{job.train!r} of {shapes}"
+    return _sample(job.train)
 
 
 def _without_patience(rule: EarlyStopping | None) -> str:

@@ -9,57 +9,27 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 from jax import Array
-from jax.sharding import Mesh
 
-from fnn.augmentations import Augmentation
-from fnn.core import Layer, Variables
-from fnn.gradients.engines import Engine
-from fnn.losses import Loss
+from fnn.core import Variables
 from fnn.optimizers import eval_params
-from fnn.training.batches import batch_sizes
 from fnn.training.descent import Carry
 from fnn.training.early_stopping import EarlyStopping, StoppingState
-from fnn.training.epoch import Epoch, all_finite, run_epoch_on
+from fnn.training.epoch import all_finite
 from fnn.training.evaluation import averages, begin_measuring
 from fnn.training.health import measure_health
 from fnn.training.history import Record
 from fnn.training.interrupt import deferred_interrupt
-from fnn.training.metrics import Metric
-from fnn.training.nonfinite import Nonfinite, guarded
+from fnn.training.job import Job
+from fnn.training.nonfinite import Nonfinite
+from fnn.training.sources import Trained, train_epoch
+from fnn.training.streams import Batches
 
 __all__ = [
-    "Job",
     "Progress",
     "evaluated",
     "run_epochs",
     "to_host",
 ]
-
-
-class Job(NamedTuple):
-    """What stays the same from epoch to epoch.
-
-    `net` is trained, and `written` is what it was planned from, layer by layer.
-    `validation` lies on `validation_device`; None is the device of the training.
-    """
-
-    net: Layer
-    written: Layer
-    loss: Loss
-    optimizer: Any
-    train: tuple[Array, Array]
-    key: Array
-    l2: float | None
-    augment: Augmentation | None
-    engine: Engine
-    batch_size: int
-    mesh: Mesh | None
-    validation: tuple[Array, Array] | None
-    validation_device: Any
-    on_nonfinite: str | None
-    health: bool
-    metrics: tuple[tuple[str, Metric], ...]
-    rule: EarlyStopping | None
 
 
 class Pending(NamedTuple):
@@ -73,6 +43,7 @@ class Pending(NamedTuple):
 class Progress(NamedTuple):
     """What does not: `epoch` is the number of epochs done.
 
+    `position` is where a source of batches is that goes on from epoch to epoch.
     `pending` are evaluations that have begun and are not yet known, in their order;
     without a device of their own there are none between two epochs.
     """
@@ -84,6 +55,7 @@ class Progress(NamedTuple):
     stopping: StoppingState | None
     pending: tuple[Pending, ...] = ()
     nonfinite: Nonfinite | None = None
+    position: Any = None
 
 
 def run_epochs(
@@ -155,37 +127,19 @@ def _one_epoch(job: Job, progress: Progress) -> Progress:
     """Train for an epoch, and begin the evaluation where one is due."""
     epoch = progress.epoch + 1
     started = time.perf_counter()
-    run_epoch = run_epoch_on(job.mesh, progress.carry)
-
-    def run(carry: Carry, guard: str | None) -> Epoch:
-        return run_epoch(
-            job.net,
-            job.loss,
-            job.optimizer,
-            carry,
-            job.train,
-            jax.random.fold_in(job.key, epoch),
-            job.l2,
-            augment=job.augment,
-            engine=job.engine,
-            batch_size=job.batch_size,
-            mesh=job.mesh,
-            guard=guard,
-        )
-
-    known = progress.nonfinite is not None
-    (carry, losses, _, bad), said = guarded(job, run, progress.carry, epoch, known)
-    record: Record = {"epoch": epoch, "train_loss": _mean(job, losses)}
+    done = train_epoch(job, progress.carry, epoch, progress.nonfinite is None)
+    record: Record = {"epoch": epoch, "train_loss": _mean(job, done)}
     record["seconds"] = time.perf_counter() - started  # the losses have arrived
     if job.on_nonfinite == "skip":
-        record["skipped"] = int(bad.count)
+        record["skipped"] = done.skipped
     if job.health:
-        record["health"] = measure_health(job, carry, epoch)
+        record["health"] = measure_health(job, done.carry, epoch)
     progress = progress._replace(
         epoch=epoch,
-        carry=carry,
+        carry=done.carry,
         records=[*progress.records, record],
-        nonfinite=progress.nonfinite or said,
+        nonfinite=progress.nonfinite or done.said,
+        position=job.train.position() if isinstance(job.train, Batches) else None,
     )
     every = 1 if job.rule is None else job.rule.every
     if job.validation is None or epoch % every:
@@ -276,13 +230,12 @@ def to_host(variables: Variables) -> Variables:
     return jax.tree.map(copy, variables)
 
 
-def _mean(job: Job, losses: Array) -> float:
+def _mean(job: Job, done: Trained) -> float:
     """The mean of J over the examples; of the steps that were not skipped."""
-    values = np.asarray(losses, np.float64)
-    weights = batch_sizes(len(job.train[0]), job.batch_size)
+    losses, sizes = done.losses, done.sizes
     if job.on_nonfinite == "skip":
-        values, weights = (a[np.isfinite(values)] for a in (values, weights))
-    return float(np.average(values, weights=weights)) if len(values) else math.nan
+        losses, sizes = (a[np.isfinite(done.losses)] for a in (losses, sizes))
+    return float(np.average(losses, weights=sizes)) if len(losses) else math.nan
 
 
 def _diverged(job: Job, progress: Progress) -> bool:

@@ -15,11 +15,11 @@ from jax.tree_util import keystr, tree_flatten_with_path, tree_unflatten
 
 from fnn.core import PyTree
 
-__all__ = ["check_mesh", "on_mesh", "put", "split", "state_on_mesh"]
+__all__ = ["check_mesh", "check_split", "on_mesh", "put", "split", "state_on_mesh"]
 
 
-def check_mesh(mesh: Any, batch_size: int) -> Mesh | None:
-    """A mesh whose first axis divides the batch, or None."""
+def check_mesh(mesh: Any) -> Mesh | None:
+    """A mesh with automatic axes, or None."""
     if mesh is None:
         return None
     if not isinstance(mesh, Mesh) or not mesh.axis_names:
@@ -27,6 +27,16 @@ def check_mesh(mesh: Any, batch_size: int) -> Mesh | None:
             "mesh must be a jax.sharding.Mesh, such as jax.make_mesh((8,), "
             f'("batch",)), got {mesh!r}'
         )
+    # `jax.make_mesh` makes explicit axes, which would have every operation say where
+    # its result lies. Automatic ones leave that to XLA.
+    kinds = (AxisType.Auto,) * len(mesh.axis_names)
+    return Mesh(mesh.devices, mesh.axis_names, axis_types=kinds)
+
+
+def check_split(mesh: Mesh | None, batch_size: int) -> None:
+    """That the mesh's first axis divides the batch."""
+    if mesh is None:
+        return
     axis = mesh.axis_names[0]
     if batch_size % mesh.shape[axis]:
         near = batch_size - batch_size % mesh.shape[axis] or mesh.shape[axis]
@@ -34,10 +44,6 @@ def check_mesh(mesh: Any, batch_size: int) -> Mesh | None:
             f"batch_size={batch_size} cannot be split over the {mesh.shape[axis]} "
             f"devices along the mesh's axis {axis!r}: pass a multiple, such as {near}"
         )
-    # `jax.make_mesh` makes explicit axes, which would have every operation say where
-    # its result lies. Automatic ones leave that to XLA.
-    kinds = (AxisType.Auto,) * len(mesh.axis_names)
-    return Mesh(mesh.devices, mesh.axis_names, axis_types=kinds)
 
 
 def split(batch: PyTree, mesh: Mesh | None) -> PyTree:

@@ -11,13 +11,17 @@ from typing import Any, NamedTuple
 
 import jax
 import jax.numpy as jnp
+from jax import Array
 
 from fnn.core import PyTree
 from fnn.gradients.finite import first_nonfinite
 from fnn.training.descent import Carry
-from fnn.training.epoch import Epoch, minibatch, schedule
+from fnn.training.epoch import Epoch
+from fnn.training.job import Job
 
 __all__ = ["POLICIES", "Nonfinite", "check_policy", "guarded", "snapshot"]
+
+Batch = tuple[Array, Array]
 
 #: What to do about a step whose loss or gradient is not finite.
 POLICIES = ("raise", "stop", "skip")
@@ -53,16 +57,21 @@ def snapshot(carry: PyTree) -> PyTree:
 
 
 def guarded(
-    job: Any, run: Callable[..., Epoch], carry: Carry, epoch: int, known: bool
+    job: Job,
+    run: Callable[..., Epoch],
+    carry: Carry,
+    epoch: int,
+    step: Callable[[int], tuple[Batch, Array]] | None,
 ) -> tuple[Epoch, Nonfinite | None]:
     """Run an epoch; where it goes bad run it again without its bad steps.
 
     Args:
         job: of the run, with its policy `on_nonfinite`.
-        run: the compiled epoch, of a carry and a guard.
+        run: the compiled steps, a function of `carry` and `guard`.
         carry: what the epoch begins with.
         epoch: its number.
-        known: whether a bad step has been located before; the first one is.
+        step: the minibatch and the key of each step, to locate what is bad in it; None
+            where that has been done before.
 
     Returns:
         The epoch, and the first bad step if it is to be said.
@@ -71,41 +80,41 @@ def guarded(
         FloatingPointError: the policy is "raise", and a step is bad.
     """
     if job.on_nonfinite is None:
-        return run(carry, None), None
+        return run(carry=carry, guard=None), None
     before = snapshot(carry)
-    done = run(carry, None)
+    done = run(carry=carry, guard=None)
     if bool(done.finite):
         return done, None
     skips = job.on_nonfinite == "skip"
     again = snapshot(before) if skips else None
-    stopped = run(before, "stop")
-    said = None if known else _locate(job, stopped, epoch)
+    stopped = run(carry=before, guard="stop")
+    said = None if step is None else _locate(job, stopped, epoch, step)
     if job.on_nonfinite == "raise" and said is not None:
         raise FloatingPointError(
             f"{said}. Smaller steps or clipping (optax.clip_by_global_norm) may help; "
             'on_nonfinite="skip" leaves such steps out, "stop" ends the run before it.'
         )
-    return (run(again, "skip") if skips else stopped), said
+    return (run(carry=again, guard="skip") if skips else stopped), said
 
 
-def _locate(job: Any, stopped: Epoch, epoch: int) -> Nonfinite | None:
+def _locate(
+    job: Job,
+    stopped: Epoch,
+    epoch: int,
+    step: Callable[[int], tuple[Batch, Array]],
+) -> Nonfinite:
     """What is bad in the step before which the carry was kept."""
-    step = int(stopped.bad.first)
-    if step < 0:  # each gradient was finite, and what an update made of it was not
+    t = int(stopped.bad.first)
+    if t < 0:  # each gradient was finite, and what an update made of it was not
         return Nonfinite(epoch, len(stopped.losses) - 1, "a parameter after the update")
-    n = len(job.train[0])
-    key = jax.random.fold_in(job.key, epoch)
-    (full, _), rest, step_key = schedule(key, n, job.batch_size)
-    indices = full[step] if step < len(full) else rest
-    step_t = jax.random.fold_in(step_key, step)
-    batch = minibatch(job.train, indices, step_t, job.augment, job.mesh)
+    batch, key = step(t)
     where = first_nonfinite(
         job.written,
         job.loss,
         stopped.carry.variables,
         batch,
-        key=step_t,
+        key=key,
         l2=job.l2 or 0.0,
-        n=n,
+        n=job.n,
     )
-    return Nonfinite(epoch, step, where or "the loss or a gradient of the engine")
+    return Nonfinite(epoch, t, where or "the loss or a gradient of the engine")

@@ -25,7 +25,7 @@ def planned(
         engine: the engine; only the manual one is planned for.
         ensemble: whether it will be mapped over variables.
     """
-    if mode is not None and mode not in MODES:
+    if mode is not None and (not isinstance(mode, str) or mode not in MODES):
         modes = ", ".join(map(repr, MODES))
         raise ValueError(f"plan must be {modes} or None, got {mode!r}")
     if isinstance(net, Plan):

@@ -10,7 +10,8 @@ from fnn.training.descent import Carry, copied, start
 from fnn.training.early_stopping import StoppingState
 from fnn.training.health import history_of_health
 from fnn.training.history import history_of
-from fnn.training.loop import Job, Progress, evaluated, to_host
+from fnn.training.job import Job
+from fnn.training.loop import Progress, evaluated, to_host
 from fnn.training.meshes import on_mesh, state_on_mesh
 from fnn.training.nonfinite import Nonfinite
 

@@ -6,9 +6,13 @@ name for, bfloat16 and its kin and random keys, is stored as unsigned integers o
 same bits, and the entry `dtypes.json` says what they are.
 """
 
+import io
 import json
+import math
 import os
 import secrets
+import struct
+import tokenize
 import zipfile
 import zlib
 from pathlib import Path
@@ -89,16 +93,17 @@ def load(path: str | os.PathLike[str], like: PyTree) -> PyTree:
             dtypes are not those of `like`: the message lists what is missing, extra or
             different.
     """
-    path = Path(path)
-    try:
-        with zipfile.ZipFile(path) as archive:
-            dtypes = _read_dtypes(archive)
-            arrays = {name: _read(archive, name) for name in dtypes}
-        given = {name: _from_bits(arrays[name], dtypes[name]) for name in dtypes}
-    except _DAMAGE as error:
-        raise ValueError(
-            f"{path} is not a checkpoint that fnn.save wrote, or it is damaged: {error}"
-        ) from error
+    with open(path, "rb") as file:  # here, where a missing file is called missing
+        try:
+            with zipfile.ZipFile(file) as archive:
+                dtypes = _read_dtypes(archive)
+                arrays = {name: _read(archive, name) for name in dtypes}
+            given = {name: _from_bits(arrays[name], dtypes[name]) for name in dtypes}
+        except _DAMAGE as error:
+            raise ValueError(
+                f"{path} is not a checkpoint that fnn.save wrote, or it is damaged: "
+                f"{error or type(error).__name__}"
+            ) from error
     expected = leaves_by_name(like)
     if wrong := differences(expected, given):
         raise ValueError(
@@ -109,12 +114,19 @@ def load(path: str | os.PathLike[str], like: PyTree) -> PyTree:
     )
 
 
+#: What zipfile, json and NumPy raise at bytes that are not what they expect.
 _DAMAGE = (
     zipfile.BadZipFile,
     zlib.error,
+    struct.error,
     EOFError,
     KeyError,
-    NotImplementedError,
+    MemoryError,  # brackets nested too deep
+    OSError,  # an offset before the beginning of the file
+    OverflowError,
+    RuntimeError,  # an encrypted entry, recursion
+    SyntaxError,
+    tokenize.TokenError,  # NumPy reads a header once more as Python 2's
     TypeError,
     ValueError,
 )
@@ -152,6 +164,8 @@ def _is_key(leaf: Any) -> bool:
 
 
 def _read_dtypes(archive: zipfile.ZipFile) -> dict[str, str]:
+    if any(info.compress_type not in _COMPRESSIONS for info in archive.infolist()):
+        raise ValueError("an entry is compressed in a way that NumPy does not write")
     dtypes = json.loads(archive.read(DTYPES))
     is_table = isinstance(dtypes, dict)
     if not is_table or not all(isinstance(dtype, str) for dtype in dtypes.values()):
@@ -163,11 +177,23 @@ def _read_dtypes(archive: zipfile.ZipFile) -> dict[str, str]:
 
 
 def _read(archive: zipfile.ZipFile, name: str) -> np.ndarray:
-    with archive.open(f"{name}.npy") as entry:
-        array = npy.read_array(entry, allow_pickle=False)
-        if entry.read(1):  # reading to the end is also what checks the checksum
-            raise ValueError(f"{name} has more bytes than its header says")
-    return array
+    content = archive.read(f"{name}.npy")  # all of it, which checks the checksum
+    entry = io.BytesIO(content)
+    version = npy.read_magic(entry)
+    if version not in _HEADERS:
+        raise ValueError(f"{name} is of version {version} of the npy format")
+    shape, _, dtype = _HEADERS[version](entry)
+    # NumPy would believe the header, and ask for as much memory as it claims.
+    said, rest = math.prod(shape) * dtype.itemsize, len(content) - entry.tell()
+    if said != rest:
+        raise ValueError(f"{name} has {rest} bytes, where its header says {said}")
+    entry.seek(0)
+    return npy.read_array(entry, allow_pickle=False)
+
+
+#: As NumPy compresses: not at all, or by zlib.
+_COMPRESSIONS = (zipfile.ZIP_STORED, zipfile.ZIP_DEFLATED)
+_HEADERS = {(1, 0): npy.read_array_header_1_0, (2, 0): npy.read_array_header_2_0}
 
 
 def _to_jax(leaf: Any) -> Any:

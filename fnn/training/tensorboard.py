@@ -1,0 +1,206 @@
+"""What a run reports, in an event file that TensorBoard opens.
+
+TensorBoard's own package writes the file; neither TensorFlow nor PyTorch is needed. It
+is imported when a `TensorBoard` is made, and not before.
+"""
+
+import os
+import time
+from collections.abc import Mapping
+from importlib import import_module
+from io import BytesIO
+from pathlib import Path
+from types import TracebackType
+from typing import Any, Self
+
+import numpy as np
+
+from fnn.checks import is_integer
+from fnn.training.trees import leaves_by_name
+
+__all__ = ["TensorBoard"]
+
+#: Records begin names with these; TensorBoard shows what stands before a "/" together.
+_GROUPS = ("train", "validation")
+
+_BINS = 30
+
+
+class TensorBoard:
+    """Write every epoch's record where `tensorboard --logdir folder` shows it.
+
+    Pass it to `fnn.fit` as `on_epoch`, or call it with records of your own. Each is
+    written under its "epoch", and is in the file when the call returns:
+
+        a number               a scalar; train_loss becomes train/loss
+        an array               a histogram of its entries
+        a dict, tuple, list    its parts, such as health/0/Dense.weight
+
+    TensorBoard keeps scalars in float32. What is NaN or infinite in an array has no
+    place in a histogram: their number becomes a scalar, `<name>/not_finite`.
+
+    Args:
+        folder: where to; created if need be. Each object begins a file of its own
+            there, and TensorBoard joins the files of a folder: a run that is resumed
+            takes the same one, another run another.
+
+    Raises:
+        ImportError: tensorboard is not installed.
+        NotADirectoryError: `folder` is a file.
+
+    Example:
+        >>> import fnn, tempfile
+        >>> with tempfile.TemporaryDirectory() as folder:
+        ...     with fnn.TensorBoard(folder) as board:  # fnn.fit(..., on_epoch=board)
+        ...         board({"epoch": 1, "train_loss": 0.7, "validation_accuracy": 0.9})
+        ...     [file] = Path(folder).iterdir()
+        >>> file.name.startswith("events.out.tfevents.")
+        True
+    """
+
+    def __init__(self, folder: str | os.PathLike[str]) -> None:
+        try:
+            from tensorboard.summary.writer.event_file_writer import EventFileWriter
+        except ImportError as error:
+            raise ImportError(
+                "TensorBoard(...) writes with the tensorboard package, which is not "
+                "installed: pip install 'fnn[tensorboard]'"
+            ) from error
+        self.folder = Path(folder)
+        if self.folder.exists() and not self.folder.is_dir():
+            raise NotADirectoryError(
+                f"folder must be a directory to put an event file into, got the file "
+                f"{self.folder}"
+            )
+        self._writer: Any = EventFileWriter(str(self.folder))
+
+    def __call__(self, record: Mapping[str, Any]) -> None:
+        """Write the record of an epoch, as `fit(on_epoch=...)` passes it.
+
+        Args:
+            record: numbers and arrays by name, or dicts of them; "epoch" is the step.
+
+        Raises:
+            TypeError: no "epoch", or something that is neither number nor array.
+            ValueError: it has been closed.
+        """
+        if not isinstance(record, Mapping) or not is_integer(record.get("epoch")):
+            raise TypeError(
+                'expected a record with the number of its epoch, such as {"epoch": 1, '
+                f'"train_loss": 0.7}}, got {record!r}'
+            )
+        rest = {name: value for name, value in record.items() if name != "epoch"}
+        values = [
+            value
+            for name, leaf in leaves_by_name(rest).items()
+            for value in _values(_tag(name), _numbers(name, leaf))
+        ]
+        self._write(values, record["epoch"])
+
+    def figure(self, name: str, figure: Any, step: int) -> None:
+        """Write a picture.
+
+        Args:
+            name: what it is called, such as "weights/0".
+            figure: a Matplotlib figure, or anything with its `savefig`.
+            step: the epoch that it is of.
+
+        Raises:
+            TypeError: not a figure.
+            ValueError: it has been closed.
+        """
+        if not hasattr(figure, "savefig"):
+            raise TypeError(
+                f"figure must be a Matplotlib figure, got {type(figure).__name__}: "
+                "pass axes.figure, or what plt.figure() returns"
+            )
+        file = BytesIO()
+        figure.savefig(file, format="png")
+        png = file.getvalue()
+        # Bytes 16 to 23 of any PNG file are its width and its height, big-endian.
+        width, height = (int.from_bytes(png[i : i + 4], "big") for i in (16, 20))
+        summary = _proto("summary").Summary
+        image = summary.Image(
+            width=width,
+            height=height,
+            colorspace=4,  # red, green, blue and opacity
+            encoded_image_string=png,
+        )
+        self._write([summary.Value(tag=name, image=image)], step)
+
+    def close(self) -> None:
+        """Close the file. Nothing can be written after that."""
+        if self._writer is not None:
+            self._writer.close()
+            self._writer = None
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(
+        self,
+        kind: type[BaseException] | None,
+        error: BaseException | None,
+        trace: TracebackType | None,
+    ) -> None:
+        self.close()
+
+    def _write(self, values: list, step: int) -> None:
+        if self._writer is None:
+            raise ValueError(
+                f"the event file in {self.folder} has been closed: make another "
+                "TensorBoard of the same folder to write more"
+            )
+        event = _proto("event").Event(wall_time=time.time(), step=step)
+        event.summary.value.extend(values)
+        self._writer.add_event(event)
+        self._writer.flush()  # whoever watches a run wants to see this epoch now
+
+
+def _proto(name: str) -> Any:
+    """A module of TensorBoard's protocol buffers, whose classes are made by name."""
+    return import_module(f"tensorboard.compat.proto.{name}_pb2")
+
+
+def _tag(name: str) -> str:
+    """`train_loss` is shown as `train/loss`, beside what else is of training."""
+    for group in _GROUPS:
+        if name.startswith(f"{group}_"):
+            return f"{group}/{name.removeprefix(f'{group}_')}"
+    return name
+
+
+def _numbers(name: str, leaf: Any) -> np.ndarray:
+    try:
+        return np.asarray(leaf, np.float64)
+    except (TypeError, ValueError) as error:
+        raise TypeError(
+            f"record: {name} must be a number or an array of numbers, got "
+            f"{type(leaf).__name__} {leaf!r}"
+        ) from error
+
+
+def _values(tag: str, numbers: np.ndarray) -> list:
+    """What TensorBoard shows of a number, or of an array."""
+    value = _proto("summary").Summary.Value
+    if numbers.ndim == 0:
+        return [value(tag=tag, simple_value=float(numbers))]
+    finite = numbers[np.isfinite(numbers)]
+    values = []
+    if lost := numbers.size - finite.size:
+        values = [value(tag=f"{tag}/not_finite", simple_value=lost)]
+    if not finite.size:
+        return values
+    # Not np.histogram, which refuses numbers that are too close for so many bins.
+    limits = np.unique(np.linspace(finite.min(), finite.max(), _BINS + 1)[1:])
+    places = np.searchsorted(limits[:-1], finite, side="right")
+    histogram = _proto("histogram").HistogramProto(
+        min=finite.min(),
+        max=finite.max(),
+        num=finite.size,
+        sum=finite.sum(),
+        sum_squares=np.square(finite).sum(),
+        bucket_limit=limits,
+        bucket=np.bincount(places, minlength=len(limits)),
+    )
+    return [value(tag=tag, histo=histogram), *values]

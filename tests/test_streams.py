@@ -1,0 +1,228 @@
+"""Batches that are read: the steps of arrays, read ahead, with their own errors."""
+
+import threading
+import time
+import traceback
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+
+import fnn
+from fnn.training.epoch import schedule
+
+LOSS = fnn.losses.SoftmaxCrossEntropy()
+KEY = jax.random.key(1)
+X = np.asarray(jax.random.normal(jax.random.key(0), (50, 3)))
+Y = (X[:, 0] > 0).astype(np.int32)
+NET = fnn.serial(fnn.Dense(4), fnn.Tanh(), fnn.Dropout(0.3), fnn.Dense(2))
+EPOCHS, BATCH = 3, 12
+
+
+def fit(train, **options):
+    given = dict(key=KEY, epochs=EPOCHS, batch_size=BATCH)
+    optimizer = fnn.optimizers.adam(0.05)
+    return fnn.fit(NET, LOSS, optimizer, train=train, **given | options)
+
+
+class Shuffled:
+    """The minibatches that `fit` makes of arrays, epoch after epoch."""
+
+    def __init__(self, x=X, y=Y):
+        self.x, self.y, self.epoch = x, y, 0
+
+    def __iter__(self):
+        self.epoch += 1
+        return self.batches(self.epoch)
+
+    def batches(self, epoch):
+        train_key = jax.random.split(KEY)[1]
+        key = jax.random.fold_in(train_key, epoch)
+        (full, _), rest, _ = schedule(key, len(self.x), BATCH)
+        for indices in [*np.asarray(full), np.asarray(rest)]:
+            yield self.x[indices], self.y[indices]
+
+
+def looked_at(source):
+    """`fit` opens a source once to see what its batches are like."""
+    source.epoch = -1
+    return source
+
+
+def assert_close(a, b, atol=1e-6):
+    jax.tree.map(lambda p, q: np.testing.assert_allclose(p, q, atol=atol), a, b)
+
+
+@pytest.mark.parametrize("options", [{}, dict(l2=0.1), dict(engine="autodiff")])
+def test_the_same_batches_give_the_same_training(options):
+    arrays = fit((X, Y), **options)
+    read = fit(fnn.Batches(looked_at(Shuffled()), n=50), **options)
+    for name in ("train_loss", "epoch"):
+        assert_close(read.history[name], arrays.history[name])
+    assert_close(read.variables, arrays.variables, atol=1e-5)
+
+
+def generator():
+    for i in range(0, 48, BATCH):
+        yield X[i : i + BATCH], Y[i : i + BATCH]
+
+
+class Loader:
+    """As torch's: a data set, and an order of its own."""
+
+    dataset = range(48)
+
+    def __iter__(self):
+        return generator()
+
+
+@pytest.mark.parametrize("source", [generator, Loader(), [*generator()] * 1, None])
+def test_what_can_be_iterated_can_be_trained_on(source):
+    expected = fit(fnn.Batches(generator))
+    if source is None:
+        torch = pytest.importorskip("torch")
+        data = torch.utils.data.TensorDataset(
+            torch.tensor(X[:48]), torch.tensor(Y[:48])
+        )
+        source = torch.utils.data.DataLoader(data, batch_size=BATCH)
+    if isinstance(source, list):
+        source = fnn.Batches(source)  # a plain list of two could be (x, y)
+    assert_close(fit(source).history["train_loss"], expected.history["train_loss"])
+
+
+def test_the_penalty_knows_the_size_of_a_data_set():
+    l2 = dict(l2=0.5)
+    known = fit(fnn.Batches(generator, n=48), **l2)
+    assert_close(fit(Loader(), **l2).variables, known.variables)
+    with pytest.raises(ValueError, match=r"fnn.Batches\(source, n=...\)"):
+        fit(generator, **l2)
+
+
+def test_it_reads_ahead_while_the_device_computes(monkeypatch):
+    """A chunk is a step here; the last is read before the first two are done."""
+    monkeypatch.setattr(fnn.training.streams, "STEPS", 1)
+    read, trained = [], []
+
+    def watched():
+        for i, batch in enumerate(generator()):
+            read.append(i)
+            yield batch
+
+    check = fnn.training.sources._check_chunk
+
+    def slow(job, chunk):
+        trained.append((chunk.first, len(read)))
+        time.sleep(0.2)
+        check(job, chunk)
+
+    monkeypatch.setattr(fnn.training.sources, "_check_chunk", slow)
+    fit(fnn.Batches(watched, ahead=2), epochs=1)
+    assert [first for first, _ in trained] == [0, 1, 2, 3]
+    assert trained[1][1] >= 4  # one batch to look at, then 0, 1, 2 while 0 was slow
+
+
+def test_an_error_of_the_source_comes_with_its_own_traceback():
+    def broken():
+        yield X[:12], Y[:12]
+        raise_here()
+
+    def raise_here():
+        raise OSError("the disk is gone")
+
+    with pytest.raises(OSError, match="the disk is gone") as caught:
+        fit(broken)
+    frames = traceback.extract_tb(caught.value.__traceback__)
+    assert "raise_here" in [frame.name for frame in frames]
+    time.sleep(0.3)
+    assert "fnn-batches" not in [thread.name for thread in threading.enumerate()]
+
+
+def test_bad_steps_are_found_in_batches_too():
+    x = np.array(X)
+    x[7] = 1e38
+    net = fnn.serial(fnn.Lambda(jnp.square), NET)
+    options = dict(key=KEY, epochs=2, batch_size=BATCH)
+    results = [
+        fnn.fit(
+            net, LOSS, fnn.optimizers.adam(0.05), train=train, on_nonfinite="skip",
+            **options,
+        )
+        for train in ((x, Y), fnn.Batches(looked_at(Shuffled(x))))
+    ]  # fmt: skip
+    arrays, read = results
+    assert read.nonfinite == arrays.nonfinite
+    assert read.history["skipped"].tolist() == arrays.history["skipped"].tolist()
+    assert_close(read.variables, arrays.variables, atol=1e-5)
+
+
+class Endless:
+    """An iterator that says where it is, as grain's do."""
+
+    def __init__(self):
+        self.at = 0
+
+    def __iter__(self):
+        return self
+
+    def __next__(self):
+        self.at += 1
+        indices = np.arange(self.at * 5, self.at * 5 + BATCH) % 50
+        return X[indices], Y[indices]
+
+    def get_state(self):
+        return {"at": self.at}
+
+    def set_state(self, state):
+        self.at = state["at"]
+
+
+def test_the_position_of_an_iterator_is_part_of_a_checkpoint(tmp_path):
+    alone = fit(fnn.Batches(Endless(), steps=4), epochs=4)
+    fit(fnn.Batches(Endless(), steps=4), epochs=2, checkpoint_dir=tmp_path)
+    train = fnn.Batches(Endless(), steps=4)
+    again = fit(train, epochs=4, checkpoint_dir=tmp_path, resume=True)
+    assert_close(again.variables, alone.variables, atol=0)
+    assert train.position() == {"at": 16}
+
+
+def test_health_mesh_and_a_smaller_last_batch():
+    if len(jax.devices()) < 8:
+        pytest.skip("needs eight devices")
+
+    def batches():
+        yield X[:16], Y[:16]
+        yield X[16:32], Y[16:32]
+        yield X[32:43], Y[32:43]
+
+    options = dict(health=True, epochs=2)
+    one, eight = fit(batches, **options), fit(
+        batches, mesh=jax.make_mesh((8,), ("batch",)), **options
+    )  # fmt: skip
+    assert_close(eight.history["train_loss"], one.history["train_loss"], 1e-5)
+    assert one.health["0/Dense"]["delta"].shape == (2,)
+
+
+@pytest.mark.parametrize(
+    ("train", "error", "said"),
+    [
+        (generator(), ValueError, "can be read only once"),
+        (lambda: iter([]), ValueError, "no batches"),
+        (lambda: iter([X[:4]]), TypeError, r"pairs \(x, y\), got ndarray"),
+        (lambda: iter([(X[:4], Y[:3])]), ValueError, "one entry an example"),
+        (lambda: iter([(X[:4], Y[:4]), (X[:4, :2], Y[:4])]), ValueError, "at step 1"),
+        (lambda: iter([(X[:4].astype(np.uint8), Y[:4])]), TypeError, "/ 255"),
+        (fnn.Batches(generator, steps=9), ValueError, "ended after 4 batches"),
+    ],
+)
+def test_wrong_sources(train, error, said):
+    with pytest.raises(error, match=said):
+        fit(train)
+
+
+@pytest.mark.parametrize("name", ["n", "steps", "ahead"])
+def test_wrong_batches(name):
+    with pytest.raises(ValueError, match=f"Batches: {name} must be a positive"):
+        fnn.Batches(generator, **{name: 0})
+    with pytest.raises(TypeError, match="must be iterable"):
+        fnn.Batches(3)
