@@ -49,6 +49,9 @@ class Training:
         seed: of the parameters, the validation set, the minibatches, the masks.
         seeds: how many seeds to run, from that one on; their mean is reported.
         check: check the gradients before training.
+        checkpoint_every: epochs from one checkpoint to the next; 0 for none.
+        health: record the size of activations, δ and updates in every layer.
+        resume: the folder of a run to go on with; its options are then the defaults.
         out: a new folder for the results; else the next free one below runs/.
     """
 
@@ -67,6 +70,9 @@ class Training:
     seed: int = 0
     seeds: int = 1
     check: bool = True
+    checkpoint_every: int = 10
+    health: bool = False
+    resume: Path | None = None
     out: Path | None = None
 
 
@@ -219,8 +225,13 @@ def fit(
     config: Training,
     start: Start,
     on_epoch: Callable[[dict], Any] | None = None,
+    folder: Path | None = None,
 ) -> fnn.FitResult:
-    """`fnn.fit`, with what the config says."""
+    """`fnn.fit`, with what the config says; checkpoints go below the folder."""
+    checkpoints = None
+    if folder is not None and config.checkpoint_every:
+        every = config.checkpoint_every
+        checkpoints = fnn.Checkpoints(folder / "checkpoints", every=every, keep=2)
     return fnn.fit(
         problem.net,
         problem.loss,
@@ -235,5 +246,8 @@ def fit(
         early_stopping=problem.stopping,
         l2=config.l2,
         augment=problem.augment,
+        health=config.health,
         on_epoch=on_epoch,
+        checkpoint_dir=checkpoints,
+        resume=config.resume is not None and checkpoints is not None,
     )

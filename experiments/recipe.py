@@ -37,6 +37,7 @@ from experiments.terminal import (
     step,
     table,
 )
+from fnn.summary import count_flops
 
 __all__ = ["follow"]
 
@@ -62,24 +63,30 @@ def follow(
     started = time.perf_counter()
     prog = f"python -m experiments.{name}"
     with command_line.plain_errors(prog):
+        if resume := command_line.chosen("resume", argv):
+            saved = runs.read_config(Path(resume), list(presets.values()))
+            presets = {saved.dataset: saved}
         config = command_line.parse(
             presets, "dataset", argv, prog=prog, description=description
         )
+        command_line.at_least(config, checkpoint_every=0)
         problem = build(config)
         name = f"{name}-{config.dataset}-seed{config.seed}"
-        folder = runs.new_folder(config.out, name)
+        folder = config.resume or runs.new_folder(config.out, name)
     runs.write_json(folder / "config.json", config)
     out = console()
     out.print(f"Everything lands in [bold]{folder}/[/]")
 
     first = seeded(problem, config, config.seed)
     introduce(out, problem, config, first)
-    if not gradient_check(out, problem, config, first, folder):
-        return 1
+    if config.resume is None:
+        if not gradient_check(out, problem, config, first, folder):
+            return 1
     results = []
     for seed in range(config.seed, config.seed + config.seeds):
         results.append(train_and_test(out, problem, config, seed, folder))
         if results[-1]["stopped"] == "interrupted":
+            fact(out, "go on with", f"{prog} --resume {folder}")
             break
     result = results[0] if config.seeds == 1 else over_seeds(out, results)
     result["total_seconds"] = time.perf_counter() - started
@@ -157,10 +164,10 @@ def gradient_check(
 
     step(out, 6, "Check switched off: it costs nothing from here")
     batch = tuple(part[: config.batch_size] for part in data)
-    program = grad_fn(problem, config, start).lower(
-        start.variables, batch, key=start.check_key
-    )
-    flops = (program.cost_analysis() or {}).get("flops", math.nan) / len(batch[0])
+    gradient = grad_fn(problem, config, start)
+    shapes = jax.eval_shape(lambda *a: a, start.variables, batch)
+    program = gradient.lower(*shapes, key=start.check_key)
+    flops = count_flops(gradient, *shapes, key=start.check_key) / len(batch[0])
     forward = fnn.summary(net, batch[0].shape[1:]).flops
     doubles = "yes" if "f64" in program.as_text() else "none"
     fact(out, "the check, once", f"{seconds:.1f} s")
@@ -182,12 +189,13 @@ def train_and_test(
 
     step(out, 7, f"Training{of_seed}: {n:,} examples, {held_out:,} for validation")
     with epoch_bar(out, config.epochs) as show:
+        metrics = runs.JsonLines(folder / "metrics.jsonl", "epoch")
 
         def on_epoch(record: dict) -> None:
-            runs.append_json_line(folder / "metrics.jsonl", record)
+            metrics.append(record)
             show(record)
 
-        result = fit(problem, config, start, on_epoch)
+        result = fit(problem, config, start, on_epoch, folder)
     out.print(ending(result, config.patience))
     fnn.save(folder / "best.npz", result.variables)
 

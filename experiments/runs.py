@@ -6,21 +6,25 @@ import math
 import platform
 import subprocess
 import sys
+from collections.abc import Sequence
 from importlib.metadata import PackageNotFoundError, version
 from itertools import count
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeVar
 
 import jax
 
 __all__ = [
+    "JsonLines",
     "append_json_line",
     "environment",
     "new_folder",
+    "read_config",
     "write_json",
 ]
 
 RUNS = Path("runs")
+C = TypeVar("C", bound=Any)
 
 
 def new_folder(out: Path | None, name: str) -> Path:
@@ -62,6 +66,54 @@ def append_json_line(path: Path, record: Any) -> None:
     """One more line; it is on the disk when this returns, whatever comes after."""
     with path.open("a", encoding="utf-8") as file:
         file.write(json.dumps(_plain(record), allow_nan=False) + "\n")
+
+
+class JsonLines:
+    """Lines that count up; where a run goes on, those after its checkpoint go first.
+
+    Args:
+        path: of the file.
+        counter: what counts up in the records, such as "epoch".
+    """
+
+    def __init__(self, path: Path, counter: str) -> None:
+        """Nothing is read or written yet."""
+        self.path, self.counter, self.begun = path, counter, False
+
+    def append(self, record: dict[str, Any]) -> None:
+        """One more line."""
+        if not self.begun and self.path.exists():
+            lines = self.path.read_text(encoding="utf-8").splitlines()
+            least = record[self.counter]
+            kept = [line for line in lines if json.loads(line)[self.counter] < least]
+            self.path.write_text("".join(f"{line}\n" for line in kept), "utf-8")
+        self.begun = True
+        append_json_line(self.path, record)
+
+
+def read_config(folder: Path, presets: Sequence[C]) -> C:
+    """The config of a run that is to go on: of the preset for its dataset.
+
+    Raises:
+        FileNotFoundError, ValueError: no run of this experiment is there.
+    """
+    path = folder / "config.json"
+    if not path.exists():
+        raise FileNotFoundError(f"--resume {folder}: there is no run, no {path.name}")
+    read = json.loads(path.read_text(encoding="utf-8"))
+    for preset in presets:
+        fields = {field.name for field in dataclasses.fields(preset)}
+        if preset.dataset == read.get("dataset") and read.keys() <= fields:
+            changed = {name: _as(getattr(preset, name), read[name]) for name in read}
+            return dataclasses.replace(preset, **changed)
+    raise ValueError(f"--resume {folder}: that is a run of another experiment")
+
+
+def _as(like: Any, value: Any) -> Any:
+    """JSON has lists for tuples; and paths, which are None by default, as strings."""
+    if isinstance(value, list):
+        return tuple(value)
+    return Path(value) if like is None and isinstance(value, str) else value
 
 
 def _plain(value: Any) -> Any:

@@ -2,7 +2,7 @@
 
 import math
 from fractions import Fraction
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import jax
 import jax.numpy as jnp
@@ -12,7 +12,7 @@ from fnn.core import Layer, Node, Reach, children, kind, output_shape, path_of, 
 from fnn.layers.branches import Parallel, Residual
 from fnn.layers.probe import Seen, record
 
-__all__ = ["Summary", "SummaryRow", "summary"]
+__all__ = ["Summary", "SummaryRow", "count_flops", "summary"]
 
 
 class SummaryRow(NamedTuple):
@@ -127,9 +127,18 @@ def summary(net: Layer, in_shape: tuple[int, ...]) -> Summary:
 
 def _flops(node: Node, x: jax.ShapeDtypeStruct) -> int:
     run = jax.jit(lambda params, state, x: node.layer.forward(params, state, x).y)
-    # Counted before compilation: nothing is fused away yet.
-    cost = run.lower(*node.variables, x).cost_analysis() or {}
-    return int(cost.get("flops", 0))
+    return int(count_flops(run, *node.variables, x))
+
+
+def count_flops(program: Any, *arguments: Any, **options: Any) -> float:
+    """The floating-point operations of a jitted function, as XLA counts them.
+
+    Before compilation: nothing is fused away yet. And for the CPU, which is always
+    there: what a GPU hands to a library is not counted.
+    """
+    with jax.default_device(jax.local_devices(backend="cpu")[0]):
+        counted = program.lower(*arguments, **options).cost_analysis() or {}
+    return counted.get("flops", 0.0)
 
 
 # ---- Receptive fields ------------------------------------------------------------

@@ -47,7 +47,9 @@ def run(tmp_path_factory) -> tuple[Path, str]:
 def test_everything_lands_in_one_folder(run):
     folder, _ = run
     found = {str(p.relative_to(folder)) for p in folder.rglob("*") if p.is_file()}
-    assert found == {
+    checkpoints = {name for name in found if name.startswith("checkpoints/")}
+    assert checkpoints
+    assert found - checkpoints == {
         *("config.json", "metrics.jsonl", "result.json", "gradient_check.txt"),
         *("best.npz", "figures/learning_curves.png", "figures/misclassified.png"),
     }
@@ -339,3 +341,53 @@ def test_learning_curves_label_their_axes_and_mark_the_best(tmp_path):
     assert right.get_ylabel() == "accuracy (%)" and right.get_xlabel() == "epoch"
     legend = [text.get_text() for text in left.get_legend().get_texts()]
     assert legend[2:] == ["best epoch: 2", "stopped early: 3"]
+
+
+# ---- Going on --------------------------------------------------------------------
+
+
+def test_a_run_that_is_interrupted_goes_on(tmp_path, capsys, monkeypatch):
+    """Ctrl-C in the third epoch, then --resume: the run that nobody interrupted."""
+    options = ["--no-check", "--layers", "8", "--epochs", "5"]
+    options += ["--checkpoint-every", "2"]
+    assert train_digits.main([*options, "--out", str(tmp_path / "alone")]) == 0
+    folder, told = tmp_path / "run", []
+    append = runs.JsonLines.append
+
+    def interrupt(lines, record):
+        append(lines, record)
+        told.append(record["epoch"])
+        if told == [1, 2, 3]:
+            raise KeyboardInterrupt
+
+    monkeypatch.setattr(runs.JsonLines, "append", interrupt)
+    assert train_digits.main([*options, "--out", str(folder)]) == 0
+    assert f"--resume {folder}" in capsys.readouterr().out.replace("\n", "")
+    with (folder / "metrics.jsonl").open("a") as file:  # written after the checkpoint
+        file.write('{"epoch": 4, "train_loss": 99}\n')
+    assert train_digits.main(["--resume", str(folder)]) == 0
+    assert told == [1, 2, 3, 4, 5]
+    texts = [
+        (where / "metrics.jsonl").read_text() for where in (tmp_path / "alone", folder)
+    ]
+    alone, again = (
+        [json.loads(line) | {"seconds": 0} for line in text.splitlines()]
+        for text in texts
+    )
+    assert alone == again
+
+
+@pytest.mark.parametrize(
+    ("content", "said"),
+    [
+        (None, "there is no run"),
+        ('{"dataset": "digits", "x": 1}', "another experiment"),
+    ],
+)
+def test_what_cannot_go_on(tmp_path, capsys, content, said):
+    if content:
+        (tmp_path / "config.json").write_text(content)
+    with pytest.raises(SystemExit) as caught:
+        train_digits.main(["--resume", str(tmp_path)])
+    assert caught.value.code == 2
+    assert said in capsys.readouterr().err

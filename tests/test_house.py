@@ -38,7 +38,8 @@ MAY_IMPORT = {
         *("gradients", "optimizers", "augmentations", "data"),
     },
 }
-LONGEST_FILE, LONGEST_FUNCTION = 300, 60
+#: Of a function, its body: a parameter a line is easy to read.
+LONGEST_FILE, LONGEST_FUNCTION = 300, 50
 VAGUE = {"utils", "util", "helpers", "helper", "misc", "manager", "common"}
 
 
@@ -106,9 +107,8 @@ def long_functions(source: str) -> list[str]:
     found = []
     for node in ast.walk(ast.parse(source)):
         if isinstance(node, ast.FunctionDef | ast.AsyncFunctionDef):
-            lines = node.end_lineno - node.lineno + 1
-            if ast.get_docstring(node) is not None:
-                lines -= node.body[0].end_lineno - node.body[0].lineno + 1
+            body = node.body[ast.get_docstring(node) is not None :]
+            lines = node.end_lineno - body[0].lineno + 1 if body else 0
             if lines > LONGEST_FUNCTION:
                 found.append(f"{node.name}: {lines} lines")
     return found
@@ -243,9 +243,9 @@ def test_a_circle_is_found():
 
 
 def test_the_other_rules_find_what_they_look_for():
-    long = "def f():\n" + "    x = 1\n" * LONGEST_FUNCTION
+    long = "def f():\n" + "    x = 1\n" * (LONGEST_FUNCTION + 1)
     documented = 'def f():\n    """One.\n' + "\n" * LONGEST_FUNCTION + '    """\n'
-    assert long_functions(long) == ["f: 61 lines"]
+    assert long_functions(long) == ["f: 51 lines"]
     assert long_functions(documented) == []
     assert loose_zips("zip(a, b)\nzip(a, b, strict=True)") == ["zip(a, b)"]
     assert star_imports("from fnn.layers import *") == ["fnn.layers.*"]

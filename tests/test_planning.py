@@ -164,6 +164,7 @@ def test_exact_has_no_winograd():
     assert any("Winograd" in change.kernel for change in planned().changes)
 
 
+@pytest.mark.skipif(jax.default_backend() != "cpu", reason="the CPU's memory")
 def test_memory_keeps_no_more_than_autodiff():
     block = fnn.serial(fnn.Conv(8, 3), fnn.Relu())
     net = fnn.serial(*[block] * 4, fnn.GlobalAvgPool())

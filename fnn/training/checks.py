@@ -215,13 +215,16 @@ def check_optimizer(optimizer: Any, params: PyTree) -> None:
 
 
 def check_early_stopping(
-    rule: Any, computed: list[str], validated: bool, epochs: int
+    rule: Any, metrics: tuple[tuple[str, Metric], ...], validated: bool, epochs: int
 ) -> None:
-    """A rule whose metric is going to be computed."""
+    """No rule, or one whose metric is going to be computed."""
+    if rule is None:
+        return
     if not isinstance(rule, EarlyStopping):
         raise TypeError(
             f"early_stopping must be fnn.EarlyStopping(patience=...), got {rule!r}"
         )
+    computed = ["loss", *(name for name, _ in metrics)]
     if not validated:
         raise ValueError(
             "early stopping needs validation data: pass validation=(x, y), a part of "
@@ -240,11 +243,11 @@ def check_early_stopping(
         )
 
 
-def check_validation_device(device: Any, train: Array, validated: bool) -> Any:
+def check_validation_device(device: Any, train: Array, validation: Any) -> Any:
     """The device to validate on, or None for the one that trains, in turn."""
     if device is None:
         return None
-    if not validated:
+    if validation is None:
         raise ValueError(
             "validation_device needs validation data: pass validation=(x, y)"
         )

@@ -2,6 +2,7 @@
 
 import os
 from collections.abc import Callable, Mapping
+from functools import partial
 from typing import Any
 
 import jax
@@ -13,7 +14,6 @@ from fnn.checks import check_instances, check_key, check_l2
 from fnn.core import Layer, Variables
 from fnn.gradients.engines import Engine, get_engine
 from fnn.losses import Loss
-from fnn.planning import Plan
 from fnn.training.batches import subset
 from fnn.training.checkpoints import Checkpoints, Store, as_checkpoints
 from fnn.training.checks import (
@@ -33,11 +33,11 @@ from fnn.training.early_stopping import EarlyStopping
 from fnn.training.history import Record
 from fnn.training.identity import describe_run, environment
 from fnn.training.job import Job
-from fnn.training.loop import run_epochs
+from fnn.training.loop import Progress, run_epochs
 from fnn.training.meshes import check_mesh, check_split, on_mesh
 from fnn.training.metrics import Metric, default_metrics
 from fnn.training.nonfinite import check_policy
-from fnn.training.planned import planned
+from fnn.training.planned import as_written, planned
 from fnn.training.result import FitResult, asked_again, begin, finish
 from fnn.training.streams import Batches, as_batches
 
@@ -158,36 +158,25 @@ def fit(
     check_instances(net=net, loss=loss)
     key, epochs = check_key(key), check_epochs(epochs)
     init_key, train_key = jax.random.split(key)
-    mesh = check_mesh(mesh)
+    mesh, engine = check_mesh(mesh), get_engine(engine)
     data, sample, n = _training_data(train, batch_size, l2, mesh)
-    size = len(sample[0])
-    check_split(mesh, size)
-    augment = check_augment(augment, sample[0], size)
+    in_shape, size = sample[0].shape[1:], len(sample[0])
     chosen = check_metrics(default_metrics(loss) if metrics is None else metrics)
-    if early_stopping is not None:
-        computed = ["loss", *(name for name, _ in chosen)]
-        validated = validation is not None
-        check_early_stopping(early_stopping, computed, validated, epochs)
+    check_early_stopping(early_stopping, chosen, validation is not None, epochs)
     where = as_checkpoints(checkpoint_dir)
-    if (before := _to_resume(resume, variables, where)) is not None:
-        variables = before.carry.variables
-    elif variables is None:
-        variables = net.init(init_key, sample[0].shape[1:])
-    variables = check_fits(net, loss, on_mesh(variables, mesh), sample, "train")
+    before = _to_resume(resume, variables, where)
+    given = variables if before is None else before.carry.variables
+    given = net.init(init_key, in_shape) if given is None else given
+    variables = check_fits(net, loss, on_mesh(given, mesh), sample, "train")
     check_optimizer(optimizer, variables.params)
-    held_out = None
+    beside = check_validation_device(validation_device, sample[0], validation)
     if validation is not None:
-        held_out = check_data("validation", validation)
-        check_fits(net, loss, variables, held_out, "validation")
-        held_out = _monitored(held_out, early_stopping, train_key)
-    beside = check_validation_device(
-        validation_device, sample[0], validated=held_out is not None
-    )
-    if beside is not None:
-        held_out = jax.device_put(held_out, beside)
+        validation = check_data("validation", validation)
+        check_fits(net, loss, variables, validation, "validation")
+        validation = _monitored(validation, early_stopping, train_key, beside, mesh)
     job = Job(
-        net=planned(net, plan, sample[0].shape[1:], size, get_engine(engine)),
-        written=net.plain if isinstance(net, Plan) else net,
+        net=planned(net, plan, in_shape, size, engine),
+        written=as_written(net),
         loss=loss,
         optimizer=as_optimizer(optimizer),
         train=data,
@@ -195,33 +184,39 @@ def fit(
         n=n,
         key=on_mesh(train_key, mesh),
         l2=check_l2(l2),
-        augment=augment,
-        engine=get_engine(engine),
+        augment=check_augment(augment, sample[0], size),
+        engine=engine,
         batch_size=size,
         mesh=mesh,
-        validation=held_out if beside else on_mesh(held_out, mesh),
+        validation=validation,
         validation_device=beside,
         on_nonfinite=check_policy(on_nonfinite),
         health=check_flag("health", health),
         metrics=chosen,
         rule=early_stopping,
     )
+    run = partial(run_epochs, job, epochs=epochs, on_epoch=on_epoch)
     progress = begin(job, variables, before)
     if where is None:
-        return finish(job, before, *run_epochs(job, progress, epochs, on_epoch))
-    of, here = describe_run(job, plan, net), environment(mesh)
-    with Store(where, of, here, early_stopping) as store:
-        if resume:
-            progress = asked_again(job, store.restore(progress))
-            if isinstance(job.train, Batches):
-                job.train.seek(progress.position)
-        else:
-            store.check_is_new()
-        done = run_epochs(job, progress, epochs, on_epoch, store.save)
-    return finish(job, None, *done)
+        return finish(job, before, *run(progress))
+    with Store(where, describe_run(job, plan, net), environment(mesh), job.rule) as at:
+        return finish(job, None, *run(_from(at, job, progress, resume), save=at.save))
 
 
 # ---- Before and after ------------------------------------------------------------
+
+
+def _from(
+    store: Store, job: Job, begun: Progress, resume: bool | FitResult
+) -> Progress:
+    """Where the last checkpoint is, or the beginning of a run that is new."""
+    if not resume:
+        store.check_is_new()
+        return begun
+    progress = asked_again(job, store.restore(begun))
+    if isinstance(job.train, Batches):
+        job.train.seek(progress.position)
+    return progress
 
 
 def _training_data(
@@ -234,21 +229,29 @@ def _training_data(
     if (batches := as_batches(train)) is None:
         data = on_mesh(check_data("train", train), mesh)
         size = check_batch_size(batch_size, len(data[0]))
+        check_split(mesh, size)
         return data, (data[0][:size], data[1][:size]), len(data[0])
     if check_l2(l2) and batches.n is None:
         raise ValueError(
             "l2 needs the number of training examples, which batches do not tell: pass "
             "train=fnn.Batches(source, n=...)"
         )
-    return batches, check_data("train", batches.first()), batches.n
+    sample = check_data("train", batches.first())
+    check_split(mesh, len(sample[0]))
+    return batches, sample, batches.n
 
 
 def _monitored(
-    data: tuple[Array, Array], rule: EarlyStopping | None, key: Array
+    data: tuple[Array, Array],
+    rule: EarlyStopping | None,
+    key: Array,
+    device: jax.Device | None,
+    mesh: Mesh | None,
 ) -> tuple[Array, Array]:
-    if rule is None:
-        return data
-    return subset(data, rule.subset, jax.random.fold_in(key, 0))  # epochs count from 1
+    """What early stopping looks at, where it is looked at."""
+    if rule is not None:  # epochs count from 1
+        data = subset(data, rule.subset, jax.random.fold_in(key, 0))
+    return on_mesh(data, mesh) if device is None else jax.device_put(data, device)
 
 
 def _to_resume(

@@ -10,7 +10,7 @@ Legend: M members, E epochs, V = ⌊E / every⌋ evaluations.
 
 from collections.abc import Callable
 from functools import partial
-from typing import Any, NamedTuple
+from typing import Any
 
 import jax
 import jax.numpy as jnp
@@ -18,82 +18,16 @@ from jax import Array, lax
 
 from fnn.augmentations import Augmentation
 from fnn.core import Layer, PyTree, Variables
-from fnn.gradients.engines import Engine
-from fnn.losses import Loss
 from fnn.training.batches import batch_sizes, subset
 from fnn.training.descent import Carry, as_optimizer, start
-from fnn.training.early_stopping import EarlyStopping, StoppingState
-from fnn.training.epoch import epoch
+from fnn.training.early_stopping import EarlyStopping
+from fnn.training.epoch import all_finite, epoch
 from fnn.training.evaluation import of_batches
 from fnn.training.loop import VALIDATION_BATCH, evaluated
-from fnn.training.metrics import Metric
 from fnn.training.planned import planned
+from fnn.training.trials import Members, Outcome, Task, Trial
 
-__all__ = ["Outcome", "Task", "Trial", "train_members"]
-
-
-class Trial(NamedTuple):
-    """What one member trains: network, loss, optimizer, and λ of the penalty."""
-
-    net: Layer
-    loss: Loss
-    optimizer: Any
-    l2: Any = None
-
-
-class Members(NamedTuple):
-    """The state of all members.
-
-    carry, stopping, best: of each; the latter two stay as they begin without a rule.
-    running: (M,), False for those that have stopped.
-    diverged: (M,), whether a parameter became NaN or infinite.
-    epochs: (M,), how many each has trained.
-    train_loss: (M, E), NaN where no epoch was trained.
-    validation: {"loss": (M, V), ...}, {} without validation data.
-    """
-
-    carry: Carry
-    stopping: StoppingState
-    best: Variables
-    running: Array
-    diverged: Array
-    epochs: Array
-    train_loss: Array
-    validation: dict[str, Array]
-
-
-class Outcome(NamedTuple):
-    """What is left of all members in the end, each leaf with a first axis M.
-
-    variables: with early stopping the best ones, after `best_epoch` epochs; else the
-        last ones.
-    last_variables: those after `epochs` epochs.
-    patience_ended, diverged: (M,), what ended it; where neither did, its epochs.
-    train_loss, validation: as in `Members`.
-    """
-
-    variables: Variables
-    last_variables: Variables
-    best_epoch: Array
-    epochs: Array
-    patience_ended: Array
-    diverged: Array
-    train_loss: Array
-    validation: dict[str, Array]
-
-
-class Task(NamedTuple):
-    """What is the same for all members and compiled in; hashable.
-
-    `build(**numbers)` returns what a Trial is made of; `plan` is a mode or None.
-    """
-
-    build: Callable[..., tuple]
-    plan: str | None
-    engine: Engine
-    batch_size: int
-    epochs: int
-    metrics: tuple[tuple[str, Metric], ...]
+__all__ = ["train_members"]
 
 
 @partial(jax.jit, static_argnames=("task",))
@@ -108,7 +42,7 @@ def train_members(
 ) -> Outcome:
     """Train M members, whose hyperparameters and keys have a leading axis M."""
     every = 1 if rule is None else rule.every
-    each = partial(_each, len(keys))
+    each, member = partial(_each, len(keys)), (numbers, keys)
     prepare = partial(
         planned,
         mode=task.plan,
@@ -118,40 +52,12 @@ def train_members(
         ensemble=len(keys) > 1,
     )
 
-    def train_epoch(member: tuple, carry: Carry, t: Array) -> tuple:
-        trial, key = _trial(task, member)
-        out = epoch(
-            *(prepare(trial.net), trial.loss, as_optimizer(trial.optimizer)),
-            *(carry, train, jax.random.fold_in(key, t), trial.l2),
-            augment=augment,
-            engine=task.engine,
-            batch_size=task.batch_size,
-        )
-        return out.carry, _mean(out.losses, len(train[0]), task.batch_size)
-
-    def validate(held_out: tuple, t: Array, members: Members) -> Members:
-        measured = each(partial(_validate, task, prepare, held_out, rule))
-        current, values = measured(member, members.carry)
-        history = {
-            name: column.at[:, t // every - 1].set(values[name].astype(column.dtype))
-            for name, column in members.validation.items()
-        }
-        members = members._replace(validation=history)
-        if rule is None:
-            return members
-        update = each(lambda state, metric: rule.update(state, metric, t))
-        stopping = update(members.stopping, values[rule.monitor])
-        return members._replace(
-            stopping=stopping,
-            best=_where(stopping.best_epoch == t, current, members.best),
-            running=members.running & ~stopping.stop,
-        )
-
     def one_epoch(state: tuple[Array, Members]) -> tuple[Array, Members]:
         t, before = state
         t = t + 1
-        carry, losses = each(lambda m, c: train_epoch(m, c, t))(member, before.carry)
-        diverged = ~jnp.isfinite(losses) & ~each(_finite)(carry.variables.params)
+        run = each(partial(_train_epoch, task, prepare, train, augment, t))
+        carry, losses = run(member, before.carry)
+        diverged = ~jnp.isfinite(losses) & ~each(all_finite)(carry.variables.params)
         after = before._replace(
             carry=carry,
             diverged=diverged,
@@ -160,9 +66,14 @@ def train_members(
             train_loss=before.train_loss.at[:, t - 1].set(losses.astype(float)),
         )
         if validation is not None:
-            due = t % every == 0
+            measure = each(partial(_validate, task, prepare, validation, rule))
             after = lax.cond(
-                due, partial(validate, validation), lambda _, members: members, t, after
+                t % every == 0,
+                lambda after: _evaluated(
+                    each, rule, t, after, *measure(member, after.carry)
+                ),
+                lambda after: after,
+                after,
             )
         return t, _where(before.running, after, before)
 
@@ -170,7 +81,6 @@ def train_members(
         t, members = state
         return (t < task.epochs) & members.running.any()
 
-    member = (numbers, keys)
     first = _first(task, each(partial(_begin, task, train))(member), rule, validation)
     _, end = lax.while_loop(going_on, one_epoch, (jnp.zeros((), jnp.int32), first))
     last = each(partial(_current, task))(member, end.carry)
@@ -191,6 +101,27 @@ def _begin(task: Task, train: tuple[Array, Array], member: tuple) -> Carry:
     init_key = jax.random.split(member[1])[0]
     variables = trial.net.init(init_key, train[0].shape[1:])
     return start(as_optimizer(trial.optimizer), variables)
+
+
+def _train_epoch(
+    task: Task,
+    prepare: Callable[[Layer], Layer],
+    train: tuple[Array, Array],
+    augment: Augmentation | None,
+    t: Array,
+    member: tuple,
+    carry: Carry,
+) -> tuple[Carry, Array]:
+    """What is carried on, and the mean loss."""
+    trial, key = _trial(task, member)
+    out = epoch(
+        *(prepare(trial.net), trial.loss, as_optimizer(trial.optimizer)),
+        *(carry, train, jax.random.fold_in(key, t), trial.l2),
+        augment=augment,
+        engine=task.engine,
+        batch_size=task.batch_size,
+    )
+    return out.carry, _mean(out.losses, len(train[0]), task.batch_size)
 
 
 def _current(task: Task, member: tuple, carry: Carry) -> Variables:
@@ -230,10 +161,6 @@ def _mean(values: Array, n: int, batch_size: int) -> Array:
     return values @ jnp.asarray(shares, values.dtype)
 
 
-def _finite(tree: PyTree) -> Array:
-    return jnp.array([jnp.isfinite(leaf).all() for leaf in jax.tree.leaves(tree)]).all()
-
-
 # ---- All of them -----------------------------------------------------------------
 
 
@@ -250,6 +177,32 @@ def _each(count: int, f: Callable) -> Callable:
         return jax.tree.map(lambda a: a[None], out)
 
     return alone
+
+
+def _evaluated(
+    each: Callable,
+    rule: EarlyStopping | None,
+    t: Array,
+    members: Members,
+    current: Variables,
+    values: dict[str, Array],
+) -> Members:
+    """What evaluations of all members after epoch t mean for each."""
+    every = 1 if rule is None else rule.every
+    history = {
+        name: column.at[:, t // every - 1].set(values[name].astype(column.dtype))
+        for name, column in members.validation.items()
+    }
+    members = members._replace(validation=history)
+    if rule is None:
+        return members
+    update = each(lambda state, metric: rule.update(state, metric, t))
+    stopping = update(members.stopping, values[rule.monitor])
+    return members._replace(
+        stopping=stopping,
+        best=_where(stopping.best_epoch == t, current, members.best),
+        running=members.running & ~stopping.stop,
+    )
 
 
 def _where(chosen: Array, new: PyTree, old: PyTree) -> PyTree:

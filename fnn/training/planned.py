@@ -4,7 +4,7 @@ from fnn.core import Layer
 from fnn.gradients.engines import Engine, manual
 from fnn.planning import MODES, Plan, plan
 
-__all__ = ["planned"]
+__all__ = ["as_written", "planned"]
 
 
 def planned(
@@ -34,3 +34,8 @@ def planned(
         return net
     made = plan(net, in_shape, batch_size=batch_size, mode=mode, ensemble=ensemble)
     return made.net
+
+
+def as_written(net: Layer) -> Layer:
+    """The network that a plan was made of; any other is that itself."""
+    return net.plain if isinstance(net, Plan) else net

@@ -24,9 +24,10 @@ from fnn.training.checks import (
     check_optimizer,
 )
 from fnn.training.early_stopping import EarlyStopping
-from fnn.training.members import Outcome, Task, Trial, train_members
+from fnn.training.members import train_members
 from fnn.training.metrics import Metric, default_metrics
 from fnn.training.swept import Sweep, collect
+from fnn.training.trials import Outcome, Task, Trial
 
 __all__ = ["sweep"]
 
@@ -124,9 +125,7 @@ def sweep(
     if validation is not None:
         held_out = check_data("validation", validation)
         _check_first(first, held_out, "validation")
-    if early_stopping is not None:
-        computed = ["loss", *(name for name, _ in task.metrics)]
-        check_early_stopping(early_stopping, computed, held_out is not None, epochs)
+    check_early_stopping(early_stopping, task.metrics, held_out is not None, epochs)
     augment = check_augment(augment, data[0], size)
     shared = data, held_out, augment, early_stopping
     outcome = _train(
