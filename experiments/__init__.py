@@ -9,6 +9,8 @@
     problem         from options to network, loss, optimizer and data
     recipe          gradient check, training and test, for any network and images
     networks        LeNet, an all-convolutional and a residual network
+    published       settings of published results, as a table for `reproduce`
+    tuning          learning rates for the comparison of optimizers
     answers         what an experiment that asks one question leaves
     figures         one style for all pictures; learning curves, mistakes
 """

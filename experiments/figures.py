@@ -15,6 +15,7 @@ from matplotlib.ticker import FuncFormatter, LogLocator, MaxNLocator, NullFormat
 __all__ = [
     "OKABE_ITO",
     "STYLE",
+    "health",
     "learning_curves",
     "line_with_band",
     "misclassified",
@@ -186,4 +187,45 @@ def misclassified(
             pair = f"{classes[y[i]]} → {classes[predicted[i]]}"
             percent = f"{sure[i]:.1%}" if sure[i] < 0.9995 else ">99.9%"
             axes.set_title(f"{pair}\n{percent}", fontsize=9)
+    return figure
+
+
+def health(layers: Mapping[str, Mapping[str, np.ndarray]]) -> Figure:
+    """How large activations, δ and updates are over the epochs, a line for each layer.
+
+    Layers follow one another from dark to light; the share of dead units is a panel of
+    its own, and so is the size of an update against that of the parameters.
+
+    Args:
+        layers: the `health` of an `fnn.FitResult`.
+    """
+    panels = {
+        "activation": "activations, √mean y²",
+        "delta": "δ, √mean δ²",
+        "updates": "update / parameters, ‖ΔΘ‖ / ‖Θ‖",
+        "dead": "dead units (%)",
+    }
+    colours = matplotlib.colormaps["viridis"](np.linspace(0, 0.9, len(layers)))
+    with matplotlib.rc_context(STYLE):
+        figure = Figure(figsize=(10, 5.2))
+        grid = figure.subplots(2, 2, sharex=True)
+        for axes, (name, title) in zip(grid.flat, panels.items(), strict=True):
+            for i, (path, columns) in enumerate(layers.items()):
+                values = np.asarray(columns[name], float)
+                if name == "updates":
+                    if not columns["parameters"].any():
+                        continue
+                    values = values / np.maximum(columns["parameters"], 1e-30)
+                values = 100 * values if name == "dead" else values
+                style = dict(color=colours[i], linestyle=("-", "--", "-.")[i % 3])
+                epochs = np.arange(1, len(values) + 1)
+                axes.plot(epochs, values, label=path, **style, **_line(epochs))
+            axes.set_title(title)
+            axes.xaxis.set_major_locator(MaxNLocator(integer=True))
+            if name != "dead":
+                axes.set_yscale("log")
+        for axes in grid[1]:
+            axes.set_xlabel("epoch")
+        handles, labels = grid[0, 0].get_legend_handles_labels()
+        figure.legend(handles, labels, loc="outside right center", fontsize=9)
     return figure

@@ -236,6 +236,8 @@ def draw(
         augmented=problem.augment is not None,
     )
     figures.save(curves, folder / "figures" / "learning_curves.png")
+    if result.health:
+        figures.save(figures.health(result.health), folder / "figures" / "health.png")
     x, y = problem.data.test
     outputs = fnn.predict(problem.net, result.variables, x)
     probabilities = np.asarray(jax.nn.softmax(outputs))

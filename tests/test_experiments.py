@@ -348,7 +348,7 @@ def test_learning_curves_label_their_axes_and_mark_the_best(tmp_path):
 
 def test_a_run_that_is_interrupted_goes_on(tmp_path, capsys, monkeypatch):
     """Ctrl-C in the third epoch, then --resume: the run that nobody interrupted."""
-    options = ["--no-check", "--layers", "8", "--epochs", "5"]
+    options = ["--no-check", "--layers", "8", "--epochs", "5", "--health"]
     options += ["--checkpoint-every", "2"]
     assert train_digits.main([*options, "--out", str(tmp_path / "alone")]) == 0
     folder, told = tmp_path / "run", []
@@ -375,6 +375,8 @@ def test_a_run_that_is_interrupted_goes_on(tmp_path, capsys, monkeypatch):
         for text in texts
     )
     assert alone == again
+    assert again[0]["health"]["2/Dense"]["delta"] > 0
+    assert (folder / "figures" / "health.png").read_bytes().startswith(b"\x89PNG")
 
 
 @pytest.mark.parametrize(

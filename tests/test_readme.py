@@ -23,7 +23,8 @@ def test_readme_has_code_with_output():
 
 
 @pytest.mark.filterwarnings("default")
-def test_code_of_the_readme_runs_and_prints_what_is_shown():
+def test_code_of_the_readme_runs_and_prints_what_is_shown(tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)  # it leaves a run behind
     names: dict = {}
     for code, shown in BLOCKS:
         printed = io.StringIO()

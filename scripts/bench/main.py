@@ -22,6 +22,8 @@ import floor
 import imports
 import layers
 import plans
+import runs
+import sweeps
 from tables import TABLES
 from timing import machine
 
@@ -32,6 +34,8 @@ BENCHMARKS = {
     "layers": layers,
     "floor": floor,
     "plans": plans,
+    "sweeps": sweeps,
+    "runs": runs,
     "epochs": epochs,
 }
 

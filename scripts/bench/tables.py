@@ -100,11 +100,35 @@ def _epochs(rows: Rows) -> str:
     return "\n".join(lines)
 
 
+def _sweeps(rows: Rows) -> str:
+    lines = ["64 trainings: fit / sweep [95% interval]; each with its compilation"]
+    for name, row in rows.items():
+        lines.append(
+            f"{name:12}{row['seconds']['sweep']:>8.2f} s{Ratio(**row['ratio'])!s:>26}"
+            f"{row['ratio with compilation']:>8.2f}   losses differ by at most "
+            f"{row['largest difference of losses']:.0e}"
+        )
+    return "\n".join(lines)
+
+
+def _runs(rows: Rows) -> str:
+    lines = ["whole runs, as a multiple of a plain run on arrays [95% interval]"]
+    for name, row in rows.items():
+        lines.append(
+            f"{name}, {row['epochs']} epochs: {row['seconds']['arrays']:.2f} s"
+        )
+        for variant, relative in row["to_arrays"].items():
+            lines.append(f"  {variant:26}{Ratio(**relative)!s:>26}")
+    return "\n".join(lines)
+
+
 TABLES = {
     "import": _import,
     "engines": _engines,
     "layers": _layers,
     "floor": _floor,
     "plans": _plans,
+    "runs": _runs,
+    "sweeps": _sweeps,
     "epochs": _epochs,
 }
