@@ -12,6 +12,7 @@ from fnn.gradients.engines import (
 )
 from fnn.gradients.explain import explain
 from fnn.gradients.explanation import Explanation, Factor
+from fnn.gradients.finite import first_nonfinite
 from fnn.gradients.numerical import (
     HSweep,
     directional_derivatives,
@@ -34,6 +35,7 @@ __all__ = [
     "compare_gradients",
     "directional_derivatives",
     "explain",
+    "first_nonfinite",
     "h_sweep",
     "manual",
     "numerical_gradients",

@@ -39,8 +39,8 @@ class Compared(NamedTuple):
     """The same gradients in several ways, each a dictionary by name.
 
     `engine` is what is under audit, `autodiff` the referee. `rounding` is what the
-    handwritten ones lose in float32 arithmetic (see the module `rounding`); it is
-    measured in float64, and empty in float32.
+    handwritten ones lose in the lower precision (see the module `rounding`); it is
+    measured in float64, and empty elsewhere.
     """
 
     engine: dict[str, Array]
@@ -58,7 +58,9 @@ def alive(dy: Array) -> Array:
     return jnp.where((dy == 0).all(), jnp.asarray(noise, dy.dtype), dy)
 
 
-def compare_alone(node: Node, seen: Seen, dy: Array, train: bool) -> Compared:
+def compare_alone(
+    node: Node, seen: Seen, dy: Array, train: bool, lower: str = "float32"
+) -> Compared:
     """A layer's backward and `jax.vjp` of its plain forward, both from the same dy."""
     params, state = node.variables
 
@@ -82,7 +84,7 @@ def compare_alone(node: Node, seen: Seen, dy: Array, train: bool) -> Compared:
     dparams, dx = vjp(dy)
     lost = {}
     if dy.dtype == jnp.float64:
-        lost = by_name(*lost_digits(by_hand, params, seen.x, dy))
+        lost = by_name(*lost_digits(by_hand, params, seen.x, dy, dtype=lower))
     ours = by_hand(params, seen.x, dy)
     return Compared(by_name(*ours), by_name(y, dx, dparams), lost)
 

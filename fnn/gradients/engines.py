@@ -34,6 +34,7 @@ from fnn.core import (
     named_params,
 )
 from fnn.gradients.penalty import has_penalty, penalty, penalty_grads
+from fnn.gradients.precision import in_precision, narrowed, with_loss_scale
 from fnn.losses import Loss
 
 __all__ = [
@@ -117,7 +118,7 @@ def get_engine(engine: str | Engine) -> Engine:
     """The engine of that name; a function is taken as it is."""
     if callable(engine):
         return engine
-    if engine not in ENGINES:
+    if not isinstance(engine, str) or engine not in ENGINES:
         names = " or ".join(map(repr, ENGINES))
         raise ValueError(
             f"unknown engine {engine!r}: expected {names}, or a function "
@@ -136,6 +137,7 @@ def value_and_grad(
     *,
     l2: float | Array = 0.0,
     n: int | None = None,
+    precision: str | None = None,
 ) -> Callable[..., Gradients]:
     """A function that computes loss, outputs, new state and gradients of a batch.
 
@@ -147,10 +149,15 @@ def value_and_grad(
         l2: λ of the penalty λ/(2n) Σ Θ² on the weights.
         n: n of the penalty; the batch size by default. Training by minibatches wants
             the size of the whole training set, and `fnn.fit` passes that.
+        precision: "bfloat16" or "float16" computes the network in that, forward and
+            backward, with parameters, gradients, loss and state in float32 (see
+            `fnn.gradients.precision`); None in the dtype of the parameters.
 
     Returns:
-        `grad_fn(variables, (x, y), *, key=None, train=True) -> Gradients`, a pure
-        function: put it under `jax.jit`, `jax.vmap` or `jax.lax.scan`.
+        `grad_fn(variables, (x, y), *, key=None, train=True, loss_scale=None) ->
+        Gradients`, a pure function: put it under `jax.jit`, `jax.vmap` or
+        `jax.lax.scan`. `loss_scale` is s of a half precision, as an optimizer's
+        `fnn.optimizers.loss_scale(state)` says; what comes back is divided by it.
 
     Raises:
         ValueError: an unknown engine; and, from `grad_fn`, inputs, labels or
@@ -166,7 +173,7 @@ def value_and_grad(
         >>> grad_fn(variables, batch).grads[0].weight.shape
         (4, 8)
     """
-    run = get_engine(engine)
+    run = in_precision(get_engine(engine), precision)
     check_instances(net=net, loss=loss)
     if not isinstance(l2, jax.Array):
         check_l2(l2)
@@ -177,12 +184,14 @@ def value_and_grad(
         *,
         key: Array | None = None,
         train: bool = True,
+        loss_scale: float | Array | None = None,
     ) -> Gradients:
         x, y = _as_batch(batch)
         variables = as_variables(variables)
         key = None if key is None else check_key(key)
         size = len(x) if n is None else n
-        out = run(net, loss, variables, (x, y), key=key, train=train, l2=l2, n=size)
+        scaled = with_loss_scale(run, loss_scale)
+        out = scaled(net, loss, variables, (x, y), key=key, train=train, l2=l2, n=size)
         if not isinstance(out, Gradients):
             raise TypeError(
                 "an engine returns fnn.Gradients(loss, outputs, state, grads), got "
@@ -205,6 +214,7 @@ def objective(
     train: bool = True,
     l2: float | Array = 0.0,
     n: int | None = None,
+    precision: str | None = None,
 ) -> Callable[[PyTree], Array]:
     """J as a function of the parameters alone: same batch, same key, same state.
 
@@ -217,6 +227,7 @@ def objective(
         train: in training mode, or in evaluation mode.
         l2: λ of the penalty.
         n: n of the penalty; the batch size by default.
+        precision: as in `value_and_grad`.
 
     Returns:
         `f(params) -> J`, a scalar: for `jax.grad`, `fnn.numerical_gradients`, ...
@@ -233,6 +244,7 @@ def objective(
     x, y = _as_batch(batch)
     variables = as_variables(variables)
     size = len(x) if n is None else n
+    net = narrowed(net, precision)
 
     def cost(params: PyTree) -> Array:
         out = net.forward(params, variables.state, x, key=key, train=train)

@@ -20,7 +20,8 @@ class Row(NamedTuple):
         error: largest absolute difference of engine and autodiff, in float64.
         scaled: that error, divided by the scale it is judged on.
         cosine: of the angle between the two; 1 if both are zero.
-        engine32: the engine's largest error in float32, scaled.
+        engine32: the engine's largest error in float32, or in the half precision that
+            was asked for, scaled.
         autodiff32: autodiff's own, the yardstick for the former.
         engine_numerical: the engine against central differences, scaled.
         autodiff_numerical: autodiff against central differences, scaled.
@@ -74,11 +75,13 @@ class Report:
         rows: one for each parameter and each δ, in forward order.
         nodes: one for each part of each layer's backward, in backward order.
         engine: the name of the engine that was audited.
+        precision: the lower of the two precisions it was audited in.
     """
 
     rows: tuple[Row, ...]
     nodes: tuple[NodeCheck, ...]
     engine: str
+    precision: str = "float32"
 
     @property
     def passed(self) -> bool:
@@ -113,14 +116,15 @@ class Report:
 # ---- The table, at most 80 columns wide ------------------------------------------
 
 _WIDTH = 80
-_HEADER = ("", "shape", "error", "scaled", "cosine", "numerical", "float32", "verdict")
+_HEADER = "", "shape", "error", "scaled", "cosine", "numerical"
 
 
 def _table(report: Report) -> list[str]:
     if not report.rows:
         return []
-    cells = [_HEADER, *map(_cells, report.rows)]
-    widths = [max(len(row[i]) for row in cells) for i in range(len(_HEADER))]
+    header = (*_HEADER, report.precision, "verdict")
+    cells = [header, *map(_cells, report.rows)]
+    widths = [max(len(row[i]) for row in cells) for i in range(len(header))]
     widths[0] = max(12, min(widths[0], _WIDTH - sum(widths[1:]) - len(widths) + 1))
 
     def line(row: tuple[str, ...]) -> str:
@@ -157,11 +161,12 @@ def _number(value: float) -> str:
 
 
 def _summary(report: Report) -> list[str]:
+    lower = report.precision
     lines = [
         "",
         f"error, scaled, cosine   {report.engine} against autodiff, in float64",
         f"numerical   {report.engine} / autodiff against central differences, scaled",
-        f"float32     rounding error of {report.engine} / of autodiff, scaled",
+        f"{lower:11} rounding error of {report.engine} / of autodiff, scaled",
     ]
     kinks = sum(row.kinks for row in report.rows)
     checked = sum(row.checked for row in report.rows)

@@ -1,13 +1,15 @@
 """What rounding does to a gradient: measured by rounding, not guessed.
 
 A function is run in float64 with the result of every arithmetic operation rounded to
-float32's 24 significant bits. Its distance from the exact run is what float32 can lose,
-whatever the function: a sum that cancels loses more, a ReLU nothing. (Monte Carlo
-arithmetic: D. S. Parker, UCLA CSD-970002, 1997.)
+the p significant bits of a lower precision: 24 of float32, 11 of float16, 8 of
+bfloat16. Its distance from the exact run is what that precision can lose, whatever the
+function: a sum that cancels loses more, a ReLU nothing. (Monte Carlo arithmetic:
+D. S. Parker, UCLA CSD-970002, 1997.) A sum is one operation: it is rounded once, as
+one that is accumulated in more bits is.
 
 Several draws round at different places, because one may be right by luck:
 
-    round_c(a) = round₂₄(c a) / c,    1 ≤ c < 2, one c for each draw
+    round_c(a) = round_p(c a) / c,    1 ≤ c < 2, one c for each draw
 
 Equal numbers stay equal, so that of two equal maxima the first one still wins.
 """
@@ -19,21 +21,21 @@ import jax
 import jax.numpy as jnp
 from jax import Array, lax
 
+from fnn.gradients.interpret import as_written, interpret, traced
+
 __all__ = ["lost_digits"]
 
 #: c of each draw.
 DRAWS = (1.0, 1.08, 1.19, 1.31, 1.43, 1.57, 1.71, 1.87)
 
-#: Calls of a function within a program, which are entered and not rounded as a whole.
-CALLS = {"jit", "pjit", "closed_call", "custom_jvp_call", "custom_vjp_call"}
 
-
-def lost_digits(fn: Callable[..., Any], *arguments: Any) -> Any:
-    """fn(*arguments) with all its arithmetic rounded to float32, minus the exact one.
+def lost_digits(fn: Callable[..., Any], *arguments: Any, dtype: Any = "float32") -> Any:
+    """fn(*arguments) with all its arithmetic rounded to a dtype, minus the exact one.
 
     Args:
         fn: a function of float64 arrays.
         arguments: what to call it with.
+        dtype: whose bits are kept; the range of float64's exponents is.
 
     Returns:
         A tree like fn's result; each leaf has a first axis for the draws.
@@ -45,43 +47,29 @@ def lost_digits(fn: Callable[..., Any], *arguments: Any) -> Any:
         ...     bool(1e-5 < abs(lost).max() < 1e-3)
         True
     """
-    program, shape = jax.make_jaxpr(fn, return_shape=True)(*arguments)
+    program, structure = traced(fn, *arguments)
     leaves = jax.tree.leaves(arguments)
     exact = jax.tree.leaves(fn(*arguments))
+    mantissa_bits = jnp.finfo(dtype).nmant
 
     def change(c: Array) -> list[Array]:
-        rounded = _run(program.jaxpr, program.consts, leaves, c)
-        return [a - b for a, b in zip(rounded, exact, strict=True)]
+        def rounded(primitive: Any, inputs: list, params: dict) -> list:
+            outputs = as_written(primitive, inputs, params)
+            return [_rounded(output, c, mantissa_bits) for output in outputs]
+
+        results = interpret(program, leaves, rounded)
+        return [a - b for a, b in zip(results, exact, strict=True)]
 
     draws = jnp.asarray(DRAWS, jnp.float64)
     # One after the other: under `vmap` every number is another one for each draw, and
     # convolutions become grouped ones, which are slow.
-    return jax.tree.unflatten(jax.tree.structure(shape), lax.map(change, draws))
+    return jax.tree.unflatten(structure, lax.map(change, draws))
 
 
-def _run(jaxpr: Any, consts: list, arguments: list, c: Array) -> list:
-    """The program, operation by operation, each result rounded."""
-    values = dict(zip(jaxpr.constvars, consts, strict=True))
-    values |= zip(jaxpr.invars, arguments, strict=True)
-
-    def read(atom: Any) -> Any:
-        return atom.val if hasattr(atom, "val") else values[atom]
-
-    for equation in jaxpr.eqns:
-        inputs = [read(atom) for atom in equation.invars]
-        primitive, params = equation.primitive, equation.params
-        if primitive.name in CALLS:
-            inner = params["call_jaxpr" if "call_jaxpr" in params else "jaxpr"]
-            outputs = _run(inner.jaxpr, inner.consts, inputs, c)
-        else:
-            outputs = primitive.bind(*inputs, **params)
-            outputs = outputs if primitive.multiple_results else [outputs]
-            outputs = [_rounded(output, c) for output in outputs]
-        values |= zip(equation.outvars, outputs, strict=True)
-    return [read(atom) for atom in jaxpr.outvars]
-
-
-def _rounded(number: Array, c: Array) -> Array:
+def _rounded(number: Array, c: Array, mantissa_bits: int) -> Array:
     if number.dtype != jnp.float64:
         return number
-    return lax.reduce_precision(number * c, exponent_bits=11, mantissa_bits=23) / c
+    scaled = lax.reduce_precision(
+        number * c, exponent_bits=11, mantissa_bits=mantissa_bits
+    )
+    return scaled / c

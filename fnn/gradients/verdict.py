@@ -4,13 +4,14 @@ With the scale s = max(|leaf|, 1/1000 of the whole gradient), and truth autodiff
 float64:
 
     float64     |engine − truth| ≤ 1e-12 s, or what rounding explains
-    float32     |engine − truth| ≤ 4 |autodiff − truth| + 32 rounding + floor
+    float32     |engine − truth| ≤ 4 |autodiff − truth| + 32 rounding + 32 ε32 s
+    bfloat16, float16            ≤ 4 |autodiff − truth| +  4 rounding + ε s
     numerical   |g − central difference| ≤ 1e-5 s + rounding of the difference
 
-Rounding is measured, not guessed: autodiff's own error in float32, and the change of
-the handwritten gradient when each of its operations is rounded to float32 (see
+Rounding is measured, not guessed: autodiff's own error in the lower precision, and the
+change of the handwritten gradient when each of its operations is rounded to it (see
 `rounding`). A layer that cancels, such as BatchNorm on a batch of two, loses the same
-share of its digits in either precision and in any engine; shrunk by ε64/ε32, that is
+share of its digits in either precision and in any engine; shrunk by ε64/ε, that is
 what float64 may lose.
 """
 
@@ -18,6 +19,7 @@ from collections.abc import Iterator
 from typing import Any, NamedTuple
 
 import jax
+import jax.numpy as jnp
 import numpy as np
 from jax import Array
 
@@ -29,16 +31,36 @@ from fnn.layers.probe import Seen
 
 __all__ = ["Results", "Slopes", "judge_nodes", "judge_rows"]
 
-EPS32, EPS64 = float(np.finfo(np.float32).eps), float(np.finfo(np.float64).eps)
+EPS64 = float(np.finfo(np.float64).eps)
 
 FLOAT64 = 1e-12  # agreement in float64
-FLOAT32 = 4.0  # in float32 the engine may err this many times as much as autodiff,
-ROUNDING = 32.0  # and this many times what rounding to half a unit in the last place
-# costs: XLA's exp, tanh and rsqrt err by some units, and draws may be lucky,
-FLOOR32 = 32 * EPS32  # and by this share in any case: sums in another order
+AS_AUTODIFF = 4.0  # in less the engine may err this many times as much as autodiff
 NUMERICAL = 1e-5  # agreement with central differences
 SMALL = 1e-3  # no leaf is judged on a finer scale than this share of the whole
 KINKS = 0.2  # a leaf with a larger share of kinks is inconclusive
+
+
+class Allowed(NamedTuple):
+    """What else the engine may lose in a lower precision.
+
+    eps: ε, the distance from 1 to the next number.
+    rounding: how many times what rounding to half a unit in the last place costs.
+    floor: how many ε of the scale in any case.
+    """
+
+    eps: float
+    rounding: float
+    floor: float
+
+
+ALLOWED = {
+    # XLA's exp, tanh and rsqrt err by some units; sums come in another order; and the
+    # draws that rounding is measured by may be lucky.
+    "float32": Allowed(float(jnp.finfo("float32").eps), rounding=32, floor=32),
+    # Computed in float32 and rounded once, functions and sums alike: only the draws.
+    "bfloat16": Allowed(float(jnp.finfo("bfloat16").eps), rounding=4, floor=1),
+    "float16": Allowed(float(jnp.finfo("float16").eps), rounding=4, floor=1),
+}
 
 
 class Results(NamedTuple):
@@ -64,39 +86,52 @@ class Errors(NamedTuple):
 
     scale: float
     error: float  # the engine's, in float64
-    engine32: float
+    engine32: float  # in the lower precision, float32 or less
     autodiff32: float
     rounding: float
+    precision: str
 
     @property
     def reason(self) -> str:
         """Why the two do not agree; "" if they do."""
-        blur = FLOAT32 * self.autodiff32 + ROUNDING * self.rounding
-        if not self.error <= FLOAT64 * self.scale + 2 * blur * EPS64 / EPS32:
+        eps, rounding, floor = ALLOWED[self.precision]
+        blur = AS_AUTODIFF * self.autodiff32 + rounding * self.rounding
+        if not self.error <= FLOAT64 * self.scale + 2 * blur * EPS64 / eps:
             # Written so that NaN fails.
             share = self.error / (self.scale or 1)
             return f"off by {share:.1e} of its scale in float64"
-        if not self.engine32 <= blur + FLOOR32 * self.scale:
+        if not self.engine32 <= blur + floor * eps * self.scale:
             return (
-                f"off by {self.engine32:.1e} in float32, where autodiff is off by "
-                f"{self.autodiff32:.1e}"
+                f"off by {self.engine32:.1e} in {self.precision}, where autodiff is "
+                f"off by {self.autodiff32:.1e}"
             )
         return ""
 
 
-def _compare(name: str, in32: Compared, in64: Compared, whole: float) -> Errors:
+def _compare(
+    name: str, in32: Compared, in64: Compared, whole: float, precision: str
+) -> Errors:
     truth = np.asarray(in64.autodiff[name])
+
+    def off(part: Compared, which: str) -> float:
+        return _largest(np.asarray(getattr(part, which)[name], np.float64) - truth)
+
     return Errors(
         scale=max(_largest(truth), SMALL * whole),
-        error=_largest(np.asarray(in64.engine[name]) - truth),
-        engine32=_largest(np.asarray(in32.engine[name]) - truth),
-        autodiff32=_largest(np.asarray(in32.autodiff[name]) - truth),
+        error=off(in64, "engine"),
+        engine32=off(in32, "engine"),
+        autodiff32=off(in32, "autodiff"),
         rounding=_largest(in64.rounding[name]),
+        precision=precision,
     )
 
 
 def judge_rows(
-    in32: Compared, in64: Compared, sample: dict[str, np.ndarray], slopes: Slopes
+    in32: Compared,
+    in64: Compared,
+    sample: dict[str, np.ndarray],
+    slopes: Slopes,
+    precision: str = "float32",
 ) -> Iterator[Row]:
     """A row for each parameter and each δ, in forward order."""
     slopes = jax.tree.map(np.asarray, slopes)
@@ -113,7 +148,7 @@ def judge_rows(
     }
     start = 0
     for path, entries in sample.items():
-        errors = _compare(path, in32, in64, whole[_is_delta(path)])
+        errors = _compare(path, in32, in64, whole[_is_delta(path)], precision)
         ours, theirs = np.asarray(in64.engine[path]), np.asarray(in64.autodiff[path])
         pair = ours.ravel()[entries], theirs.ravel()[entries]
         here = slice(start, start := start + len(entries))
@@ -188,12 +223,17 @@ def _against_slopes(
 
 
 def judge_nodes(
-    net: Layer, variables: Variables, in32: Results, in64: Results
+    net: Layer,
+    variables: Variables,
+    in32: Results,
+    in64: Results,
+    precision: str = "float32",
 ) -> Iterator[NodeCheck]:
     """Each layer alone, in backward order: from the loss to the first layer."""
     grads = (g for path, g in in64.whole.autodiff.items() if not _is_delta(path))
     whole = max(map(_largest, grads), default=0.0)
-    yield _node_check("loss.delta", "delta", in32.parts["loss"], in64.parts["loss"], 0)
+    loss32, loss64 = in32.parts["loss"], in64.parts["loss"]
+    yield _node_check("loss.delta", "delta", loss32, loss64, 0, precision)
     for node in reversed(list(walk(net, variables))):
         if node.path not in in64.parts:
             continue
@@ -204,13 +244,19 @@ def judge_nodes(
         order = {"y": -1, "dx": 1}
         for name in sorted(part64.engine, key=lambda name: order.get(name, 0)):
             size = {"dx": dy, "y": 0.0}.get(name, whole)
-            yield _node_check(_part_path(node, name), name, part32, part64, size)
+            place = _part_path(node, name)
+            yield _node_check(place, name, part32, part64, size, precision)
 
 
 def _node_check(
-    path: str, name: str, in32: Compared, in64: Compared, whole: float
+    path: str,
+    name: str,
+    in32: Compared,
+    in64: Compared,
+    whole: float,
+    precision: str,
 ) -> NodeCheck:
-    errors = _compare(name, in32, in64, whole)
+    errors = _compare(name, in32, in64, whole, precision)
     scale = errors.scale or 1.0
     reason = f"{path}, alone, is {errors.reason}" if errors.reason else ""
     return NodeCheck(

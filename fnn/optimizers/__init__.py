@@ -18,6 +18,12 @@ from fnn.optimizers.adaptive import (
 from fnn.optimizers.amsgrad import AMSGrad, AMSGradState, amsgrad
 from fnn.optimizers.base import Optimizer
 from fnn.optimizers.lookahead import eval_params
+from fnn.optimizers.loss_scale import (
+    LossScaled,
+    LossScaleState,
+    loss_scale,
+    loss_scaled,
+)
 from fnn.optimizers.momentum import (
     SGD,
     Momentum,
@@ -41,6 +47,8 @@ __all__ = [
     "Adam",
     "AdamState",
     "AdamW",
+    "LossScaleState",
+    "LossScaled",
     "MaxNorm",
     "Momentum",
     "MomentumState",
@@ -54,6 +62,8 @@ __all__ = [
     "adamw",
     "amsgrad",
     "eval_params",
+    "loss_scale",
+    "loss_scaled",
     "max_norm",
     "momentum",
     "nadam",

@@ -26,6 +26,7 @@ from fnn.augmentations import Augmentation
 from fnn.core import Layer, PyTree
 from fnn.gradients.engines import Engine, objective, value_and_grad
 from fnn.losses import Loss
+from fnn.optimizers import loss_scale
 from fnn.training.batches import shuffle
 from fnn.training.descent import Carry, descend
 from fnn.training.meshes import split
@@ -193,17 +194,22 @@ def _step(net, loss, optimizer, read, l2, n, engine, guard) -> Any:
     """The body of the scan: `read` gives the minibatch of a step, and its key."""
     penalty = 0.0 if l2 is None else l2
     grad_fn = value_and_grad(net, loss, engine, l2=penalty, n=n)
+    precision = getattr(engine, "precision", None)
 
     def step(state: tuple[Carry, Bad], at: Any) -> tuple[tuple[Carry, Bad], Array]:
         carry, bad = state
         batch, key = read(at)
-        out = grad_fn(carry.variables, batch, key=key)
-        cost = objective(net, loss, carry.variables, batch, key=key, l2=penalty, n=n)
+        scale = loss_scale(carry.optimizer_state)
+        out = grad_fn(carry.variables, batch, key=key, loss_scale=scale)
+        options = dict(key=key, l2=penalty, n=n, precision=precision)
+        cost = objective(net, loss, carry.variables, batch, **options)
         if guard is None:
             return (descend(optimizer, carry, out, cost), bad), out.loss
         fine = all_finite((out.loss, out.grads))
         bad = _count(bad, fine)
-        go = bad.count == 0 if guard == "stop" else fine
+        # An optimizer that scales the loss leaves bad steps out itself, and must see
+        # them: only then does its scale fall.
+        go = bad.count == 0 if guard == "stop" else fine | (scale is not None)
         # Not a `where` over all that is carried: that would copy it at every step.
         carry = lax.cond(
             go, lambda: descend(optimizer, carry, out, cost), lambda: carry

@@ -13,6 +13,7 @@ from fnn.augmentations import Augmentation
 from fnn.checks import check_instances, check_key, check_l2
 from fnn.core import Layer, Variables
 from fnn.gradients.engines import Engine, get_engine
+from fnn.gradients.precision import in_precision
 from fnn.losses import Loss
 from fnn.training.batches import subset
 from fnn.training.checkpoints import Checkpoints, Store, as_checkpoints
@@ -57,6 +58,7 @@ def fit(
     batch_size: int = 128,
     mesh: Mesh | None = None,
     engine: str | Engine = "manual",
+    precision: str | None = None,
     plan: str | None = "fast",
     augment: Augmentation | None = None,
     variables: Variables | None = None,
@@ -105,6 +107,10 @@ def fit(
             each minibatch. Data and variables are copied to all of them, but for
             arrays that lie on this mesh already: these stay split as they are.
         engine: "manual", "autodiff", or a function with an engine's signature.
+        precision: "bfloat16" or "float16" computes the network's forward and backward
+            in that, while parameters, sums, loss and updates stay in float32; for
+            float16, scale the loss: `fnn.optimizers.loss_scaled(optimizer)`. Such
+            networks are not planned.
         plan: the network is planned for these images and this batch size before it is
             trained, as `fnn.plan` with this mode does ("fast", "exact", "memory"): the
             same results up to rounding, sooner. None trains it as it is. Only the
@@ -158,7 +164,7 @@ def fit(
     check_instances(net=net, loss=loss)
     key, epochs = check_key(key), check_epochs(epochs)
     init_key, train_key = jax.random.split(key)
-    mesh, engine = check_mesh(mesh), get_engine(engine)
+    mesh, engine = check_mesh(mesh), in_precision(get_engine(engine), precision)
     data, sample, n = _training_data(train, batch_size, l2, mesh)
     in_shape, size = sample[0].shape[1:], len(sample[0])
     chosen = check_metrics(default_metrics(loss) if metrics is None else metrics)
