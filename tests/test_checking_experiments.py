@@ -11,17 +11,9 @@ import pytest
 import fnn
 from experiments import __main__ as listing
 from experiments import contradictions, cost_of_checking, step_sizes
-from experiments.contradictions import Verdict
-from experiments.cost_of_checking import (
-    BACK,
-    CHEAP,
-    FULL,
-    LOOP,
-    Errors,
-    Measured,
-    Problem,
-)
-from experiments.step_sizes import Found, Step, Sweep
+from experiments.contradictions import Case, Verdict
+from experiments.cost_of_checking import BACK, CALLS, CHEAP, FULL, LOOP, Network
+from experiments.step_sizes import BEST, REFINED, SIMPLE, Sweep
 
 
 @pytest.fixture(autouse=True)
@@ -61,10 +53,11 @@ def run(main, options, tmp_path_factory) -> tuple[Path, str]:
 @pytest.fixture(scope="module")
 def swept(tmp_path_factory) -> tuple[Path, list[Sweep], str]:
     """One small run: its folder, what it measured, what it printed."""
-    options = "--hidden 2 --examples 6 --per-decade 2 --seeds 1".split()
+    options = "--hidden 2 --examples 6 --seeds 1".split()
     folder, printed = run(step_sizes.main, options, tmp_path_factory)
     numbers = lines(folder / "numbers.jsonl")
     for n in numbers:  # JSON has no inf
+        assert n.pop("seed") == 0
         n["error"] = [np.inf if e is None else e for e in n["error"]]
     return folder, [Sweep(**n) for n in numbers], printed
 
@@ -74,11 +67,13 @@ def test_the_error_over_h_is_a_v_where_theory_has_its_tip(swept):
     for sweep, least in zip(sweeps, (1e-3, 1e-8), strict=True):
         h, error = np.array(sweep.h), np.array(sweep.error)
         np.testing.assert_allclose([h[0], h[-1]], [1e-12, 1e-1])
-        assert error.min() < least and sweep.best == h[error.argmin()]
+        steps = sweep.steps()
+        assert steps[BEST] == pytest.approx((h[error.argmin()], error.min()))
+        assert error.min() < least
         assert min(error[0], error[-1]) > 3 * error.min()
-        assert 1 / 4 < sweep.best / sweep.refined < 4
+        assert 1 / 4 < steps[BEST][0] / steps[REFINED][0] < 4
         eps = np.finfo(sweep.precision).eps
-        assert sweep.simple == pytest.approx(eps ** (1 / 3))
+        assert steps[SIMPLE][0] == pytest.approx(eps ** (1 / 3))
         right = (h > 10 * sweep.refined) & (h < 0.05)  # truncation, and nothing else
         ratio = error[right] / np.array(sweep.expected)[right]
         np.testing.assert_allclose(ratio, 1, rtol=0.05)
@@ -104,102 +99,123 @@ def test_step_sizes_end_to_end(swept):
     assert sweeps[0].error[0] == np.inf > sweeps[1].error[0]  # in float32 θ + h is θ
     said = conclusion(folder)
     for sweep in sweeps:
-        assert f"{sweep.best:.1e} in {sweep.precision}" in said
+        assert f"{sweep.steps()[BEST][0]:.1e} in {sweep.precision}" in said
     assert said in " ".join(printed.split()) and fits(printed)
     assert (folder / "figures" / "errors.png").stat().st_size > 10_000
 
 
 def test_what_step_sizes_conclude_depends_on_the_numbers():
-    single = Found(
-        "float32", Step(0.01, 1e-4), Step(0.005, 3e-4), Step(0.02, 2e-4), True
-    )
-    double = Found(
-        "float64", Step(1e-5, 1e-10), Step(1e-5, 1e-10), Step(4e-5, 1e-9), True
-    )
+    h = [1e-3, 5e-3, 1e-2, 2e-2, 1e-1]
+    single = Sweep("float32", h, [9e-4, 3e-4, 1e-4, 2e-4, 8e-4], [], 5e-3, 2e-2)
+    h = [1e-6, 1e-5, 4e-5, 1e-4]
+    double = Sweep("float64", h, [1e-8, 1e-10, 1e-9, 1e-8], [], 1e-5, 4e-5)
     said = step_sizes.conclude([single, double], 3)
     assert said == (
         "The error over h is a V; it is least at h = 1.0e-02 in float32 and 1.0e-05 in "
         "float64, ε^(1/3) is 0.50 and 1.00 times that and errs 3.0 and 1.0 times as "
-        "much, and (3ε|f|/|f‴|)^(1/3) is 2.00 and 4.00 times that and errs 2.0 and "
-        "10.0 times as much (medians of 3 seeds)."
+        "much, and (3ε|f/f‴|)^(1/3) is 2.00 and 4.00 times that and errs 2.0 and 10.0 "
+        "times as much (medians of 3 seeds)."
     )
-    said = step_sizes.conclude([single, double._replace(rises=False)], 3)
-    assert said.startswith("The error over h is not a V in float64; it is least")
+    for flat in ([2e-10, 1e-10, 1e-9, 1e-8], [1e-8, 1e-9, 1e-9, 1e-10]):
+        said = step_sizes.conclude([single, double._replace(error=flat)], 3)
+        assert said.startswith("The error over h is not a V in both; it is least")
 
 
 def test_seeds_are_summed_by_their_median():
     h, v = [1e-3, 1e-2, 1e-1], [4.0, 1.0, 5.0]
     sweeps = [
-        Sweep("float32", seed, h, [k * e for e in v], v, 1e-2, 1e-2, k * 1e-2)
-        for seed, k in enumerate((1.0, 2.0, 9.0))
+        Sweep("float32", h, [k * e for e in v], v, 1e-2, k * 1e-2)
+        for k in (1.0, 9.0, 2.0)
     ]
-    found = step_sizes.summed(sweeps, "float32")
-    assert found.best == found.simple == pytest.approx((1e-2, 2.0))
+    found = step_sizes.median(sweeps)
+    assert found == ("float32", h, [8.0, 2.0, 10.0], v, 1e-2, 2e-2)
+    steps = found.steps()
+    assert steps[BEST] == steps[SIMPLE] == pytest.approx((1e-2, 2.0))
     # On logarithmic axes 0.02 is 0.301 of the way from 2 to 10.
-    assert found.refined == pytest.approx((2e-2, 2 * 5 ** np.log10(2)))
-    assert found.rises
-    flat = [s._replace(error=[2.0, 1.0, 5.0]) for s in sweeps]
-    assert not step_sizes.summed(flat, "float32").rises
+    assert steps[REFINED] == pytest.approx((2e-2, 2 * 5 ** np.log10(2)))
 
 
 # ---- Cost of checking ------------------------------------------------------------
 
 
 def test_cost_of_checking_end_to_end(tmp_path, capsys, monkeypatch):
-    monkeypatch.setattr(cost_of_checking, "LEAST", 0.001)
+    monkeypatch.setattr(cost_of_checking, "CALLS", dict.fromkeys(CALLS, 1))
     out = tmp_path / "run"
-    options = "--hidden 1 4 --examples 4 --rounds 2 --out".split()
-    assert cost_of_checking.main([*options, str(out)]) == 0
+    assert cost_of_checking.main(["--networks=2", "--rounds=2", f"--out={out}"]) == 0
     numbers = lines(out / "numbers.jsonl")
-    assert [n["weights"] for n in numbers] == [85, 310]  # 75 hidden units, 10 more
+    assert [n["weights"] for n in numbers] == [235, 685]  # 75 a hidden unit, 10 more
     for n in numbers:
-        assert set(n["seconds"]) == {BACK, CHEAP, FULL, LOOP}
-        assert all(len(s) == 2 and min(s) > 0 for s in n["seconds"].values())
-        errors = n["errors"]
-        assert max(errors["full"], errors["cheap"]) < 1e-6 < 1e-2 < errors["planted"]
+        assert set(n["runs"]) == {BACK, CHEAP, FULL, LOOP}
+        assert all(len(s) == 2 and min(s) > 0 for s in n["runs"].values())
+        assert n["contrast"] > 1e5
     said, printed = conclusion(out), capsys.readouterr().out
     assert "notice one wrong sign in 2 of 2 networks" in said
     assert said in " ".join(printed.split()) and fits(printed)
     assert (out / "figures" / "times.png").stat().st_size > 10_000
 
 
-def costs(
-    weights: int, back: float, cheap: float, full: float, loop: float
-) -> Measured:
-    seconds = {BACK: [back] * 3, CHEAP: [cheap] * 3, FULL: [full] * 3, LOOP: [loop] * 3}
-    return Measured(weights, seconds, Errors(1e-9, 1e-9, 0.1))
+def test_what_is_timed_is_a_gradient_and_its_checks():
+    with jax.enable_x64(True):
+        found = cost_of_checking.network(1, cost_of_checking.Config(directions=3))
+        grads, full, loop, slopes = (
+            jax.flatten_util.ravel_pytree(found.runs[name]())[0]
+            for name in (BACK, FULL, LOOP, CHEAP)
+        )
+    assert grads.size == found.weights == 85 and np.abs(grads).max() > 0.01
+    np.testing.assert_allclose(full, grads, atol=1e-8)
+    np.testing.assert_allclose(loop, grads[:64], atol=1e-8)
+    numerical, claimed = slopes.reshape(2, 3)
+    np.testing.assert_allclose(numerical, claimed, atol=1e-8)
+
+
+def costs(times: dict[str, tuple], contrasts: tuple = (1e6, 1e6)):
+    """Networks of 100 and 10,000 weights, and the seconds of three equal rounds."""
+    networks = [Network(100, contrasts[0], {}), Network(10_000, contrasts[1], {})]
+    return networks, {name: np.array([pair] * 3) for name, pair in times.items()}
 
 
 def test_what_the_cost_concludes_depends_on_the_numbers():
-    found = [costs(100, 1.0, 8.0, 50.0, 100.0), costs(10_000, 2.0, 16.0, 1e4, 2e4)]
-    assert cost_of_checking.conclude(found, 8) == (
+    times = {FULL: (50, 1e4), LOOP: (100, 2e4), CHEAP: (8, 16), BACK: (1.0, 2.0)}
+    assert cost_of_checking.conclude(*costs(times), 8) == (
         "From P = 100 to 10,000 weights a full check takes 50 to 5,000 "
         "backpropagations (as P^1.00, quartiles 1.00 and 1.00); 8 random directions "
         "take 8 to 8 backpropagations (as P^0.00, quartiles 0.00 and 0.00) and notice "
         "one wrong sign in 2 of 2 networks; one by one instead of under vmap the full "
         "check takes 2.0 times as long."
     )
-    found[1] = costs(10_000, 2.0, 160.0, 1e6, 5e5)._replace(
-        errors=Errors(1e-9, 1e-9, 2e-9)
-    )
-    said = cost_of_checking.conclude(found, 8)
+    times |= {FULL: (50, 1e6), LOOP: (100, 5e5), CHEAP: (8, 160)}
+    said = cost_of_checking.conclude(*costs(times, (1e6, 2.0)), 8)
     assert "50 to 500,000 backpropagations (as P^2.00" in said
     assert "8 to 80 backpropagations (as P^0.50" in said
     assert "in 1 of 2 networks" in said and said.endswith("1.2 times as long.")
 
 
-def test_programs_of_all_networks_take_turns_after_they_are_compiled(monkeypatch):
-    monkeypatch.setattr(cost_of_checking, "LEAST", 0)
-    monkeypatch.setattr(cost_of_checking, "clocked", lambda run, calls: run() or 2.0)
+def test_powers_are_fitted_within_a_round():
+    networks = [Network(10, 1e6, {}), Network(100, 1e6, {})]
+    ratio = np.array([[1, 10], [5, 50], [1, 100.0]])  # P^1, P^1, P^2
+    low, middle, high = cost_of_checking.power(networks, ratio)
+    assert (low, middle, high) == pytest.approx((1, 1, 1.5))
+
+
+def test_programs_of_all_networks_take_turns_and_the_first_round_is_left_out(
+    monkeypatch,
+):
+    monkeypatch.setattr(cost_of_checking, "CALLS", {"a": 2, LOOP: 4})
     ran = []
-    problems = [
-        Problem(p, {n: lambda n=n: ran.append(n) for n in names}, {"b": 3.0}, ())
-        for p, names in ((1, "ab"), (2, "cd"))
+
+    def timed(program, number):
+        ran.append(program)
+        return number * len(ran)  # the k-th timing takes k seconds a call
+
+    monkeypatch.setattr(cost_of_checking, "timeit", timed)
+    networks = [
+        Network(64, 1e6, {"a": "a", LOOP: "b"}),
+        Network(128, 1e6, {"a": "c", LOOP: "d"}),
     ]
-    found = cost_of_checking.in_turns(problems, range(3))
-    assert "".join(ran) == "aabbccdd" + "abcd" * 3
-    assert [m.weights for m in found] == [1, 2]
-    assert found[0].seconds == {"a": [2.0] * 3, "b": [6.0] * 3}
+    seconds = cost_of_checking.timed(networks, range(3))
+    assert "".join(ran) == "abcd" * 3
+    assert seconds["a"].tolist() == [[5, 7], [9, 11]]
+    assert seconds[LOOP].tolist() == [[6, 16], [10, 24]]  # 128 weights are 2 samples
 
 
 # ---- Contradictions --------------------------------------------------------------
@@ -214,76 +230,90 @@ def judged(tmp_path_factory) -> tuple[Path, list[dict], str]:
 
 def test_what_is_written_is_refuted_and_what_is_mended_holds(judged):
     folder, numbers, printed = judged
-    assert {n["section"] for n in numbers} == {f"10.{i}" for i in range(1, 7)}
+    assert {n["statement"][:4] for n in numbers} == {f"10.{i}" for i in range(1, 7)}
     for n in numbers:
         assert n["holds"] == n["mended"], n
-    for section in {n["section"] for n in numbers}:
-        assert {n["mended"] for n in numbers if n["section"] == section} == {
-            True,
-            False,
-        }
+    for section in range(1, 7):
+        mine = [n for n in numbers if n["statement"].startswith(f"10.{section}")]
+        assert {n["mended"] for n in mine} == {True, False}
     said = conclusion(folder)
     assert said == (
-        "Of 6 contradictions, 9 of 9 readings as written are refuted and 6 of 6 "
-        "mended ones hold."
+        "Of the readings as written 9 of 9 are refuted, and of the mended ones 6 of 6 "
+        "hold."
     )
     assert said in " ".join(printed.split()) and fits(printed)
 
 
 def test_each_is_refuted_for_its_own_reason(judged):
     _, numbers, _ = judged
-    found = {n["statement"]: n["found"] for n in numbers if not n["mended"]}
-    digits = fnn.data.digits().train[0][:5]
-    black = int((digits == 0).all(0).sum())
-    assert list(found.values()) == [
-        "fails at loss.delta",
-        "fails at loss.delta",
-        "fails at 2/Dense.weight",
-        "fails at 2/SameIndex.backward",
-        "fails at 2/SameIndex.weight",
-        "fails at 2/Dense.weight",
-        "asks for row 5 of 3",
-        f"0/0 in {12 * black} of 910 weights",
-        "4 meanings",
+    found = [n["found"] for n in numbers if not n["mended"]]
+    black = int((fnn.data.digits().train[0][:5] == 0).all(0).sum())
+    outside, zeros = "index out of bounds", f"{10 * black} weights: 0/0"
+    assert [f for f in found if not f.startswith("off by")] == [
+        *(outside, outside, zeros, "1 of 4 apart"),
     ]
+    off = [float(f.split()[-1]) for f in found if f.startswith("off by")]
+    assert len(off) == 5 and min(off) > 0.01
+
+
+PROBLEM = (
+    fnn.textbook.initialise((2, 3, 5), seed=0),
+    np.array([[0.1, 0.2], [0.3, 0.5], [0.7, 0.4], [0.6, 0.9]]),
+    np.eye(5)[:4],
+)
+
+
+def weight_penalty(grads, minus) -> list[np.ndarray]:
+    """What is added to the gradient without a penalty, in units of λ Θ / n."""
+    right = fnn.textbook.gradients(*PROBLEM)
+    for D, bare in zip(grads, right, strict=True):
+        np.testing.assert_array_equal(D[:, 0], bare[:, 0])  # no bias is penalised
+    triples = zip(grads, right, PROBLEM[0], strict=True)
+    return [((D - bare) / (minus / 4 * theta))[:, 1:] for D, bare, theta in triples]
 
 
 def test_the_penalty_as_written_misses_the_weights_above_its_limits():
-    net = fnn.serial(fnn.Dense(3), fnn.Dense(5))
-    variables = net.init(jax.random.key(0), (2,))
-    batch, how = (jnp.ones((4, 2)), jnp.ones((4, 5))), dict(key=None, train=True, n=4)
-    loss = fnn.losses.SquaredError()
-    grads = contradictions.short_sum(net, loss, variables, batch, l2=2.0, **how).grads
-    bare = fnn.manual(net, loss, variables, batch, l2=0.0, **how).grads
-    first, second = (
-        np.asarray(a.weight - b.weight) / (0.5 * np.asarray(p.weight))
-        for a, b, p in zip(grads, bare, variables.params, strict=True)
+    first, second = weight_penalty(contradictions.short_sum(*PROBLEM, lam=2), 2)
+    # s = (2, 3, 5): i ≤ 2 and j ≤ 1 of Θ^(1), i ≤ 3 and j ≤ 2 of Θ^(2).
+    np.testing.assert_allclose(first, [[1, 0], [1, 0], [0, 0]], atol=1e-9)
+    expected = [[1, 1, 0]] * 3 + [[0, 0, 0]] * 2
+    np.testing.assert_allclose(second, expected, atol=1e-9)
+
+
+def test_the_decay_as_written_is_that_of_a_single_example():
+    for part in weight_penalty(contradictions.lambda_theta(*PROBLEM, lam=2), 2):
+        np.testing.assert_allclose(part, 4)  # n times as much
+
+
+def test_one_index_for_both_gives_every_weight_of_a_unit_the_same():
+    thetas = fnn.textbook.initialise((2, 2), seed=0)
+    x, y = np.array([0.3, 0.8]), np.array([1.0, 0.0])
+    (D,) = contradictions.same_index(thetas, [x, x], [y, y], 0)
+    (delta,) = fnn.textbook.deltas(thetas, fnn.textbook.forward(thetas, x), y)
+    np.testing.assert_allclose(
+        D, [[d, d * a, d * a] for d, a in zip(delta, x, strict=True)]
     )
-    # s = (2, 3, 5): i ≤ 2 and j ≤ 1 of Θ^(1), i ≤ 3 and j ≤ 2 of Θ^(2); Θᵀ is shown.
-    np.testing.assert_allclose(first, [[1, 1, 0], [0, 0, 0]], atol=1e-5)
-    expected = [[1, 1, 1, 0, 0], [1, 1, 1, 0, 0], [0] * 5]
-    np.testing.assert_allclose(second, expected, atol=1e-5)
 
 
 def test_what_is_concluded_of_contradictions_depends_on_the_verdicts():
     wrong, right = (
-        Verdict("10.1", "w", False, False, ""),
-        Verdict("10.2", "m", True, True, ""),
+        Verdict("10.1  w", False, False, ""),
+        Verdict("10.2  m", True, True, ""),
     )
     said = contradictions.conclude([wrong, wrong._replace(holds=True), right])
-    assert "1 of 2 readings as written are refuted and 1 of 1" in said
-    assert said.endswith("hold; 10.1 (w) holds as written.")
+    assert said == (
+        "Of the readings as written 1 of 2 are refuted, and of the mended ones 1 of 1 "
+        "hold; 10.1  w holds."
+    )
     said = contradictions.conclude([wrong, right._replace(holds=False)])
-    assert said.endswith("0 of 1 mended ones hold; 10.2 (m) fails although mended.")
+    assert said.endswith("mended ones 0 of 1 hold; 10.2  m fails.")
 
 
 def test_a_mended_statement_that_fails_is_the_exit_status(tmp_path, monkeypatch):
-    wrong = contradictions.Case(
-        "10.1", "so", mended=True, loss=contradictions.YMinusA()
-    )
+    wrong = Case("10.1  so", True, contradictions.y_minus_a)
     monkeypatch.setattr(contradictions, "CASES", (wrong,))
     assert contradictions.main(["--examples", "5", "--out", str(tmp_path / "run")]) == 1
-    assert "10.1 (so) fails although mended" in conclusion(tmp_path / "run")
+    assert "10.1  so fails" in conclusion(tmp_path / "run")
 
 
 # ---- The command line ------------------------------------------------------------
@@ -295,12 +325,12 @@ MAINS = {
 }
 WRONG = [
     ("step_sizes", "--seeds 0", "seeds must be at least 1, got 0"),
-    ("step_sizes", "--per-decade 0", "per_decade must be at least 1, got 0"),
+    ("step_sizes", "--hidden 0", "hidden must be at least 1, got 0"),
     ("cost_of_checking", "--rounds 1", "rounds must be at least 2, got 1"),
-    ("cost_of_checking", "--hidden 5 5", "two or more different numbers"),
-    ("cost_of_checking", "--hidden 0 5", "each at least 1, to fit a line, got 0 5"),
+    ("cost_of_checking", "--networks 1", "networks must be at least 2, got 1"),
+    ("cost_of_checking", "--directions 0", "directions must be at least 1, got 0"),
     ("contradictions", "--examples 1", "examples must be at least 2, got 1"),
-    ("contradictions", "--l2 0", "l2 must be positive and finite, got 0.0"),
+    ("contradictions", "--seed -1", "seed must be at least 0, got -1"),
 ]
 
 
