@@ -1,5 +1,6 @@
 """What is checked before anything is computed: errors in plain words, with numbers."""
 
+import numbers
 from typing import Any
 
 import jax
@@ -8,6 +9,7 @@ import numpy as np
 from jax import Array
 
 __all__ = [
+    "LIMIT",
     "as_array",
     "as_inputs",
     "check_in_shape",
@@ -23,6 +25,10 @@ __all__ = [
     "positive_integer",
     "require_key",
 ]
+
+
+#: No axis of an array is longer; XLA counts in 32 bits.
+LIMIT = 2**31
 
 
 def describe(tree: Any) -> str:
@@ -82,8 +88,15 @@ def is_integer(value: Any) -> bool:
 
 def positive_integer(name: str, value: Any) -> int:
     """The value as a Python int, or an error that says what was passed as `name`."""
-    if not is_integer(value) or value < 1:
-        raise ValueError(f"{name} must be a positive integer, got {value!r}")
+    if not is_integer(value) or not 1 <= value < LIMIT:
+        raise ValueError(
+            f"{name} must be a positive integer, got {value!r}"
+            + (
+                ": more than an axis can have"
+                if is_integer(value) and value > 0
+                else ""
+            )
+        )
     return int(value)
 
 
@@ -108,7 +121,13 @@ def check_key(key: Any) -> Array:
             raise ValueError(f"key must be one key, got an array of shape {key.shape}")
         return key
     if dtype == jnp.uint32 and key.ndim == 1:  # from jax.random.PRNGKey
-        return jax.random.wrap_key_data(key)
+        try:
+            return jax.random.wrap_key_data(jnp.asarray(key))
+        except (TypeError, ValueError) as error:
+            raise TypeError(
+                f"key must be a JAX random key, got {len(key)} words that are none: "
+                "pass key=jax.random.key(0)"
+            ) from error
     seed = key if isinstance(key, int) else 0
     raise TypeError(
         f"key must be a JAX random key, got {key!r}: pass key=jax.random.key({seed}). "
@@ -133,34 +152,62 @@ def check_keys(keys: Any) -> Array:
 
 def check_l2(l2: Any) -> float | None:
     """λ as a float, or None for no penalty: that is a program without one."""
-    if isinstance(l2, bool | str) or np.ndim(l2) != 0:
+    is_array = isinstance(l2, np.ndarray | jax.Array) and l2.ndim == 0
+    is_number = isinstance(l2, numbers.Real | np.floating | np.integer) or is_array
+    if isinstance(l2, bool) or not is_number or jnp.iscomplexobj(l2):
         raise TypeError(f"l2 must be a number, λ of λ/(2n) Σ Θ², got {l2!r}")
     if not 0 <= float(l2) < float("inf"):
         raise ValueError(f"l2 must be finite and not negative, got {l2}")
     return float(l2) or None
 
 
+#: What a network and a loss are called upon for.
+_VERBS = {"net": ("init", "forward"), "loss": ("value", "delta", "check")}
+
+
 def check_instances(**things: Any) -> None:
-    """No classes where objects are wanted: `fnn.Relu` for `fnn.Relu()`."""
+    """No classes where objects are wanted, `fnn.Relu` for `fnn.Relu()`, nor others."""
     for what, thing in things.items():
         if isinstance(thing, type):
             raise TypeError(
                 f"{what} is the class {thing.__name__}; pass an instance, "
                 f"{thing.__name__}(...)"
             )
+        verbs = _VERBS.get(what, ())
+        if not all(callable(getattr(thing, verb, None)) for verb in verbs):
+            kind = "layer" if what == "net" else what
+            raise TypeError(
+                f"{what} must be a {kind}, with {', '.join(verbs)}, got {thing!r}. "
+                "Several layers are one as fnn.serial(*layers)."
+            )
 
 
 def as_array(name: str, a: Any) -> Array:
-    """An array of numbers on the device."""
-    if isinstance(a, jax.Array):
-        return a
+    """An array of real numbers on the device, none of them changed but by rounding."""
+    if np.ma.isMaskedArray(a) and np.ma.getmaskarray(a).any():
+        raise TypeError(
+            f"{name} has masked entries, and an array on the device has no mask: leave "
+            "these examples out, or fill them: a.filled(0)"
+        )
     try:
-        host = np.asarray(a)
-        return jnp.asarray(host)
+        host = a if isinstance(a, jax.Array) else np.asarray(a)
+        array = jnp.asarray(host)
     except (TypeError, ValueError) as error:
         raise TypeError(
             f"{name} must be an array of numbers, got {type(a).__name__}"
         ) from error
+    is_number = jnp.issubdtype(array.dtype, np.number) or array.dtype == bool
+    if not is_number or jnp.iscomplexobj(array):
+        raise TypeError(f"{name} must hold real numbers, got {array.dtype}")
+    if array.dtype != host.dtype and array.dtype.kind in "iu" and host.size:
+        lowest, highest = int(host.min()), int(host.max())
+        limits = jnp.iinfo(array.dtype)
+        if lowest < limits.min or highest > limits.max:
+            raise ValueError(
+                f"{name} holds integers from {lowest} to {highest}, which JAX would "
+                f"cut to {array.dtype}: number them anew, or pass floats"
+            )
+    return array
 
 
 def check_pair(name: str, data: Any) -> tuple[Array, Array]:

@@ -50,7 +50,7 @@ def real_targets(loss: object, z: Array, y: Array, dtype: Any) -> Array:
 
 
 def _expect_batch(loss: object, z: Array, y: Array) -> None:
-    if z.shape[:1] != y.shape[:1]:
+    if z.ndim == 0 or z.shape[:1] != y.shape[:1]:
         raise ValueError(
             f"{loss!r} got outputs of shape {z.shape} and labels of shape {y.shape}: "
             "both must have one entry an example on the first axis"

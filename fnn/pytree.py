@@ -7,6 +7,7 @@ one compiled program whatever their rates are, and `vmap` over rates works.
 """
 
 import dataclasses
+import math
 import numbers
 from typing import Any, TypeVar, cast, dataclass_transform
 
@@ -47,10 +48,19 @@ def pytree(cls: type[T]) -> type[T]:
 
     def __post_init__(self: Any) -> None:
         for name in leaf_names:
-            number = _as_float(getattr(self, name), f"{type(self).__name__}.{name}")
+            full_name = f"{type(self).__name__}.{name}"
+            number = _as_float(getattr(self, name), full_name)
+            if name in number_names:
+                _check_number(number, full_name)
             object.__setattr__(self, name, number)
         if check is not None:
             check(self)
+        for name in number_names:  # last: a class may have more to say of its own
+            number = getattr(self, name)
+            if isinstance(number, float) and math.isnan(number):
+                raise ValueError(
+                    f"{type(self).__name__}.{name} must be a number, got NaN"
+                )
 
     cls.__post_init__ = __post_init__
     for name, method in METHODS.items():
@@ -62,6 +72,7 @@ def pytree(cls: type[T]) -> type[T]:
     fields = dataclasses.fields(cast(Any, cls))
     names = [field.name for field in fields]
     leaf_names = [field.name for field in fields if field.metadata.get("leaf")]
+    number_names = {field.name for field in fields if field.type is float}
 
     def flatten_with_keys(self: Any) -> tuple[list, tuple]:
         # A leaf that holds a function (a learning-rate schedule) is structure.
@@ -94,6 +105,14 @@ def _as_float(value: Any, name: str) -> Any:
         and value.ndim == 0
     )
     return float(value) if is_scalar else value
+
+
+def _check_number(value: Any, name: str) -> None:
+    """That a number is one, or an array of many, for `vmap` to take one at a time."""
+    dtype = getattr(value, "dtype", np.dtype(object))
+    is_array = any(jax.dtypes.issubdtype(dtype, k) for k in (np.floating, np.integer))
+    if not isinstance(value, float) and not is_array:
+        raise TypeError(f"{name} must be a number, got {value!r}")
 
 
 def _short_repr(self: Any) -> str:

@@ -35,7 +35,7 @@ def compare(variables, net=NET, x=X, **options):
 
 
 # An audit is seconds of compiling: a sample of every family. The soak has them all.
-SAMPLE = [bug for bug in BUGS if bug not in PLAN_BUGS][::3] + PLAN_BUGS[::2]
+SAMPLE = [bug for bug in BUGS if bug not in PLAN_BUGS][::6] + PLAN_BUGS[::4]
 
 
 @pytest.mark.parametrize("bug", SAMPLE, ids=lambda bug: bug.name)
@@ -48,7 +48,7 @@ def test_planted_bug_is_found_and_located(bug):
 
 # 396 cancels nearly all digits, 491 has a kink exactly at the parameters; the
 # last two have the normalisations that the networks before 500 do without.
-SEEDS = [*range(8), 396, 491, 511, 526]
+SEEDS = [*range(4), 396, 491, 511, 526]
 
 
 @pytest.mark.parametrize("seed", SEEDS)

@@ -12,6 +12,7 @@ from typing import ClassVar
 import jax
 import jax.numpy as jnp
 
+from fnn.checks import as_inputs
 from fnn.core import Backward, Forward, Layer, layer, leaf
 from fnn.layers.initializers import GlorotUniform, HeNormal, Initializer
 
@@ -69,6 +70,7 @@ class Sigmoid(Saturating):
     """
 
     def forward(self, params, state, x, *, key=None, train=False):
+        x = as_inputs(x)
         y = jax.nn.sigmoid(x)
         return Forward(y, saved=y, state=state)
 
@@ -82,6 +84,7 @@ class Tanh(Saturating):
     """y = tanh x, and dx = dy (1 − y²)."""
 
     def forward(self, params, state, x, *, key=None, train=False):
+        x = as_inputs(x)
         y = jnp.tanh(x)
         return Forward(y, saved=y, state=state)
 
@@ -120,6 +123,7 @@ class LeakyRelu(Rectifying):
     negative_slope: float = leaf(0.01)
 
     def forward(self, params, state, x, *, key=None, train=False):
+        x = as_inputs(x)
         slope = jnp.asarray(self.negative_slope, x.dtype)
         return Forward(jnp.where(x > 0, x, slope * x), saved=x, state=state)
 
@@ -142,6 +146,7 @@ class Elu(Rectifying):
     alpha: float = leaf(1.0)
 
     def forward(self, params, state, x, *, key=None, train=False):
+        x = as_inputs(x)
         alpha = jnp.asarray(self.alpha, x.dtype)
         # The branch not taken must stay finite, or its derivative inf × 0 is NaN.
         negative = alpha * jnp.expm1(jnp.where(x > 0, 0, x))
@@ -172,6 +177,7 @@ class Gelu(Rectifying):
     approximate: bool = False
 
     def forward(self, params, state, x, *, key=None, train=False):
+        x = as_inputs(x)
         distribution, _ = self._phi(x)
         return Forward(x * distribution, saved=x, state=state)
 
@@ -187,6 +193,8 @@ class Gelu(Rectifying):
             distribution = 0.5 * jax.scipy.special.erfc(-x * math.sqrt(0.5))
             return distribution, jnp.exp(-0.5 * x * x) / math.sqrt(2 * math.pi)
         scale, cubic = math.sqrt(2 / math.pi), 0.044715
+        # Beyond, tanh is ±1 in any precision, and x³ soon infinite: 0 × inf is NaN.
+        x = jnp.clip(x, -30, 30)
         tanh = jnp.tanh(scale * (x + cubic * x**3))
         du = scale * (1 + 3 * cubic * x * x)
         return 0.5 * (1 + tanh), 0.5 * (1 - tanh) * (1 + tanh) * du
@@ -200,6 +208,7 @@ class Silu(Rectifying):
     """
 
     def forward(self, params, state, x, *, key=None, train=False):
+        x = as_inputs(x)
         return Forward(x * jax.nn.sigmoid(x), saved=x, state=state)
 
     def backward(self, params, saved, dy):
@@ -213,6 +222,7 @@ class Softplus(Rectifying):
     """y = log(1 + eˣ), and dx = dy σ(x)."""
 
     def forward(self, params, state, x, *, key=None, train=False):
+        x = as_inputs(x)
         return Forward(jax.nn.softplus(x), saved=x, state=state)
 
     def backward(self, params, saved, dy):
@@ -229,6 +239,7 @@ class Softmax(Saturating):
     """
 
     def forward(self, params, state, x, *, key=None, train=False):
+        x = as_inputs(x)
         y = jax.nn.softmax(x, axis=-1)
         return Forward(y, saved=y, state=state)
 

@@ -10,6 +10,7 @@ from typing import NamedTuple
 import jax.numpy as jnp
 from jax import Array
 
+from fnn.checks import as_inputs
 from fnn.core import Backward, Forward, Layer, Variables, layer, leaf
 from fnn.layers.normalization import (
     NormParams,
@@ -93,6 +94,7 @@ class BatchNorm(Layer):
 
     def forward(self, params, state, x, *, key=None, train=False):
         check_input(self, params, NormParams, x)
+        x = as_inputs(x)
         if train:
             mean, var = moments(x, axes=tuple(range(x.ndim - 1)))
             state = self.track(state, mean, var, m=x.size // x.shape[-1])

@@ -11,7 +11,7 @@ import jax
 import jax.numpy as jnp
 from jax import Array
 
-from fnn.checks import require_key
+from fnn.checks import as_inputs, require_key
 from fnn.core import Backward, Forward, Layer, layer, leaf
 
 __all__ = ["Dropout"]
@@ -70,7 +70,7 @@ class Dropout(Layer):
         if not train:
             return Forward(x, saved=Kept(), state=state)
         key = require_key(self, key)
-        return Forward(self._drop(x, key), saved=Drawn(key), state=state)
+        return Forward(self._drop(as_inputs(x), key), saved=Drawn(key), state=state)
 
     def backward(self, params, saved, dy):
         dx = dy if isinstance(saved, Kept) else self._drop(dy, saved.key)

@@ -36,6 +36,11 @@ class Lambda(Layer):
     fn: Callable[..., Array]
     init_params: Callable[[Array, tuple[int, ...]], Any] | None = None
 
+    def __post_init__(self) -> None:
+        for name, function in (("fn", self.fn), ("init_params", self.init_params)):
+            if not callable(function) and (name == "fn" or function is not None):
+                raise TypeError(f"Lambda: {name} must be a function, got {function!r}")
+
     def init(self, key, in_shape):
         if self.init_params is None:
             return Variables((), ())

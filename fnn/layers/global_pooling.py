@@ -10,6 +10,7 @@ import jax.numpy as jnp
 import numpy as np
 from jax import Array
 
+from fnn.checks import as_inputs
 from fnn.core import Backward, Forward, Layer, Reach, Variables, layer
 from fnn.layers.shape import shape_only
 from fnn.layers.windows import check_image, check_places, per_axis
@@ -123,7 +124,7 @@ class AdaptiveAvgPool(Layer):
 
     def forward(self, params, state, x, *, key=None, train=False):
         sizes = check_image(self, x.shape[1:])[:-1]
-        y = x
+        y = x = as_inputs(x)
         for axis, a in enumerate(self._matrices(sizes, x.dtype), start=1):
             y = _along(axis, y, a)
         return Forward(y, saved=shape_only(x), state=state)

@@ -8,7 +8,7 @@ Legend: N examples, C features (the last axis), G groups of C/G features.
 
 from jax import Array
 
-from fnn.checks import positive_integer
+from fnn.checks import as_inputs, positive_integer
 from fnn.core import Backward, Forward, Layer, Variables, layer, leaf
 from fnn.layers.normalization import (
     NormParams,
@@ -55,6 +55,7 @@ class InstanceNorm(Layer):
 
     def forward(self, params, state, x, *, key=None, train=False):
         check_input(self, params, NormParams, x)
+        x = as_inputs(x)
         self._check_pixels(x.shape[1:])
         pixels = tuple(range(1, x.ndim - 1))
         normalized, inverse_std = normalize(x, *moments(x, pixels), self.eps)
@@ -118,6 +119,7 @@ class GroupNorm(Layer):
 
     def forward(self, params, state, x, *, key=None, train=False):
         check_input(self, params, NormParams, x)
+        x = as_inputs(x)
         self._check_groups(x.shape[-1])
         grouped, axes = self._grouped(x)
         normalized, inverse_std = normalize(grouped, *moments(grouped, axes), self.eps)
@@ -136,7 +138,8 @@ class GroupNorm(Layer):
 
     def _grouped(self, x: Array) -> tuple[Array, tuple[int, ...]]:
         """(N, ..., C) as (N, ..., G, C/G), and the axes along which a group lies."""
-        grouped = x.reshape(*x.shape[:-1], self.groups, -1)
+        each = x.shape[-1] // self.groups  # not −1, which a batch of none leaves open
+        grouped = x.reshape(*x.shape[:-1], self.groups, each)
         return grouped, (*range(1, x.ndim - 1), x.ndim)
 
     def _check_groups(self, features: int) -> None:

@@ -25,7 +25,7 @@ from typing import NamedTuple
 import jax.numpy as jnp
 from jax import Array, lax
 
-from fnn.checks import expect_params, expect_shape
+from fnn.checks import as_inputs, expect_params, expect_shape
 from fnn.core import Backward, Forward, Layer, Variables, layer, leaf
 
 __all__ = [
@@ -150,6 +150,7 @@ class LayerNorm(Layer):
 
     def forward(self, params, state, x, *, key=None, train=False):
         check_input(self, params, NormParams, x)
+        x = as_inputs(x)
         normalized, inverse_std = normalize(x, *moments(x, (-1,)), self.eps)
         y = normalized * params.scale + params.bias
         return Forward(y, saved=(normalized, inverse_std), state=state)
@@ -196,6 +197,7 @@ class RMSNorm(Layer):
 
     def forward(self, params, state, x, *, key=None, train=False):
         check_input(self, params, RMSNormParams, x)
+        x = as_inputs(x)
         mean_square = jnp.square(_precise(x)).mean(-1, keepdims=True)
         inverse_rms = _inverse_root(mean_square, self.eps).astype(x.dtype)
         normalized = x * inverse_rms

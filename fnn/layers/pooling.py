@@ -23,6 +23,7 @@ import jax.numpy as jnp
 import numpy as np
 from jax import Array, lax
 
+from fnn.checks import as_inputs
 from fnn.core import Backward, Forward, Layer, Variables, layer
 from fnn.layers.shape import shape_only
 from fnn.layers.windows import (
@@ -105,6 +106,7 @@ class MaxPool(_Pool):
 
     def forward(self, params, state, x, *, key=None, train=False):
         slides = self.slides(check_image(self, x.shape[1:])[:-1])
+        x = as_inputs(x)  # integers have no −∞
         # A NumPy number: by it JAX knows the maximum, whose gradient it has.
         low = np.asarray(-np.inf, x.dtype)
         y = lax.reduce_window(x, low, lax.max, **_reduction(slides))
@@ -168,7 +170,7 @@ class AvgPool(_Pool):
 
     def forward(self, params, state, x, *, key=None, train=False):
         sizes = check_image(self, x.shape[1:])[:-1]
-        slides = self.slides(sizes)
+        slides, x = self.slides(sizes), as_inputs(x)
         zero = np.zeros((), x.dtype)
         total = lax.reduce_window(x, zero, lax.add, **_reduction(slides))
         y = total / self._counts(slides, sizes, x.dtype)

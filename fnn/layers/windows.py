@@ -19,7 +19,7 @@ from typing import Any, NamedTuple
 
 from jax import Array, lax
 
-from fnn.checks import is_integer
+from fnn.checks import LIMIT, is_integer
 from fnn.core import Reach
 
 __all__ = [
@@ -195,7 +195,7 @@ def check_image(layer: Any, in_shape: tuple[int, ...]) -> tuple[int, ...]:
 def check_places(name: str, value: Any) -> int | tuple[int, ...]:
     """A positive integer, or a tuple of one for each spatial axis."""
     entries = tuple(value) if isinstance(value, tuple | list) else (value,)
-    good = all(is_integer(entry) and entry > 0 for entry in entries)
+    good = all(is_integer(entry) and 0 < entry < LIMIT for entry in entries)
     if not good or not 1 <= len(entries) <= 3:
         raise ValueError(
             f"{name} must be a positive integer, or a tuple of one for each of at most "
@@ -231,4 +231,4 @@ def check_padding(
 
 
 def _is_amount(value: Any) -> bool:
-    return is_integer(value) and value >= 0
+    return is_integer(value) and 0 <= value < LIMIT

@@ -16,6 +16,7 @@ from fnn.augmentations import Augmentation, as_augmentation
 from fnn.checks import as_array, as_inputs, check_pair, describe
 from fnn.core import Layer, PyTree, Variables, as_variables
 from fnn.losses import Loss
+from fnn.optimizers import Optimizer
 from fnn.training.batches import batch_sizes
 from fnn.training.early_stopping import EarlyStopping
 from fnn.training.metrics import Metric
@@ -202,6 +203,13 @@ def check_optimizer(optimizer: Any, params: PyTree) -> None:
             f"fnn's and optax's have, got {optimizer!r}. A function that makes one "
             "must be called: fnn.optimizers.adam(1e-3)."
         )
+    own = leaves_by_name(optimizer) if isinstance(optimizer, Optimizer) else {}
+    for name, number in own.items():
+        if jnp.ndim(number) != 0:
+            raise ValueError(
+                f"optimizer: {name} must be one number, got an array of shape "
+                f"{jnp.shape(number)}. fnn.sweep tries many."
+            )
     state = jax.eval_shape(optimizer.init, params)
     names: set[str] = set()
     jax.tree.leaves(state, is_leaf=lambda s: bool(names.add(type(s).__name__)))

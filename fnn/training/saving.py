@@ -102,7 +102,7 @@ def load(path: str | os.PathLike[str], like: PyTree) -> PyTree:
         except _DAMAGE as error:
             raise ValueError(
                 f"{path} is not a checkpoint that fnn.save wrote, or it is damaged: "
-                f"{error or type(error).__name__}"
+                f"{str(error) or type(error).__name__}"
             ) from error
     expected = leaves_by_name(like)
     if wrong := differences(expected, given):

@@ -1,0 +1,132 @@
+"""The readers of files under a coverage-guided fuzzer: refused, or read right.
+
+Atheris (libFuzzer for Python) makes files, watches which lines they reach in fnn and in
+the parts of Python and NumPy that it reads with, and goes on from those that reach new
+ones:
+
+    idx     fnn.data.read_idx, of plain and gzip-compressed files
+    cifar   fnn.data.read_cifar_batch
+    tar     fnn.data.cifar10 of an archive, plain and gzip-compressed
+    npz     fnn.load: whole files, entries in an intact archive, and its table of dtypes
+
+Each file must be refused with a documented error, or give back the very bytes that it
+holds. A process for each reader; a line of scripts/soak/results/readers.log for each,
+with the numbers of files read and refused. Ends with status 1 if one fails.
+"""
+
+import argparse
+import collections
+import importlib
+import json
+import re
+import subprocess
+import sys
+import tempfile
+import time
+from pathlib import Path
+
+HERE = Path(__file__).parent
+sys.path[:0] = [str(HERE.parents[1] / "tests"), str(HERE.parents[1])]
+
+#: In whose order libFuzzer is given the readers of tests/odd_files.py.
+READERS = ("idx", "cifar", "tar", "npz")
+OURS = ["fnn.data.idx", "fnn.data.cifar", "fnn.training.saving", "fnn.training.trees"]
+THEIRS = ["numpy.lib._format_impl", "numpy.lib.format", "zipfile", "gzip", "tarfile"]
+MEGABYTES = 3000  #: of memory that a reader may take
+
+
+def fuzz(reader: str, folder: Path, seconds: int, seed: int) -> None:
+    """Run one reader in this process, which libFuzzer ends."""
+    import atheris
+
+    with atheris.instrument_imports(include=OURS + THEIRS):
+        for module in THEIRS:  # imported long ago
+            importlib.reload(importlib.import_module(module))
+        from odd_files import READERS, is_refusal, seeds
+    counts: collections.Counter[str] = collections.Counter()
+    corpus = folder / "corpus"
+    corpus.mkdir()
+    for number, data in enumerate(seeds(reader, folder)):
+        (corpus / str(number)).write_bytes(data)
+    files = folder / "files"
+    files.mkdir()
+
+    def one(data: bytes) -> None:
+        try:
+            READERS[reader](data, files)
+            counts["read"] += 1
+        except Exception as error:
+            if not is_refusal(error):
+                raise
+            counts["refused"] += 1
+        if counts.total() % 100 == 0:
+            (folder / "counts.json").write_text(json.dumps(counts))
+
+    options = [
+        f"-max_total_time={seconds}",
+        f"-seed={seed}",
+        f"-rss_limit_mb={MEGABYTES}",
+        "-timeout=30",
+        "-max_len=40000",
+        f"-artifact_prefix={folder}/",
+    ]
+    atheris.Setup([sys.argv[0], *options, str(corpus)], one)
+    atheris.Fuzz()
+
+
+def in_a_process(reader: str, seconds: int, seed: int) -> tuple[bool, str]:
+    """Fuzz one reader: whether nothing was found, and the line that says so."""
+    with tempfile.TemporaryDirectory() as name:
+        folder = Path(name)
+        options = ["--reader", reader, "--folder", name, "--seconds", str(seconds)]
+        child = [sys.executable, __file__, *options, "--seed", str(seed)]
+        started = time.time()
+        run = subprocess.run(
+            child, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, cwd=name
+        )
+        output = run.stdout.decode(errors="replace")
+        counts = folder / "counts.json"
+        said = json.loads(counts.read_text()) if counts.exists() else {}
+        reached = re.findall(r"cov: (\d+)", output)
+        line = (
+            f"{reader:6} {said.get('read', 0):7,} files read, "
+            f"{said.get('refused', 0):9,} refused, {reached[-1] if reached else 0} "
+            f"places reached, {time.time() - started:.0f} seconds"
+        )
+        if run.returncode == 0:
+            return True, line
+        found = [path.read_bytes() for path in folder.glob("*-*") if path.is_file()]
+        cause = "\n".join(output.splitlines()[-40:])
+        return False, f"{line}\nFAILED with {found[:1]!r}\n{cause}"
+
+
+def main() -> int:
+    """The command line."""
+    parser = argparse.ArgumentParser(description=__doc__)
+    parser.add_argument("--seconds", type=int, default=600, help="of all together")
+    parser.add_argument("--seed", type=int, default=1)
+    parser.add_argument("--reader", choices=READERS, help="only this one, in-process")
+    parser.add_argument("--folder", type=Path, help="an empty one, for --reader")
+    parser.add_argument("--log", type=Path, default=HERE / "results" / "readers.log")
+    options = parser.parse_args()
+    if options.reader and options.folder:
+        fuzz(options.reader, options.folder, options.seconds, options.seed)
+    chosen = [options.reader] if options.reader else list(READERS)
+    good, lines = [], []
+    with options.log.open("w") as log:
+        for reader in chosen:
+            each = options.seconds // len(chosen)
+            fine, line = in_a_process(reader, each, options.seed)
+            good.append(fine)
+            lines.append(line)
+            print(line, flush=True)
+            print(line, file=log, flush=True)
+        verdict = "nothing found" if all(good) else "FAILED"
+        summary = f"{len(chosen)} readers, {options.seconds} seconds: {verdict}"
+        print(summary)
+        print(summary, file=log)
+    return 0 if all(good) else 1
+
+
+if __name__ == "__main__":
+    sys.exit(main())

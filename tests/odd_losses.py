@@ -1,0 +1,106 @@
+"""Losses with odd arguments, on outputs of any size and labels of any kind.
+
+Value and delta are held against the formulas of `fnn.losses`, in NumPy and float64.
+"""
+
+import jax.numpy as jnp
+import numpy as np
+from hypothesis import strategies as st
+from odd_inputs import REALS, Family, judged, lines, some, value
+from odd_layers import softmax
+
+import fnn
+
+LOSSES = st.one_of(
+    some("fnn.losses.SquaredError()", "fnn.losses.SigmoidCrossEntropy()"),
+    some("fnn.losses.SoftmaxCrossEntropy()", "fnn.losses.SoftmaxCrossEntropy(0.1)"),
+    lines("fnn.losses.SoftmaxCrossEntropy({s})", s=REALS),
+    lines("fnn.losses.Huber({d})", d=REALS | some("1", "0.5", "2")),
+)
+OUTPUTS = some(
+    *["(4, 3)"] * 6,
+    *["(4, 1)"] * 3,
+    *["(4, 2)"] * 2,
+    "(4,)",
+    "(4, 2, 3)",
+    "(1, 3)",
+    "()",
+)
+LABELS = some(
+    *["np.arange(4) % 3"] * 3, *["np.arange(4) % 2"] * 2,
+    "np.arange(4.0)", "np.arange(4)", "np.arange(5) % 2", "jnp.arange(4) % 3",
+    "np.array([0, 1, 2, 255], 'uint8')", "np.array([0, 1, 2, -1])",
+    "np.array([0, 1, 2, 2**32])", "np.array([True, False] * 2)",
+    "np.eye(4, 3)", "np.eye(4, 3) * 2", "-np.eye(4, 3)",
+    "np.eye(3)[:, [0, 1, 2, 0]].T", "np.full((4, 3), 1 / 3)", "np.ones((4, 2)) / 2",
+    "np.full((4, 3), np.nan)", "np.full((4, 1), 0.5)", "np.full((4, 1), np.inf)",
+    "np.ones((4, 1))", "np.ones((3, 4))", "np.ones((4, 3)) * 1e38",
+    "np.ones((4, 2, 3))",
+    "np.zeros((4, 3), bool)", "np.ones((4, 3), 'complex64')", "np.array(['a'] * 4)",
+    "[0, 1, 2, 0]", "None", "np.array(1)", "np.ones((4, 0))", "np.ones(0)",
+    "np.ma.array(np.arange(4) % 3, mask=[0, 0, 0, 1])",
+)  # fmt: skip
+SIZES = some(*["1.0"] * 3, "0.0", "1e-30", "1e4", "1e30", "3e38", "-1e30")
+
+
+def run_loss(line: str) -> str:
+    """Check the labels as fit does, then value and delta."""
+    loss_line, shape, size, labels = line.split(" | ")
+
+    def call() -> tuple:
+        loss = value(loss_line)
+        z = np.random.default_rng(0).uniform(-1, 1, eval(shape)).astype(np.float32)
+        z = jnp.asarray(z * np.float32(eval(size)))
+        given = value(labels)
+        y = fnn.checks.as_array("y", given)
+        loss.check(z.shape[1:], y)
+        return loss, z, given, loss.value(z, y), loss.delta(z, y)
+
+    return judged(line, call, check_loss)
+
+
+def check_loss(done: tuple) -> None:
+    """Value and delta by the formulas of `fnn.losses`, in float64."""
+    loss, z, given, j, delta = done
+    z, n = np.asarray(z, np.float64), len(z)
+    y = np.asarray(given)
+    assert np.isfinite(j) and np.isfinite(delta).all(), f"J = {j}, δ = {delta}"
+    assert delta.shape == z.shape and j.shape == ()
+    classes = y.ndim == 1 and z.ndim > 1 and z.shape[1] > 1
+    t = (
+        np.eye(z.shape[1])[y.astype(int)]
+        if classes
+        else y.reshape(z.shape).astype(float)
+    )
+    with np.errstate(all="ignore"):
+        match type(loss).__name__:
+            case "SquaredError":
+                expected, slope = np.square(z - t).sum() / 2, z - t
+            case "Huber":
+                e, c = z - t, np.clip(z - t, -loss.threshold, loss.threshold)
+                expected, slope = (c * (e - c / 2)).sum(), c
+            case "SoftmaxCrossEntropy":
+                t = (1 - loss.label_smoothing) * t + loss.label_smoothing / z.shape[1]
+                log = z - z.max(1, keepdims=True)
+                log = log - np.log(np.exp(log).sum(1, keepdims=True))
+                expected, slope = -(t * log).sum(), softmax(z) - t
+            case _:
+                expected = (
+                    t * np.logaddexp(0, -z) + (1 - t) * np.logaddexp(0, z)
+                ).sum()
+                slope = np.exp(-np.logaddexp(0, -z)) - t
+    scale = max(1.0, float(np.abs(slope).max()))
+    np.testing.assert_allclose(
+        np.asarray(delta) * n, slope, rtol=1e-4, atol=1e-5 * scale
+    )
+    if expected / n < 1e37:  # beyond, the largest number stands for it
+        np.testing.assert_allclose(j, expected / n, rtol=1e-3, atol=1e-4)
+
+
+FAMILIES = {
+    "losses": Family(
+        lines("{loss} | {z} | {size} | {y}", loss=LOSSES, z=OUTPUTS, size=SIZES,
+            y=LABELS),
+        run_loss,
+    ),
+}  # fmt: skip
