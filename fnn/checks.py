@@ -12,6 +12,7 @@ __all__ = [
     "LIMIT",
     "as_array",
     "as_inputs",
+    "as_numbers",
     "check_in_shape",
     "check_instances",
     "check_key",
@@ -182,23 +183,36 @@ def check_instances(**things: Any) -> None:
             )
 
 
-def as_array(name: str, a: Any) -> Array:
-    """An array of real numbers on the device, none of them changed but by rounding."""
+def as_numbers(name: str, a: Any) -> np.ndarray | Array:
+    """An array of real numbers, where it lies; nothing is left out or made up."""
     if np.ma.isMaskedArray(a) and np.ma.getmaskarray(a).any():
         raise TypeError(
             f"{name} has masked entries, and an array on the device has no mask: leave "
             "these examples out, or fill them: a.filled(0)"
         )
     try:
-        host = a if isinstance(a, jax.Array) else np.asarray(a)
-        array = jnp.asarray(host)
+        array = a if isinstance(a, jax.Array) else np.asarray(a)
     except (TypeError, ValueError) as error:
         raise TypeError(
             f"{name} must be an array of numbers, got {type(a).__name__}"
         ) from error
-    is_number = jnp.issubdtype(array.dtype, np.number) or array.dtype == bool
-    if not is_number or jnp.iscomplexobj(array):
-        raise TypeError(f"{name} must hold real numbers, got {array.dtype}")
+    kinds = (np.floating, np.integer, np.bool_)
+    is_real = any(jax.dtypes.issubdtype(array.dtype, kind) for kind in kinds)
+    if not is_real or array.dtype.kind == "m":  # hours are integers to NumPy
+        raise TypeError(
+            f"{name} must be an array of numbers, real ones, got {type(a).__name__} of "
+            f"{array.dtype}"
+        )
+    return array
+
+
+def as_array(name: str, a: Any) -> Array:
+    """An array of real numbers on the device, none of them changed but by rounding."""
+    host = as_numbers(name, a)
+    try:
+        array = jnp.asarray(host)
+    except (TypeError, ValueError) as error:
+        raise TypeError(f"{name}: JAX has no numbers of {host.dtype}") from error
     if array.dtype != host.dtype and array.dtype.kind in "iu" and host.size:
         lowest, highest = int(host.min()), int(host.max())
         limits = jnp.iinfo(array.dtype)

@@ -94,6 +94,8 @@ FOUND = [
     ("fit", fit(train="(X.astype('int64') + 2**40, Y)"), "refused"),  # cut to 32 bits
     ("fit", fit(train="(X.astype('int64'), Y)"), "right"),
     ("fit", fit(train="(jax.random.split(KEY, 6), Y)"), "refused"),
+    ("fit", fit(train="lambda: iter([(X * 1j, Y)])"), "refused"),
+    ("fit", fit(train="lambda: iter([(np.ma.array(X, mask=X > 0), Y)])"), "refused"),
     ("fit", fit(l2="{}"), "refused"),
     ("fit", fit(l2="b'3'"), "refused"),
     ("fit", fit(l2="np.array(2)"), "right"),

@@ -105,6 +105,8 @@ class _Teller:
     """Calls `on_epoch` with each record, in their order, once it is complete."""
 
     def __init__(self, on_epoch: Callable | None, told: int) -> None:
+        if on_epoch is not None and not callable(on_epoch):
+            raise TypeError(f"on_epoch must be a function, got {on_epoch!r}")
         self.on_epoch, self.told = on_epoch, told
 
     def __call__(self, progress: Progress) -> bool:

@@ -11,7 +11,7 @@ from typing import Any, NamedTuple
 
 import numpy as np
 
-from fnn.checks import positive_integer
+from fnn.checks import as_numbers, positive_integer
 
 __all__ = ["Batches", "Chunk", "as_batch", "as_batches"]
 
@@ -184,7 +184,10 @@ def as_batch(batch: Any) -> Batch:
             f"train must yield pairs (x, y), got {type(batch).__name__}"
             + (f" of {len(batch)}" if isinstance(batch, tuple | list) else "")
         )
-    x, y = (np.asarray(part) for part in batch)
+    x, y = (
+        np.asarray(as_numbers(f"train: {name}", part))
+        for name, part in zip("xy", batch, strict=True)
+    )
     if x.ndim == 0 or y.ndim == 0 or len(x) != len(y) or len(x) == 0:
         raise ValueError(
             "train must yield batches with one entry an example in x and y, got "
