@@ -48,7 +48,7 @@ def test_planted_bug_is_found_and_located(bug):
 
 # 396 cancels nearly all digits, 491 has a kink exactly at the parameters; the
 # last two have the normalisations that the networks before 500 do without.
-SEEDS = [*range(4), 396, 491, 511, 526]
+SEEDS = [0, 1, 3, 396, 491, 511, 526]
 
 
 @pytest.mark.parametrize("seed", SEEDS)

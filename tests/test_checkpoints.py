@@ -15,6 +15,11 @@ import pytest
 import fnn
 from fnn.training import identity
 
+# A read that fails leaves threads of Orbax behind that complain when they end.
+pytestmark = pytest.mark.filterwarnings(
+    "ignore::pytest.PytestUnraisableExceptionWarning"
+)
+
 X = jax.random.normal(jax.random.key(0), (90, 4))
 Y = (X[:, 0] * X[:, 1] > 0).astype(jnp.int32)
 LOSS = fnn.losses.SoftmaxCrossEntropy()

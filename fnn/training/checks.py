@@ -149,15 +149,17 @@ def _is_array(leaf: Any) -> bool:
 # ---- Options ---------------------------------------------------------------------
 
 
-def check_augment(augment: Any, x: Array, batch_size: int) -> Augmentation | None:
-    """An augmentation that keeps the shape and the dtype of every batch of x, or None.
+def check_augment(
+    augment: Any, x: Array, n: int, batch_size: int
+) -> Augmentation | None:
+    """An augmentation that keeps shape and dtype of all batches of n like x, or None.
 
     It is traced, and nothing is run.
     """
     if augment is None:
         return None
     augment = as_augmentation(augment)
-    for size in np.unique(batch_sizes(len(x), batch_size)).tolist():
+    for size in np.unique(batch_sizes(n, batch_size)).tolist():
         batch = jax.ShapeDtypeStruct((size, *x.shape[1:]), x.dtype)
         try:
             got = jax.eval_shape(lambda x: augment(jax.random.key(0), x), batch)

@@ -190,7 +190,7 @@ def fit(
         n=n,
         key=on_mesh(train_key, mesh),
         l2=check_l2(l2),
-        augment=check_augment(augment, sample[0], size),
+        augment=check_augment(augment, sample[0], n or size, size),
         engine=engine,
         batch_size=size,
         mesh=mesh,

@@ -126,7 +126,7 @@ def sweep(
         held_out = check_data("validation", validation)
         _check_first(first, held_out, "validation")
     check_early_stopping(early_stopping, task.metrics, held_out is not None, epochs)
-    augment = check_augment(augment, data[0], size)
+    augment = check_augment(augment, data[0], len(data[0]), size)
     shared = data, held_out, augment, early_stopping
     outcome = _train(
         task, axes, keys, shared, _at_once(at_once, first, variables), on_chunk
