@@ -23,6 +23,7 @@ __all__ = [
     "expect_params",
     "expect_shape",
     "is_integer",
+    "is_key",
     "positive_integer",
     "require_key",
 ]
@@ -87,6 +88,12 @@ def is_integer(value: Any) -> bool:
     return isinstance(value, int | np.integer) and not isinstance(value, bool)
 
 
+def is_key(value: Any) -> bool:
+    """Whether it is an array of JAX's random keys."""
+    dtype = getattr(value, "dtype", None)
+    return dtype is not None and jax.dtypes.issubdtype(dtype, jax.dtypes.prng_key)
+
+
 def positive_integer(name: str, value: Any) -> int:
     """The value as a Python int, or an error that says what was passed as `name`."""
     if not is_integer(value) or not 1 <= value < LIMIT:
@@ -117,7 +124,7 @@ def require_key(layer: object, key: Array | None) -> Array:
 def check_key(key: Any) -> Array:
     """A key of the new style, or an error that says how to make one."""
     dtype = getattr(key, "dtype", None)
-    if dtype is not None and jax.dtypes.issubdtype(dtype, jax.dtypes.prng_key):
+    if is_key(key):
         if key.shape != ():
             raise ValueError(f"key must be one key, got an array of shape {key.shape}")
         return key
@@ -138,8 +145,7 @@ def check_key(key: Any) -> Array:
 
 def check_keys(keys: Any) -> Array:
     """An array (S,) of keys, or one key, which becomes an array of one."""
-    dtype = getattr(keys, "dtype", None)
-    if dtype is not None and jax.dtypes.issubdtype(dtype, jax.dtypes.prng_key):
+    if is_key(keys):
         if keys.ndim < 2 and keys.size:
             return keys.reshape(-1)
         raise ValueError(

@@ -31,6 +31,7 @@ from fnn.core import Layer, Node, PyTree, Variables, as_variables, kind, named_p
 from fnn.gradients.engines import value_and_grad
 from fnn.gradients.explanation import Explanation, Factor
 from fnn.gradients.links import Link, links, makers
+from fnn.gradients.precision import cast
 from fnn.gradients.symbols import symbols
 from fnn.layers.probe import Seen, probe, record
 from fnn.losses import Loss
@@ -100,8 +101,8 @@ def explain(
     shape = _shape_of(net, variables.params, parameter)
     entry = _entry(parameter, shape, index)
     with jax.enable_x64(True):
-        root = Node(kind(net), net, _double(variables))
-        batch = _double((as_inputs(x), y))
+        root = Node(kind(net), net, cast(variables, jnp.float64))
+        batch = cast((as_inputs(x), y), jnp.float64)
         run = _run(net, loss, root.variables, batch, key, train)
         chain = list(links(root, parameter, run.seen, train))
         loss.check(run.hand[f"{chain[0].node.path}.delta"].shape[1:], batch[1])
@@ -157,14 +158,6 @@ def _run(net, loss, variables, batch, key, train) -> _Run:
         named_params(probed, referee.grads),
         record(net, variables, batch[0], key, train),
     )
-
-
-def _double(tree: PyTree) -> PyTree:
-    def cast(a: Array) -> Array:
-        floating = jnp.issubdtype(a.dtype, jnp.floating)
-        return jnp.asarray(a, jnp.float64) if floating else a
-
-    return jax.tree.map(cast, tree)
 
 
 # ---- What is asked for -----------------------------------------------------------

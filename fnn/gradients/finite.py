@@ -3,14 +3,14 @@
 from functools import partial
 
 import jax
-import jax.numpy as jnp
 from jax import Array
 
-from fnn.core import Layer, Variables, children, named_params, walk
+from fnn.core import Layer, Variables, named_params
 from fnn.gradients.engines import value_and_grad
-from fnn.layers.probe import probe, record
+from fnn.layers.probe import layer_outputs, probe
 from fnn.losses import Loss
 from fnn.planning import plain
+from fnn.pytree import all_finite
 
 __all__ = ["first_nonfinite"]
 
@@ -68,29 +68,19 @@ def _look(net, loss, variables, batch, key, l2, n) -> dict[str, Array]:
     @partial(jax.jit, compiler_options=_QUICKLY)
     def look(variables, batch, key):
         x, _ = batch
-        seen = record(net, variables, x, key, train=True)
-        nodes = [node for node in walk(net, variables) if not children(node.layer)]
+        outputs = layer_outputs(net, variables, x, key, train=True)
         values = {"the minibatch's x": x, "the parameters": variables}
-        for node in nodes:
-            at = seen[node.path]
-            y = node.layer.forward(*node.variables, at.x, key=at.key, train=True).y
-            values[f"the output of {node.path}"] = y
+        values |= {f"the output of {path}": y for path, y in outputs.items()}
         probed, probed_variables = probe(net, variables, x)
         grad = value_and_grad(probed, loss, "manual", l2=l2, n=n)
         out = grad(probed_variables, batch, key=key)
         values["the loss"] = out.loss
         grads = named_params(probed, out.grads)
-        for node in reversed(nodes):
-            delta = grads.pop(f"{node.path}.delta")
-            values[f"δ at the output of {node.path}"] = delta
+        for path in reversed(outputs):
+            values[f"δ at the output of {path}"] = grads.pop(f"{path}.delta")
         values |= {f"the gradient of {name}": grad for name, grad in grads.items()}
         names[:] = values
-        return [_finite(value) for value in values.values()]
+        return [all_finite(value) for value in values.values()]
 
     finite = look(variables, batch, key)
     return dict(zip(names, finite, strict=True))
-
-
-def _finite(tree) -> Array:
-    leaves = [a for a in jax.tree.leaves(tree) if jnp.issubdtype(a.dtype, jnp.inexact)]
-    return jnp.array([jnp.isfinite(leaf).all() for leaf in leaves]).all()

@@ -27,14 +27,13 @@ from jax import Array, lax
 from fnn.core import Backward, Forward, Layer, PyTree, children, kind, layer, leaf
 from fnn.gradients.interpret import as_written, interpret, traced
 from fnn.losses import Loss
-from fnn.pytree import pytree
+from fnn.pytree import all_finite, pytree
 
 __all__ = [
     "PRECISIONS",
     "MixedPrecision",
     "Narrowed",
     "Scaled",
-    "all_finite",
     "cast",
     "check_precision",
     "in_precision",
@@ -145,12 +144,6 @@ def narrowed(net: Layer, precision: str | None) -> Any:
     """The network itself, or the same computed in half precision between two casts."""
     precision = check_precision(precision)
     return net if precision is None else Narrowed(net, precision)
-
-
-def all_finite(tree: PyTree) -> Array:
-    """Whether no number in a tree is infinite or NaN: a scalar."""
-    leaves = [jnp.isfinite(a).all() for a in jax.tree.leaves(tree)]
-    return jnp.stack(leaves).all() if leaves else jnp.asarray(True)
 
 
 def cast(tree: PyTree, dtype: Any) -> PyTree:

@@ -24,9 +24,10 @@ from fnn.core import (
     leaf,
     output_shape,
     path_of,
+    walk,
 )
 
-__all__ = ["Probed", "ProbedParams", "Seen", "probe", "record"]
+__all__ = ["Probed", "ProbedParams", "Seen", "layer_outputs", "probe", "record"]
 
 
 class ProbedParams(NamedTuple):
@@ -217,3 +218,29 @@ def record(
 
     recorded(net, kind(net)).forward(*variables, x, key=key, train=train)
     return seen
+
+
+def layer_outputs(
+    net: Layer,
+    variables: Variables,
+    x: Array,
+    key: Array | None = None,
+    train: bool = False,
+) -> dict[str, Array]:
+    """What every layer without children returns in a forward pass, by path, in order.
+
+    Args:
+        net: any network.
+        variables: its variables.
+        x: a batch (N, ...).
+        key: as in `forward`.
+        train: as in `forward`.
+    """
+    seen = record(net, variables, x, key, train)
+    nodes = [node for node in walk(net, variables) if not children(node.layer)]
+    return {
+        node.path: node.layer.forward(
+            *node.variables, seen[node.path].x, key=seen[node.path].key, train=train
+        ).y
+        for node in nodes
+    }

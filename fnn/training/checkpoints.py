@@ -17,7 +17,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from fnn.checks import positive_integer
+from fnn.checks import is_key, positive_integer
 from fnn.core import PyTree
 from fnn.training.early_stopping import EarlyStopping
 from fnn.training.loop import Progress
@@ -243,13 +243,9 @@ def _arrays(progress: Progress) -> dict[str, Any]:
     return leaves_by_name({k: v for k, v in parts.items() if v is not None})
 
 
-def _is_key(leaf: Any) -> bool:
-    return jax.dtypes.issubdtype(leaf.dtype, jax.dtypes.prng_key)
-
-
 def _bits(leaf: Any) -> Any:
     """Random keys as the integers they are made of."""
-    return jax.random.key_data(leaf) if _is_key(leaf) else leaf
+    return jax.random.key_data(leaf) if is_key(leaf) else leaf
 
 
 def _on_host(leaf: Any) -> np.ndarray:
@@ -266,7 +262,7 @@ def _restored(
             return like
 
         def leaf(name: str, like: Any) -> Any:
-            if _is_key(like):
+            if is_key(like):
                 impl = jax.random.key_impl(like)
                 return jax.random.wrap_key_data(jnp.asarray(arrays[name]), impl=impl)
             if isinstance(like, np.ndarray):

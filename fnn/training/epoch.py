@@ -23,10 +23,11 @@ from jax import Array, lax
 from jax.sharding import Mesh
 
 from fnn.augmentations import Augmentation
-from fnn.core import Layer, PyTree
+from fnn.core import Layer
 from fnn.gradients.engines import Engine, objective, value_and_grad
 from fnn.losses import Loss
 from fnn.optimizers import loss_scale
+from fnn.pytree import all_finite
 from fnn.training.batches import shuffle
 from fnn.training.descent import Carry, descend
 from fnn.training.meshes import split
@@ -35,7 +36,6 @@ __all__ = [
     "NONE",
     "Bad",
     "Epoch",
-    "all_finite",
     "augmented",
     "epoch",
     "minibatch",
@@ -256,12 +256,6 @@ def augmented(augment: Augmentation | None, key: Array, x: Array) -> Array:
     if augment is None:
         return x
     return augment(jax.random.fold_in(key, FOR_AUGMENTATION), x)
-
-
-def all_finite(tree: PyTree) -> Array:
-    """Whether no number in a tree is NaN or infinite."""
-    leaves = [a for a in jax.tree.leaves(tree) if jnp.issubdtype(a.dtype, jnp.inexact)]
-    return jnp.array([jnp.isfinite(leaf).all() for leaf in leaves]).all()
 
 
 def _count(bad: Bad, fine: Array) -> Bad:

@@ -14,7 +14,7 @@ from jax import Array
 
 from fnn.core import children, map_params, named_params, walk
 from fnn.gradients.engines import value_and_grad
-from fnn.layers.probe import probe, record
+from fnn.layers.probe import layer_outputs, probe
 from fnn.training.descent import Carry
 from fnn.training.history import Record
 from fnn.training.job import Job
@@ -84,24 +84,21 @@ def _measure(net, loss, optimizer, carry, sample, key, l2, *, engine, n, mesh) -
     grads = map_params(lambda name, layer, leaf: by_name[name], net, params)
     updates, _ = optimizer.update(grads, carry.optimizer_state, params)
     updates, own = named_params(net, updates), named_params(net, params)
-    seen = record(net, carry.variables, x, key, train=True)
 
-    def of_layer(node: Any) -> Array:
-        at = seen[node.path]
-        out = node.layer.forward(*node.variables, at.x, key=at.key, train=True).y
-        delta = by_name[f"{node.path}.delta"]
+    def of_layer(path: str, out: Array) -> Array:
+        delta = by_name[f"{path}.delta"]
         units = out.reshape(-1, out.shape[-1])
         still = (units == units[:1]).all(0)
         return jnp.stack(
             [
                 *(still.mean(dtype=jnp.float32), _rms(out), _spread(out)),
                 *(_rms(delta), _spread(delta)),
-                *(_norm(node.path, own), _norm(node.path, updates)),
+                *(_norm(path, own), _norm(path, updates)),
             ]
         )
 
-    nodes = walk(net, carry.variables)
-    return jnp.stack([of_layer(node) for node in nodes if not children(node.layer)])
+    outputs = layer_outputs(net, carry.variables, x, key, train=True)
+    return jnp.stack([of_layer(path, out) for path, out in outputs.items()])
 
 
 def _rms(a: Array) -> Array:

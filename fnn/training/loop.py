@@ -10,11 +10,12 @@ import jax.numpy as jnp
 import numpy as np
 from jax import Array
 
+from fnn.checks import is_key
 from fnn.core import Variables
 from fnn.optimizers import eval_params
+from fnn.pytree import all_finite
 from fnn.training.descent import Carry
 from fnn.training.early_stopping import EarlyStopping, StoppingState
-from fnn.training.epoch import all_finite
 from fnn.training.evaluation import averages, begin_measuring
 from fnn.training.health import measure_health
 from fnn.training.history import Record
@@ -225,7 +226,7 @@ def to_host(variables: Variables) -> Variables:
     """
 
     def copy(leaf: Any) -> Any:
-        if jax.dtypes.issubdtype(leaf.dtype, jax.dtypes.prng_key):
+        if is_key(leaf):
             return jnp.copy(leaf)  # NumPy has no keys
         return np.array(leaf)
 

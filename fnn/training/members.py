@@ -18,10 +18,11 @@ from jax import Array, lax
 
 from fnn.augmentations import Augmentation
 from fnn.core import Layer, PyTree, Variables
+from fnn.pytree import all_finite
 from fnn.training.batches import batch_sizes, subset
 from fnn.training.descent import Carry, as_optimizer, start
 from fnn.training.early_stopping import EarlyStopping
-from fnn.training.epoch import all_finite, epoch
+from fnn.training.epoch import epoch
 from fnn.training.evaluation import of_batches
 from fnn.training.loop import VALIDATION_BATCH, evaluated
 from fnn.training.planned import planned

@@ -13,6 +13,7 @@ from jax import Array, lax
 from jax.sharding import AxisType, Mesh, NamedSharding, PartitionSpec, Sharding
 from jax.tree_util import keystr, tree_flatten_with_path, tree_unflatten
 
+from fnn.checks import is_key
 from fnn.core import PyTree
 
 __all__ = ["check_mesh", "check_split", "on_mesh", "put", "split", "state_on_mesh"]
@@ -75,7 +76,7 @@ def put(array: Any, sharding: Sharding) -> Array:
     """An array as the sharding says, from one that every process holds whole."""
     if sharding.is_fully_addressable:
         return jax.device_put(array, sharding)
-    if jax.dtypes.issubdtype(array.dtype, jax.dtypes.prng_key):
+    if is_key(array):
         bits = put(jax.random.key_data(array), sharding)
         return jax.random.wrap_key_data(bits, impl=jax.random.key_impl(array))
     host = np.asarray(array)

@@ -10,16 +10,14 @@ from collections.abc import Callable
 from typing import Any, NamedTuple
 
 import jax
-import jax.numpy as jnp
 from jax import Array
 
-from fnn.core import PyTree
 from fnn.gradients.finite import first_nonfinite
-from fnn.training.descent import Carry
+from fnn.training.descent import Carry, copied
 from fnn.training.epoch import Epoch
 from fnn.training.job import Job
 
-__all__ = ["POLICIES", "Nonfinite", "check_policy", "guarded", "snapshot"]
+__all__ = ["POLICIES", "Nonfinite", "check_policy", "guarded"]
 
 Batch = tuple[Array, Array]
 
@@ -50,10 +48,8 @@ def check_policy(policy: Any) -> str | None:
     return policy
 
 
-@jax.jit
-def snapshot(carry: PyTree) -> PyTree:
-    """A copy: an epoch overwrites what it is given."""
-    return jax.tree.map(jnp.copy, carry)
+#: A copy, in one program: an epoch overwrites what it is given.
+_snapshot = jax.jit(copied)
 
 
 def guarded(
@@ -81,12 +77,14 @@ def guarded(
     """
     if job.on_nonfinite is None:
         return run(carry=carry, guard=None), None
-    before = snapshot(carry)
+    before = _snapshot(carry)
     done = run(carry=carry, guard=None)
     if bool(done.finite):
         return done, None
     skips = job.on_nonfinite == "skip"
-    again = snapshot(before) if skips else None
+    if skips and step is None:
+        return run(carry=before, guard="skip"), None
+    again = _snapshot(before) if skips else None
     stopped = run(carry=before, guard="stop")
     said = None if step is None else _locate(job, stopped, epoch, step)
     if job.on_nonfinite == "raise" and said is not None:

@@ -23,6 +23,7 @@ import jax.numpy as jnp
 import numpy as np
 from numpy.lib import format as npy
 
+from fnn.checks import is_key
 from fnn.core import PyTree
 from fnn.training.trees import differences, leaves_by_name
 
@@ -134,7 +135,7 @@ _DAMAGE = (
 
 def _to_bits(name: str, leaf: Any) -> tuple[np.ndarray, str]:
     """An array that the npy format has a name for, and what it stands for."""
-    if _is_key(leaf):
+    if is_key(leaf):
         implementation = jax.random.key_impl(leaf)
         return np.asarray(jax.random.key_data(leaf)), f"key:{implementation}"
     array = np.asarray(leaf)
@@ -157,10 +158,6 @@ def _from_bits(array: np.ndarray, dtype: str) -> Any:
     if array.dtype != wanted and array.dtype != np.dtype(f"u{wanted.itemsize}"):
         raise ValueError(f"an entry of dtype {array.dtype} cannot stand for {dtype}")
     return array if array.dtype == wanted else array.view(wanted)
-
-
-def _is_key(leaf: Any) -> bool:
-    return jnp.issubdtype(getattr(leaf, "dtype", np.float32), jax.dtypes.prng_key)
 
 
 def _read_dtypes(archive: zipfile.ZipFile) -> dict[str, str]:
@@ -197,6 +194,6 @@ _HEADERS = {(1, 0): npy.read_array_header_1_0, (2, 0): npy.read_array_header_2_0
 
 
 def _to_jax(leaf: Any) -> Any:
-    if _is_key(leaf) or jax.dtypes.canonicalize_dtype(leaf.dtype) != leaf.dtype:
+    if is_key(leaf) or jax.dtypes.canonicalize_dtype(leaf.dtype) != leaf.dtype:
         return leaf
     return jnp.asarray(leaf)
