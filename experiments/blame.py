@@ -63,9 +63,8 @@ class Config:
 
 def main(argv: Sequence[str] | None = None) -> int:
     """Send the blame back; the exit status is 1 where the recursion says otherwise."""
-    description = (__doc__ or "").partition("\n")[0]
     with command_line.plain_errors(PROG):
-        config = command_line.options(Config(), argv, PROG, description)
+        config = command_line.options(Config(), argv, PROG, __doc__)
         command_line.at_least(config, epochs=1)
         if not config.hidden:
             raise ValueError("the blame needs a hidden layer to flow to: give --hidden")

@@ -54,9 +54,8 @@ class Config:
 
 def main(argv: Sequence[str] | None = None) -> int:
     """Train each network both ways; the exit status is 1 if the losses differ."""
-    description = (__doc__ or "").partition("\n")[0]
     with command_line.plain_errors(PROG):
-        config = command_line.options(Config(), argv, PROG, description)
+        config = command_line.options(Config(), argv, PROG, __doc__)
         command_line.at_least(config, steps=1, batch_size=1)
         folder = runs.new_folder(config.out, "borrowed_gradients")
     runs.write_json(folder / "config.json", config)

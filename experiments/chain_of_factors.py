@@ -75,9 +75,8 @@ class Problem(NamedTuple):
 
 def main(argv: Sequence[str] | None = None) -> int:
     """Explain; the exit status is 1 where a product is not what `jax.grad` says."""
-    description = (__doc__ or "").partition("\n")[0]
     with command_line.plain_errors(PROG):
-        config = command_line.options(Config(), argv, PROG, description)
+        config = command_line.options(Config(), argv, PROG, __doc__)
         command_line.at_least(config, examples=1)
         problem = build(config)
         shown = problem.explain(*chosen(problem, config))

@@ -19,7 +19,7 @@ def parse(
     argv: Sequence[str] | None,
     *,
     prog: str,
-    description: str,
+    description: str | None,
 ) -> C:
     """Read a Config from the command line; one option says which defaults it has.
 
@@ -31,7 +31,7 @@ def parse(
         option: the name of the field that chooses.
         argv: the arguments; those of the process by default.
         prog: what the program is called.
-        description: what `--help` says first.
+        description: a docstring, whose first line `--help` says first.
 
     Returns:
         The Config. `--help` and unknown options end the process, as usual.
@@ -42,8 +42,14 @@ def parse(
     return options(default, argv, prog, description)
 
 
-def options(default: C, argv: Sequence[str] | None, prog: str, description: str) -> C:
-    """Read a Config from the command line: `default`, but for what is given there."""
+def options(
+    default: C, argv: Sequence[str] | None, prog: str, description: str | None
+) -> C:
+    """Read a Config from the command line: `default`, but for what is given there.
+
+    `description` is a docstring; its first line stands at the head of `--help`.
+    """
+    description = (description or "").partition("\n")[0]
     return tyro.cli(
         type(default), prog=prog, description=description, default=default, args=argv
     )

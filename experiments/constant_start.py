@@ -70,9 +70,8 @@ class Config:
 
 def main(argv: Sequence[str] | None = None) -> int:
     """Train from each start, and watch the units and the accuracy."""
-    description = (__doc__ or "").partition("\n")[0]
     with command_line.plain_errors(PROG):
-        config = command_line.options(Config(), argv, PROG, description)
+        config = command_line.options(Config(), argv, PROG, __doc__)
         command_line.at_least(config, hidden=2, epochs=1, seeds=2)
         trained("random", config, seed=0, epochs=0)  # checks the options
         folder = runs.new_folder(config.out, "constant_start")

@@ -58,9 +58,8 @@ class Verdict(NamedTuple):
 
 def main(argv: Sequence[str] | None = None) -> int:
     """Judge every statement; the exit status says whether fnn's are the right ones."""
-    description = (__doc__ or "").partition("\n")[0]
     with command_line.plain_errors(PROG):
-        config = command_line.options(Config(), argv, PROG, description)
+        config = command_line.options(Config(), argv, PROG, __doc__)
         command_line.at_least(config, examples=2, seed=0)  # of one example, λ/n is λ
         folder = runs.new_folder(config.out, "contradictions")
     out = console()

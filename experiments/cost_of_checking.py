@@ -66,9 +66,8 @@ class Network(NamedTuple):
 
 def main(argv: Sequence[str] | None = None) -> int:
     """Time the checks and backpropagation for networks of growing size."""
-    description = (__doc__ or "").partition("\n")[0]
     with command_line.plain_errors(PROG):
-        config = command_line.options(Config(), argv, PROG, description)
+        config = command_line.options(Config(), argv, PROG, __doc__)
         command_line.at_least(config, networks=2, directions=1, rounds=2)
         folder = runs.new_folder(config.out, "cost_of_checking")
     out = console()

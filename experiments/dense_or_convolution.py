@@ -63,9 +63,8 @@ class Config:
 
 def main(argv: Sequence[str] | None = None) -> int:
     """Train all networks, and compare their test errors."""
-    description = (__doc__ or "").partition("\n")[0]
     with command_line.plain_errors(PROG):
-        config = command_line.options(Config(), argv, PROG, description)
+        config = command_line.options(Config(), argv, PROG, __doc__)
         command_line.at_least(config, seeds=2, examples=1, epochs=1)
         if not config.features:
             raise ValueError("there must be at least one network: give its features")

@@ -75,9 +75,8 @@ class Config:
 
 def main(argv: Sequence[str] | None = None) -> int:
     """Sweep the probabilities, choose a pair by validation, and test it."""
-    description = (__doc__ or "").partition("\n")[0]
     with command_line.plain_errors(PROG):
-        config = command_line.options(Config(), argv, PROG, description)
+        config = command_line.options(Config(), argv, PROG, __doc__)
         command_line.at_least(config, epochs=1, seeds=2)
         check_rates(config)
         train, validation = drawn(config)

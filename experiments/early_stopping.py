@@ -76,9 +76,8 @@ class Config:
 
 def main(argv: Sequence[str] | None = None) -> int:
     """Train with every λ, retrain, and compare the test errors."""
-    description = (__doc__ or "").partition("\n")[0]
     with command_line.plain_errors(PROG):
-        config = command_line.options(Config(), argv, PROG, description)
+        config = command_line.options(Config(), argv, PROG, __doc__)
         command_line.at_least(config, examples=1, validation=1, steps=2, seeds=2)
         given = config.penalties
         if len(given) < 3 or given[0] != 0 or [*given] != sorted(set(given)):

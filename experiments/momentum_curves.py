@@ -66,9 +66,8 @@ class Config:
 
 def main(argv: Sequence[str] | None = None) -> int:
     """Descend three times in the valley and on the digits, and compare the curves."""
-    description = (__doc__ or "").partition("\n")[0]
     with command_line.plain_errors(PROG):
-        config = command_line.options(Config(), argv, PROG, description)
+        config = command_line.options(Config(), argv, PROG, __doc__)
         command_line.at_least(config, steps=2, seeds=2)
         valley = fnn.data.ill_conditioned_bowl(config.condition_number)
         fnn.optimizers.sgd(config.learning_rate)  # checks it

@@ -73,9 +73,8 @@ class Config:
 
 def main(argv: Sequence[str] | None = None) -> int:
     """Tune every optimizer on every problem, and compare what they reach."""
-    description = (__doc__ or "").partition("\n")[0]
     with command_line.plain_errors(PROG):
-        config = command_line.options(Config(), argv, PROG, description)
+        config = command_line.options(Config(), argv, PROG, __doc__)
         least = dict(per_decade=1, steps=1, starts=2, epochs=1, seeds=2)
         command_line.at_least(config, **least)
         rates = grid(config)

@@ -69,9 +69,8 @@ class Config:
 
 def main(argv: Sequence[str] | None = None) -> int:
     """Compare; the exit status is 1 where a field is not the gradient's support."""
-    description = (__doc__ or "").partition("\n")[0]
     with command_line.plain_errors(PROG):
-        config = command_line.options(Config(), argv, PROG, description)
+        config = command_line.options(Config(), argv, PROG, __doc__)
         command_line.at_least(config, images=1, draws=1)
         if not config.networks:
             raise ValueError("there must be at least one network")

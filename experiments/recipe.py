@@ -46,7 +46,7 @@ C = TypeVar("C", bound=Training)
 
 def follow(
     name: str,
-    description: str,
+    description: str | None,
     presets: Mapping[str, C],
     build: Callable[[C], Problem],
     argv: Sequence[str] | None,
@@ -55,7 +55,7 @@ def follow(
 
     Args:
         name: of the script.
-        description: what its `--help` says first.
+        description: the script's docstring, whose first line `--help` says first.
         presets: the defaults for each dataset.
         build: from options to network, loss, optimizer and data.
         argv: the arguments; those of the process by default.

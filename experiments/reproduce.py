@@ -68,9 +68,8 @@ class Config:
 
 def main(argv: Sequence[str] | None = None) -> int:
     """Train everything that is named, and compare with what was published."""
-    description = (__doc__ or "").partition("\n")[0]
     with command_line.plain_errors(PROG):
-        config = command_line.options(Config(()), argv, PROG, description)
+        config = command_line.options(Config(()), argv, PROG, __doc__)
         command_line.at_least(config, seeds=1)
         other = instead(config)
         if other.get("epochs", 1) < 1 or not other.get("learning_rate", 1) > 0:

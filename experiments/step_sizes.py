@@ -73,9 +73,8 @@ class Sweep(NamedTuple):
 
 def main(argv: Sequence[str] | None = None) -> int:
     """Sweep over h, and compare the best with what theory says."""
-    description = (__doc__ or "").partition("\n")[0]
     with command_line.plain_errors(PROG):
-        config = command_line.options(Config(), argv, PROG, description)
+        config = command_line.options(Config(), argv, PROG, __doc__)
         command_line.at_least(config, hidden=1, examples=1, seeds=1)
         folder = runs.new_folder(config.out, "step_sizes")
     out = console()

@@ -57,9 +57,8 @@ class Config:
 
 def main(argv: Sequence[str] | None = None) -> int:
     """Slide the templates, and say what came out."""
-    description = (__doc__ or "").partition("\n")[0]
     with command_line.plain_errors(PROG):
-        config = command_line.options(Config(), argv, PROG, description)
+        config = command_line.options(Config(), argv, PROG, __doc__)
         (x_train, y_train), (x, y) = problem.load(config)
         if config.size % 2 == 0 or not 3 <= config.size <= x.shape[1]:
             raise ValueError(

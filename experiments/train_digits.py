@@ -57,8 +57,7 @@ PRESETS = {config.dataset: config for config in (DIGITS, MNIST, FASHION_MNIST)}
 
 def main(argv: Sequence[str] | None = None) -> int:
     """Follow the recipe; the exit status is 1 if the gradient check fails."""
-    description = (__doc__ or "").partition("\n")[0]
-    return recipe.follow("train_digits", description, PRESETS, build, argv)
+    return recipe.follow("train_digits", __doc__, PRESETS, build, argv)
 
 
 def build(config: Config) -> Problem:

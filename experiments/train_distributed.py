@@ -58,8 +58,7 @@ class Config:
 
 def main(argv: Sequence[str] | None = None) -> int:
     """Find the others, train, and say from process 0 how it went."""
-    description = (__doc__ or "").partition("\n")[0]
-    config = command_line.options(Config(), argv, PROG, description)
+    config = command_line.options(Config(), argv, PROG, __doc__)
     with command_line.plain_errors(PROG):
         if config.heartbeat < 1:
             raise ValueError(f"heartbeat must be at least 1, got {config.heartbeat}")

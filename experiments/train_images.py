@@ -65,8 +65,7 @@ CHECK_OF_MANY = CHECK._replace(max_examples=2, max_coordinates=5)
 
 def main(argv: Sequence[str] | None = None) -> int:
     """Follow the recipe; the exit status is 1 if the gradient check fails."""
-    description = (__doc__ or "").partition("\n")[0]
-    return recipe.follow("train_images", description, PRESETS, build, argv)
+    return recipe.follow("train_images", __doc__, PRESETS, build, argv)
 
 
 def build(config: Config) -> Problem:

@@ -7,6 +7,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
+from command_lines import assert_refused, printed_help
 
 import fnn
 from experiments import __main__ as listing
@@ -336,19 +337,10 @@ WRONG = [
 
 @pytest.mark.parametrize(("name", "argv", "message"), WRONG)
 def test_wrong_options_are_named_before_any_work(name, argv, message, tmp_path, capfd):
-    out = tmp_path / "never"
-    with pytest.raises(SystemExit) as stopped:
-        MAINS[name]([*argv.split(), "--out", str(out)])
-    assert stopped.value.code == 2 and not out.exists()
-    printed = " ".join("".join(capfd.readouterr()).replace("│", " ").split())
-    assert message in printed and "Traceback" not in printed
+    assert_refused(MAINS[name], argv, message, tmp_path, capfd)
 
 
 @pytest.mark.parametrize("name", MAINS)
 def test_experiments_are_listed_and_explain_themselves(name, capsys):
     assert listing.experiments()[name].endswith((".", "?"))
-    with pytest.raises(SystemExit) as stopped:
-        MAINS[name](["--help"])
-    printed = capsys.readouterr().out
-    assert stopped.value.code == 0 and listing.experiments()[name] in printed
-    assert "(default:" in printed and "--out" in printed
+    assert listing.experiments()[name] in printed_help(MAINS[name], capsys)

@@ -6,6 +6,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
+from command_lines import assert_refused
 from planting import plant
 from random_networks import random_image_trial, random_trial
 
@@ -396,12 +397,7 @@ def test_what_is_concluded_depends_on_the_numbers():
     ],
 )
 def test_wrong_options_are_named_before_any_work(argv, message, tmp_path, capfd):
-    out = tmp_path / "never"
-    with pytest.raises(SystemExit) as stopped:
-        chain_of_factors.main([*argv.split(), "--out", str(out)])
-    assert stopped.value.code == 2 and not out.exists()
-    printed = " ".join("".join(capfd.readouterr()).replace("│", " ").split())
-    assert message in printed and "Traceback" not in printed
+    assert_refused(chain_of_factors.main, argv, message, tmp_path, capfd)
 
 
 def test_the_experiment_is_listed_and_explains_itself(capsys):

@@ -8,6 +8,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
+from command_lines import assert_refused
 
 import fnn
 from experiments import networks, problem, train_images
@@ -199,12 +200,7 @@ WRONG = [
 
 @pytest.mark.parametrize(("argv", "message"), WRONG)
 def test_wrong_options_are_named_before_any_work(argv, message, tmp_path, capfd):
-    out = tmp_path / "never"
-    with pytest.raises(SystemExit) as stopped:
-        train_images.main([*argv.split(), "--out", str(out)])
-    assert stopped.value.code == 2 and not out.exists()
-    printed = " ".join("".join(capfd.readouterr()).replace("│", " ").split())
-    assert message in printed and "Traceback" not in printed
+    assert_refused(train_images.main, argv, message, tmp_path, capfd)
 
 
 def test_help_has_the_options_that_images_add(capsys):

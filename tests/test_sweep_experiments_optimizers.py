@@ -7,6 +7,7 @@ import jax.numpy as jnp
 import lecture_optimizers
 import numpy as np
 import pytest
+from command_lines import assert_refused, printed_help
 
 import fnn
 from experiments import __main__ as listing
@@ -190,19 +191,10 @@ WRONG = [
 
 @pytest.mark.parametrize(("argv", "message"), WRONG)
 def test_wrong_options_are_named_before_any_work(argv, message, tmp_path, capfd):
-    out = tmp_path / "never"
-    with pytest.raises(SystemExit) as stopped:
-        optimizers_compared.main([*argv.split(), "--out", str(out)])
-    assert stopped.value.code == 2 and not out.exists()
-    printed = " ".join("".join(capfd.readouterr()).replace("│", " ").split())
-    assert message in printed and "Traceback" not in printed
+    assert_refused(optimizers_compared.main, argv, message, tmp_path, capfd)
 
 
 def test_it_is_listed_and_explains_itself(capsys):
     line = listing.experiments()["optimizers_compared"]
     assert line.endswith("?") and "tuning" not in listing.experiments()
-    with pytest.raises(SystemExit) as stopped:
-        optimizers_compared.main(["--help"])
-    printed = " ".join(capsys.readouterr().out.split())
-    assert stopped.value.code == 0 and line in printed
-    assert "(default:" in printed and "--out" in printed
+    assert line in " ".join(printed_help(optimizers_compared.main, capsys).split())
