@@ -10,6 +10,7 @@ from jax.sharding import PartitionSpec as P
 
 import fnn
 from fnn.training.compiled import run_epoch_on
+from fnn.training.evaluation import averages, begin_measuring
 from fnn.training.meshes import check_mesh, split
 
 pytestmark = pytest.mark.skipif(
@@ -58,6 +59,28 @@ def test_the_minibatch_is_split():
     on = check_mesh(mesh(8))
     compiled = jax.jit(lambda x: split(x, on)).lower(jnp.ones((64, 6))).compile()
     assert compiled.output_shardings.spec == P("batch")
+
+
+def test_validation_is_split():
+    """Also where a thousand examples at once are more than the devices can share."""
+    seen = []
+
+    def look(x):
+        jax.debug.inspect_array_sharding(x, callback=seen.append)
+        return x
+
+    net = fnn.serial(fnn.Lambda(look), fnn.Flatten(), fnn.Dense(2))
+    variables = net.init(jax.random.key(0), (6, 6, 1))
+    on = check_mesh(mesh(8))
+    (whole,) = begin_measuring(net, LOSS, variables, (X, Y), 180, ()).values()
+    seen.clear()
+    (each,) = begin_measuring(net, LOSS, variables, (X, Y), 80, (), on).values()
+    shapes = {sharding.shard_shape((80, 6, 6, 1))[0] for sharding in seen}
+    assert shapes == {10, 80}  # the last 20 are not split
+    np.testing.assert_allclose(
+        averages({"": each}, 180, 80)[""], averages({"": whole}, 180, 180)[""],
+        rtol=1e-6,
+    )  # fmt: skip
 
 
 def test_batch_norm_sees_the_whole_batch():

@@ -147,6 +147,25 @@ def test_on_eight_devices_and_from_a_checkpoint(tmp_path):
     assert again.history["skipped"].tolist() == alone.history["skipped"].tolist()
 
 
+@pytest.mark.parametrize("policy", ["stop", None])
+def test_a_run_that_was_stopped_does_not_go_on_unless_told_how(tmp_path, policy):
+    data = one_bad(7)
+    ended = fit(policy, data, checkpoint_dir=tmp_path)
+    again = fit(policy, data, checkpoint_dir=tmp_path, resume=True)
+    assert (again.stopped, again.epochs) == (ended.stopped, ended.epochs)
+    assert (again.stopped, again.epochs) == ("diverged", 1)
+    jax.tree.map(np.testing.assert_array_equal, again.carry, ended.carry)
+
+
+def test_a_run_that_was_stopped_goes_on_as_one_that_skips_or_measures(tmp_path):
+    fit("stop", one_bad(40), checkpoint_dir=tmp_path)
+    options = dict(checkpoint_dir=tmp_path, resume=True)
+    again = fit("skip", one_bad(40), epochs=3, health=True, **options)
+    assert again.history["skipped"].tolist() == [0, 1, 1]
+    deltas = again.health["1/Dense"]["delta"]
+    assert np.isnan(deltas).tolist() == [True, False, False]
+
+
 # ---- The first layer where it goes bad -------------------------------------------
 
 

@@ -186,6 +186,47 @@ def test_the_position_of_an_iterator_is_part_of_a_checkpoint(tmp_path):
     assert train.position() == {"at": 16}
 
 
+class InBytes(Endless):
+    """One whose position is bytes, as that of grain's DataLoader is."""
+
+    def get_state(self):
+        return bytes([self.at])
+
+    def set_state(self, state):
+        (self.at,) = state
+
+
+def of_grain():
+    """Two iterators of grain's, one for each of its interfaces."""
+    grain = pytest.importorskip("grain")
+    examples = list(zip(X, Y, strict=True))
+    sampler = grain.samplers.IndexSampler(num_records=50, shuffle=True, seed=0)
+    loader = grain.DataLoader(
+        data_source=examples, sampler=sampler, operations=[grain.transforms.Batch(12)]
+    )
+    dataset = grain.MapDataset.source(examples).shuffle(seed=0).repeat().batch(12)
+    return [lambda: iter(loader), lambda: iter(dataset.to_iter_dataset())]
+
+
+def test_grain_and_positions_in_bytes_go_on_from_a_checkpoint(tmp_path):
+    for i, source in enumerate([InBytes, *of_grain()]):
+        options = dict(checkpoint_dir=tmp_path / str(i))
+        alone = fit(fnn.Batches(source, steps=3), epochs=4)
+        fit(fnn.Batches(source, steps=3), epochs=2, **options)
+        again = fit(fnn.Batches(source, steps=3), epochs=4, resume=True, **options)
+        assert_close(again.variables, alone.variables, atol=0)
+
+
+def test_a_position_that_json_cannot_hold(tmp_path):
+    class Odd(Endless):
+        def get_state(self):
+            return {1j}
+
+    assert fit(fnn.Batches(Odd, steps=3)).epochs == EPOCHS
+    with pytest.raises(TypeError, match=r"bytes or what JSON can hold: .* set"):
+        fit(fnn.Batches(Odd, steps=3), checkpoint_dir=tmp_path)
+
+
 def test_health_mesh_and_a_smaller_last_batch():
     if len(jax.devices()) < 8:
         pytest.skip("needs eight devices")
@@ -208,6 +249,7 @@ def test_health_mesh_and_a_smaller_last_batch():
     [
         (generator(), ValueError, "can be read only once"),
         (lambda: iter([]), ValueError, "no batches"),
+        (fnn.data.xor, TypeError, r"but xor is missing .*: 'key'. Pass lambda: xor\("),
         (lambda: iter([X[:4]]), TypeError, r"pairs \(x, y\), got ndarray"),
         (lambda: iter([(X[:4], Y[:3])]), ValueError, "one entry an example"),
         (lambda: iter([(X[:4], Y[:4]), (X[:4, :2], Y[:4])]), ValueError, "at step 1"),

@@ -7,6 +7,7 @@ it ran, and a checksum of every array: what a disk has spoilt is not restored.
 """
 
 import dataclasses
+import json
 import os
 import warnings
 import zlib
@@ -138,7 +139,7 @@ class Store:
                 "run": self.run,
                 "environment": self.here,
                 "records": progress.records,
-                "position": progress.position,
+                "position": _as_json(progress.position),
                 "nonfinite": progress.nonfinite,
                 "checksums": sums,
             }
@@ -241,6 +242,18 @@ def _arrays(progress: Progress) -> dict[str, Any]:
         "stopping": progress.stopping,
     }
     return leaves_by_name({k: v for k, v in parts.items() if v is not None})
+
+
+def _as_json(position: Any) -> Any:
+    """The position of a source, which says itself what it is."""
+    try:
+        json.dumps(position)
+    except TypeError as error:
+        raise TypeError(
+            "the position of train, which its get_state returns, is part of the "
+            f"checkpoint, and must be bytes or what JSON can hold: {error}"
+        ) from None
+    return position
 
 
 def _bits(leaf: Any) -> Any:

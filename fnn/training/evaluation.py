@@ -12,6 +12,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 from jax import Array, lax
+from jax.sharding import Mesh
 
 from fnn.checks import check_instances, describe
 from fnn.core import Layer, PyTree, Variables
@@ -24,6 +25,7 @@ from fnn.training.checks import (
     check_inputs,
     check_metrics,
 )
+from fnn.training.meshes import split
 from fnn.training.metrics import Metric, default_metrics
 
 __all__ = [
@@ -104,10 +106,12 @@ def begin_measuring(
     data: Batch,
     batch_size: int,
     metrics: tuple[tuple[str, Metric], ...],
+    mesh: Mesh | None = None,
 ) -> dict[str, Array]:
     """The means of each batch by name: arrays that may still be being computed."""
     size = min(batch_size, len(data[0]))
-    return _measure(net, loss, variables, data, metrics=metrics, batch_size=size)
+    options = dict(metrics=metrics, batch_size=size, mesh=mesh)
+    return _measure(net, loss, variables, data, **options)
 
 
 def averages(values: dict[str, Array], n: int, batch_size: int) -> dict[str, float]:
@@ -157,11 +161,12 @@ def of_batches(
     *,
     metrics: tuple[tuple[str, Metric], ...],
     batch_size: int,
+    mesh: Mesh | None = None,
 ) -> dict[str, Array]:
     """The means of each batch by name, the smaller one last: each (S,)."""
 
     def of_batch(batch: Batch) -> dict[str, Array]:
-        x, y = batch
+        x, y = split(batch, mesh)
         outputs = net.forward(*variables, x, train=False).y
         values = {name: _mean(name, metric, outputs, y) for name, metric in metrics}
         return {"loss": loss.value(outputs, y), **values}
@@ -186,7 +191,7 @@ def _mean(name: str, metric: Metric, outputs: Array, y: Array) -> Array:
     return mean
 
 
-_measure = jax.jit(of_batches, static_argnames=("metrics", "batch_size"))
+_measure = jax.jit(of_batches, static_argnames=("metrics", "batch_size", "mesh"))
 
 
 @partial(jax.jit, static_argnames=("batch_size",))

@@ -128,7 +128,8 @@ def fit(
             "skip" the step and count it. Which layer it began in is said in the error,
             or in `result.nonfinite`. None ends the run after an epoch in which a
             parameter has become so. (An infinity that an optimizer clips away leaves no
-            trace, and counts as finite.)
+            trace, and counts as finite.) From a checkpoint, a run that was stopped does
+            not go on under the same policy, but does under "skip".
         health: record after every epoch, layer by layer, the share of dead units and
             the size of activations, δ, parameters and updates: `result.health`.
         on_epoch: called after every epoch with a record of Python numbers, such as

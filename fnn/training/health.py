@@ -61,11 +61,17 @@ def measure_health(job: Job, carry: Carry, epoch: int) -> Health:
 
 
 def history_of_health(records: list[Record]) -> dict[str, dict[str, Any]]:
-    """By layer and statistic: an array with an entry an epoch."""
-    layers = records[0]["health"] if records else {}
+    """By layer and statistic: an array with an entry an epoch.
+
+    NaN for epochs of a run that did not measure it, and went on as one that does.
+    """
+    measured = [record.get("health") for record in records]
+    layers = next(filter(None, measured), {})
+    unknown = {name: dict.fromkeys(STATISTICS, np.nan) for name in layers}
+    measured = [health or unknown for health in measured]
     return {
         name: {
-            statistic: np.array([r["health"][name][statistic] for r in records])
+            statistic: np.array([health[name][statistic] for health in measured])
             for statistic in STATISTICS
         }
         for name in layers

@@ -27,7 +27,9 @@ def history_of(
         "seconds": column("seconds", records),
     }
     if skips:
-        history["skipped"] = column("skipped", records, int)
+        # An epoch of a run that did not skip, and went on as one that does, had none.
+        skipped = [record.get("skipped", 0) for record in records]
+        history["skipped"] = np.array(skipped, int)
     if validated:
         rows = [record for record in records if "validation_loss" in record]
         history["validation_epoch"] = column("epoch", rows, int)

@@ -76,6 +76,8 @@ def run_epochs(
         while ended is None:
             if _is_enough(progress):
                 ended = "patience"
+            elif _diverged(job, progress):
+                ended = "diverged"
             elif progress.epoch >= epochs:
                 ended = "epochs"
             else:
@@ -86,8 +88,6 @@ def run_epochs(
                     save(progress)
                 if not tell(progress) or interrupted():
                     ended = "interrupted"
-                elif _diverged(job, progress):
-                    ended = "diverged"
         progress = _settle(job, progress, 0)
         if not tell(progress):
             ended = "interrupted"
@@ -158,11 +158,12 @@ def _begin_validation(
 ) -> Progress:
     """Evaluate the variables as they are now; nothing waits for the result here."""
     variables = evaluated(job.optimizer, progress.carry)
+    mesh = job.mesh
     if job.validation_device is not None:
         # A copy: the next epoch overwrites what it trains.
-        variables = jax.device_put(variables, job.validation_device)
+        variables, mesh = jax.device_put(variables, job.validation_device), None
     values = begin_measuring(
-        job.net, job.loss, variables, data, VALIDATION_BATCH, job.metrics
+        *(job.net, job.loss, variables, data, _batch_size(job), job.metrics), mesh
     )
     begun = Pending(progress.records[-1], variables, values)
     return progress._replace(pending=(*progress.pending, begun))
@@ -185,7 +186,7 @@ def _settle(job: Job, progress: Progress, ahead: int) -> Progress:
 def _take_in(job: Job, begun: Pending, progress: Progress) -> Progress:
     assert job.validation is not None
     n = len(job.validation[0])
-    measured = averages(begun.values, n, VALIDATION_BATCH)
+    measured = averages(begun.values, n, _batch_size(job))
     begun.record.update({f"validation_{name}": v for name, v in measured.items()})
     if job.rule is None:
         return progress
@@ -207,6 +208,13 @@ AHEAD = 8
 
 #: Examples that go through the network at once in validation.
 VALIDATION_BATCH = 1000
+
+
+def _batch_size(job: Job) -> int:
+    """About that many: as many as the devices of a mesh can share."""
+    shares = 1 if job.mesh is None else job.mesh.shape[job.mesh.axis_names[0]]
+    return max(VALIDATION_BATCH // shares, 1) * shares
+
 
 _update = jax.jit(EarlyStopping.update)
 
@@ -245,6 +253,7 @@ def _diverged(job: Job, progress: Progress) -> bool:
     """Whether the run has come to where it cannot, or shall not, go on."""
     if job.on_nonfinite == "stop":
         return progress.nonfinite is not None
-    if np.isfinite(progress.records[-1]["train_loss"]):
+    records = progress.records
+    if not records or np.isfinite(records[-1]["train_loss"]):
         return False
     return not bool(all_finite(progress.carry.variables.params))

@@ -4,6 +4,8 @@ A thread reads ahead and stacks batches of one size into chunks; while the devic
 computes the steps of a chunk, in one program, the next one is being read.
 """
 
+import base64
+import inspect
 import queue
 import threading
 from collections.abc import Callable, Iterable, Iterator
@@ -76,6 +78,8 @@ class Batches:
                 "epoch reads all of it: pass the function that makes it, or steps=, "
                 "the number of batches in an epoch"
             )
+        if callable(source):
+            _check_callable(source)
         known: Any = getattr(source, "dataset", None)
         self.n = len(known) if n is None and hasattr(known, "__len__") else n
         for name, value in (("n", self.n), ("steps", steps), ("ahead", ahead)):
@@ -133,16 +137,25 @@ class Batches:
             done.set()
 
     def position(self) -> Any:
-        """Where the iterator is that goes on from epoch to epoch, if it says so."""
+        """Where the iterator is that goes on from epoch to epoch, if it says so.
+
+        Bytes (grain's DataLoader has them) as text, since JSON has none.
+        """
         kept: Any = self._kept
-        return kept.get_state() if hasattr(kept, "get_state") else None
+        state = kept.get_state() if hasattr(kept, "get_state") else None
+        if isinstance(state, bytes):
+            return {"base64": base64.b64encode(state).decode("ascii")}
+        return state
 
     def seek(self, position: Any) -> None:
         """Go to such a position."""
-        if position is not None and self.steps is not None:
-            self._seen.clear()
-            kept: Any = self._kept_iterator()
-            kept.set_state(position)
+        if position is None or self.steps is None:
+            return
+        if isinstance(position, dict) and position.keys() == {"base64"}:
+            position = base64.b64decode(position["base64"])
+        self._seen.clear()
+        kept: Any = self._kept_iterator()
+        kept.set_state(position)
 
     def _epoch(self) -> Iterator[Batch]:
         if self.steps is None:
@@ -165,6 +178,20 @@ class Batches:
 
     def _opened(self) -> Iterator:
         return iter(self.source() if callable(self.source) else self.source)
+
+
+def _check_callable(source: Callable) -> None:
+    """That a source which is called needs no arguments."""
+    try:
+        inspect.signature(source).bind()
+    except TypeError as error:
+        name = getattr(source, "__name__", type(source).__name__)
+        raise TypeError(
+            f"Batches: a source is called without arguments, but {name} is {error}. "
+            f"Pass lambda: {name}(...)"
+        ) from None
+    except ValueError:
+        pass  # built in, and says nothing of its arguments
 
 
 def as_batches(train: Any) -> Batches | None:
