@@ -9,6 +9,8 @@ os.environ["XLA_FLAGS"] = " ".join(
         os.environ.get("XLA_FLAGS", ""),
         "--xla_backend_optimization_level=0",
         "--xla_llvm_disable_expensive_passes=true",
+        # Half of the rest goes into the newer of XLA's two ways to emit loops.
+        "--xla_cpu_use_fusion_emitters=false",
         # For what runs on several devices; all else stays on the first.
         "--xla_force_host_platform_device_count=8",
     ]

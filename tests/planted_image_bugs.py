@@ -210,8 +210,9 @@ CONVOLUTION_BUGS = [
 # ---- Pooling ---------------------------------------------------------------------
 
 
-def _last_winner(pool, x, y, slides):
+def _last_winner(pool, x, slides):
     """The number of the last place that attains the maximum; without padding."""
+    y = pool.forward((), (), x).y
     winner = jnp.zeros(y.shape, int)
     for number, place in enumerate(slides.places()):
         seen = slides.look(x, place, y.shape[1:-1])
@@ -221,18 +222,17 @@ def _last_winner(pool, x, y, slides):
 
 def _all_win(pool, params, saved, dy):
     """Windows of two that tile the image: every place looks at its own maximum."""
-    x, y = saved
+    y = pool.forward((), (), saved).y
     y, dy = (a.repeat(2, 1).repeat(2, 2) for a in (y, dy))
-    return jnp.where(x == y, dy, 0)
+    return jnp.where(saved == y, dy, 0)
 
 
 def _overwritten(pool, params, saved, dy):
     """Stride 1: of the windows that meet at a place, the last to give anything."""
-    x, y = saved
-    slides = pool.slides(x.shape[1:-1])
-    winner, dx = pool._winner(x, y, slides), jnp.zeros_like(x)
+    slides = pool.slides(saved.shape[1:-1])
+    winner, dx = pool._winner(saved, slides), jnp.zeros_like(saved)
     for number, (i, j) in enumerate(slides.places()):
-        there = slice(None), slice(i, i + y.shape[1]), slice(j, j + y.shape[2])
+        there = slice(None), slice(i, i + dy.shape[1]), slice(j, j + dy.shape[2])
         dx = dx.at[there].set(jnp.where(winner == number, dy, dx[there]))
     return dx
 

@@ -12,6 +12,7 @@ from planting import Bug, N, images, plant, planted
 import fnn
 from fnn.kernels.block import Block
 from fnn.kernels.im2col import Im2col
+from fnn.kernels.planes import apart
 from fnn.kernels.pooling import winners_of_planes
 from fnn.kernels.winograd import Winograd
 from fnn.planning.stages import (
@@ -86,17 +87,12 @@ class BiasAfterReLU(Block):
         return y + bias[:, None, None, None], saved
 
 
-def _last_wins(self, params, saved, dy):
-    right = MaxPoolStage.inside_backward(self, params, saved, dy)
-    x, y = saved
-    flipped = winners_of_planes(
-        tuple(x[:, a::2, b::2] for a, b in ((1, 1), (1, 0), (0, 1), (0, 0))),
-        (y,), (dy,), (2, 2), (2, 2),
-    )  # fmt: skip
-    dx = right.dx
-    for plane, (a, b) in zip(flipped, ((1, 1), (1, 0), (0, 1), (0, 0)), strict=True):
-        dx = dx.at[:, a::2, b::2].set(plane)
-    return fnn.Backward(dx, ())
+def _last_wins(self, params, state, x, **how):
+    right = MaxPoolStage.inside(self, params, state, x, **how)
+    _, like = right.saved
+    planes = apart(x, (2, 2), right.y.shape[1:3])[::-1]
+    (winner,) = winners_of_planes(planes, (2, 2), (2, 2))
+    return right._replace(saved=((3 - winner,), like))
 
 
 def _without_stretch(self, params, saved, dy):
@@ -128,7 +124,7 @@ def _shortcut_forgotten(self, params, saved, dy):
 PLAN_BUGS = [
     _bug(
         "the last of equal maxima wins",
-        plant(MaxPoolStage, inside_backward=_last_wins)((fnn.MaxPool(2),)),
+        plant(MaxPoolStage, inside=_last_wins)((fnn.MaxPool(2),)),
         "dx",
         before=(fnn.Upsample(2),),
         shape=(3, 4, 2),

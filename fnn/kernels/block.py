@@ -1,7 +1,8 @@
 """Convolution, bias, ReLU and pooling as one: what is between them is never an image.
 
-    forward     z = x ⋆ W + b in planes,  y = ReLU(max of the planes of each window)
-    backward    dm = dy where y > 0;  dz: dm to the first plane that attains y;
+    forward     z = x ⋆ W + b in planes,  y = ReLU(max of the planes of each window),
+                k* the number of the first plane that attains the maximum
+    backward    dm = dy where y > 0;  dz: dm to plane k*;
                 db = Σ dm;  dx, dW from dz as in the convolution's own kernel
 
 The ReLU follows the maximum, on a quarter of the elements, whichever of the two the
@@ -24,7 +25,7 @@ from jax import Array
 
 from fnn.kernels.im2col import Im2col
 from fnn.kernels.planes import Group, Planes, apart, deal, place, together, written
-from fnn.kernels.pooling import max_of_planes, winners_of_planes
+from fnn.kernels.pooling import given_to_winners, max_of_planes, winners_of_planes
 from fnn.kernels.winograd import Winograd
 
 __all__ = ["Block"]
@@ -46,33 +47,31 @@ class Block:
         """The output y (O, H', W', N) from x (I, H, W, N), W (K, K', I, O) and b."""
         sizes = self.convolution.outputs(weight.shape, x.shape[1:3])
         planes, saved = self.convolution.forward(x, weight)
-        tops = planes
+        tops, winners = planes, ()
         if self.pool != (1, 1):
             dealt = self._deal(_shifted(planes, bias), sizes)
             tops = max_of_planes(dealt, self._dealt, self.pool)
+            winners = winners_of_planes(dealt, self._dealt, self.pool)
         counts = sizes[0] // self.pool[0], sizes[1] // self.pool[1]
         y = together(tops, self._pooled, counts)
         if self.pool == (1, 1):
-            (y,), planes = _shifted((y,), bias), ()
+            (y,) = _shifted((y,), bias)
         y = jax.nn.relu(y) if self.relu else y
-        return y, (saved, planes, y, jnp.zeros((0, *sizes)))
+        return y, (saved, winners, y, jnp.zeros((0, *planes[0].shape[1:3])))
 
     def backward(
         self, weight: Array, bias: Any, saved: Any, dy: Array
     ) -> tuple[Array, Array, Any]:
         """The gradients dx, dW and db."""
-        saved, planes, y, like = saved
-        _, *sizes = like.shape
+        saved, winners, y, like = saved
         dm = jnp.where(y > 0, dy, 0) if self.relu else dy
         dbias = () if isinstance(bias, tuple) else dm.sum((1, 2, 3))
         if self.pool == (1, 1):
             dz = apart(written(dm), self.convolution.group)
         else:
-            dealt = self._deal(_shifted(planes, bias), sizes)
-            _, rows, columns, _ = dealt[0].shape
-            tops, given = (apart(a, self._pooled, (rows, columns)) for a in (y, dm))
-            dz = winners_of_planes(dealt, tops, given, self._dealt, self.pool)
-            dz = self._gather(dz, planes[0].shape[1:3])
+            given = apart(dm, self._pooled, winners[0].shape[1:3])
+            dz = given_to_winners(winners, given, self._dealt, self.pool)
+            dz = self._gather(dz, like.shape[1:])
         dx, dweight = self.convolution.backward(weight, saved, dz)
         return dx, dweight, dbias
 

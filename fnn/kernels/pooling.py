@@ -1,7 +1,8 @@
 """The maximum over windows that tile the image, taken of planes.
 
     forward     y = max of the planes of a window, element by element
-    backward    dx: dy goes to the first plane that attains it, in row-major order
+                k* = the number of the first plane that attains it, in row-major order
+    backward    dx: dy goes to plane k*
 
 Nothing is rounded; the winners are those of `reduce_window` and of its gradient.
 
@@ -17,7 +18,7 @@ from jax import Array
 
 from fnn.kernels.planes import Group, Planes
 
-__all__ = ["max_of_planes", "winners_of_planes"]
+__all__ = ["given_to_winners", "max_of_planes", "winners_of_planes"]
 
 
 def max_of_planes(planes: Planes, group: Group, window: Group) -> Planes:
@@ -28,24 +29,35 @@ def max_of_planes(planes: Planes, group: Group, window: Group) -> Planes:
     )
 
 
-def winners_of_planes(
-    planes: Planes,
-    y: Planes,
-    dy: Sequence[Array],
-    group: Group,
-    window: Group,
+def winners_of_planes(planes: Planes, group: Group, window: Group) -> Planes:
+    """k*, the number of the place that won, for every window: planes of small integers.
+
+    The places are compared with one another and not with y: planes may be computed once
+    more here, in a loop that rounds otherwise, and no place would then attain y.
+    """
+    dtype = jnp.int8 if window[0] * window[1] <= 127 else jnp.int32
+
+    def winner(first: Array, *others: Array) -> Array:
+        best, won = first, jnp.zeros(first.shape, dtype)
+        for number, seen in enumerate(others, 1):
+            # A NaN wins too, the first one, and passes its gradient on.
+            better = ~(seen <= best) & (best == best)
+            best = jnp.where(better, seen, best)
+            won = jnp.where(better, dtype(number), won)
+        return won
+
+    return tuple(winner(*(planes[i] for i in w)) for w in windows(group, window))
+
+
+def given_to_winners(
+    winners: Planes, dy: Sequence[Array], group: Group, window: Group
 ) -> Planes:
     """The planes of dx."""
     dx: dict[int, Array] = {}
-    for numbers, top, grad in zip(windows(group, window), y, dy, strict=True):
-        free = jnp.ones(top.shape, bool)
-        for i in numbers[:-1]:
-            wins = free & ~(planes[i] < top)  # so that a NaN wins too, and passes dy on
-            dx[i] = jnp.where(wins, grad, 0)
-            free &= ~wins
-        # Not compared: planes may be computed again, in a loop that rounds otherwise.
-        dx[numbers[-1]] = jnp.where(free, grad, 0)
-    return tuple(dx[i] for i in range(len(planes)))
+    for numbers, won, grad in zip(windows(group, window), winners, dy, strict=True):
+        for place, i in enumerate(numbers):
+            dx[i] = jnp.where(won == won.dtype.type(place), grad, 0)
+    return tuple(dx[i] for i in range(len(dx)))
 
 
 def windows(group: Group, window: Group) -> Iterator[list[int]]:

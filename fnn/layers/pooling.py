@@ -110,33 +110,36 @@ class MaxPool(_Pool):
         # A NumPy number: by it JAX knows the maximum, whose gradient it has.
         low = np.asarray(-np.inf, x.dtype)
         y = lax.reduce_window(x, low, lax.max, **_reduction(slides))
-        # Both are kept anyway, by the layers before and after.
-        return Forward(y, saved=(x, y), state=state)
+        return Forward(y, saved=x, state=state)  # the layer before keeps it anyway
 
     def backward(self, params, saved, dy):
-        x, y = saved
-        sizes = x.shape[1:-1]
+        x, sizes = saved, saved.shape[1:-1]
         slides = self.slides(sizes)
 
         def give(number: Any, winner: Array, dy: Array) -> Array:
             return jnp.where(winner == number.astype(winner.dtype), dy, 0)
 
-        dx = _collect(give, (self._winner(x, y, slides), dy), slides, sizes)
+        dx = _collect(give, (self._winner(x, slides), dy), slides, sizes)
         return Backward(dx, ())
 
-    def _winner(self, x: Array, y: Array, slides: Window) -> Array:
-        """k*: the number of the place that won, for every window and feature."""
+    def _winner(self, x: Array, slides: Window) -> Array:
+        """k*: the number of the place that won, for every window and feature.
+
+        The places are compared with one another and not with y: x may be computed once
+        more here, in a loop that rounds otherwise, and no place would then attain y.
+        """
         low = jnp.asarray(-jnp.inf, x.dtype)
+        counts = slides.outputs(x.shape[1:-1])
         ends = [(0, 0), *slides.padding, (0, 0)]
         x = lax.pad(x, low, [(lo, hi, 0) for lo, hi in ends])
-        count = math.prod(slides.size)
-        dtype = jnp.int8 if count <= 127 else jnp.int32
-        winner = jnp.zeros(y.shape, dtype)
-        # From the last to the first, which so overwrites all others.
-        for number, place in reversed(list(enumerate(slides.places()))):
-            seen = slides.look(x, place, y.shape[1:-1])
-            # Not `seen == y`: a NaN wins too, and passes its gradient on.
-            winner = jnp.where(seen < y, winner, jnp.asarray(number, dtype))
+        dtype = jnp.int8 if math.prod(slides.size) <= 127 else jnp.int32
+        first, *others = (slides.look(x, place, counts) for place in slides.places())
+        best, winner = first, jnp.zeros(first.shape, dtype)
+        for number, seen in enumerate(others, 1):
+            # A NaN wins too, the first one, and passes its gradient on.
+            better = ~(seen <= best) & (best == best)
+            best = jnp.where(better, seen, best)
+            winner = jnp.where(better, jnp.asarray(number, dtype), winner)
         return winner
 
 

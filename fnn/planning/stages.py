@@ -19,7 +19,7 @@ from fnn.kernels.batch_norm import batch_norm_backward, batch_norm_forward
 from fnn.kernels.block import Block
 from fnn.kernels.im2col import Im2col
 from fnn.kernels.planes import apart, place, together
-from fnn.kernels.pooling import max_of_planes, winners_of_planes
+from fnn.kernels.pooling import given_to_winners, max_of_planes, winners_of_planes
 from fnn.layers import Parallel, Residual
 from fnn.layers.convolution import ConvParams
 from fnn.layers.normalization import NormParams, moments
@@ -108,17 +108,18 @@ class MaxPoolStage(Stage):
 
     def inside(self, params, state, x, *, key, train):
         counts = self._counts(x.shape[1:3])
-        (y,) = max_of_planes(apart(x, self.pool, counts), self.pool, self.pool)
-        return Forward(y, (x, y), state)
+        planes = apart(x, self.pool, counts)
+        (y,) = max_of_planes(planes, self.pool, self.pool)
+        winners = winners_of_planes(planes, self.pool, self.pool)
+        return Forward(y, (winners, jnp.zeros((0, *x.shape[1:3]))), state)
 
     def inside_backward(self, params, saved, dy):
-        x, y = saved
-        rows, columns = self._counts(x.shape[1:3])
-        planes = apart(x, self.pool, (rows, columns))
-        dplanes = winners_of_planes(planes, (y,), (dy,), self.pool, self.pool)
+        winners, like = saved
+        planes = given_to_winners(winners, (dy,), self.pool, self.pool)
+        sizes, (rows, columns) = like.shape[1:], planes[0].shape[1:3]
         seen = rows * self.pool[0], columns * self.pool[1]
-        dx = together(dplanes, self.pool, seen)
-        return Backward(place(dx, (0, 0), x.shape[1:3]), ())
+        dx = together(planes, self.pool, seen)
+        return Backward(place(dx, (0, 0), sizes), ())
 
     def _counts(self, sizes: tuple[int, ...]) -> tuple[int, int]:
         """Windows along each axis; what does not fill one is left out."""
