@@ -204,6 +204,15 @@ def test_the_first_place_is_named(place):
     assert fnn.first_nonfinite(net, LOSS, variables, batch) == place
 
 
+def test_a_number_that_float16_alone_cannot_hold_is_found():
+    x = X.at[7].set(300.0)
+    net = fnn.serial(fnn.Lambda(jnp.square), fnn.Dense(4), fnn.Tanh(), fnn.Dense(2))
+    wide = fit("stop", (x, Y), net, epochs=1)
+    assert wide.nonfinite is None
+    half = fit("stop", (x, Y), net, epochs=1, precision="float16")
+    assert half.nonfinite.where == "the output of 0/Lambda"
+
+
 def test_inputs_parameters_and_nothing():
     net = fnn.serial(fnn.Dense(2))
     variables = net.init(jax.random.key(0), (3,))

@@ -6,8 +6,8 @@ import jax
 from jax import Array
 
 from fnn.core import Layer, Variables, named_params
-from fnn.gradients.engines import value_and_grad
-from fnn.layers.probe import layer_outputs, probe
+from fnn.gradients.engines import Engine, value_and_grad
+from fnn.layers.probe import outputs_of, show
 from fnn.losses import Loss
 from fnn.planning import plain
 from fnn.pytree import all_finite
@@ -24,6 +24,7 @@ def first_nonfinite(
     key: Array | None = None,
     l2: float = 0.0,
     n: int | None = None,
+    engine: str | Engine = "manual",
 ) -> str | None:
     """Say which number of a training step is the first that is NaN or infinite.
 
@@ -39,6 +40,8 @@ def first_nonfinite(
         key: of the step.
         l2: λ of the penalty.
         n: as in `value_and_grad`.
+        engine: as in `value_and_grad`; one of mixed precision looks in that precision,
+            where numbers overflow sooner.
 
     Returns:
         Such as "the output of 2/Dense", "δ at the output of 0/Conv"; None where all is
@@ -53,7 +56,7 @@ def first_nonfinite(
         'the output of 1/Lambda'
     """
     claimed = plain(net)
-    found = _look(claimed, loss, variables, batch, key, l2, n)
+    found = _look(claimed, loss, variables, batch, key, l2, n, engine)
     return next((what for what, finite in found.items() if not bool(finite)), None)
 
 
@@ -61,21 +64,20 @@ def first_nonfinite(
 _QUICKLY = {"xla_backend_optimization_level": 0}
 
 
-def _look(net, loss, variables, batch, key, l2, n) -> dict[str, Array]:
+def _look(net, loss, variables, batch, key, l2, n, engine) -> dict[str, Array]:
     """Whether each number is finite, by its name, in the order of the computation."""
     names: list[str] = []
 
     @partial(jax.jit, compiler_options=_QUICKLY)
     def look(variables, batch, key):
         x, _ = batch
-        outputs = layer_outputs(net, variables, x, key, train=True)
+        shown, given = show(net, variables, x)
+        out = value_and_grad(shown, loss, engine, l2=l2, n=n)(given, batch, key=key)
+        outputs = outputs_of(shown, given._replace(state=out.state))
         values = {"the minibatch's x": x, "the parameters": variables}
         values |= {f"the output of {path}": y for path, y in outputs.items()}
-        probed, probed_variables = probe(net, variables, x)
-        grad = value_and_grad(probed, loss, "manual", l2=l2, n=n)
-        out = grad(probed_variables, batch, key=key)
         values["the loss"] = out.loss
-        grads = named_params(probed, out.grads)
+        grads = named_params(shown, out.grads)
         for path in reversed(outputs):
             values[f"δ at the output of {path}"] = grads.pop(f"{path}.delta")
         values |= {f"the gradient of {name}": grad for name, grad in grads.items()}

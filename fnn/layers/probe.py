@@ -27,7 +27,15 @@ from fnn.core import (
     walk,
 )
 
-__all__ = ["Probed", "ProbedParams", "Seen", "layer_outputs", "probe", "record"]
+__all__ = [
+    "Probed",
+    "ProbedParams",
+    "Seen",
+    "outputs_of",
+    "probe",
+    "record",
+    "show",
+]
 
 
 class ProbedParams(NamedTuple):
@@ -119,7 +127,13 @@ def probe(net: Layer, variables: Variables, x: Array) -> tuple[Layer, Variables]
         >>> [path for path in fnn.named_params(probed, probed_variables.params)]
         ['0/Dense.weight', '0/Dense.bias', '0/Dense.delta', '1/Tanh.delta', '.delta']
     """
-    probed = _probe_all(net, len(x))
+    return _probed(_probe_all(net, len(x)), net, variables, x)
+
+
+def _probed(
+    probed: Layer, net: Layer, variables: Variables, x: Array
+) -> tuple[Layer, Variables]:
+    """The network with its probes, and its variables with zeros for them."""
     key = jax.random.key(0)  # only shapes are wanted of this init
     shapes = jax.eval_shape(lambda: probed.init(key, x.shape[1:]))
     return probed, Variables(
@@ -128,9 +142,9 @@ def probe(net: Layer, variables: Variables, x: Array) -> tuple[Layer, Variables]
     )
 
 
-def _probe_all(net: Layer, batch: int) -> Layer:
-    inner = [_probe_all(child, batch) for child in children(net).values()]
-    return Probed(net.with_children(*inner) if inner else net, batch)
+def _probe_all(net: Layer, batch: int, of_leaf: type = Probed) -> Layer:
+    inner = [_probe_all(child, batch, of_leaf) for child in children(net).values()]
+    return Probed(net.with_children(*inner), batch) if inner else of_leaf(net, batch)
 
 
 def _add_deltas(probed: Any, shapes: PyTree, params: PyTree, dtype) -> ProbedParams:
@@ -155,6 +169,33 @@ def _map_first(f: Callable, layers: Iterable[Layer], *trees: PyTree) -> PyTree:
     parts = [f(*entry) for entry in zip(layers, *first, strict=True)]
     rest = trees[-1][len(layers) :]
     return getattr(trees[-1], "_make", tuple)([*parts, *rest])
+
+
+# ---- What every layer returns, of the same forward pass ---------------------------
+
+
+@layer
+class Shown(Probed):
+    """A probed layer that hands out its output as well: y follows its state."""
+
+    def forward(self, params, state, x, *, key=None, train=False):
+        out = super().forward(params, state[:1], x, key=key, train=train)
+        return out._replace(state=(*out.state, out.y))
+
+
+def show(net: Layer, variables: Variables, x: Array) -> tuple[Layer, Variables]:
+    """As `probe`; and of every layer without children the output, too.
+
+    It is in the state that a forward pass returns, from where `outputs_of` takes it:
+    whatever computes gradients shows δ and y of one and the same pass.
+    """
+    return _probed(_probe_all(net, len(x), Shown), net, variables, x)
+
+
+def outputs_of(shown: Layer, variables: Variables) -> dict[str, Array]:
+    """The output of every layer by path, in order, from the state after a pass."""
+    nodes = [node for node in walk(shown, variables) if isinstance(node.layer, Shown)]
+    return {node.path: node.variables.state[1] for node in nodes}
 
 
 # ---- What every layer is given ----------------------------------------------------
@@ -218,29 +259,3 @@ def record(
 
     recorded(net, kind(net)).forward(*variables, x, key=key, train=train)
     return seen
-
-
-def layer_outputs(
-    net: Layer,
-    variables: Variables,
-    x: Array,
-    key: Array | None = None,
-    train: bool = False,
-) -> dict[str, Array]:
-    """What every layer without children returns in a forward pass, by path, in order.
-
-    Args:
-        net: any network.
-        variables: its variables.
-        x: a batch (N, ...).
-        key: as in `forward`.
-        train: as in `forward`.
-    """
-    seen = record(net, variables, x, key, train)
-    nodes = [node for node in walk(net, variables) if not children(node.layer)]
-    return {
-        node.path: node.layer.forward(
-            *node.variables, seen[node.path].x, key=seen[node.path].key, train=train
-        ).y
-        for node in nodes
-    }

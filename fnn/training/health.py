@@ -14,7 +14,7 @@ from jax import Array
 
 from fnn.core import children, map_params, named_params, walk
 from fnn.gradients.engines import value_and_grad
-from fnn.layers.probe import layer_outputs, probe
+from fnn.layers.probe import outputs_of, show
 from fnn.training.descent import Carry
 from fnn.training.history import Record
 from fnn.training.job import Job
@@ -84,9 +84,11 @@ def _measure(net, loss, optimizer, carry, sample, key, l2, *, engine, n, mesh) -
     params = carry.variables.params
     x, y = split(sample, mesh)
     penalty = 0.0 if l2 is None else l2
-    probed, variables = probe(net, carry.variables, x)
-    grad = value_and_grad(probed, loss, engine, l2=penalty, n=n)
-    by_name = named_params(probed, grad(variables, (x, y), key=key).grads)
+    shown, variables = show(net, carry.variables, x)
+    out = value_and_grad(shown, loss, engine, l2=penalty, n=n)(
+        variables, (x, y), key=key
+    )
+    by_name = named_params(shown, out.grads)
     grads = map_params(lambda name, layer, leaf: by_name[name], net, params)
     updates, _ = optimizer.update(grads, carry.optimizer_state, params)
     updates, own = named_params(net, updates), named_params(net, params)
@@ -103,8 +105,8 @@ def _measure(net, loss, optimizer, carry, sample, key, l2, *, engine, n, mesh) -
             ]
         )
 
-    outputs = layer_outputs(net, carry.variables, x, key, train=True)
-    return jnp.stack([of_layer(path, out) for path, out in outputs.items()])
+    outputs = outputs_of(shown, variables._replace(state=out.state))
+    return jnp.stack([of_layer(path, y) for path, y in outputs.items()])
 
 
 def _rms(a: Array) -> Array:

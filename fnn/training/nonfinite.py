@@ -114,5 +114,6 @@ def _locate(
         key=key,
         l2=job.l2 or 0.0,
         n=job.n,
+        engine=job.engine,
     )
     return Nonfinite(epoch, t, where or "the loss or a gradient of the engine")
