@@ -10,9 +10,12 @@
     recipe          gradient check, training and test, for any network and images
     networks        LeNet, an all-convolutional and a residual network
     published       settings of published results, as a table for `reproduce`
+    published_runs  training and measuring with such a setting
+    few_digits      few examples, some labels wrong, for what should regularize
     tuning          learning rates for the comparison of optimizers
     answers         what an experiment that asks one question leaves
     figures         one style for all pictures; learning curves, mistakes
+    sweep_figures   what is measured under several seeds, over hyperparameters
 """
 
 from importlib.util import find_spec

@@ -32,7 +32,7 @@ from rich.progress import track
 import fnn
 from experiments import answers, command_line, runs
 from experiments.figures import OKABE_ITO, STYLE, line_with_band
-from experiments.seeds import mean_and_deviation
+from experiments.seeds import plus_minus
 from experiments.terminal import console, table
 
 __all__ = ["main"]
@@ -133,8 +133,7 @@ def curves(numbers: list[dict], start: str, name: str) -> np.ndarray:
 
 def reached(numbers: list[dict], start: str) -> str:
     """Mean and standard deviation of the test accuracy in the end."""
-    ends = curves(numbers, start, "test_accuracy")[:, -1]
-    return "{:.1%} ± {:.1%}".format(*mean_and_deviation(ends.tolist()))
+    return plus_minus(curves(numbers, start, "test_accuracy")[:, -1])
 
 
 def conclude(numbers: list[dict]) -> str:

@@ -18,13 +18,14 @@ import jax
 import matplotlib
 import numpy as np
 from matplotlib.figure import Figure
-from matplotlib.ticker import FixedLocator, FuncFormatter, NullLocator
+from matplotlib.ticker import FixedLocator, NullLocator
 from rich.progress import track
 
 import fnn
 from experiments import answers, command_line, problem, runs
 from experiments.figures import OKABE_ITO, STYLE
 from experiments.seeds import mean_and_deviation
+from experiments.sweep_figures import mean_with_bars
 from experiments.terminal import console, table
 
 __all__ = ["main"]
@@ -181,10 +182,9 @@ def draw(numbers: list[dict], dataset: str) -> Figure:
                 [100 * n["test_error"] for n in mine if n["parameters"] == p]
                 for p in params
             ]
-            mean, sd = np.array([mean_and_deviation(e) for e in errors]).T
             x = np.array(params) * 1.03**side  # side by side, not on each other
             style = dict(color=OKABE_ITO[colour], capsize=4, label=kind)
-            axes.errorbar(x, mean, sd, marker=marker, **style)
+            mean_with_bars(axes, x, errors, marker=marker, **style)
             for at, values in zip(x * 1.03**side, errors, strict=True):
                 axes.plot(
                     [at] * len(values), values, ".", color=OKABE_ITO[colour], alpha=0.5
@@ -198,9 +198,9 @@ def draw(numbers: list[dict], dataset: str) -> Figure:
         axes.xaxis.set_major_locator(FixedLocator(sorted(params)))
         for axis in (axes.xaxis, axes.yaxis):
             axis.set_minor_locator(NullLocator())
-        axes.xaxis.set_major_formatter(FuncFormatter(lambda value, _: f"{value:,.0f}"))
+        axes.xaxis.set_major_formatter("{x:,.0f}")
         axes.yaxis.set_major_locator(FixedLocator((0, 0.5, 1, 2, 5, 10, 20, 50, 90)))
-        axes.yaxis.set_major_formatter(FuncFormatter(lambda value, _: f"{value:g}"))
+        axes.yaxis.set_major_formatter("{x:g}")
         axes.legend()
     return figure
 

@@ -20,27 +20,21 @@ from pathlib import Path
 import jax
 import matplotlib
 import numpy as np
-from matplotlib.axes import Axes
 from matplotlib.figure import Figure
-from matplotlib.ticker import PercentFormatter
 from rich.progress import Progress
 
 import fnn
 from experiments import answers, command_line, runs
+from experiments.few_digits import drawn, error_on_test
 from experiments.figures import OKABE_ITO, STYLE
-from experiments.seeds import mean_and_deviation
+from experiments.seeds import mean_and_deviation, plus_minus
+from experiments.sweep_figures import LOOKS, mean_with_bars, over_two
 from experiments.terminal import console, table
 
 __all__ = ["main"]
 
 PROG = "python -m experiments.dropout_rates"
 LOSS = fnn.losses.SoftmaxCrossEntropy()
-#: Colour, dashes and marker of each p_visible.
-LOOKS = (
-    *(("black", "-", "o"), ("blue", "--", "s"), ("vermilion", "-.", "^")),
-    *(("green", ":", "D"), ("purple", (0, (5, 1, 1, 1, 1, 1)), "v")),
-)
-
 Rates = tuple[float, float]  # p_visible, p_hidden
 
 
@@ -79,7 +73,7 @@ def main(argv: Sequence[str] | None = None) -> int:
         config = command_line.options(Config(), argv, PROG, __doc__)
         command_line.at_least(config, epochs=1, seeds=2)
         check_rates(config)
-        train, validation = drawn(config)
+        train, validation = drawn(config.examples, config.validation, seed=0)
 
         def build(visible: float, hidden: float) -> tuple:
             net = network(config.width, visible, hidden)
@@ -107,7 +101,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     errors = by_pair(numbers, "validation_error")
     columns = ("p_visible \\ p_hidden", *(f"{p:g}" for p in config.hidden))
     rows = [
-        (f"{v:g}", *(percent(errors[v, h]) for h in config.hidden))
+        (f"{v:g}", *(plus_minus(errors[v, h]) for h in config.hidden))
         for v in config.visible
     ]
     out.print("Validation error, mean ± sample standard deviation:")
@@ -126,21 +120,9 @@ def check_rates(config: Config) -> None:
         rates = getattr(config, name)
         if rates[:1] != (0,) or [*rates] != sorted(set(rates)) or rates[-1] >= 1:
             raise ValueError(f"{name} must ascend from 0 to below 1, got {rates}")
-    if len(config.visible) > len(LOOKS):
-        raise ValueError(
-            f"visible must be at most {len(LOOKS)} values, got {config.visible}"
-        )
-
-
-def drawn(config: Config) -> fnn.data.Split:
-    """Digits to train on and to choose by."""
-    x, y = fnn.data.digits().train
-    n, wanted = config.examples, config.examples + config.validation
-    if wanted > len(y):
-        raise ValueError(f"at most {len(y)} examples and validation, got {wanted}")
-    order = np.random.default_rng(0).permutation(len(y))[:wanted]
-    x, y = x[order], y[order]
-    return fnn.data.Split((x[:n], y[:n]), (x[n:], y[n:]))
+    visible, most = config.visible, len(LOOKS)
+    if len(visible) > most:
+        raise ValueError(f"visible must be at most {most} values, got {visible}")
 
 
 def network(width: int, visible: float, hidden: float) -> fnn.Layer:
@@ -159,13 +141,11 @@ def measured(swept: fnn.Sweep, config: Config) -> list[dict]:
     net = network(config.width, 0.0, 0.0)  # in a test nothing is dropped
     lines = []
     for at in np.ndindex(errors.shape):
-        visible, hidden = config.visible[at[0]], config.hidden[at[1]]
-        line = {"p_visible": visible, "p_hidden": hidden, "seed": at[2]}
+        pair = {"visible": config.visible[at[0]], "hidden": config.hidden[at[1]]}
+        line = {f"p_{name}": rate for name, rate in pair.items()} | {"seed": at[2]}
         line["validation_error"] = errors[at].item()
-        if (visible, hidden) in ((0, 0), (best["visible"], best["hidden"])):
-            variables = jax.tree.map(lambda leaf, at=at: leaf[at], swept.variables)
-            test = fnn.evaluate(net, LOSS, variables, fnn.data.digits().test)
-            line["test_error"] = 1 - test["accuracy"]
+        if pair in ({"visible": 0, "hidden": 0}, best):
+            line["test_error"] = error_on_test(net, swept.variables, *at)
         lines.append(line)
     return lines
 
@@ -183,11 +163,6 @@ def by_pair(numbers: list[dict], name: str) -> dict[Rates, np.ndarray]:
     return {pair: np.array(values) for pair, values in pairs.items()}
 
 
-def percent(errors: np.ndarray) -> str:
-    """Mean and sample standard deviation."""
-    return "{:.1%} ± {:.1%}".format(*mean_and_deviation(errors.tolist()))
-
-
 def conclude(numbers: list[dict]) -> str:
     """The sentence."""
     errors, tested = (by_pair(numbers, f"{n}_error") for n in ("validation", "test"))
@@ -195,20 +170,19 @@ def conclude(numbers: list[dict]) -> str:
     if chosen == (0, 0):
         return (
             f"No dropout has the least validation error of all {len(errors)} pairs, "
-            f"{percent(errors[chosen])}, and errs {percent(tested[chosen])} on the "
-            "test images: here dropout does not help."
+            f"{plus_minus(errors[chosen])}, and errs {plus_minus(tested[chosen])} on "
+            "the test images: here dropout does not help."
         )
-    spared, sd = mean_and_deviation((100 * (tested[0, 0] - tested[chosen])).tolist())
-    verdict = "makes no difference beyond the spread over the seeds"
+    spared, sd = mean_and_deviation(100 * (tested[0, 0] - tested[chosen]))
+    verdict = "makes no difference beyond"
     if abs(spared) > sd:
-        what = "helps" if spared > 0 else "harms"
-        verdict = f"{what} by more than the spread over the seeds"
+        verdict = f"{'helps' if spared > 0 else 'harms'} by more than"
     return (
         f"p_visible = {chosen[0]:g} and p_hidden = {chosen[1]:g} have the least "
-        f"validation error of {len(errors)} pairs, {percent(errors[chosen])} (no "
-        f"dropout: {percent(errors[0, 0])}); on the test images they err "
-        f"{percent(tested[chosen])}, no dropout {percent(tested[0, 0])}: dropout "
-        f"{verdict} ({abs(spared):.1f} ± {sd:.1f} points "
+        f"validation error of {len(errors)} pairs, {plus_minus(errors[chosen])} (no "
+        f"dropout: {plus_minus(errors[0, 0])}); on the test images they err "
+        f"{plus_minus(tested[chosen])}, no dropout {plus_minus(tested[0, 0])}: dropout "
+        f"{verdict} the spread over the seeds ({abs(spared):.1f} ± {sd:.1f} points "
         f"{'less' if spared > 0 else 'more'}, seed by seed)."
     )
 
@@ -224,43 +198,18 @@ def draw(numbers: list[dict]) -> Figure:
     with matplotlib.rc_context(STYLE):
         figure = Figure(figsize=(8, 3.8))
         swept, test = figure.subplots(1, 2, sharey=True, width_ratios=(3, 1))
-        draw_sweep(swept, errors, chosen)
-        swept.set(
-            ylabel="error (share of images)", title="Validation: mean ± deviation"
-        )
-        swept.yaxis.set_major_formatter(PercentFormatter(1, decimals=1))
-        for place, values in enumerate(tested.values()):
-            beside = np.full(len(values), place + 0.2)
-            test.plot(beside, values, ".", color=OKABE_ITO["blue"], alpha=0.6)
-            mean, sd = mean_and_deviation(values.tolist())
-            test.errorbar(place, mean, sd, fmt="ko", capsize=4, elinewidth=1)
-        test.set_xticks(range(len(names)), names)
+        over_two(swept, errors, chosen, title="$p_{visible}$")
+        swept.set_xlabel("$p_{hidden}$: probability of dropping a hidden unit")
+        swept.set_ylabel("error (share of images)")
+        swept.set_title("Validation: mean ± deviation")
+        swept.yaxis.set_major_formatter("{x:.1%}")
+        places, values = np.arange(len(tested)), list(tested.values())
+        test.plot(places + 0.2, values, ".", color=OKABE_ITO["blue"], alpha=0.6)
+        mean_with_bars(test, places, values, fmt="ko", capsize=4, elinewidth=1)
+        test.set_xticks(places, names)
         test.set(title="Test: all seeds", xlim=(-0.6, 1.7))
         test.set(xlabel="$p_{visible},\\ p_{hidden}$")
     return figure
-
-
-def draw_sweep(axes: Axes, errors: dict[Rates, np.ndarray], chosen: Rates) -> None:
-    """Mean ± sample standard deviation, a line for each p_visible."""
-    visible, hidden = (sorted({pair[i] for pair in errors}) for i in (0, 1))
-    aside = min(np.diff(hidden), default=1) / 16  # so that bars do not hide each other
-    for i, v in enumerate(visible):
-        places = np.array(hidden) + aside * (i - (len(visible) - 1) / 2)
-        stated = [mean_and_deviation(errors[v, h].tolist()) for h in hidden]
-        mean, sd = np.transpose(stated)
-        colour, dashes, marker = LOOKS[i]
-        look = dict(color=OKABE_ITO[colour], linestyle=dashes, marker=marker)
-        bars = dict(capsize=3, elinewidth=1, markersize=5, label=f"{v:g}")
-        axes.errorbar(places, mean, sd, **look, **bars)
-        if v == chosen[0]:
-            at = hidden.index(chosen[1])
-            ring = dict(markersize=14, markerfacecolor="none", zorder=5)
-            axes.plot(places[at], mean[at], "ko", label="chosen", **ring)
-    axes.set_xticks(hidden, [f"{h:g}" for h in hidden])
-    axes.set_xlabel("$p_{hidden}$: probability of dropping a hidden unit")
-    axes.legend(title="$p_{visible}$", loc="upper center", ncols=len(visible) + 1)
-    low, high = axes.get_ylim()
-    axes.set_ylim(low, high + 0.15 * (high - low))  # room for the legend
 
 
 if __name__ == "__main__":

@@ -24,27 +24,27 @@ differences are taken seed by seed. Patience is endless, to show the whole curve
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import NamedTuple
 
 import jax
 import matplotlib
 import numpy as np
-from matplotlib.axes import Axes
 from matplotlib.figure import Figure
-from matplotlib.ticker import FixedLocator, FuncFormatter, NullLocator, PercentFormatter
+from matplotlib.ticker import FixedLocator
 from rich.progress import track
 
 import fnn
 from experiments import answers, command_line, runs
-from experiments.figures import OKABE_ITO, STYLE
-from experiments.seeds import mean_and_deviation
+from experiments.few_digits import drawn, error_on_test
+from experiments.figures import OKABE_ITO, STYLE, losses_of_seeds
+from experiments.seeds import mean_and_deviation, plus_minus
+from experiments.sweep_figures import mean_across, over_one
 from experiments.terminal import console, table
 
 __all__ = ["main"]
 
 PROG = "python -m experiments.early_stopping"
 LOSS = fnn.losses.SoftmaxCrossEntropy()
-PLAIN = FuncFormatter(lambda value, _: f"{value:g}")
 
 
 @dataclass(frozen=True)
@@ -84,7 +84,7 @@ def main(argv: Sequence[str] | None = None) -> int:
             raise ValueError(
                 f"penalties must be 0 and two or more others, ascending, got {given}"
             )
-        noisy(config, seed=0)  # checks the options
+        drawn(config.examples, config.validation, 0, config.noise)  # checks them
         hidden = (fnn.Dense(config.hidden), fnn.Relu())
         net = fnn.serial(fnn.Flatten(), *hidden, fnn.Dense(10))
         optimizer = fnn.optimizers.adam(config.learning_rate)
@@ -97,7 +97,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     for seed in track(range(config.seeds), "training", console=out):
         numbers += trained(build, config, seed)
     found = compared(numbers)
-    rows = [(name, percent(errors)) for name, errors in found.ways().items()]
+    rows = [(name, plus_minus(errors)) for name, errors in found.ways().items()]
     out.print(table(("", "test error"), rows))
     picture = {"early_stopping": draw(numbers, found)}
     answers.give(out, folder, config, numbers, picture, conclude(found))
@@ -107,30 +107,14 @@ def main(argv: Sequence[str] | None = None) -> int:
 # ---- Training and testing --------------------------------------------------------
 
 
-def noisy(config: Config, seed: int) -> fnn.data.Split:
-    """Digits to train on and to choose by, some of their labels wrong."""
-    x, y = fnn.data.digits().train
-    wanted = config.examples + config.validation
-    if wanted > len(y):
-        raise ValueError(f"at most {len(y)} examples and validation, got {wanted}")
-    if not 0 <= config.noise <= 1:
-        raise ValueError(f"noise is a probability, from 0 to 1, got {config.noise}")
-    draw = np.random.default_rng(seed)
-    chosen = draw.permutation(len(y))[:wanted]
-    shift = draw.integers(1, 10, wanted) * (draw.random(wanted) < config.noise)
-    x, y = x[chosen], (y[chosen] + shift.astype(y.dtype)) % 10
-    n = config.examples
-    return fnn.data.Split((x[:n], y[:n]), (x[n:], y[n:]))
-
-
 def trained(build: Callable[[float], tuple], config: Config, seed: int) -> list[dict]:
     """Train with every λ, and with λ = 0 again on all data: a line for each λ."""
-    data, key = noisy(config, seed), jax.random.key(seed)
+    data = drawn(config.examples, config.validation, seed, config.noise)
+    key = jax.random.key(seed)
     swept = fnn.sweep(
         build,
         {"penalty": config.penalties},
-        train=data.train,
-        validation=data.validation,
+        **data._asdict(),
         keys=key,
         epochs=config.steps,
         batch_size=config.examples,
@@ -141,24 +125,21 @@ def trained(build: Callable[[float], tuple], config: Config, seed: int) -> list[
     together = tuple(map(np.concatenate, zip(*data, strict=True)))
     size = len(together[1])  # all examples in a batch: an epoch is one update
     again = fnn.fit(*parts, train=together, key=key, epochs=steps, batch_size=size)
-
-    def error(variables: fnn.Variables, *at: int) -> float:
-        one = jax.tree.map(lambda leaf: leaf[at], variables)
-        return 1 - fnn.evaluate(*parts[:2], one, fnn.data.digits().test)["accuracy"]
-
-    lines: list[dict[str, Any]] = []
+    net, last = parts[0], swept.last_variables
+    params = [p[:, 0] for p in jax.tree.leaves(last.params)]  # by λ; the only key
+    norms = np.sqrt(sum((p**2).sum((1, 2)) for p in params if p.ndim == 3))  # no biases
+    lines: list[dict] = []
     for i, penalty in enumerate(config.penalties):
         line = {"seed": seed, "penalty": penalty}
-        line["test_error"] = error(swept.last_variables, i, 0)
+        line["test_error"] = error_on_test(net, last, i, 0)
         line["validation_loss"] = swept.history["validation_loss"][i, 0, -1].item()
-        params = [p[i, 0] for p in jax.tree.leaves(swept.last_variables.params)]
-        squares = [(p**2).sum() for p in params if p.ndim == 2]  # no biases
-        lines.append(line | {"weight_norm": float(np.sqrt(sum(squares)))})
+        lines.append(line | {"weight_norm": norms[i].item()})
     plain = lines[0]
     for name in ("train", "validation"):
         plain[f"{name}_curve"] = swept.history[f"{name}_loss"][0, 0].tolist()
-    plain |= {"best_step": steps, "retrained_test_error": error(again.variables)}
-    plain["stopped_test_error"] = error(swept.variables, 0, 0)
+    plain["best_step"] = steps
+    plain["retrained_test_error"] = error_on_test(net, again.variables)
+    plain["stopped_test_error"] = error_on_test(net, swept.variables, 0, 0)
     return lines
 
 
@@ -196,14 +177,9 @@ def column(lines: list[dict], name: str) -> np.ndarray:
     return np.array([line[name] for line in lines])
 
 
-def percent(errors: np.ndarray) -> str:
-    """Mean and sample standard deviation."""
-    return "{:.1%} ± {:.1%}".format(*mean_and_deviation(errors.tolist()))
-
-
 def versus(ours: np.ndarray, theirs: np.ndarray) -> str:
     """How much smaller or larger errors are, seed by seed; is that more than spread?"""
-    mean, sd = mean_and_deviation((100 * (ours - theirs)).tolist())
+    mean, sd = mean_and_deviation(100 * (ours - theirs))
     within = "" if abs(mean) > sd else " (within the spread)"
     return f"{abs(mean):.1f} ± {sd:.1f} points {'more' if mean > 0 else 'less'}{within}"
 
@@ -212,9 +188,8 @@ def conclude(lines: Lines) -> str:
     """The sentence."""
     ways, curves = lines.ways(), column(lines.plain, "validation_curve")
     ends = curves[:, [0, -1]] - curves.min(1, keepdims=True)
-    (fall, fall_sd), (rise, rise_sd), (step, step_sd) = map(
-        mean_and_deviation, [*ends.T.tolist(), [n["best_step"] for n in lines.plain]]
-    )
+    (fall, fall_sd), (rise, rise_sd) = map(mean_and_deviation, ends.T)
+    steps = column(lines.plain, "best_step")
     shaped = "is" if rise > 2 * rise_sd and fall > 2 * fall_sd else "is not surely"
     least, second, *_ = sorted(ways, key=lambda name: ways[name].mean())
     norm, left = (column(n, "weight_norm").mean() for n in (lines.plain, lines.most))
@@ -223,14 +198,14 @@ def conclude(lines: Lines) -> str:
     stopped, retrained = ways["early stopping"], ways["retraining"]
     return (
         f"The validation loss {shaped} U-shaped: at the end it is {rise:.2g} ± "
-        f"{rise_sd:.1g} above its least, at step {step:.0f} ± {step_sd:.0f}; stopping "
+        f"{rise_sd:.1g} above its least, at step {plus_minus(steps, '.0f')}; stopping "
         f"there errs {versus(stopped, ways['unregularized'])} than going on, and "
         f"retraining {versus(retrained, stopped)} than stopping; of the five ways "
-        f"{least} errs least, {percent(ways[least])}, "
+        f"{least} errs least, {plus_minus(ways[least])}, "
         f"{versus(ways[least], ways[second])} than {second}; the λ chosen are "
         f"{chosen.min():g} to {chosen.max():g}, while λ = {largest:g} leaves weights "
         f"of norm {left:.2g} ({small}it is {norm:.2g} without decay) and errs "
-        f"{percent(ways['too much decay'])}."
+        f"{plus_minus(ways['too much decay'])}."
     )
 
 
@@ -239,60 +214,33 @@ def conclude(lines: Lines) -> str:
 
 def draw(numbers: list[dict], lines: Lines) -> Figure:
     """The losses over steps; over λ the test error, and the norm of the weights."""
-    ways = lines.ways()
+    curves = {n: column(lines.plain, f"{n}_curve") for n in ("train", "validation")}
+    looks = {"early stopping": ("vermilion", "--"), "retraining": ("green", "-.")}
     with matplotlib.rc_context(STYLE):
         figure = Figure(figsize=(10, 3.6))
-        curves, errors, norms = figure.subplots(1, 3)
-        draw_curves(curves, lines.plain)
-        draw_over_penalties(errors, numbers, "test_error")
-        looks = {"early stopping": ("vermilion", "--"), "retraining": ("green", "-.")}
-        for name, (colour, style) in looks.items():
-            mean, sd = mean_and_deviation(ways[name].tolist())
-            look = dict(color=OKABE_ITO[colour], linestyle=style)
-            errors.axhline(mean, label=f"{name}, λ = 0", **look)
-            errors.axhspan(mean - sd, mean + sd, alpha=0.15, lw=0, **look)
-        errors.set(yscale="log", ylabel="test error")
+        losses, errors, norms = figure.subplots(1, 3)
+        losses_of_seeds(losses, curves, column(lines.plain, "best_step"))
+        losses.set_xlabel("step (one update on all examples)")
+        losses.set_title("λ = 0: all seeds, and the mean")
+        errors.set(yscale="log", ylabel="test error", xlabel="λ")
         errors.set_title("Test error, and its spread over seeds")
+        over_one(errors, by_penalty(numbers, "test_error"), label="last step")
+        for name, (colour, dashes) in looks.items():
+            look = dict(color=OKABE_ITO[colour], linestyle=dashes)
+            mean_across(errors, lines.ways()[name], label=f"{name}, λ = 0", **look)
         errors.yaxis.set_major_locator(FixedLocator((0.05, 0.1, 0.2, 0.5, 0.9)))
-        errors.yaxis.set_minor_locator(NullLocator())
-        errors.yaxis.set_major_formatter(PercentFormatter(1, decimals=0))
+        errors.yaxis.set_major_formatter("{x:.0%}")
         errors.legend(loc="upper left", fontsize=9)
-        draw_over_penalties(norms, numbers, "weight_norm")
-        norms.set(ylabel="norm √ΣΘ²", ylim=(0, None))
+        over_one(norms, by_penalty(numbers, "weight_norm"))
+        norms.set(xlabel="λ", ylabel="norm √ΣΘ²", ylim=(0, None))
         norms.set_title("Weights at the last step")
     return figure
 
 
-def draw_curves(axes: Axes, plain: list[dict]) -> None:
-    """The losses of all seeds without decay, their means, and rings at the least."""
-    looks = {"train": ("blue", "--"), "validation": ("vermilion", "-")}
-    for name, (colour, style) in looks.items():
-        curves = column(plain, f"{name}_curve")
-        steps = np.arange(1, curves.shape[1] + 1)
-        look = dict(color=OKABE_ITO[colour], linestyle=style)
-        axes.plot(steps, curves.T, alpha=0.3, linewidth=0.8, **look)
-        axes.plot(steps, curves.mean(0), label=name, **look)
-    ring = dict(markerfacecolor="none", markersize=6, label="best step of a seed")
-    axes.plot(column(plain, "best_step"), curves.min(1), "ko", **ring)
-    axes.set(xscale="log", yscale="log", xlabel="step (one update on all examples)")
-    axes.set(ylabel="loss (nats per example)", title="λ = 0: all seeds, and the mean")
-    axes.xaxis.set_major_formatter(PLAIN)
-    axes.yaxis.set_major_formatter(PLAIN)
-    axes.legend(loc="lower left", fontsize=9)
-
-
-def draw_over_penalties(axes: Axes, numbers: list[dict], name: str) -> None:
-    """All seeds at the last step, their mean and sample standard deviation, by λ."""
+def by_penalty(numbers: list[dict], name: str) -> dict[float, list[float]]:
+    """One number of all seeds at the last step, for each λ."""
     penalties = sorted({n["penalty"] for n in numbers})
-    values = [[n[name] for n in numbers if n["penalty"] == p] for p in penalties]
-    axes.plot(penalties, values, ".", color="0.6", markersize=4)
-    mean, sd = np.transpose([mean_and_deviation(each) for each in values])
-    look = dict(color=OKABE_ITO["blue"], markersize=5, capsize=3, label="last step")
-    axes.errorbar(penalties, mean, sd, fmt="o-", **look)
-    axes.set_xscale("symlog", linthresh=penalties[1], linscale=0.5)
-    axes.set(xlabel="λ", xlim=(-penalties[1] / 4, penalties[-1] * 1.4))
-    axes.xaxis.set_minor_locator(NullLocator())
-    axes.xaxis.set_major_formatter(PLAIN)
+    return {p: [n[name] for n in numbers if n["penalty"] == p] for p in penalties}
 
 
 if __name__ == "__main__":

@@ -10,7 +10,8 @@ import matplotlib
 import numpy as np
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
-from matplotlib.ticker import FuncFormatter, LogLocator, MaxNLocator, NullFormatter
+from matplotlib.ticker import LogLocator, MaxNLocator, NullFormatter
+from numpy.typing import ArrayLike
 
 __all__ = [
     "OKABE_ITO",
@@ -18,8 +19,10 @@ __all__ = [
     "health",
     "learning_curves",
     "line_with_band",
+    "losses_of_seeds",
     "misclassified",
     "plain_log_scale",
+    "ring",
     "save",
 ]
 
@@ -75,11 +78,40 @@ def line_with_band(axes: Axes, x: Sequence, values: np.ndarray, **look) -> None:
     axes.fill_between(x, *band, color=line.get_color(), alpha=0.25, linewidth=0)
 
 
+def losses_of_seeds(
+    axes: Axes, losses: Mapping[str, np.ndarray], best: np.ndarray
+) -> None:
+    """Draw losses over steps: every seed, their means, and rings at the best steps.
+
+    Args:
+        axes: where.
+        losses: "train" and "validation", a row for each seed, (seeds, steps).
+        best: the step, from 1 on, with the least validation loss of each seed.
+    """
+    looks = {"train": ("blue", "--"), "validation": ("vermilion", "-")}
+    for name, (colour, dashes) in looks.items():
+        steps = np.arange(1, losses[name].shape[1] + 1)
+        look = dict(color=OKABE_ITO[colour], linestyle=dashes)
+        axes.plot(steps, losses[name].T, alpha=0.3, linewidth=0.8, **look)
+        axes.plot(steps, losses[name].mean(0), label=name, **look)
+    least = losses["validation"].min(1)
+    ring(axes, best, least, label="best step of a seed", markersize=6)
+    axes.set(xscale="log", yscale="log", ylabel="loss (nats per example)")
+    axes.xaxis.set_major_formatter("{x:g}")
+    axes.yaxis.set_major_formatter("{x:g}")
+    axes.legend(loc="lower left", fontsize=9)
+
+
+def ring(axes: Axes, x: ArrayLike, y: ArrayLike, **look) -> None:
+    """Draw a ring around each point, which stays visible in it."""
+    axes.plot(x, y, "ko", markerfacecolor="none", **look)
+
+
 def plain_log_scale(axes: Axes) -> None:
     """A logarithmic y axis with 0.1, 0.2, 0.5, 1, .. on it instead of powers of ten."""
     axes.set(yscale="log")
     axes.yaxis.set_major_locator(LogLocator(subs=(1, 2, 5)))
-    axes.yaxis.set_major_formatter(FuncFormatter(lambda value, _: f"{value:g}"))
+    axes.yaxis.set_major_formatter("{x:g}")
     axes.yaxis.set_minor_formatter(NullFormatter())
 
 
@@ -138,11 +170,11 @@ def _mark(axes, epoch, values, best_epoch: int, stopped: str, legend: bool) -> N
     """The best epoch as a ring, the end of training as a line."""
     words = {"patience": "stopped early", "epochs": "end"}
     labels = f"best epoch: {best_epoch}", f"{words.get(stopped, stopped)}: {epoch[-1]}"
-    ring, line = labels if legend else (None, None)
+    at_ring, at_line = labels if legend else (None, None)
     best = values[epoch == best_epoch]
-    style = dict(markersize=8, markerfacecolor="none", markeredgewidth=1.5)
-    axes.plot([best_epoch] * len(best), best, "ko", label=ring, **style)
-    axes.axvline(epoch[-1], color="0.3", linestyle=":", linewidth=1.5, label=line)
+    style = dict(markersize=8, markeredgewidth=1.5)
+    ring(axes, [best_epoch] * len(best), best, label=at_ring, **style)
+    axes.axvline(epoch[-1], color="0.3", linestyle=":", linewidth=1.5, label=at_line)
 
 
 def misclassified(

@@ -22,7 +22,6 @@ elsewhere. Fifteen optimizers on eight problems: Schmidt, Schneider and Hennig,
 from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import partial
-from itertools import product
 from pathlib import Path
 
 import matplotlib
@@ -32,11 +31,11 @@ from matplotlib.figure import Figure
 from rich.progress import track
 
 import fnn
-from experiments import answers, command_line, runs
+from experiments import answers, command_line, runs, tuning
 from experiments.figures import OKABE_ITO, STYLE
 from experiments.seeds import mean_and_deviation
 from experiments.terminal import console, table
-from experiments.tuning import OPTIMIZERS, Tuned, on_digits, on_surface
+from experiments.tuning import OPTIMIZERS, Tuned, among_the_best, ranked
 
 __all__ = ["main"]
 
@@ -79,22 +78,21 @@ def main(argv: Sequence[str] | None = None) -> int:
         command_line.at_least(config, **least)
         rates = grid(config)
         folder = runs.new_folder(config.out, "optimizers_compared")
-    plane = partial(on_surface, steps=config.steps, starts=config.starts)
+    plane = partial(tuning.on_surface, steps=config.steps, starts=config.starts)
     problems = {
         "bowl": partial(plane, fnn.data.ill_conditioned_bowl(3)),
         "valley": partial(plane, fnn.data.ill_conditioned_bowl(100)),
         "Rosenbrock": partial(plane, fnn.data.rosenbrock()),
-        "digits": partial(on_digits, epochs=config.epochs, seeds=config.seeds),
+        "digits": partial(tuning.on_digits, epochs=config.epochs, seeds=config.seeds),
     }
     out, numbers = console(), []
     results: Results = {problem: {} for problem in problems}
-    jobs = list(product(problems, OPTIMIZERS))
+    jobs = [(problem, name) for problem in problems for name in OPTIMIZERS]
     for problem, name in track(jobs, "tuning", console=out):
         tuned = problems[problem](OPTIMIZERS[name], rates)
         results[problem][name] = tuned
         line = {"problem": problem, "optimizer": name, "rate": rates[tuned.best]}
-        line |= {"losses": tuned.losses.tolist(), "scores": tuned.scores}
-        numbers.append(line)
+        numbers.append(line | {"losses": tuned.losses.tolist(), "scores": tuned.scores})
     out.print("Best learning rate, then log10 f(θ_T)/f(θ_0), or test error in percent")
     out.print("(*: the best, or level with it):")
     out.print(table(("", *problems), rows(results, rates)))
@@ -116,22 +114,6 @@ def grid(config: Config) -> list[float]:
 
 
 # ---- What they reach -------------------------------------------------------------
-
-
-def ranked(tuned: dict[str, Tuned]) -> list[str]:
-    """The optimizers on one problem, the best first."""
-    return sorted(tuned, key=lambda name: np.mean(tuned[name].scores))
-
-
-def among_the_best(tuned: dict[str, Tuned]) -> list[str]:
-    """The best optimizer on one problem, and those level with it."""
-    first, *others = ranked(tuned)
-    best = [first]
-    for name in others:
-        behind = np.subtract(tuned[name].scores, tuned[first].scores)
-        if behind.mean() <= 2 * behind.std(ddof=1) / np.sqrt(len(behind)):
-            best.append(name)
-    return best
 
 
 def rows(results: Results, rates: list[float]) -> list[list[str]]:
@@ -213,15 +195,15 @@ def draw_rates(
         most, label = np.log10(np.log(10)), "log₁₀ validation loss (nats)"
     ratio = rates[1] / rates[0]
     edges = np.append(rates, rates[-1] * ratio) / np.sqrt(ratio)
-    heights = np.arange(len(tuned) + 1) - 0.5
+    y = np.arange(len(tuned))
+    heights = np.append(y, len(tuned)) - 0.5
     loss = np.mean([t.losses for t in tuned.values()], axis=-1)
     shown = axes.pcolormesh(edges, heights, loss, vmax=most, cmap="cividis")
     best = [rates[t.best] for t in tuned.values()]
     for colour, width in (("black", 3.5), ("white", 1.8)):
-        style = dict(color=colour, mew=width, ms=7, mfc="none")
-        axes.plot(best, range(len(tuned)), "o", **style)
+        axes.plot(best, y, "o", color=colour, mew=width, ms=7, mfc="none")
     axes.set(xscale="log", xlabel="learning rate α", title=problem)
-    axes.set_yticks(range(len(tuned)), list(tuned))
+    axes.set_yticks(y, list(tuned))
     axes.grid(visible=False)
     axes.spines[:].set_visible(False)
     axes.figure.colorbar(shown, ax=axes, location="bottom", label=label)
@@ -231,12 +213,11 @@ def draw_scores(axes: Axes, tuned: dict[str, Tuned], problem: str) -> None:
     """Every start or seed a dot, and their mean."""
     best = among_the_best(tuned)
     for y, (name, t) in enumerate(tuned.items()):
-        colour, fill = ("vermilion", "full") if name in best else ("blue", "none")
-        style = dict(color=OKABE_ITO[colour], ls="")
-        each = dict(marker=".", alpha=0.35, mew=0, **style)
-        axes.plot(t.scores, [y] * len(t.scores), **each)
-        mean = dict(marker="o", fillstyle=fill, mew=1.6, ms=7, **style)
-        axes.plot(np.mean(t.scores), y, **mean)
+        level = name in best
+        colour = OKABE_ITO["vermilion" if level else "blue"]
+        axes.plot(t.scores, [y] * len(t.scores), ".", color=colour, alpha=0.35, mew=0)
+        mean = dict(color=colour, fillstyle="full" if level else "none", mew=1.6, ms=7)
+        axes.plot(np.mean(t.scores), y, "o", **mean)
     axes.set_xlabel("test error (%)" if problem == "digits" else SHARE)
 
 

@@ -15,15 +15,11 @@ a wide interval: three tell a gross difference from none, and not more.
 """
 
 import math
-import time
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Annotated, Any, Literal, NamedTuple
 
-import jax
-import numpy as np
-import optax
 import tyro
 from rich.console import Console
 from scipy import stats
@@ -31,13 +27,13 @@ from scipy import stats
 import fnn
 from experiments import answers, command_line, problem, runs
 from experiments.published import SETTINGS, Setting
+from experiments.published_runs import optimizer, parts, run
 from experiments.seeds import mean_and_deviation
 from experiments.terminal import console, epoch_bar, table
 
 __all__ = ["main"]
 
 PROG = "python -m experiments.reproduce"
-CLASSES, IMAGES = 10, 60_000
 Name = Literal[tuple(SETTINGS)]
 
 
@@ -124,85 +120,6 @@ def instead(config: Config) -> dict[str, Any]:
     return {name: value for name, value in other.items() if value is not None}
 
 
-# ---- One run ---------------------------------------------------------------------
-
-
-class Parts(NamedTuple):
-    """The images: to train on, to watch while training or None, and to measure with."""
-
-    train: tuple[np.ndarray, np.ndarray]
-    watched: tuple[np.ndarray, np.ndarray] | None
-    test: tuple[np.ndarray, np.ndarray]
-
-
-def parts(setting: Setting, images: fnn.data.Dataset, validate: bool) -> Parts:
-    """The setting's first images to train on; the last sixth is for validation."""
-    (x, y), test = images
-    if isinstance(setting.loss, fnn.losses.SquaredError):
-        y, test = one_hot(y), (test[0], one_hot(test[1]))
-    count, rest = round(len(x) * setting.examples / IMAGES), len(x) - len(x) // 6
-    held_out = x[rest:], y[rest:]
-    if validate:
-        count, test = min(count, rest), held_out
-    watched = {"best": test, "validated": held_out, "last": None}[setting.measured]
-    return Parts((x[:count], y[:count]), watched, test)
-
-
-def one_hot(y: np.ndarray) -> np.ndarray:
-    """Targets of a squared error: 1 for the class, 0 for all others."""
-    return np.eye(CLASSES, dtype=np.float32)[y]
-
-
-def run(
-    setting: Setting, made: Any, data: Parts, seed: int, show: Callable
-) -> dict[str, Any]:
-    """Train once with the optimizer made, and measure as the source does."""
-    started = time.perf_counter()
-    keep = fnn.EarlyStopping(setting.epochs, mode="max", monitor="accuracy")
-    result = fnn.fit(
-        *(setting.net, setting.loss, made),
-        train=data.train,
-        validation=data.watched,
-        key=jax.random.key(seed),
-        epochs=setting.epochs,
-        batch_size=setting.batch_size,
-        # It never stops: as many evaluations without a better one there cannot be.
-        early_stopping=None if data.watched is None else keep,
-        metrics={"accuracy": fnn.accuracy},
-        l2=setting.l2,
-        on_epoch=show,
-    )
-    metrics = {"accuracy": fnn.accuracy}
-    test = [
-        fnn.evaluate(setting.net, setting.loss, variables, data.test, metrics=metrics)
-        for variables in (result.variables, result.last_variables)
-    ]
-    return {
-        "seed": seed,
-        "test_accuracy": test[0]["accuracy"],
-        "best_epoch": result.best_epoch,
-        "stopped": result.stopped,  # "epochs", or "diverged"
-        "last_test_accuracy": test[1]["accuracy"],
-        "train_loss": float(result.history["train_loss"][-1]),
-        "seconds": time.perf_counter() - started,
-        "training_seconds": float(result.history["seconds"].sum()),
-    }
-
-
-def optimizer(setting: Setting, examples: int) -> Any:
-    """Gradient descent, with what the setting adds to it."""
-    rate: Any = setting.learning_rate
-    if setting.decays:
-        steps = setting.epochs * math.ceil(examples / setting.batch_size)
-        rate = optax.warmup_cosine_decay_schedule(0.0, rate, steps // 20, steps)
-    made: Any = fnn.optimizers.sgd(rate)
-    if setting.momentum:
-        made = fnn.optimizers.momentum(rate, setting.momentum)
-    if setting.max_norm is None:
-        return made
-    return optax.chain(made, fnn.optimizers.max_norm(setting.max_norm))
-
-
 # ---- Comparison ------------------------------------------------------------------
 
 
@@ -266,8 +183,7 @@ def line(row: Row) -> tuple[str, str, str, str]:
     """A row of the table."""
     given = published(row.setting) + ("*" if row.setting.stand_in else "")
     low, high = sorted(reported(row.setting, row.mean + s * row.half) for s in (-1, 1))
-    low, high = max(low, 0.0), min(high, 1.0)
-    where = "–" if math.isnan(row.half) else f"{low:.2%} to {high:.2%}"
+    where = "–" if math.isnan(row.half) else f"{max(low, 0):.2%} to {min(high, 1):.2%}"
     return row.name, shown(row), given, where
 
 

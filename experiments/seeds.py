@@ -5,17 +5,25 @@ import statistics
 from collections.abc import Sequence
 from typing import Any
 
+import numpy as np
 from rich.console import Console
 
 from experiments.terminal import fact, table
 
-__all__ = ["mean_and_deviation", "over_seeds"]
+__all__ = ["mean_and_deviation", "over_seeds", "plus_minus"]
 
 
-def mean_and_deviation(values: Sequence[float]) -> tuple[float, float]:
+def mean_and_deviation(values: Sequence[float] | np.ndarray) -> tuple[float, float]:
     """The mean, and the sample standard deviation (NaN for a single value)."""
+    values = np.asarray(values).tolist()
     spread = statistics.stdev(values) if len(values) > 1 else math.nan
     return statistics.mean(values), spread
+
+
+def plus_minus(values: Sequence[float] | np.ndarray, form: str = ".1%") -> str:
+    """Mean and sample standard deviation, such as `9.5% ± 1.0%`."""
+    mean, deviation = mean_and_deviation(values)
+    return f"{mean:{form}} ± {deviation:{form}}"
 
 
 def over_seeds(out: Console, results: list[dict[str, Any]]) -> dict[str, Any]:

@@ -2,6 +2,7 @@
 
 On a surface in the plane the learning rate is chosen on half of the starts, and what it
 reaches is measured on the others; on digits, on validation images and on test images.
+By that the optimizers are ranked.
 """
 
 from collections.abc import Callable
@@ -15,7 +16,16 @@ import numpy as np
 import fnn
 from fnn import optimizers
 
-__all__ = ["OPTIMIZERS", "SOLVED", "Tuned", "descend", "on_digits", "on_surface"]
+__all__ = [
+    "OPTIMIZERS",
+    "SOLVED",
+    "Tuned",
+    "among_the_best",
+    "descend",
+    "on_digits",
+    "on_surface",
+    "ranked",
+]
 
 #: A loss of so small a share of that at the start counts as 0.
 SOLVED = 1e-10
@@ -129,3 +139,19 @@ def on_digits(
         accuracy = fnn.evaluate(net, LOSS, variables, test)["accuracy"]
         errors.append(100 * (1 - accuracy))
     return Tuned(np.log10(swept.at_best("loss")), best, errors)
+
+
+def ranked(tuned: dict[str, Tuned]) -> list[str]:
+    """The optimizers on one problem, the best first."""
+    return sorted(tuned, key=lambda name: np.mean(tuned[name].scores))
+
+
+def among_the_best(tuned: dict[str, Tuned]) -> list[str]:
+    """The best optimizer on one problem, and those level with it."""
+    first, *others = ranked(tuned)
+    best = [first]
+    for name in others:
+        behind = np.subtract(tuned[name].scores, tuned[first].scores)
+        if behind.mean() <= 2 * behind.std(ddof=1) / np.sqrt(len(behind)):
+            best.append(name)
+    return best

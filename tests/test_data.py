@@ -5,6 +5,7 @@ import hashlib
 import io
 import os
 import sys
+import tracemalloc
 from http.client import IncompleteRead
 from pathlib import Path
 from urllib.error import URLError
@@ -121,6 +122,20 @@ def test_read_idx_refuses_a_damaged_file(tmp_path, content, message):
         data.read_idx(path)
     assert str(path) in str(raised.value)
     assert "delete it and fetch it again" in str(raised.value)
+
+
+def test_a_small_file_does_not_unpack_to_a_large_one(tmp_path):
+    path = tmp_path / "bomb-idx.gz"
+    path.write_bytes(gzip.compress(LABELS + bytes(50_000_000)))
+    tracemalloc.start()
+    with pytest.raises(ValueError, match="followed by other bytes"):
+        data.read_idx(path)
+    _, peak = tracemalloc.get_traced_memory()
+    tracemalloc.stop()
+    assert peak < 2_000_000
+    path.write_bytes(gzip.compress(HUGE))
+    with pytest.raises(ValueError, match="truncated"):
+        data.read_idx(path)
 
 
 # ------------------------------------------------- where the files are

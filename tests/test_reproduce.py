@@ -15,7 +15,7 @@ from command_lines import assert_refused
 
 import fnn
 from experiments import __main__ as listing
-from experiments import reproduce
+from experiments import published_runs, reproduce
 from experiments.published import SETTINGS
 from experiments.reproduce import Config, Row, compared, conclude
 
@@ -213,18 +213,18 @@ def test_the_penalty_is_that_of_the_books_program():
 
 def test_images_are_divided_as_the_sources_do(images):
     (x, y), test = images
-    best = reproduce.parts(SETTINGS["nielsen-3"], images, False)
+    best = published_runs.parts(SETTINGS["nielsen-3"], images, False)
     np.testing.assert_array_equal(best.train[0], x[:200])
     np.testing.assert_array_equal(best.test[1], test[1])
     assert best.watched is best.test
-    validated = reproduce.parts(SETTINGS["nielsen-6"], images, False)
+    validated = published_runs.parts(SETTINGS["nielsen-6"], images, False)
     np.testing.assert_array_equal(validated.watched[1], y[200:])
     np.testing.assert_array_equal(validated.train[1], y[:200])
-    last = reproduce.parts(SETTINGS["dropout-relu"], images, False)
+    last = published_runs.parts(SETTINGS["dropout-relu"], images, False)
     assert len(last.train[0]) == 240 and last.watched is None
-    first = reproduce.parts(SETTINGS["nielsen-3-thousand"], images, False)
+    first = published_runs.parts(SETTINGS["nielsen-3-thousand"], images, False)
     assert len(first.train[0]) == 4  # 1,000 of 60,000
-    squared = reproduce.parts(SETTINGS["nielsen-1"], images, False)
+    squared = published_runs.parts(SETTINGS["nielsen-1"], images, False)
     np.testing.assert_array_equal(squared.train[1].argmax(1), y[:200])
     assert squared.train[1].shape == (200, 10) and squared.train[1].sum() == 200
 
@@ -232,16 +232,16 @@ def test_images_are_divided_as_the_sources_do(images):
 @pytest.mark.parametrize("name", ["nielsen-1", "nielsen-6", "dropout-relu"])
 def test_tuning_never_sees_the_test_images(name, images):
     (x, _), _ = images
-    data = reproduce.parts(SETTINGS[name], images, True)
+    data = published_runs.parts(SETTINGS[name], images, True)
     np.testing.assert_array_equal(data.train[0], x[:200])
     np.testing.assert_array_equal(data.test[0], x[200:])
 
 
 def test_what_is_reported_is_what_the_source_reports(images):
     setting = replace(SETTINGS["nielsen-3"], epochs=10)
-    data = reproduce.parts(setting, images, False)
+    data = published_runs.parts(setting, images, False)
     seen, made = [], fnn.optimizers.sgd(4.0)  # too fast: no epoch is like another
-    got = reproduce.run(setting, made, data, 0, seen.append)
+    got = published_runs.run(setting, made, data, 0, seen.append)
     accuracies = [record["validation_accuracy"] for record in seen]
     assert got["test_accuracy"] == pytest.approx(max(accuracies))
     assert got["best_epoch"] == 1 + int(np.argmax(accuracies))
@@ -250,8 +250,8 @@ def test_what_is_reported_is_what_the_source_reports(images):
     assert got["best_epoch"] != 1 + np.argmin([r["validation_loss"] for r in seen])
 
     validated = replace(setting, measured="validated")
-    own = reproduce.run(
-        validated, made, reproduce.parts(validated, images, False), 0, seen.append
+    own = published_runs.run(
+        validated, made, published_runs.parts(validated, images, False), 0, seen.append
     )
     held_out = [record["validation_accuracy"] for record in seen[10:]]
     assert own["best_epoch"] == 1 + int(np.argmax(held_out))
@@ -259,23 +259,23 @@ def test_what_is_reported_is_what_the_source_reports(images):
     assert own["test_accuracy"] == pytest.approx(accuracies[own["best_epoch"] - 1])
 
     last = replace(setting, measured="last", examples=50_000)
-    own = reproduce.run(
-        last, made, reproduce.parts(last, images, False), 0, seen.append
+    own = published_runs.run(
+        last, made, published_runs.parts(last, images, False), 0, seen.append
     )
     assert own["test_accuracy"] == pytest.approx(accuracies[-1])
     assert "validation_accuracy" not in seen[-1]
 
 
 def test_the_optimizers_are_those_of_the_settings():
-    book = reproduce.optimizer(SETTINGS["nielsen-1"], 50_000)
+    book = published_runs.optimizer(SETTINGS["nielsen-1"], 50_000)
     assert book == fnn.optimizers.sgd(3.0)
     setting = SETTINGS["dropout-relu"]
-    made = reproduce.optimizer(setting, 60_000)
+    made = published_runs.optimizer(setting, 60_000)
     assert made.momentum == 0.95
     steps = setting.epochs * math.ceil(60_000 / setting.batch_size)
     with jax.numpy_dtype_promotion("standard"):
         rates = [float(made.learning_rate(step)) for step in (0, steps // 20, steps)]
-        chain = reproduce.optimizer(SETTINGS["dropout-max-norm"], 60_000)
+        chain = published_runs.optimizer(SETTINGS["dropout-max-norm"], 60_000)
         weight = 5 * jnp.ones((9, 2))
         updates, _ = chain.update(jnp.zeros((9, 2)), chain.init(weight), weight)
     assert rates == pytest.approx([0, setting.learning_rate, 0], abs=1e-9)

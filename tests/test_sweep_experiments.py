@@ -7,10 +7,18 @@ import jax
 import numpy as np
 import pytest
 from command_lines import assert_refused, printed_help
+from matplotlib.figure import Figure
 
 import fnn
 from experiments import __main__ as listing
-from experiments import dropout_rates, early_stopping
+from experiments import (
+    dropout_rates,
+    early_stopping,
+    few_digits,
+    figures,
+    seeds,
+    sweep_figures,
+)
 
 
 @pytest.fixture(autouse=True)
@@ -49,7 +57,7 @@ def test_early_stopping_measures_what_fit_trains(stopped):
         (seed, penalty) for seed in range(2) for penalty in SMALL.penalties
     ]
     line = numbers[4]
-    train, validation = early_stopping.noisy(SMALL, 1)
+    train, validation = few_digits.drawn(30, 20, seed=1, noise=SMALL.noise)
     net = fnn.serial(fnn.Flatten(), fnn.Dense(4), fnn.Relu(), fnn.Dense(10))
     loss, optimizer = fnn.losses.SoftmaxCrossEntropy(), fnn.optimizers.adam(1e-2)
     result = fnn.fit(
@@ -72,7 +80,7 @@ def test_early_stopping_measures_what_fit_trains(stopped):
 
 def test_retraining_makes_as_many_updates_on_all_data(stopped):
     plain = lines(stopped / "numbers.jsonl")[3]
-    data = early_stopping.noisy(SMALL, 1)
+    data = few_digits.drawn(30, 20, seed=1, noise=SMALL.noise)
     x, y = (np.concatenate(parts) for parts in zip(*data, strict=True))
     assert plain["best_step"] == np.argmin(plain["validation_curve"]) + 1
     net = fnn.serial(fnn.Flatten(), fnn.Dense(4), fnn.Relu(), fnn.Dense(10))
@@ -97,17 +105,16 @@ def test_early_stopping_draws_and_concludes(stopped):
 
 @pytest.mark.parametrize(("noise", "wrong"), [(0, 0), (0.3, 0.3), (1, 1)])
 def test_labels_are_wrong_as_often_as_asked_for(noise, wrong):
-    config = early_stopping.Config(examples=900, validation=300, noise=noise)
-    clean = early_stopping.Config(examples=900, validation=300, noise=0)
-    for part, right in zip(
-        early_stopping.noisy(config, 3), early_stopping.noisy(clean, 3), strict=True
-    ):
+    noisy = few_digits.drawn(900, 300, seed=3, noise=noise)
+    clean = few_digits.drawn(900, 300, seed=3)
+    assert [len(part[1]) for part in noisy] == [900, 300]
+    for part, right in zip(noisy, clean, strict=True):
         np.testing.assert_array_equal(part[0], right[0])
         assert np.mean(part[1] != right[1]) == pytest.approx(wrong, abs=0.06)
         assert part[1].min() == 0 and part[1].max() == 9
 
 
-def seeds(curve, stop, again, decayed, norm=1e-6) -> early_stopping.Lines:
+def two_seeds(curve, stop, again, decayed, norm=1e-6) -> early_stopping.Lines:
     """Two seeds whose test errors are given in percent, and one more by 1."""
     plain, chosen, most = [], [], []
     for seed in range(2):
@@ -122,7 +129,9 @@ def seeds(curve, stop, again, decayed, norm=1e-6) -> early_stopping.Lines:
 
 
 def test_what_early_stopping_concludes_depends_on_the_numbers():
-    said = early_stopping.conclude(seeds([2, 1, 1.5], stop=12, again=10, decayed=11))
+    said = early_stopping.conclude(
+        two_seeds([2, 1, 1.5], stop=12, again=10, decayed=11)
+    )
     assert (
         "is U-shaped: at the end it is 0.5 ± 0 above its least, at step 2 ± 0" in said
     )
@@ -132,7 +141,7 @@ def test_what_early_stopping_concludes_depends_on_the_numbers():
     assert "weights of norm 1e-06 (pathologically small: it is 20 without" in said
     assert "λ = 90" in said and said.endswith("errs 90.0% ± 0.0%.")
 
-    other = seeds([2, 1.5, 1], stop=25, again=26, decayed=10.5, norm=15.0)
+    other = two_seeds([2, 1.5, 1], stop=25, again=26, decayed=10.5, norm=15.0)
     said = early_stopping.conclude(other)
     assert "is not surely U-shaped" in said and "at step 3" in said
     assert "errs 4.5 ± 0.7 points more than going on" in said
@@ -140,7 +149,7 @@ def test_what_early_stopping_concludes_depends_on_the_numbers():
     assert "weight decay errs least, 11.0% ± 0.7%" in said
     assert "norm 15 (it is 20 without" in said
 
-    near = early_stopping.conclude(seeds([2, 1, 3], stop=20, again=11, decayed=11))
+    near = early_stopping.conclude(two_seeds([2, 1, 3], stop=20, again=11, decayed=11))
     assert "stopping there errs 0.5 ± 0.7 points less (within the spread)" in near
 
 
@@ -176,8 +185,7 @@ def test_dropout_rates_chooses_by_validation_and_tests_two(tmp_path, capsys):
     assert (out / "figures/dropout_rates.png").stat().st_size > 10_000
 
     # The last pair, its second seed: hidden and visible are not exchanged.
-    config = dropout_rates.Config(examples=40, validation=60)
-    train, validation = dropout_rates.drawn(config)
+    train, validation = few_digits.drawn(40, 60, seed=0)
     net, loss = dropout_rates.network(8, 0.2, 0.4), dropout_rates.LOSS
     assert [node.rate for node in net.layers if isinstance(node, fnn.Dropout)] == [
         *(0.2, 0.4, 0.4)
@@ -218,6 +226,43 @@ def test_what_dropout_rates_concludes_depends_on_the_numbers():
     said = dropout_rates.conclude(dropped((4, 6), (4, 6))[:2])
     assert said.startswith("No dropout has the least validation error")
     assert said.endswith("4.5% ± 0.7% on the test images: here dropout does not help.")
+
+
+# ---- What both draw and say ------------------------------------------------------
+
+
+def test_bars_are_means_and_sample_standard_deviations():
+    assert seeds.plus_minus(np.array([0.1, 0.2])) == "15.0% ± 7.1%"
+    assert seeds.plus_minus([1, 5], ".1f") == "3.0 ± 2.8"
+    axes = Figure().subplots()
+    sweep_figures.mean_with_bars(axes, [0, 2], [[1, 3], [5, 5]])
+    (line, _, (bars,)) = axes.containers[0]
+    assert line.get_xydata().tolist() == [[0, 2], [2, 5]]
+    low, high = bars.get_segments()[0][:, 1]
+    assert (low, high) == pytest.approx((2 - 2**0.5, 2 + 2**0.5))
+    sweep_figures.mean_across(axes, [1, 3], color="C1")
+    assert [*axes.lines[-1].get_ydata()] == [2, 2]
+    band = axes.patches[-1].get_extents().transformed(axes.transData.inverted())
+    assert (band.y0, band.y1) == pytest.approx((low, high))
+
+
+def test_the_ring_is_at_the_pair_chosen():
+    axes = Figure().subplots()
+    values = {(v, h): np.array([v, v + 2 * h]) for v in (0, 0.1) for h in (0, 0.4)}
+    sweep_figures.over_two(axes, values, chosen=(0.1, 0.4), title="v")
+    (ring,) = (line for line in axes.lines if line.get_label() == "chosen")
+    (at,) = ring.get_xydata()
+    assert at == pytest.approx((0.4 + 0.4 / 16 / 2, 0.5))
+
+
+def test_losses_of_seeds_have_a_ring_at_each_best_step():
+    axes = Figure().subplots()
+    losses = np.array([[3.0, 1, 2], [4, 3, 2]])
+    both = {"train": losses / 2, "validation": losses}
+    figures.losses_of_seeds(axes, both, best=np.array([2, 3]))
+    assert axes.lines[-1].get_xydata().tolist() == [[2, 1], [3, 2]]
+    means = {line.get_label(): [*line.get_ydata()] for line in axes.lines}
+    assert means["train"] == [1.75, 1, 1] and means["validation"] == [3.5, 2, 2]
 
 
 # ---- The command line ------------------------------------------------------------

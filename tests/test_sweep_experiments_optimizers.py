@@ -12,8 +12,16 @@ from command_lines import assert_refused, printed_help
 import fnn
 from experiments import __main__ as listing
 from experiments import optimizers_compared, tuning
-from experiments.optimizers_compared import among_the_best, conclude, ranked
-from experiments.tuning import OPTIMIZERS, SOLVED, Tuned, descend, on_digits
+from experiments.optimizers_compared import conclude
+from experiments.tuning import (
+    OPTIMIZERS,
+    SOLVED,
+    Tuned,
+    among_the_best,
+    descend,
+    on_digits,
+    ranked,
+)
 
 STEPS = 30
 

@@ -12,6 +12,7 @@ Source: http://yann.lecun.com/exdb/mnist/, "The IDX file format".
 """
 
 import gzip
+import io
 import math
 import os
 import zlib
@@ -41,7 +42,8 @@ def read_idx(path: str | os.PathLike[str]) -> np.ndarray:
     """Read one IDX file, plain or gzip-compressed (told apart by content, not name).
 
     The header is believed only as far as the bytes in the file bear it out, so a
-    corrupt one cannot ask for more memory than the file itself has.
+    corrupt one cannot ask for more memory than the file itself has. And a compressed
+    file is unpacked only as far as its header says, and a little to see that it ends.
 
     Args:
         path: The file.
@@ -115,9 +117,22 @@ def _decompressed(path: Path) -> bytes:
     if raw[:2] != b"\x1f\x8b":
         return raw
     try:
-        return gzip.decompress(raw)
+        with gzip.GzipFile(fileobj=io.BytesIO(raw)) as stream:
+            header = stream.read(4 + 4 * _MOST_DIMENSIONS)
+            # What a file is packed from is at most 1032 times as long; and a little is
+            # always read, so that damage is found that has spoilt the header.
+            rest = min(_claimed(header), 1032 * len(raw)) - len(header)
+            return header + stream.read(max(rest, 2**16) + 1)
     except (OSError, EOFError, zlib.error) as error:
         raise ValueError(
             f"{path}: expected a complete gzip file, got {len(raw)} bytes that do not "
             f"decompress ({error}): {_MEND}"
         ) from error
+
+
+def _claimed(raw: bytes) -> int:
+    """How long the file is by its header; 0 where that is not one."""
+    if len(raw) < 4 or raw[2] not in DTYPES or len(raw) < 4 + 4 * raw[3]:
+        return 0
+    shape = np.frombuffer(raw, ">u4", raw[3], offset=4).tolist()
+    return 4 + 4 * raw[3] + math.prod(shape) * DTYPES[raw[2]].itemsize
