@@ -14,6 +14,7 @@ import jax.numpy as jnp
 import numpy as np
 
 import fnn
+from experiments.few_digits import error_on_test
 from fnn import optimizers
 
 __all__ = [
@@ -119,7 +120,7 @@ def on_digits(
     optimizer: Callable, rates: list[float], *, epochs: int, seeds: int
 ) -> Tuned:
     """Train with all seeds and all learning rates, in one compiled program."""
-    (x, y), test = fnn.data.digits()
+    x, y = fnn.data.digits().train
     data = fnn.data.split(x, y, 0.2, jax.random.key(0), stratify=True)
     net = fnn.serial(fnn.Flatten(), fnn.Dense(32), fnn.Relu(), fnn.Dense(10))
     swept = fnn.sweep(
@@ -133,11 +134,9 @@ def on_digits(
         early_stopping=fnn.EarlyStopping(patience=10),
     )
     best = rates.index(swept.best()["learning_rate"])
-    errors = []
-    for seed in range(seeds):
-        variables = jax.tree.map(lambda a, s=seed: a[best, s], swept.variables)
-        accuracy = fnn.evaluate(net, LOSS, variables, test)["accuracy"]
-        errors.append(100 * (1 - accuracy))
+    errors = [
+        100 * error_on_test(net, swept.variables, best, seed) for seed in range(seeds)
+    ]
     return Tuned(np.log10(swept.at_best("loss")), best, errors)
 
 

@@ -17,6 +17,7 @@ import jax.numpy as jnp
 from jax import Array
 
 from fnn.kernels.planes import Group, Planes
+from fnn.winners import first_winner
 
 __all__ = ["given_to_winners", "max_of_planes", "winners_of_planes"]
 
@@ -30,23 +31,9 @@ def max_of_planes(planes: Planes, group: Group, window: Group) -> Planes:
 
 
 def winners_of_planes(planes: Planes, group: Group, window: Group) -> Planes:
-    """k*, the number of the place that won, for every window: planes of small integers.
-
-    The places are compared with one another and not with y: planes may be computed once
-    more here, in a loop that rounds otherwise, and no place would then attain y.
-    """
-    dtype = jnp.int8 if window[0] * window[1] <= 127 else jnp.int32
-
-    def winner(first: Array, *others: Array) -> Array:
-        best, won = first, jnp.zeros(first.shape, dtype)
-        for number, seen in enumerate(others, 1):
-            # A NaN wins too, the first one, and passes its gradient on.
-            better = ~(seen <= best) & (best == best)
-            best = jnp.where(better, seen, best)
-            won = jnp.where(better, dtype(number), won)
-        return won
-
-    return tuple(winner(*(planes[i] for i in w)) for w in windows(group, window))
+    """k*, the number of the place that won, for every window: planes of integers."""
+    each = windows(group, window)
+    return tuple(first_winner(planes[i] for i in numbers) for numbers in each)
 
 
 def given_to_winners(

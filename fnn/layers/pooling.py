@@ -34,6 +34,7 @@ from fnn.layers.windows import (
     check_places,
     window,
 )
+from fnn.winners import first_winner
 
 __all__ = ["AvgPool", "MaxPool"]
 
@@ -123,24 +124,12 @@ class MaxPool(_Pool):
         return Backward(dx, ())
 
     def _winner(self, x: Array, slides: Window) -> Array:
-        """k*: the number of the place that won, for every window and feature.
-
-        The places are compared with one another and not with y: x may be computed once
-        more here, in a loop that rounds otherwise, and no place would then attain y.
-        """
+        """k*: the number of the place that won, for every window and feature."""
         low = jnp.asarray(-jnp.inf, x.dtype)
         counts = slides.outputs(x.shape[1:-1])
         ends = [(0, 0), *slides.padding, (0, 0)]
         x = lax.pad(x, low, [(lo, hi, 0) for lo, hi in ends])
-        dtype = jnp.int8 if math.prod(slides.size) <= 127 else jnp.int32
-        first, *others = (slides.look(x, place, counts) for place in slides.places())
-        best, winner = first, jnp.zeros(first.shape, dtype)
-        for number, seen in enumerate(others, 1):
-            # A NaN wins too, the first one, and passes its gradient on.
-            better = ~(seen <= best) & (best == best)
-            best = jnp.where(better, seen, best)
-            winner = jnp.where(better, jnp.asarray(number, dtype), winner)
-        return winner
+        return first_winner(slides.look(x, place, counts) for place in slides.places())
 
 
 @layer

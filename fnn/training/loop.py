@@ -21,6 +21,7 @@ from fnn.training.health import measure_health
 from fnn.training.history import Record
 from fnn.training.interrupt import deferred_interrupt
 from fnn.training.job import Job
+from fnn.training.meshes import shares
 from fnn.training.nonfinite import Nonfinite
 from fnn.training.sources import Trained, train_epoch
 from fnn.training.streams import Batches
@@ -212,8 +213,8 @@ VALIDATION_BATCH = 1000
 
 def _batch_size(job: Job) -> int:
     """About that many: as many as the devices of a mesh can share."""
-    shares = 1 if job.mesh is None else job.mesh.shape[job.mesh.axis_names[0]]
-    return max(VALIDATION_BATCH // shares, 1) * shares
+    count = shares(job.mesh)
+    return max(VALIDATION_BATCH // count, 1) * count
 
 
 _update = jax.jit(EarlyStopping.update)

@@ -16,7 +16,15 @@ from jax.tree_util import keystr, tree_flatten_with_path, tree_unflatten
 from fnn.checks import is_key
 from fnn.core import PyTree
 
-__all__ = ["check_mesh", "check_split", "on_mesh", "put", "split", "state_on_mesh"]
+__all__ = [
+    "check_mesh",
+    "check_split",
+    "on_mesh",
+    "put",
+    "shares",
+    "split",
+    "state_on_mesh",
+]
 
 
 def check_mesh(mesh: Any) -> Mesh | None:
@@ -38,13 +46,18 @@ def check_split(mesh: Mesh | None, batch_size: int) -> None:
     """That the mesh's first axis divides the batch."""
     if mesh is None:
         return
-    axis = mesh.axis_names[0]
-    if batch_size % mesh.shape[axis]:
-        near = batch_size - batch_size % mesh.shape[axis] or mesh.shape[axis]
+    count = shares(mesh)
+    if batch_size % count:
+        near = batch_size - batch_size % count or count
         raise ValueError(
-            f"batch_size={batch_size} cannot be split over the {mesh.shape[axis]} "
-            f"devices along the mesh's axis {axis!r}: pass a multiple, such as {near}"
+            f"batch_size={batch_size} cannot be split over the {count} devices along "
+            f"the mesh's axis {mesh.axis_names[0]!r}: pass a multiple, such as {near}"
         )
+
+
+def shares(mesh: Mesh | None) -> int:
+    """Into how many parts a minibatch is split."""
+    return 1 if mesh is None else mesh.shape[mesh.axis_names[0]]
 
 
 def split(batch: PyTree, mesh: Mesh | None) -> PyTree:
@@ -54,9 +67,9 @@ def split(batch: PyTree, mesh: Mesh | None) -> PyTree:
     """
     if mesh is None:
         return batch
-    axis = mesh.axis_names[0]
     n = len(jax.tree.leaves(batch)[0])
-    rows = PartitionSpec(axis) if n % mesh.shape[axis] == 0 else PartitionSpec()
+    divides = n % shares(mesh) == 0
+    rows = PartitionSpec(mesh.axis_names[0]) if divides else PartitionSpec()
     return lax.with_sharding_constraint(batch, NamedSharding(mesh, rows))
 
 
