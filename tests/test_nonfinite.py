@@ -49,8 +49,7 @@ def by_hand(data, epochs, skips):
     grad = jax.jit(fnn.value_and_grad(NET, LOSS, manual))
     for epoch in range(1, epochs + 1):
         counts.append(0)
-        key = jax.random.fold_in(train_key, epoch)
-        (full, _), rest, step_key = schedule(key, n, BATCH)
+        (full, _), rest, step_key = schedule(train_key, epoch, n, BATCH)
         for t, indices in enumerate([*full, rest]):
             batch = tuple(part[indices] for part in data)
             out = grad(variables, batch, key=jax.random.fold_in(step_key, t))
@@ -104,7 +103,7 @@ def test_the_last_smaller_step_counts_too():
     from fnn.training.epoch import schedule
 
     train_key = jax.random.split(jax.random.key(1))[1]
-    _, rest, _ = schedule(jax.random.fold_in(train_key, 1), 50, BATCH)
+    _, rest, _ = schedule(train_key, 1, 50, BATCH)
     result = fit("stop", one_bad(int(rest[0])))
     assert result.nonfinite[:2] == (1, 4)
     assert result.nonfinite.where == "the output of 0/Lambda"

@@ -38,8 +38,7 @@ class Shuffled:
 
     def batches(self, epoch):
         train_key = jax.random.split(KEY)[1]
-        key = jax.random.fold_in(train_key, epoch)
-        (full, _), rest, _ = schedule(key, len(self.x), BATCH)
+        (full, _), rest, _ = schedule(train_key, epoch, len(self.x), BATCH)
         for indices in [*np.asarray(full), np.asarray(rest)]:
             yield self.x[indices], self.y[indices]
 

@@ -176,6 +176,7 @@ def test_epoch_is_a_pure_function_that_vmaps_over_rates():
             carry,
             data,
             KEY,
+            1,
             engine=manual,
             batch_size=BATCH,
         ).losses

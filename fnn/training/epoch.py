@@ -87,6 +87,7 @@ def epoch(
     carry: Carry,
     data: Batch,
     key: Array,
+    number: int | Array,
     l2: float | Array | None = None,
     *,
     augment: Augmentation | None = None,
@@ -97,7 +98,7 @@ def epoch(
 ) -> Epoch:
     """Every example once, in a new order, in minibatches.
 
-        (k_order, k_step) = split(key)
+        (k_order, k_step) = split(fold_in(key, number))
         order = shuffle(k_order, N)
         step t: the batch order[tB : (t+1)B], the layers' key k_t = fold_in(k_step, t)
 
@@ -112,7 +113,8 @@ def epoch(
         optimizer: one that `descent.as_optimizer` returned.
         carry: what `descent.start`, or the epoch before, returned.
         data: x (N, ...) and y (N, ...), on the device.
-        key: of this epoch.
+        key: of the run.
+        number: of this epoch: 1, 2, ...
         l2: λ of the penalty λ/(2N) Σ Θ²; None computes none at all.
         augment: one that `as_augmentation` returned, or None. The order and the keys of
             the layers do not depend on it.
@@ -135,13 +137,13 @@ def epoch(
         >>> optimizer = as_optimizer(optax.sgd(0.1))
         >>> carry = start(optimizer, net.init(jax.random.key(0), (2,)))
         >>> data = jnp.ones((5, 2)), jnp.zeros((5, 1))
-        >>> out = epoch(net, loss, optimizer, carry, data, jax.random.key(1),
+        >>> out = epoch(net, loss, optimizer, carry, data, jax.random.key(1), 1,
         ...             engine=manual, batch_size=2)
         >>> out.losses.shape
         (3,)
     """
-    chosen, rest, step_key = schedule(key, len(data[0]), batch_size)
     n = len(data[0])
+    chosen, rest, step_key = schedule(key, number, n, batch_size)
 
     def read(at: tuple[Array, Array]) -> tuple[Batch, Array]:
         indices, t = at
@@ -225,13 +227,14 @@ def _ended(state: tuple[Carry, Bad], losses: Array) -> Epoch:
 
 
 def schedule(
-    key: Array, n: int, batch_size: int
+    key: Array, number: int | Array, n: int, batch_size: int
 ) -> tuple[tuple[Array, Array], Array, Array]:
     """Which examples at which step: those of the full steps, the rest, the steps' key.
 
-    The full steps are indices (⌊n/B⌋, B) and numbers (⌊n/B⌋,), the rest (n mod B,).
+    `key` is the run's, `number` the epoch's. The full steps are indices (⌊n/B⌋, B) and
+    numbers (⌊n/B⌋,), the rest (n mod B,).
     """
-    order_key, step_key = jax.random.split(key)
+    order_key, step_key = jax.random.split(jax.random.fold_in(key, number))
     steps = n // batch_size
     full, rest = jnp.split(shuffle(order_key, n), [steps * batch_size])
     return (full.reshape(steps, batch_size), jnp.arange(steps)), rest, step_key

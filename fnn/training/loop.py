@@ -71,6 +71,7 @@ def run_epochs(
 
     `save` is called with the progress after every epoch, and once more at the end.
     """
+    job = _with_its_numbers_on_the_device(job)
     tell = _Teller(on_epoch, told=len(progress.records))
     ended = None
     with deferred_interrupt() as interrupted:
@@ -97,6 +98,19 @@ def run_epochs(
     if ended != "interrupted" and _is_enough(progress):
         ended = "patience"  # as it would have been, had the evaluations been awaited
     return progress, ended
+
+
+def _with_its_numbers_on_the_device(job: Job) -> Job:
+    """Rates, λ and dropout rates moved once, which each epoch would move anew.
+
+    On a mesh they stay the host's numbers, which belong to every device.
+    """
+    if job.mesh is not None:
+        return job
+    net, loss, optimizer, l2 = jax.device_put(
+        (job.net, job.loss, job.optimizer, job.l2)
+    )
+    return job._replace(net=net, loss=loss, optimizer=optimizer, l2=l2)
 
 
 def _is_enough(progress: Progress) -> bool:

@@ -117,7 +117,7 @@ def _train_epoch(
     trial, key = _trial(task, member)
     out = epoch(
         *(prepare(trial.net), trial.loss, as_optimizer(trial.optimizer)),
-        *(carry, train, jax.random.fold_in(key, t), trial.l2),
+        *(carry, train, key, t, trial.l2),
         augment=augment,
         engine=task.engine,
         batch_size=task.batch_size,

@@ -45,12 +45,12 @@ def train_epoch(job: Job, carry: Carry, epoch: int, locate: bool) -> Trained:
 def _from_arrays(job: Job, carry: Carry, epoch: int, locate: bool) -> Trained:
     """One program for the whole epoch."""
     data: Any = job.train
-    key = jax.random.fold_in(job.key, epoch)
     run = partial(
         run_epoch_on(job.mesh, carry),
         *(job.net, job.loss, job.optimizer),
         data=data,
-        key=key,
+        key=job.key,
+        number=epoch,
         l2=job.l2,
         augment=job.augment,
         engine=job.engine,
@@ -60,15 +60,15 @@ def _from_arrays(job: Job, carry: Carry, epoch: int, locate: bool) -> Trained:
     n = len(data[0])
 
     def step(t: int) -> tuple[Batch, Array]:
-        (full, _), rest, step_key = schedule(key, n, job.batch_size)
+        (full, _), rest, step_key = schedule(job.key, epoch, n, job.batch_size)
         step_t = jax.random.fold_in(step_key, t)
         indices = full[t] if t < len(full) else rest
         return minibatch(data, indices, step_t, job.augment, job.mesh), step_t
 
     done, said = guarded(job, run, carry, epoch, step if locate else None)
-    losses = np.asarray(done.losses, np.float64)
+    losses, skipped = jax.device_get((done.losses, done.bad.count))  # one wait
     sizes = batch_sizes(n, job.batch_size)
-    return Trained(done.carry, losses, sizes, int(done.bad.count), said)
+    return Trained(done.carry, losses.astype(np.float64), sizes, int(skipped), said)
 
 
 def _from_batches(job: Job, carry: Carry, epoch: int, locate: bool) -> Trained:
