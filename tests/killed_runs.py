@@ -5,6 +5,7 @@ FOLDER, going on from what is there, and prints a digest of all that it returns.
 """
 
 import hashlib
+import os
 import random
 import subprocess
 import sys
@@ -72,7 +73,14 @@ def kill_and_go_on(folder: Path, kills: int, seed: int) -> tuple[str, list[str]]
 
 def _start(folder: Path | None) -> subprocess.Popen:
     command = [sys.executable, __file__, *([str(folder)] if folder else [])]
-    return subprocess.Popen(command, stdout=subprocess.PIPE, text=True)
+    # On a GPU each process would choose its own kernels, and other bits.
+    flags = f"{os.environ.get('XLA_FLAGS', '')} --xla_gpu_deterministic_ops=true"
+    return subprocess.Popen(
+        command,
+        stdout=subprocess.PIPE,
+        text=True,
+        env=os.environ | {"XLA_FLAGS": flags},
+    )
 
 
 def _finish(folder: Path | None) -> str:

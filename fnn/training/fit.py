@@ -77,7 +77,9 @@ def fit(
         x̃ = augment(key, x), anew at every step; x itself without an augmentation
 
     A run is a function of its key: with the same key, device kind and number of cores
-    it gives the same bits. The keys are
+    it gives the same bits. (Two processes on GPUs may not, because XLA chooses among
+    its kernels by timing them: XLA_FLAGS=--xla_gpu_deterministic_ops=true forbids it.)
+    The keys are
 
         k_init, k_train = split(key);    epoch e = 1, 2, ...: fold_in(k_train, e)
 
