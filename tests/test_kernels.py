@@ -275,3 +275,24 @@ def test_batch_norm_is_its_layers(train, relu):
         )
         for a, b in zip(*run(params, state, x, dy), strict=True):
             np.testing.assert_allclose(a, b, atol=1e-12)
+
+
+@pytest.mark.parametrize("mean", [0.0, 30.0, 1000.0])
+def test_dscale_of_batch_norm_is_within_its_bound(mean):
+    """A few ε of the sums that are subtracted, also where μ is many times σ."""
+
+    def dscale(x, dy):
+        stats = map(jnp.ravel, moments(turn(x), (0, 1, 2)))
+        one = jnp.ones(len(x), x.dtype)
+        _, saved = batch_norm_forward(x, one, 0 * one, *stats, 1e-5, False)
+        return batch_norm_backward(one, saved, dy, True)[1]
+
+    with jax.enable_x64(True):
+        x, dy = (a.astype(jnp.float32) for a in draws((2, 9, 9, 16), (2, 9, 9, 16)))
+        x = x + jnp.float32(mean)
+        exact = np.asarray(dscale(x.astype(float), dy.astype(float)))
+        error = abs(np.asarray(dscale(x, dy)) - exact)
+    x, dy = np.asarray(x), np.asarray(dy)
+    sums = abs(dy * x).sum((1, 2, 3)) + abs(mean) * abs(dy).sum((1, 2, 3))
+    bound = np.finfo(np.float32).eps * sums / x.std((1, 2, 3))
+    assert (error > 0).all() and (error <= bound).all()

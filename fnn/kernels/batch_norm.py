@@ -3,14 +3,20 @@
 With x a row of m = H W N numbers for each channel, x̂ = (x − μ)/√(σ² + ε):
 
     forward     y = ReLU(γ x̂ + β)
-    backward    g = dy where y > 0;   dβ = Σ g;   dγ = Σ g x̂
+    backward    g = dy where y > 0;   dβ = Σ g;   dγ = Σ g x̂ = (Σ g x − μ dβ)/√(σ² + ε)
                 dx = γ/√(σ² + ε) (g − dβ/m − x̂ dγ/m)
 
 What the two means in the layer's own equation take away is here dγ and dβ, which are
 wanted anyway: two sums instead of four. x̂ is not kept but computed again from x, which
-is kept by whoever made it: a multiplication costs less than a pass over memory.
+is kept by whoever made it: a multiplication costs less than a pass over memory. For dγ
+it would have to be written out, since XLA sums products of arrays that exist.
 
-Rounding: as in `fnn.layers.BatchNorm`; sums are in another order.
+Rounding: as in `fnn.layers.BatchNorm`, with sums in another order, but for dγ. With x
+off by ε |x| it would be off by as much, for a few ε,
+
+    |error of dγ| ≤ ε (Σ |g x| + |μ| Σ |g|)/√(σ² + ε)
+
+which is more than the layer's where |μ| is many times σ.
 
 Legend: images (C, H, W, N); γ, β, μ, σ² (C,).
 """
@@ -45,7 +51,8 @@ def batch_norm_backward(
     x, mean, inverse_std, y = saved
     g = dy if isinstance(y, tuple) else jnp.where(y > 0, dy, 0)
     normalized = (x - _column(mean)) * _column(inverse_std)
-    dbias, dscale = g.sum(ROW), (g * normalized).sum(ROW)
+    dbias = g.sum(ROW)
+    dscale = ((g * x).sum(ROW) - mean * dbias) * inverse_std
     factor = _column(scale * inverse_std)
     if not train:
         return g * factor, dscale, dbias

@@ -174,8 +174,7 @@ class Winograd:
         toom = toom_cook(self.m, r)
         if not self.keep:
             p = self._patches(written(p, after=dy[0]), weight)
-        q = [_sum(column, dy) for column in zip(*toom.at, strict=True)]
-        q = [part.reshape(outputs, -1) for part in q]
+        q = [_sum_as_matrix(column, dy) for column in zip(*toom.at, strict=True)]
         du = jnp.stack([pb @ qb.T for pb, qb in zip(p, q, strict=True)])
         du = du.reshape(-1, taps, inputs, outputs)
         shape = (taps, inputs, *dy[0].shape[1:])
@@ -229,6 +228,19 @@ def _sum(weights: Sequence[Fraction], parts: Sequence[Array]) -> Array:
     pairs = zip(weights, parts, strict=True)
     total: Any = sum(float(w) * part if w != 1 else part for w, part in pairs if w)
     return total
+
+
+def _sum_as_matrix(weights: Sequence[Fraction], images: Planes) -> Array:
+    """The sum of images (C, H, W, N) as a matrix (C, H W N), in two parts of its rows.
+
+    XLA fuses a sum with the change of its shape; the loop then runs over the matrix and
+    divides, number by number, to find where each comes from: five times as long. Over
+    the parts of a concatenation it runs as it does over images.
+    """
+    half = images[0].shape[1] // 2
+    upper = _sum(weights, [image[:, :half] for image in images])
+    lower = _sum(weights, [image[:, half:] for image in images])
+    return jnp.concatenate([upper, lower], axis=1).reshape(len(upper), -1)
 
 
 def _weighted(equation: str, matrix: Matrix, tensor: Array) -> Array:
