@@ -293,6 +293,6 @@ def test_dscale_of_batch_norm_is_within_its_bound(mean):
         exact = np.asarray(dscale(x.astype(float), dy.astype(float)))
         error = abs(np.asarray(dscale(x, dy)) - exact)
     x, dy = np.asarray(x), np.asarray(dy)
-    sums = abs(dy * x).sum((1, 2, 3)) + abs(mean) * abs(dy).sum((1, 2, 3))
+    sums = abs(dy * x).sum((1, 2, 3)) + mean * abs(dy).sum((1, 2, 3))
     bound = np.finfo(np.float32).eps * sums / x.std((1, 2, 3))
     assert (error > 0).all() and (error <= bound).all()

@@ -84,10 +84,12 @@ def test_in_float32_losses_agree_to_1e_5():
     for place in np.ndindex(3, 2, 2):
         fit = fitted(*place, OPTIONS)
         same = min(swept.epochs[place], fit.epochs)
+        # The largest rate throws losses up to 3, and what was rounded off with them.
+        thrown = RATES[place[0]] == max(RATES)
+        bound = dict(rtol=1e-5, atol=0) if thrown else dict(rtol=0, atol=1e-6)
         for name in ("train_loss", "validation_loss"):
             got, want = swept.history[name][place], fit.history[name]
-            # Relative: what float32 rounds off grows with the loss.
-            np.testing.assert_allclose(got[:same], want[:same], rtol=1e-5, atol=0)
+            np.testing.assert_allclose(got[:same], want[:same], **bound)
 
 
 def test_other_numbers_and_keys_do_not_compile_again():

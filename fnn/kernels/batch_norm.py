@@ -50,13 +50,13 @@ def batch_norm_backward(
     """dx, dγ and dβ; in training μ and σ depend on x."""
     x, mean, inverse_std, y = saved
     g = dy if isinstance(y, tuple) else jnp.where(y > 0, dy, 0)
-    normalized = (x - _column(mean)) * _column(inverse_std)
     dbias = g.sum(ROW)
     dscale = ((g * x).sum(ROW) - mean * dbias) * inverse_std
     factor = _column(scale * inverse_std)
     if not train:
         return g * factor, dscale, dbias
     m = x.size // len(x)
+    normalized = (x - _column(mean)) * _column(inverse_std)
     dx = factor * (g - _column(dbias / m) - normalized * _column(dscale / m))
     return dx, dscale, dbias
 

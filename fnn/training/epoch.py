@@ -38,6 +38,7 @@ __all__ = [
     "Epoch",
     "augmented",
     "epoch",
+    "keys_of",
     "minibatch",
     "schedule",
     "steps",
@@ -226,6 +227,12 @@ def _ended(state: tuple[Carry, Bad], losses: Array) -> Epoch:
     return Epoch(carry, losses, all_finite((losses, carry.variables)), bad)
 
 
+def keys_of(key: Array, number: int | Array) -> tuple[Array, Array]:
+    """k_order and k_step of a run's epoch of that number."""
+    order_key, step_key = jax.random.split(jax.random.fold_in(key, number))
+    return order_key, step_key
+
+
 def schedule(
     key: Array, number: int | Array, n: int, batch_size: int
 ) -> tuple[tuple[Array, Array], Array, Array]:
@@ -234,7 +241,7 @@ def schedule(
     `key` is the run's, `number` the epoch's. The full steps are indices (⌊n/B⌋, B) and
     numbers (⌊n/B⌋,), the rest (n mod B,).
     """
-    order_key, step_key = jax.random.split(jax.random.fold_in(key, number))
+    order_key, step_key = keys_of(key, number)
     steps = n // batch_size
     full, rest = jnp.split(shuffle(order_key, n), [steps * batch_size])
     return (full.reshape(steps, batch_size), jnp.arange(steps)), rest, step_key

@@ -11,7 +11,7 @@ from jax import Array
 from fnn.training.batches import batch_sizes
 from fnn.training.compiled import run_epoch_on, run_steps_on
 from fnn.training.descent import Carry
-from fnn.training.epoch import Bad, augmented, minibatch, schedule
+from fnn.training.epoch import Bad, augmented, keys_of, minibatch, schedule
 from fnn.training.job import Job
 from fnn.training.meshes import on_mesh
 from fnn.training.nonfinite import Nonfinite, guarded
@@ -74,7 +74,7 @@ def _from_arrays(job: Job, carry: Carry, epoch: int, locate: bool) -> Trained:
 def _from_batches(job: Job, carry: Carry, epoch: int, locate: bool) -> Trained:
     """A program for each chunk; while one runs, the next is read."""
     assert isinstance(job.train, Batches)
-    step_key = jax.random.split(jax.random.fold_in(job.key, epoch))[1]
+    _, step_key = keys_of(job.key, epoch)
     done: list[tuple[Array, Bad]] = []
     sizes: list[int] = []
     said = None
