@@ -58,14 +58,11 @@ from fnn.layers import (
     MaxPool,
     NormParams,
     Parallel,
-    Probed,
-    ProbedParams,
     Relu,
     Reshape,
     Residual,
     RMSNorm,
     RMSNormParams,
-    Seen,
     Serial,
     Sigmoid,
     Silu,
@@ -75,12 +72,11 @@ from fnn.layers import (
     Upsample,
     initializers,
     parallel,
-    probe,
-    record,
     residual,
     serial,
 )
 from fnn.planning import Change, Costs, Plan, load_costs, plain, plan
+from fnn.probes import Probed, ProbedParams, Seen, probe, record
 from fnn.summary import Summary, SummaryRow, summary
 from fnn.training import (
     Batches,

@@ -10,7 +10,7 @@ import jax.numpy as jnp
 from fnn.checks import check_in_shape, check_instances
 from fnn.core import Layer, Node, Reach, children, kind, output_shape, path_of, walk
 from fnn.layers.branches import Parallel, Residual
-from fnn.layers.probe import Seen, record
+from fnn.probes import Seen, record
 
 __all__ = ["Summary", "SummaryRow", "count_flops", "summary"]
 

@@ -13,7 +13,7 @@ from planting import Bug, images, plant, planted
 import fnn
 from fnn import Backward
 from fnn.layers.convolve import convolve, convolve_dw, convolve_dx
-from fnn.layers.edges import pad
+from fnn.layers.padding import pad
 from fnn.layers.windows import Window
 
 IMAGE = (5, 4, 2)  # H, W, C

@@ -10,7 +10,7 @@ from random_networks import random_image_trial, random_trial
 
 import fnn
 from fnn.gradients import autodiff, manual
-from fnn.gradients.rounding import lost_digits
+from fnn.gradients.audit.rounding import lost_digits
 
 LOSS = fnn.losses.SoftmaxCrossEntropy()
 NET = fnn.serial(fnn.Dense(4), fnn.Relu(), fnn.Dense(3))

@@ -13,9 +13,9 @@ from fnn import optimizers
 from fnn.augmentations import CutOut, Flip, RandomCrop, Shift, as_augmentation, compose
 from fnn.gradients.engines import manual, value_and_grad
 from fnn.losses import SoftmaxCrossEntropy
-from fnn.training.batches import shuffle
-from fnn.training.descent import start
-from fnn.training.epoch import epoch
+from fnn.training.compiled.descent import start
+from fnn.training.compiled.epoch import epoch
+from fnn.training.compiled.order import shuffle
 
 KEY = jax.random.key(3)
 N, H, W, C = 7, 5, 6, 2

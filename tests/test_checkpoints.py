@@ -13,7 +13,7 @@ import optax
 import pytest
 
 import fnn
-from fnn.training import identity
+from fnn.training.store import fingerprint as identity
 
 # A read that fails leaves threads of Orbax behind that complain when they end.
 pytestmark = pytest.mark.filterwarnings(

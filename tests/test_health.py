@@ -7,7 +7,7 @@ import optax
 import pytest
 
 import fnn
-from fnn.training.health import STATISTICS
+from fnn.training.run.health import STATISTICS
 
 LOSS = fnn.losses.SoftmaxCrossEntropy()
 X = jax.random.normal(jax.random.key(0), (40, 3))

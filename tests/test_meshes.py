@@ -9,9 +9,9 @@ from jax.sharding import NamedSharding
 from jax.sharding import PartitionSpec as P
 
 import fnn
-from fnn.training.compiled import run_epoch_on
+from fnn.training.compiled.epoch import run_epoch_on
+from fnn.training.compiled.meshes import check_mesh, split
 from fnn.training.evaluation import averages, begin_measuring
-from fnn.training.meshes import check_mesh, split
 
 pytestmark = pytest.mark.skipif(
     len(jax.devices()) < 8, reason="needs eight devices of one kind"

@@ -40,7 +40,7 @@ def fit(policy, data, net=NET, optimizer=None, **options):
 
 def by_hand(data, epochs, skips):
     """The same steps in a plain loop, which skips or stops at a bad one."""
-    from fnn.training.epoch import schedule
+    from fnn.training.compiled.epoch import schedule
 
     optimizer, n = fnn.optimizers.adam(0.05), len(data[0])
     init_key, train_key = jax.random.split(jax.random.key(1))
@@ -100,7 +100,7 @@ def test_raise_names_epoch_step_and_layer():
 
 def test_the_last_smaller_step_counts_too():
     """The last example of the first epoch is in its step of 50 mod 12 = 2."""
-    from fnn.training.epoch import schedule
+    from fnn.training.compiled.epoch import schedule
 
     train_key = jax.random.split(jax.random.key(1))[1]
     _, rest, _ = schedule(train_key, 1, 50, BATCH)

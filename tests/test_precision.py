@@ -9,9 +9,9 @@ from planting import plant
 
 import fnn
 from fnn import Backward, optimizers
+from fnn.gradients.audit.rounding import lost_digits
+from fnn.gradients.audit.scaling import scaled_for_float16
 from fnn.gradients.precision import all_finite, with_wide_sums
-from fnn.gradients.rounding import lost_digits
-from fnn.gradients.scaling import scaled_for_float16
 
 HALF = ["bfloat16", "float16"]
 ENGINES = ["manual", "autodiff"]

@@ -10,7 +10,7 @@ import numpy as np
 import pytest
 
 import fnn
-from fnn.training.epoch import schedule
+from fnn.training.compiled.epoch import schedule
 
 LOSS = fnn.losses.SoftmaxCrossEntropy()
 KEY = jax.random.key(1)
@@ -100,7 +100,7 @@ def test_the_penalty_knows_the_size_of_a_data_set():
 
 def test_it_reads_ahead_while_the_device_computes(monkeypatch):
     """A chunk is a step here; the last is read before the first two are done."""
-    monkeypatch.setattr(fnn.training.streams, "STEPS", 1)
+    monkeypatch.setattr(fnn.training.run.streams, "STEPS", 1)
     read, trained = [], []
 
     def watched():
@@ -108,14 +108,14 @@ def test_it_reads_ahead_while_the_device_computes(monkeypatch):
             read.append(i)
             yield batch
 
-    check = fnn.training.sources._check_chunk
+    check = fnn.training.run.train_epoch._check_chunk
 
     def slow(job, chunk):
         trained.append((chunk.first, len(read)))
         time.sleep(0.2)
         check(job, chunk)
 
-    monkeypatch.setattr(fnn.training.sources, "_check_chunk", slow)
+    monkeypatch.setattr(fnn.training.run.train_epoch, "_check_chunk", slow)
     fit(fnn.Batches(watched, ahead=2), epochs=1)
     assert [first for first, _ in trained] == [0, 1, 2, 3]
     assert trained[1][1] >= 4  # one batch to look at, then 0, 1, 2 while 0 was slow

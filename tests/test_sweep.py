@@ -9,7 +9,7 @@ import optax
 import pytest
 
 import fnn
-from fnn.training.members import train_members
+from fnn.training.sweep.members import train_members
 
 RATES = [0.02, 0.1, 0.5]
 LOSS = fnn.losses.SoftmaxCrossEntropy()

@@ -19,9 +19,9 @@ from fnn import optimizers
 from fnn.gradients.engines import ENGINES, manual, value_and_grad
 from fnn.losses import SigmoidCrossEntropy, SoftmaxCrossEntropy, SquaredError
 from fnn.training import EarlyStopping, accuracy, evaluate, fit, predict
-from fnn.training.batches import shuffle
-from fnn.training.descent import as_optimizer, start
-from fnn.training.epoch import epoch
+from fnn.training.compiled.descent import as_optimizer, start
+from fnn.training.compiled.epoch import epoch
+from fnn.training.compiled.order import shuffle
 
 N, FEATURES, CLASSES, BATCH = 23, 4, 3, 5  # 4 full steps an epoch, and one of 3
 KEY = jax.random.key(3)

@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 
 import fnn
-from fnn.training import loop
+from fnn.training.run import loop
 
 pytestmark = pytest.mark.skipif(
     len(jax.devices()) < 2, reason="needs two devices of one kind"

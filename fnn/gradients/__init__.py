@@ -1,6 +1,7 @@
 """Gradients by hand, by autodiff and from the definition, and their comparison."""
 
-from fnn.gradients.audit import compare_gradients
+from fnn.gradients.audit.compare import compare_gradients
+from fnn.gradients.audit.report import NodeCheck, Report, Row
 from fnn.gradients.engines import (
     ENGINES,
     Engine,
@@ -10,16 +11,15 @@ from fnn.gradients.engines import (
     objective,
     value_and_grad,
 )
-from fnn.gradients.explain import explain
-from fnn.gradients.explanation import Explanation, Factor
-from fnn.gradients.finite import first_nonfinite
+from fnn.gradients.explain.explain import explain
+from fnn.gradients.explain.explanation import Explanation, Factor
+from fnn.gradients.first_nonfinite import first_nonfinite
 from fnn.gradients.numerical import (
     HSweep,
     directional_derivatives,
     h_sweep,
     numerical_gradients,
 )
-from fnn.gradients.report import NodeCheck, Report, Row
 
 __all__ = [
     "ENGINES",

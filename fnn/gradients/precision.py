@@ -25,7 +25,7 @@ import jax.numpy as jnp
 from jax import Array, lax
 
 from fnn.core import Backward, Forward, Layer, PyTree, children, kind, layer, leaf
-from fnn.gradients.interpret import as_written, interpret, traced
+from fnn.gradients.jaxpr import as_written, interpret, traced
 from fnn.losses import Loss
 from fnn.pytree import all_finite, pytree
 

@@ -16,8 +16,8 @@ from itertools import product
 import jax.numpy as jnp
 from jax import Array
 
+from fnn.argmax import first_winner
 from fnn.kernels.planes import Group, Planes
-from fnn.winners import first_winner
 
 __all__ = ["given_to_winners", "max_of_planes", "winners_of_planes"]
 

@@ -28,7 +28,6 @@ from fnn.layers.normalization import (
     RMSNormParams,
 )
 from fnn.layers.pooling import AvgPool, MaxPool
-from fnn.layers.probe import Probed, ProbedParams, Seen, probe, record
 from fnn.layers.shape import Flatten, Reshape, Upsample
 
 __all__ = [
@@ -56,14 +55,11 @@ __all__ = [
     "MaxPool",
     "NormParams",
     "Parallel",
-    "Probed",
-    "ProbedParams",
     "RMSNorm",
     "RMSNormParams",
     "Relu",
     "Reshape",
     "Residual",
-    "Seen",
     "Serial",
     "Sigmoid",
     "Silu",
@@ -72,8 +68,6 @@ __all__ = [
     "Tanh",
     "Upsample",
     "parallel",
-    "probe",
-    "record",
     "residual",
     "serial",
 ]

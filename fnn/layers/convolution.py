@@ -15,8 +15,8 @@ from jax import Array
 from fnn.checks import describe, expect_params, expect_shape
 from fnn.core import Backward, Forward, Layer, Reach, Variables, layer
 from fnn.layers.convolve import convolve, convolve_dw, convolve_dx, transpose
-from fnn.layers.edges import EDGES, check_room, fold, pad
 from fnn.layers.initializers import Initializer, LecunNormal, Zeros
+from fnn.layers.padding import EDGES, check_room, fold, pad
 from fnn.layers.windows import (
     Padding,
     Window,

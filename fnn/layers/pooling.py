@@ -23,6 +23,7 @@ import jax.numpy as jnp
 import numpy as np
 from jax import Array, lax
 
+from fnn.argmax import first_winner
 from fnn.checks import as_inputs
 from fnn.core import Backward, Forward, Layer, Variables, layer
 from fnn.layers.shape import shape_only
@@ -34,7 +35,6 @@ from fnn.layers.windows import (
     check_places,
     window,
 )
-from fnn.winners import first_winner
 
 __all__ = ["AvgPool", "MaxPool"]
 

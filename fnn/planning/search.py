@@ -7,11 +7,11 @@ import jax
 import jax.numpy as jnp
 
 from fnn.core import Layer, kind
-from fnn.layers.probe import record
 from fnn.planning.memory import step_by_autodiff, step_by_hand, temporary_bytes
-from fnn.planning.paths import OUTER, Planner
 from fnn.planning.planned import Plan
+from fnn.planning.route import OUTER, Planner
 from fnn.planning.terms import Terms
+from fnn.probes import record
 
 __all__ = ["cheapest", "frugal"]
 

@@ -16,11 +16,11 @@ from fnn.augmentations import Augmentation, as_augmentation
 from fnn.checks import as_array, as_inputs, check_pair, describe
 from fnn.core import Layer, PyTree, Variables, as_variables
 from fnn.losses import Loss
+from fnn.named_leaves import differences, leaves_by_name
 from fnn.optimizers import Optimizer
-from fnn.training.batches import batch_sizes
+from fnn.training.compiled.order import batch_sizes
 from fnn.training.early_stopping import EarlyStopping
 from fnn.training.metrics import Metric
-from fnn.training.trees import differences, leaves_by_name
 
 __all__ = [
     "check_augment",

@@ -17,7 +17,6 @@ from jax.sharding import Mesh
 from fnn.checks import check_instances, describe
 from fnn.core import Layer, PyTree, Variables
 from fnn.losses import Loss
-from fnn.training.batches import batch_sizes
 from fnn.training.checks import (
     check_batch_size,
     check_data,
@@ -25,7 +24,8 @@ from fnn.training.checks import (
     check_inputs,
     check_metrics,
 )
-from fnn.training.meshes import split
+from fnn.training.compiled.meshes import split
+from fnn.training.compiled.order import batch_sizes
 from fnn.training.metrics import Metric, default_metrics
 
 __all__ = [

@@ -15,8 +15,6 @@ from fnn.core import Layer, Variables
 from fnn.gradients.engines import Engine, get_engine
 from fnn.gradients.precision import in_precision
 from fnn.losses import Loss
-from fnn.training.batches import subset
-from fnn.training.checkpoints import Checkpoints, Store, as_checkpoints
 from fnn.training.checks import (
     check_augment,
     check_batch_size,
@@ -29,18 +27,20 @@ from fnn.training.checks import (
     check_optimizer,
     check_validation_device,
 )
-from fnn.training.descent import as_optimizer
+from fnn.training.compiled.descent import as_optimizer
+from fnn.training.compiled.meshes import check_mesh, check_split, on_mesh
+from fnn.training.compiled.order import subset
 from fnn.training.early_stopping import EarlyStopping
-from fnn.training.history import Record
-from fnn.training.identity import describe_run, environment
-from fnn.training.job import Job
-from fnn.training.loop import Progress, run_epochs
-from fnn.training.meshes import check_mesh, check_split, on_mesh
 from fnn.training.metrics import Metric, default_metrics
-from fnn.training.nonfinite import check_policy
 from fnn.training.planned import as_written, planned
-from fnn.training.result import FitResult, asked_again, begin, finish
-from fnn.training.streams import Batches, as_batches
+from fnn.training.run.history import Record
+from fnn.training.run.loop import Progress, run_epochs
+from fnn.training.run.nonfinite import check_policy
+from fnn.training.run.result import FitResult, asked_again, begin, finish
+from fnn.training.run.spec import Job
+from fnn.training.run.streams import Batches, as_batches
+from fnn.training.store.checkpoints import Checkpoints, Store, as_checkpoints
+from fnn.training.store.fingerprint import describe_run, environment
 
 __all__ = ["fit"]
 

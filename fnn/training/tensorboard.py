@@ -16,7 +16,7 @@ from typing import Any, Self
 import numpy as np
 
 from fnn.checks import is_integer
-from fnn.training.trees import leaves_by_name
+from fnn.named_leaves import leaves_by_name
 
 __all__ = ["TensorBoard"]
 

@@ -23,7 +23,7 @@ import numpy as np
 import fnn
 from fnn.kernels.layout import turn
 from fnn.planning.costs import Costs, Work
-from fnn.planning.rules import RULES
+from fnn.planning.rewrites import RULES
 from fnn.planning.stage import Turned
 from fnn.planning.terms import Terms
 from layers import fed_back

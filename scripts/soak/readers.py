@@ -30,7 +30,7 @@ sys.path[:0] = [str(HERE.parents[1] / "tests"), str(HERE.parents[1])]
 
 #: In whose order libFuzzer is given the readers of tests/odd_files.py.
 READERS = ("idx", "cifar", "tar", "npz")
-OURS = ["fnn.data.idx", "fnn.data.cifar", "fnn.training.saving", "fnn.training.trees"]
+OURS = ["fnn.data.idx", "fnn.data.cifar", "fnn.training.store.npz", "fnn.named_leaves"]
 THEIRS = ["numpy.lib._format_impl", "numpy.lib.format", "zipfile", "gzip", "tarfile"]
 MEGABYTES = 3000  #: of memory that a reader may take
 

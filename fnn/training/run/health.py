@@ -14,11 +14,11 @@ from jax import Array
 
 from fnn.core import children, map_params, named_params, walk
 from fnn.gradients.engines import value_and_grad
-from fnn.layers.probe import outputs_of, show
-from fnn.training.descent import Carry
-from fnn.training.history import Record
-from fnn.training.job import Job
-from fnn.training.meshes import split
+from fnn.probes import outputs_of, show
+from fnn.training.compiled.descent import Carry
+from fnn.training.compiled.meshes import split
+from fnn.training.run.history import Record
+from fnn.training.run.spec import Job
 
 __all__ = ["STATISTICS", "history_of_health", "measure_health"]
 

@@ -29,13 +29,13 @@ from jax import Array
 from fnn.checks import as_inputs, check_instances, check_key, check_pair, is_integer
 from fnn.core import Layer, Node, PyTree, Variables, as_variables, kind, named_params
 from fnn.gradients.engines import value_and_grad
-from fnn.gradients.explanation import Explanation, Factor
-from fnn.gradients.links import Link, links, makers
+from fnn.gradients.explain.chain import Link, links, makers
+from fnn.gradients.explain.explanation import Explanation, Factor
+from fnn.gradients.explain.symbols import symbols
 from fnn.gradients.precision import cast
-from fnn.gradients.symbols import symbols
-from fnn.layers.probe import Seen, probe, record
 from fnn.losses import Loss
 from fnn.planning import plain
+from fnn.probes import Seen, probe, record
 
 __all__ = ["explain"]
 

@@ -12,8 +12,8 @@ import numpy as np
 from jax.sharding import Mesh
 
 from fnn.training.early_stopping import EarlyStopping
-from fnn.training.job import Job
-from fnn.training.streams import Batches
+from fnn.training.run.spec import Job
+from fnn.training.run.streams import Batches
 
 __all__ = ["describe_run", "environment"]
 

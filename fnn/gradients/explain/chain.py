@@ -21,9 +21,8 @@ from fnn.core import (
     map_params,
     path_of,
 )
-from fnn.gradients.probing import probe_all
 from fnn.layers import Parallel, Residual
-from fnn.layers.probe import Seen
+from fnn.probes import Seen, probe_all
 
 __all__ = ["Link", "links", "makers"]
 

@@ -33,6 +33,7 @@ __all__ = [
     "Seen",
     "outputs_of",
     "probe",
+    "probe_all",
     "record",
     "show",
 ]
@@ -169,6 +170,49 @@ def _map_first(f: Callable, layers: Iterable[Layer], *trees: PyTree) -> PyTree:
     parts = [f(*entry) for entry in zip(layers, *first, strict=True)]
     rest = trees[-1][len(layers) :]
     return getattr(trees[-1], "_make", tuple)([*parts, *rest])
+
+
+# ---- A probe on the input as well ------------------------------------------------
+
+
+class _InputParams(NamedTuple):
+    params: PyTree
+    x: Array
+
+
+@layer
+class _InputProbed(Layer):
+    """A network whose ∂loss/∂x is the gradient of its parameter `x`, a zero."""
+
+    layer: Layer = leaf()
+
+    @property
+    def kind(self):
+        return kind(self.layer)
+
+    @property
+    def children(self):
+        return {"": self.layer}
+
+    def with_children(self, *layers):
+        return _InputProbed(*layers)
+
+    def forward(self, params, state, x, *, key=None, train=False):
+        x = x + params.x
+        (inner,) = state
+        out = self.layer.forward(params.params, inner, x, key=key, train=train)
+        return Forward(out.y, out.saved, (out.state,))
+
+    def backward(self, params, saved, dy):
+        dx, dparams = self.layer.backward(params.params, saved, dy)
+        return Backward(dx, _InputParams(dparams, x=dx))
+
+
+def probe_all(net: Layer, variables: Variables, x: Array) -> tuple[Layer, Variables]:
+    """A probe on every layer's output, and one on the network's input."""
+    probed, (params, state) = probe(net, variables, x)
+    variables = Variables(_InputParams(params, jnp.zeros_like(x)), (state,))
+    return _InputProbed(probed), variables
 
 
 # ---- What every layer returns, of the same forward pass ---------------------------

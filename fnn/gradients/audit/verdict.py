@@ -24,10 +24,10 @@ import numpy as np
 from jax import Array
 
 from fnn.core import Layer, Node, Variables, children, walk
-from fnn.gradients.alone import Compared
+from fnn.gradients.audit.layerwise import Compared
+from fnn.gradients.audit.report import FAIL, INCONCLUSIVE, PASS, NodeCheck, Row
 from fnn.gradients.numerical import Differences, best_h
-from fnn.gradients.report import FAIL, INCONCLUSIVE, PASS, NodeCheck, Row
-from fnn.layers.probe import Seen
+from fnn.probes import Seen
 
 __all__ = ["Results", "Slopes", "judge_nodes", "judge_rows"]
 

@@ -11,7 +11,7 @@ from jax import Array
 from fnn.core import Layer, Variables
 from fnn.gradients.engines import Engine
 from fnn.losses import Loss
-from fnn.training.descent import Carry
+from fnn.training.compiled.descent import Carry
 from fnn.training.early_stopping import StoppingState
 from fnn.training.metrics import Metric
 

@@ -20,11 +20,11 @@ import numpy as np
 
 from fnn.checks import is_key, positive_integer
 from fnn.core import PyTree
+from fnn.named_leaves import differences, leaves_by_name
+from fnn.training.compiled.meshes import put
 from fnn.training.early_stopping import EarlyStopping
-from fnn.training.loop import Progress
-from fnn.training.meshes import put
-from fnn.training.nonfinite import Nonfinite
-from fnn.training.trees import differences, leaves_by_name
+from fnn.training.run.loop import Progress
+from fnn.training.run.nonfinite import Nonfinite
 
 __all__ = ["Checkpoints", "Store", "as_checkpoints"]
 

@@ -24,10 +24,10 @@ from fnn.training.checks import (
     check_optimizer,
 )
 from fnn.training.early_stopping import EarlyStopping
-from fnn.training.members import train_members
 from fnn.training.metrics import Metric, default_metrics
-from fnn.training.swept import Sweep, collect
-from fnn.training.trials import Outcome, Task, Trial
+from fnn.training.sweep.members import train_members
+from fnn.training.sweep.records import Outcome, Task, Trial
+from fnn.training.sweep.result import Sweep, collect
 
 __all__ = ["sweep"]
 

@@ -12,10 +12,10 @@ from typing import Any, NamedTuple
 import jax
 from jax import Array
 
-from fnn.gradients.finite import first_nonfinite
-from fnn.training.descent import Carry, copied
-from fnn.training.epoch import Epoch
-from fnn.training.job import Job
+from fnn.gradients.first_nonfinite import first_nonfinite
+from fnn.training.compiled.descent import Carry, copied
+from fnn.training.compiled.epoch import Epoch
+from fnn.training.run.spec import Job
 
 __all__ = ["POLICIES", "Nonfinite", "check_policy", "guarded"]
 

@@ -6,14 +6,14 @@ import jax.numpy as jnp
 import numpy as np
 
 from fnn.core import PyTree, Variables
-from fnn.training.descent import Carry, copied, start
+from fnn.training.compiled.descent import Carry, copied, start
+from fnn.training.compiled.meshes import on_mesh, state_on_mesh
 from fnn.training.early_stopping import StoppingState
-from fnn.training.health import history_of_health
-from fnn.training.history import history_of
-from fnn.training.job import Job
-from fnn.training.loop import Progress, evaluated, to_host
-from fnn.training.meshes import on_mesh, state_on_mesh
-from fnn.training.nonfinite import Nonfinite
+from fnn.training.run.health import history_of_health
+from fnn.training.run.history import history_of
+from fnn.training.run.loop import Progress, evaluated, to_host
+from fnn.training.run.nonfinite import Nonfinite
+from fnn.training.run.spec import Job
 
 __all__ = ["FitResult", "asked_again", "begin", "finish"]
 
@@ -40,8 +40,9 @@ class FitResult(NamedTuple):
         SIGTERM).
     nonfinite: the first step whose loss or gradient was not finite, as `on_nonfinite`
         had it looked for; else None. With "skip", history["skipped"] counts such steps.
-    health: with fit(health=True), by layer and by `fnn.training.health.STATISTICS` an
-        array with an entry an epoch: `health["0/Dense"]["delta"]`; else None.
+    health: with fit(health=True), an array with an entry per epoch for every layer and
+        every statistic of `fnn.training.run.health.STATISTICS`, as in
+        `health["0/Dense"]["delta"]`; else None.
     carry: what training carries, `carry.variables` and `carry.optimizer_state`. For a
         look-ahead optimizer its parameters are θ̂, and `last_variables` holds θ.
     stopping: the state of early stopping, or None.

@@ -8,12 +8,12 @@ import jax.numpy as jnp
 from jax import Array
 
 from fnn.core import Layer, Variables
+from fnn.gradients.audit.report import Row
 from fnn.gradients.engines import Batch, value_and_grad
 from fnn.gradients.precision import Scaled
-from fnn.gradients.probing import probe_all
-from fnn.gradients.report import Row
 from fnn.losses import Loss
 from fnn.planning import plain
+from fnn.probes import probe_all
 
 __all__ = ["scaled_for_float16", "unscaled"]
 

@@ -19,14 +19,14 @@ from jax import Array, lax
 from fnn.augmentations import Augmentation
 from fnn.core import Layer, PyTree, Variables
 from fnn.pytree import all_finite
-from fnn.training.batches import batch_sizes, subset
-from fnn.training.descent import Carry, as_optimizer, start
+from fnn.training.compiled.descent import Carry, as_optimizer, start
+from fnn.training.compiled.epoch import epoch
+from fnn.training.compiled.order import batch_sizes, subset
 from fnn.training.early_stopping import EarlyStopping
-from fnn.training.epoch import epoch
 from fnn.training.evaluation import of_batches
-from fnn.training.loop import VALIDATION_BATCH, evaluated
 from fnn.training.planned import planned
-from fnn.training.trials import Members, Outcome, Task, Trial
+from fnn.training.run.loop import VALIDATION_BATCH, evaluated
+from fnn.training.sweep.records import Members, Outcome, Task, Trial
 
 __all__ = ["train_members"]
 

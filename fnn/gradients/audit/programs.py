@@ -10,15 +10,14 @@ import numpy as np
 from jax import Array
 
 from fnn.core import Variables, children, kind, named_params, walk
-from fnn.gradients.alone import Compared, alive, compare_alone
+from fnn.gradients.audit.layerwise import Compared, alive, compare_alone
+from fnn.gradients.audit.rounding import lost_digits
+from fnn.gradients.audit.verdict import Results, Slopes
 from fnn.gradients.engines import autodiff, objective
 from fnn.gradients.numerical import best_h, differences
 from fnn.gradients.precision import cast, in_precision
-from fnn.gradients.probing import probe_all
-from fnn.gradients.rounding import lost_digits
-from fnn.gradients.verdict import Results, Slopes
-from fnn.layers.probe import record
 from fnn.planning import plain
+from fnn.probes import probe_all, record
 
 __all__ = ["RUN", "SLOPES", "is_large", "sample"]
 

@@ -14,17 +14,17 @@ from fnn.checks import is_key
 from fnn.core import Variables
 from fnn.optimizers import eval_params
 from fnn.pytree import all_finite
-from fnn.training.descent import Carry
+from fnn.training.compiled.descent import Carry
+from fnn.training.compiled.meshes import shares
 from fnn.training.early_stopping import EarlyStopping, StoppingState
 from fnn.training.evaluation import averages, begin_measuring
-from fnn.training.health import measure_health
-from fnn.training.history import Record
-from fnn.training.interrupt import deferred_interrupt
-from fnn.training.job import Job
-from fnn.training.meshes import shares
-from fnn.training.nonfinite import Nonfinite
-from fnn.training.sources import Trained, train_epoch
-from fnn.training.streams import Batches
+from fnn.training.run.health import measure_health
+from fnn.training.run.history import Record
+from fnn.training.run.interrupt import deferred_interrupt
+from fnn.training.run.nonfinite import Nonfinite
+from fnn.training.run.spec import Job
+from fnn.training.run.streams import Batches
+from fnn.training.run.train_epoch import Trained, train_epoch
 
 __all__ = [
     "Progress",

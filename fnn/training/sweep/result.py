@@ -5,7 +5,7 @@ from typing import Any, NamedTuple
 import numpy as np
 
 from fnn.core import Variables
-from fnn.training.trials import Outcome
+from fnn.training.sweep.records import Outcome
 
 __all__ = ["Sweep", "collect"]
 

@@ -21,7 +21,7 @@ import jax
 import jax.numpy as jnp
 from jax import Array, lax
 
-from fnn.gradients.interpret import as_written, interpret, traced
+from fnn.gradients.jaxpr import as_written, interpret, traced
 
 __all__ = ["lost_digits"]
 

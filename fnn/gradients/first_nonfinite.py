@@ -7,9 +7,9 @@ from jax import Array
 
 from fnn.core import Layer, Variables, named_params
 from fnn.gradients.engines import Engine, value_and_grad
-from fnn.layers.probe import outputs_of, show
 from fnn.losses import Loss
 from fnn.planning import plain
+from fnn.probes import outputs_of, show
 from fnn.pytree import all_finite
 
 __all__ = ["first_nonfinite"]

@@ -14,7 +14,7 @@ from typing import NamedTuple
 from fnn.core import Layer, children, kind, path_of
 from fnn.layers import Identity, Parallel, Residual, Serial
 from fnn.planning.planned import Change
-from fnn.planning.rules import RULES, plain_cost
+from fnn.planning.rewrites import RULES, plain_cost
 from fnn.planning.stage import Absorbed
 from fnn.planning.stages import InnerParallel, InnerResidual
 from fnn.planning.terms import Terms

@@ -14,13 +14,14 @@ are the closures that an optax optimizer is made of.
 Legend: N training examples, B batch size, S = ⌈N/B⌉ steps.
 """
 
+from functools import cache
 from typing import Any, NamedTuple
 
 import jax
 import jax.numpy as jnp
 import numpy as np
 from jax import Array, lax
-from jax.sharding import Mesh
+from jax.sharding import Mesh, NamedSharding, PartitionSpec
 
 from fnn.augmentations import Augmentation
 from fnn.core import Layer
@@ -28,9 +29,9 @@ from fnn.gradients.engines import Engine, objective, value_and_grad
 from fnn.losses import Loss
 from fnn.optimizers import loss_scale
 from fnn.pytree import all_finite
-from fnn.training.batches import shuffle
-from fnn.training.descent import Carry, descend
-from fnn.training.meshes import split
+from fnn.training.compiled.descent import Carry, descend
+from fnn.training.compiled.meshes import split
+from fnn.training.compiled.order import shuffle
 
 __all__ = [
     "NONE",
@@ -40,6 +41,10 @@ __all__ = [
     "epoch",
     "keys_of",
     "minibatch",
+    "run_epoch",
+    "run_epoch_on",
+    "run_steps",
+    "run_steps_on",
     "schedule",
     "steps",
 ]
@@ -133,7 +138,7 @@ def epoch(
     Example:
         >>> import jax, jax.numpy as jnp, fnn, optax
         >>> from fnn.gradients.engines import manual
-        >>> from fnn.training.descent import as_optimizer, start
+        >>> from fnn.training.compiled.descent import as_optimizer, start
         >>> net, loss = fnn.serial(fnn.Dense(1)), fnn.losses.SquaredError()
         >>> optimizer = as_optimizer(optax.sgd(0.1))
         >>> carry = start(optimizer, net.init(jax.random.key(0), (2,)))
@@ -271,3 +276,52 @@ def augmented(augment: Augmentation | None, key: Array, x: Array) -> Array:
 def _count(bad: Bad, fine: Array) -> Bad:
     first = jnp.where((bad.count == 0) & ~fine, bad.seen, bad.first)
     return Bad(bad.count + (~fine).astype(jnp.int32), first, bad.seen + 1)
+
+
+# ---- Compiled; on many devices what comes out stays in place -------------------------
+
+_static = {
+    epoch: ("engine", "batch_size", "mesh", "guard"),
+    steps: ("engine", "mesh", "guard", "n"),
+}
+
+
+def _compiled(function: Any, **options: Any) -> Any:
+    return jax.jit(
+        function,
+        static_argnames=_static[function],
+        donate_argnames=("carry",),
+        **options,
+    )
+
+
+#: `epoch`, compiled. The carry that goes in is donated: use the one that comes out.
+run_epoch = _compiled(epoch)
+#: `steps`, compiled likewise.
+run_steps = _compiled(steps)
+
+
+def run_epoch_on(mesh: Mesh | None, carry: Carry) -> Any:
+    """`run_epoch` for a carry on many devices: what comes out lies where it lay.
+
+    Left to XLA, some of it would lie elsewhere, and the next epoch compile once more.
+    """
+    return run_epoch if mesh is None else _in_place(epoch, carry, mesh)
+
+
+def run_steps_on(mesh: Mesh | None, carry: Carry) -> Any:
+    """The same for `run_steps`."""
+    return run_steps if mesh is None else _in_place(steps, carry, mesh)
+
+
+def _in_place(function: Any, carry: Carry, mesh: Mesh) -> Any:
+    leaves, structure = jax.tree.flatten(jax.tree.map(lambda a: a.sharding, carry))
+    return _kept_in_place(function, tuple(leaves), structure, mesh)
+
+
+@cache
+def _kept_in_place(function: Any, leaves: tuple, structure: Any, mesh: Mesh) -> Any:
+    carry: Any = jax.tree.unflatten(structure, leaves)
+    everywhere: Any = NamedSharding(mesh, PartitionSpec())
+    rest = everywhere, everywhere, jax.tree.map(lambda _: everywhere, NONE)
+    return _compiled(function, out_shardings=Epoch(carry, *rest))

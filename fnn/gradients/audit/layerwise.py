@@ -22,10 +22,10 @@ from fnn.core import (
     named_params,
     walk,
 )
-from fnn.gradients.report import NodeCheck
-from fnn.gradients.rounding import lost_digits
-from fnn.layers.probe import Seen, record
+from fnn.gradients.audit.report import NodeCheck
+from fnn.gradients.audit.rounding import lost_digits
 from fnn.planning import plain
+from fnn.probes import Seen, record
 
 __all__ = [
     "Compared",

@@ -11,7 +11,7 @@ from fnn.gradients.engines import Engine
 from fnn.losses import Loss
 from fnn.training.early_stopping import EarlyStopping
 from fnn.training.metrics import Metric
-from fnn.training.streams import Batches
+from fnn.training.run.streams import Batches
 
 __all__ = ["Job"]
 

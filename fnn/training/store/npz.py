@@ -25,7 +25,7 @@ from numpy.lib import format as npy
 
 from fnn.checks import is_key
 from fnn.core import PyTree
-from fnn.training.trees import differences, leaves_by_name
+from fnn.named_leaves import differences, leaves_by_name
 
 __all__ = ["load", "save"]
 

@@ -8,14 +8,21 @@ import jax.numpy as jnp
 import numpy as np
 from jax import Array
 
-from fnn.training.batches import batch_sizes
-from fnn.training.compiled import run_epoch_on, run_steps_on
-from fnn.training.descent import Carry
-from fnn.training.epoch import Bad, augmented, keys_of, minibatch, schedule
-from fnn.training.job import Job
-from fnn.training.meshes import on_mesh
-from fnn.training.nonfinite import Nonfinite, guarded
-from fnn.training.streams import Batches, Chunk
+from fnn.training.compiled.descent import Carry
+from fnn.training.compiled.epoch import (
+    Bad,
+    augmented,
+    keys_of,
+    minibatch,
+    run_epoch_on,
+    run_steps_on,
+    schedule,
+)
+from fnn.training.compiled.meshes import on_mesh
+from fnn.training.compiled.order import batch_sizes
+from fnn.training.run.nonfinite import Nonfinite, guarded
+from fnn.training.run.spec import Job
+from fnn.training.run.streams import Batches, Chunk
 
 __all__ = ["Trained", "train_epoch"]
 

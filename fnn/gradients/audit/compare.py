@@ -19,13 +19,13 @@ from jax import Array
 
 from fnn.checks import as_inputs, check_instances, check_key, check_l2, check_pair
 from fnn.core import Layer, PyTree, Variables, as_variables
-from fnn.gradients.alone import structural_faults
+from fnn.gradients.audit.layerwise import structural_faults
+from fnn.gradients.audit.programs import RUN, SLOPES, is_large, sample
+from fnn.gradients.audit.report import Report
+from fnn.gradients.audit.scaling import scaled_for_float16, unscaled
+from fnn.gradients.audit.verdict import judge_nodes, judge_rows
 from fnn.gradients.engines import Engine, get_engine
 from fnn.gradients.precision import cast, check_precision
-from fnn.gradients.programs import RUN, SLOPES, is_large, sample
-from fnn.gradients.report import Report
-from fnn.gradients.scaling import scaled_for_float16, unscaled
-from fnn.gradients.verdict import judge_nodes, judge_rows
 from fnn.losses import Loss
 
 __all__ = ["compare_gradients"]
