@@ -1,18 +1,7 @@
 """fnn: the backward pass you can read, check and replace."""
 
 from fnn import augmentations, data, losses, ops, optimizers, textbook
-from fnn.core import (
-    Backward,
-    Forward,
-    Layer,
-    Node,
-    Variables,
-    layer,
-    leaf,
-    map_params,
-    named_params,
-    walk,
-)
+from fnn.core import Backward, Forward, Layer, Variables, layer, leaf
 from fnn.gradients import (
     Engine,
     Explanation,
@@ -75,6 +64,7 @@ from fnn.layers import (
     residual,
     serial,
 )
+from fnn.network import Node, map_params, named_params, walk
 from fnn.planning import Change, Costs, Plan, load_costs, plain, plan
 from fnn.probes import Probed, ProbedParams, Seen, probe, record
 from fnn.summary import Summary, SummaryRow, summary

@@ -14,18 +14,19 @@ __all__ = [
     "as_inputs",
     "as_numbers",
     "check_in_shape",
-    "check_instances",
     "check_key",
     "check_keys",
     "check_l2",
     "check_pair",
     "describe",
+    "expect_instance",
     "expect_params",
     "expect_shape",
     "is_integer",
     "is_key",
     "positive_integer",
     "require_key",
+    "shown",
 ]
 
 
@@ -76,9 +77,9 @@ def expect_shape(layer: object, x: Array, expected: tuple, why: str = "") -> Non
         for size, have in zip(sizes, x.shape, strict=True)
     ):
         return
-    shown = ", ".join("..." if want is ... else str(want) for want in expected)
+    sizes = ", ".join("..." if want is ... else str(want) for want in expected)
     raise ValueError(
-        f"{layer!r} expected an input of shape ({shown}){why}, got {tuple(x.shape)}. "
+        f"{layer!r} expected an input of shape ({sizes}){why}, got {tuple(x.shape)}. "
         "The first axis counts the examples: one example alone is x[None]."
     )
 
@@ -138,8 +139,8 @@ def check_key(key: Any) -> Array:
             ) from error
     seed = key if isinstance(key, int) else 0
     raise TypeError(
-        f"key must be a JAX random key, got {key!r}: pass key=jax.random.key({seed}). "
-        "A run is a function of its key."
+        f"key must be a JAX random key, got {shown(key)}: pass "
+        f"key=jax.random.key({seed}). A run is a function of its key."
     )
 
 
@@ -152,7 +153,7 @@ def check_keys(keys: Any) -> Array:
             f"keys must be an array (S,) of keys, got one of shape {keys.shape}"
         )
     raise TypeError(
-        f"keys must be JAX random keys, got {keys!r}: pass "
+        f"keys must be JAX random keys, got {shown(keys)}: pass "
         "keys=jax.random.split(jax.random.key(0), 5) for five seeds"
     )
 
@@ -162,31 +163,26 @@ def check_l2(l2: Any) -> float | None:
     is_array = isinstance(l2, np.ndarray | jax.Array) and l2.ndim == 0
     is_number = isinstance(l2, numbers.Real | np.floating | np.integer) or is_array
     if isinstance(l2, bool) or not is_number or jnp.iscomplexobj(l2):
-        raise TypeError(f"l2 must be a number, λ of λ/(2n) Σ Θ², got {l2!r}")
+        raise TypeError(f"l2 must be a number, λ of λ/(2n) Σ Θ², got {shown(l2)}")
     if not 0 <= float(l2) < float("inf"):
         raise ValueError(f"l2 must be finite and not negative, got {l2}")
     return float(l2) or None
 
 
-#: What a network and a loss are called upon for.
-_VERBS = {"net": ("init", "forward"), "loss": ("value", "delta", "check")}
+def expect_instance(name: str, thing: Any) -> None:
+    """Raise where a class is passed, such as `fnn.Relu`, in place of an object."""
+    if isinstance(thing, type):
+        raise TypeError(
+            f"{name} is the class {thing.__name__}; pass an instance, "
+            f"{thing.__name__}()"
+        )
 
 
-def check_instances(**things: Any) -> None:
-    """No classes where objects are wanted, `fnn.Relu` for `fnn.Relu()`, nor others."""
-    for what, thing in things.items():
-        if isinstance(thing, type):
-            raise TypeError(
-                f"{what} is the class {thing.__name__}; pass an instance, "
-                f"{thing.__name__}(...)"
-            )
-        verbs = _VERBS.get(what, ())
-        if not all(callable(getattr(thing, verb, None)) for verb in verbs):
-            kind = "layer" if what == "net" else what
-            raise TypeError(
-                f"{what} must be a {kind}, with {', '.join(verbs)}, got {thing!r}. "
-                "Several layers are one as fnn.serial(*layers)."
-            )
+def shown(thing: Any) -> str:
+    """Show an argument in an error message: its repr, or types and shapes of arrays."""
+    holds_arrays = any(hasattr(leaf, "shape") for leaf in jax.tree.leaves(thing))
+    text = describe(thing) if holds_arrays else repr(thing)
+    return text if len(text) <= 200 else f"{text[:200]}..."
 
 
 def as_numbers(name: str, a: Any) -> np.ndarray | Array:
@@ -255,8 +251,8 @@ def check_in_shape(in_shape: Any) -> None:
     if not isinstance(in_shape, tuple | list) or not all(
         isinstance(size, int | np.integer) and size > 0 for size in in_shape
     ):
-        shown = describe(in_shape) if hasattr(in_shape, "shape") else repr(in_shape)
         raise TypeError(
             "in_shape must be the shape of ONE example, a tuple of positive integers "
-            f"without the batch axis, such as (784,) or (28, 28, 1); got {shown}"
+            "without the batch axis, such as (784,) or (28, 28, 1); got "
+            f"{shown(in_shape)}"
         )

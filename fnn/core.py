@@ -1,4 +1,4 @@
-"""The layer contract: three verbs, stated once, that every layer follows.
+"""The layer contract: three methods, stated once, that every layer has.
 
     init(key, in_shape)                     -> Variables(params, state)
     forward(params, state, x, key, train)   -> Forward(y, saved, state)
@@ -15,52 +15,38 @@ Legend: N examples in a batch, always the first axis of `x`, `y`, `dy`, `dx`;
 `in_shape` is the shape of ONE example, without it.
 """
 
-from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+import functools
+import inspect
+from abc import ABC, abstractmethod
+from collections.abc import Callable
 from fractions import Fraction
-from typing import Any, ClassVar, NamedTuple, Protocol, runtime_checkable
+from typing import Any, ClassVar, NamedTuple, Self, TypeVar, dataclass_transform
 
 import jax
-import jax.numpy as jnp
-from jax import Array
-from jax.tree_util import keystr, tree_map_with_path
+import numpy as np
 
-from fnn.checks import describe
+from fnn.checks import check_in_shape, check_key, describe, expect_instance, shown
 from fnn.pytree import leaf, pytree
+from fnn.typing import Array, InShape, KeyArray, PyTree
 
 __all__ = [
     "Backward",
     "Forward",
     "Layer",
-    "Node",
-    "PyTree",
     "Reach",
     "Variables",
     "as_variables",
-    "child_key",
-    "child_variables",
-    "children",
-    "kind",
+    "expect_layer",
     "layer",
     "leaf",
-    "located",
-    "map_params",
-    "named_params",
-    "output_shape",
-    "path_of",
-    "walk",
 ]
-
-PyTree = Any
-
-#: A layer class: a frozen dataclass registered as a pytree.
-layer = pytree
 
 
 class Variables(NamedTuple):
-    """What a network carries: `params` are optimised, `state` is only tracked.
+    """The numbers that a network carries.
 
-    Either is `()` where a layer has none.
+    `params` are optimised, `state` is only tracked (the running statistics of
+    BatchNorm). Either is `()` where a layer has none.
     """
 
     params: PyTree
@@ -68,7 +54,7 @@ class Variables(NamedTuple):
 
 
 def as_variables(variables: Any) -> Variables:
-    """Variables from any pair; an error where it is something else."""
+    """Convert a pair to `Variables`; raise an error for anything else."""
     if not isinstance(variables, tuple) or len(variables) != 2:
         raise TypeError(
             "variables must be Variables(params, state), as net.init(key, in_shape) "
@@ -93,53 +79,86 @@ class Backward(NamedTuple):
 
 
 class Reach(NamedTuple):
-    """What a place of y looks at: `extent` places of x, the next place `step` on."""
+    """The receptive field of one output position, along one spatial axis.
+
+    It is `extent` inputs wide, and shifted by `step` inputs per output.
+    """
 
     extent: int = 1
     step: int | Fraction = 1
 
 
-@runtime_checkable
-class Layer(Protocol):
-    """What every layer provides. Subclass it to inherit the defaults.
+class Layer(ABC):
+    """The contract of a layer: subclass it, and decorate the class with `fnn.layer`.
 
-    The default `init` is that of a layer without parameters. A layer made of layers
-    lists them in `children`; its `params` and `state` are then tuples whose first
-    entries belong to the children, in that order, and child i draws from
-    `fold_in(key, i)`.
+    A layer defines `forward` and `backward`; the default `init` is that of a layer
+    without parameters. A layer made of layers lists them in `children`; its `params`
+    and `state` are then tuples whose first entries belong to the children, in that
+    order, and child i draws from `fold_in(key, i)`.
+
+    Example:
+        >>> import jax, jax.numpy as jnp, fnn
+        >>> @fnn.layer
+        ... class Double(fnn.Layer):
+        ...     def forward(self, params, state, x, *, key=None, train=False):
+        ...         return fnn.Forward(2 * x, saved=(), state=state)
+        ...     def backward(self, params, saved, dy):
+        ...         return fnn.Backward(dx=2 * dy, dparams=())
+        >>> fnn.serial(fnn.Dense(3), Double())
+        serial(Dense(features=3), Double())
     """
 
     #: Names of the parameters that the penalty λ/(2n) Σ Θ² falls on.
     penalized: ClassVar[tuple[str, ...]] = ("weight",)
 
-    def init(self, key: Array, in_shape: tuple[int, ...]) -> Variables:
+    #: The initialiser for weights that this layer follows as their activation, or None.
+    suited_init: ClassVar[Any] = None
+
+    def __new__(cls, *args: Any, **kwargs: Any) -> Self:
+        """Refuse a class that lacks a method, and say which."""
+        if missing := sorted(cls.__abstractmethods__):
+            raise TypeError(
+                f"{cls.__name__} is not a layer yet: it does not define "
+                f"{' and '.join(missing)}. A layer defines\n"
+                "    forward(self, params, state, x, *, key=None, train=False) "
+                "-> fnn.Forward(y, saved, state)\n"
+                "    backward(self, params, saved, dy) -> fnn.Backward(dx, dparams)\n"
+                "A function without a handwritten backward becomes a layer as "
+                "fnn.Lambda(function)."
+            )
+        return super().__new__(cls)
+
+    def init(self, key: KeyArray, in_shape: InShape) -> Variables:
         """Draw fresh variables for examples of shape `in_shape` (no batch axis)."""
         del key, in_shape
         return Variables((), ())
 
+    @abstractmethod
     def forward(
         self,
         params: PyTree,
         state: PyTree,
         x: Array,
         *,
-        key: Array | None = None,
+        key: KeyArray | None = None,
         train: bool = False,
     ) -> Forward:
         """Compute y for a batch x of shape (N, ...)."""
-        ...
 
+    @abstractmethod
     def backward(self, params: PyTree, saved: PyTree, dy: Array) -> Backward:
         """Compute dx and dparams from dy = ∂loss/∂y, of y's shape."""
-        ...
 
-    def reach(self, in_shape: tuple[int, ...]) -> tuple[Reach, ...] | None:
-        """What a place of y looks at, on each spatial axis; None for everything."""
+    def reach(self, in_shape: InShape) -> tuple[Reach, ...] | None:
+        """Return the receptive field of one output position, an entry per spatial axis.
+
+        None stands for all of the input.
+        """
         return (Reach(),) * (len(in_shape) - 1)
 
     @property
     def kind(self) -> str:
-        """What the layer is called in paths."""
+        """What the layer is called in paths; "" for one that only lists others."""
         return type(self).__name__
 
     @property
@@ -148,7 +167,7 @@ class Layer(Protocol):
         return {}
 
     def with_children(self, *layers: "Layer") -> "Layer":
-        """The same layer around other children."""
+        """Return the same layer around other children."""
         if layers:
             raise NotImplementedError(
                 f"{type(self).__name__} has children and must say how to replace them: "
@@ -157,143 +176,143 @@ class Layer(Protocol):
         return self
 
 
-# ---- Layers made of layers -------------------------------------------------------
+# ---- The class decorator ---------------------------------------------------------
+
+#: Names that mean something in the contract, and so cannot be fields of a layer.
+RESERVED = (
+    *("init", "forward", "backward", "reach", "kind", "children", "with_children"),
+    *("penalized", "suited_init"),
+)
+
+T = TypeVar("T")
 
 
-def children(layer: Layer) -> dict[str, Layer]:
-    """The children of any layer, also of one that does not subclass `Layer`."""
-    return getattr(layer, "children", {})
+@dataclass_transform(frozen_default=True, field_specifiers=(leaf,))
+def layer(cls: type[T]) -> type[T]:
+    """Make a subclass of `Layer` a frozen dataclass that JAX treats as a pytree.
 
+    Fields are described in `fnn.pytree`. The class's own `init`, `forward` and
+    `backward` are checked whenever they are called: they must return `Variables`,
+    `Forward` and `Backward`, and must work on traced arrays. (A loss of your own may be
+    decorated likewise: it becomes a pytree, and nothing else.)
 
-def child_key(key: Array | None, i: int) -> Any:
-    """The key of child i: `fold_in(key, i)`, or None where there is none."""
-    return None if key is None else jax.random.fold_in(key, i)
-
-
-@contextmanager
-def located(
-    parent: Layer, label: str, child: Layer, shape: tuple, of: str = "input"
-) -> Iterator[None]:
-    """Add the child's place in the network to any error raised inside.
-
-    `shape` is that of the child's input, or of what `of` says.
+    Raises:
+        TypeError: a field has the name of a part of the contract.
     """
-    try:
-        yield
-    except Exception as error:
-        place = f"{type(parent).__name__} layer {label}: {child!r}"
-        error.add_note(f"in {place}, {of} shape {tuple(shape)}")
-        raise
-
-
-def path_of(prefix: str, label: str, child: Layer) -> str:
-    """The path of a child, such as `2/Dense` or `1/Residual/body/0/Dense`.
-
-    A wrapper's unlabelled child has the wrapper's own path.
-    """
-    if not label:
-        return prefix
-    return "/".join(part for part in (prefix, label, kind(child)) if part)
-
-
-def kind(layer: Layer) -> str:
-    """What a layer is called in paths: its class, or "" if it only lists others."""
-    return getattr(layer, "kind", type(layer).__name__)
-
-
-def child_variables(layer: Layer, variables: Variables) -> list[Variables]:
-    """The variables of each child, in order; an error if they are another network's."""
-    parts = [_child_entries(layer, *item) for item in variables._asdict().items()]
-    return [Variables(*pair) for pair in zip(*parts, strict=True)]
-
-
-def _child_entries(layer: Layer, name: str, tree: PyTree) -> tuple:
-    count = len(children(layer))
-    if not isinstance(tree, tuple) or len(tree) < count:
-        raise ValueError(
-            f"{type(layer).__name__} has {count} layers and expected its {name} as a "
-            f"tuple with an entry for each, got {describe(tree)}: they belong to "
-            "another network. Make them with net.init(key, in_shape)."
-        )
-    return tree[:count]
-
-
-class Node(NamedTuple):
-    """One layer in its place in a network."""
-
-    path: str
-    layer: Layer
-    variables: Variables
-
-
-def walk(net: Layer, variables: Variables, path: str | None = None) -> Iterator[Node]:
-    """Every layer of a network, parents before children, in forward order."""
-    path = kind(net) if path is None else path
-    yield Node(path, net, variables)
-    if labelled := children(net):
-        parts = child_variables(net, variables)
-        for (label, child), part in zip(labelled.items(), parts, strict=True):
-            yield from walk(child, part, path_of(path, label, child))
-
-
-# ---- Parameters by name ----------------------------------------------------------
-
-
-def map_params(
-    f: Callable[[str, Layer, Any], Any],
-    net: Layer,
-    params: PyTree,
-    path: str | None = None,
-) -> PyTree:
-    """Replace every parameter by `f(path, layer, leaf)`, path as in `2/Dense.weight`.
-
-    `layer` is the innermost layer that owns the parameter.
-    """
-    path = kind(net) if path is None else path
-    if labelled := children(net):
-        entries = _child_entries(net, "params", params)
-        parts = [
-            map_params(f, child, part, path_of(path, label, child))
-            for (label, child), part in zip(labelled.items(), entries, strict=True)
-        ]
-        count = len(parts)  # what follows the children's entries is the layer's own
-        names = getattr(params, "_fields", range(len(params)))[count:]
-        own = [
-            f(f"{path}.{name}", net, part)
-            for name, part in zip(names, params[count:], strict=True)
-        ]
-        make = getattr(params, "_make", tuple)
-        return make([*parts, *own])
-
-    def own_leaf(keys: tuple, part: Any) -> Any:
-        return f(f"{path}.{keystr(keys, simple=True, separator='.')}", net, part)
-
-    return tree_map_with_path(own_leaf, params)
-
-
-def named_params(net: Layer, params: PyTree) -> dict[str, Any]:
-    """All parameters by path, in forward order: `{"0/Dense.weight": Array, ...}`."""
-    named: dict[str, Any] = {}
-
-    def add(path: str, layer: Layer, part: Any) -> None:
-        if path in named:
-            raise ValueError(
-                f"two parameters are called {path}: rename one of {layer!r} (a probe "
-                "calls its own `delta`)"
+    if not issubclass(cls, Layer):  # a loss, or an augmentation
+        return pytree(cls)
+    for name, annotation in inspect.get_annotations(cls).items():
+        if name in RESERVED and "ClassVar" not in str(annotation):
+            raise TypeError(
+                f"{cls.__name__}: the field {name!r} has the name of a part of the "
+                "layer contract. Give the field another name."
             )
-        named[path] = part
+    for name, check in _CHECKED.items():
+        if name in cls.__dict__:
+            setattr(cls, name, check(cls.__dict__[name]))
+    return pytree(cls)
 
-    map_params(add, net, params)
-    return named
+
+def _checked_init(init: Callable) -> Callable:
+    @functools.wraps(init)
+    def checked(self: Layer, key: Any, in_shape: Any) -> Variables:
+        key = check_key(key)
+        check_in_shape(in_shape)
+        out = _on_traced_arrays(self, "init", init, key, tuple(in_shape))
+        if not isinstance(out, Variables):
+            raise TypeError(
+                f"{self!r}.init must return fnn.Variables(params, state), got "
+                f"{describe(out)}. Where there is no state: "
+                "fnn.Variables(params, ())."
+            )
+        return out
+
+    return checked
 
 
-def output_shape(layer: Layer, variables: Variables, in_shape: tuple) -> tuple:
-    """The shape of one example's output, by tracing the forward: nothing is run."""
-    x = jax.ShapeDtypeStruct((1, *in_shape), jnp.zeros(()).dtype)
-    y = jax.eval_shape(lambda p, s, x: layer.forward(p, s, x).y, *variables, x)
-    if 0 in y.shape:
-        raise ValueError(
-            f"{layer!r} turns an example of shape {in_shape} into one of shape "
-            f"{y.shape[1:]}, which has an axis of size 0: nothing would be left."
+def _checked_forward(forward: Callable) -> Callable:
+    @functools.wraps(forward)
+    def checked(
+        self: Layer,
+        params: PyTree,
+        state: PyTree,
+        x: Any,
+        *,
+        key: Any = None,
+        train: bool = False,
+    ) -> Forward:
+        key = None if key is None else check_key(key)
+        call = functools.partial(forward, key=key, train=train)
+        out = _on_traced_arrays(self, "forward", call, params, state, x)
+        if not isinstance(out, Forward):
+            raise TypeError(
+                f"{self!r}.forward must return fnn.Forward(y, saved, state), got "
+                f"{describe(out)}"
+            )
+        if not isinstance(out.y, jax.Array | np.ndarray | np.generic):
+            raise TypeError(
+                f"{self!r}.forward must return one array as y, got {describe(out.y)}"
+            )
+        return out
+
+    return checked
+
+
+def _checked_backward(backward: Callable) -> Callable:
+    @functools.wraps(backward)
+    def checked(self: Layer, params: PyTree, saved: PyTree, dy: Any) -> Backward:
+        out = _on_traced_arrays(self, "backward", backward, params, saved, dy)
+        if not isinstance(out, Backward):
+            raise TypeError(
+                f"{self!r}.backward must return fnn.Backward(dx, dparams), got "
+                f"{describe(out)}. Where there are no parameters: "
+                "fnn.Backward(dx, ())."
+            )
+        if not isinstance(out.dx, jax.Array | np.ndarray | np.generic):
+            raise TypeError(
+                f"{self!r}.backward must return one array as dx, got {describe(out.dx)}"
+            )
+        return out
+
+    return checked
+
+
+_CHECKED = {
+    "init": _checked_init,
+    "forward": _checked_forward,
+    "backward": _checked_backward,
+}
+
+
+def _on_traced_arrays(self: Layer, name: str, method: Callable, *args: Any) -> Any:
+    """Call a method; explain the errors of code that only works on concrete numbers."""
+    try:
+        return method(self, *args)
+    except (
+        jax.errors.TracerArrayConversionError,
+        jax.errors.TracerIntegerConversionError,
+        jax.errors.ConcretizationTypeError,
+    ) as error:
+        raise TypeError(
+            f"{self!r}.{name} used NumPy, or Python's `if`, `int` or `float`, on a "
+            "traced array, which has no numbers yet. Use jax.numpy, jnp.where and "
+            "jax.lax there: a layer is compiled."
+        ) from error
+
+
+def expect_layer(name: str, layer: Any) -> None:
+    """Raise where `layer` is not a layer, and say how to make it one."""
+    expect_instance(name, layer)
+    if not isinstance(layer, Layer):
+        hint = (
+            "A function becomes a layer as fnn.Lambda(fn); a list of layers is "
+            "serial(*layers)."
         )
-    return y.shape[1:]
+        if hasattr(layer, "forward"):
+            hint = f"Make its class a subclass: class {type(layer).__name__}(fnn.Layer)"
+        raise TypeError(f"{name} is not a layer: {shown(layer)}. {hint}")
+    if jax.tree_util.all_leaves([layer]):
+        raise TypeError(
+            f"{name} is of class {type(layer).__name__}, which JAX does not know as a "
+            "pytree: write @fnn.layer on the line before its class statement."
+        )

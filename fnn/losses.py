@@ -13,13 +13,15 @@ The value is computed in at least float32; delta has z's dtype.
 Legend: N examples, K outputs; z (N, K); t (N, K) the targets that y stands for.
 """
 
-from typing import ClassVar, Protocol
+from typing import Any, ClassVar, Protocol
 
 import jax
 import jax.numpy as jnp
 import numpy as np
 from jax import Array
 
+from fnn.checks import expect_instance, shown
+from fnn.dtypes import at_least_float32, widen
 from fnn.labels import (
     check_classes,
     check_reals,
@@ -35,6 +37,7 @@ __all__ = [
     "SigmoidCrossEntropy",
     "SoftmaxCrossEntropy",
     "SquaredError",
+    "expect_loss",
 ]
 
 
@@ -60,6 +63,27 @@ class Loss(Protocol):
         ...
 
 
+def expect_loss(loss: Any) -> None:
+    """Raise where `loss` is not a loss, and say what it lacks."""
+    expect_instance("loss", loss)
+    missing = [name for name in _METHODS if not callable(getattr(loss, name, None))]
+    if missing:
+        raise TypeError(
+            f"loss must have value(z, y), delta(z, y) and check(out_shape, y), got "
+            f"{shown(loss)}, which has no {' and no '.join(missing)}. delta is the "
+            "derivative of value with respect to z; check raises where labels y do not "
+            "fit outputs of shape out_shape, and may do nothing."
+        )
+    if jax.tree_util.all_leaves([loss]):
+        raise TypeError(
+            f"loss is of class {type(loss).__name__}, which JAX does not know as a "
+            "pytree: write @fnn.layer on the line before its class statement."
+        )
+
+
+_METHODS = ("value", "delta", "check")
+
+
 def _mean(per_example: Array) -> Array:
     """(1/N) Σ_n L_n, with each L_n at most a quarter of the largest number.
 
@@ -67,10 +91,6 @@ def _mean(per_example: Array) -> Array:
     """
     largest = jnp.finfo(per_example.dtype).max / 4
     return (jnp.minimum(per_example, largest) / per_example.size).sum()
-
-
-def _precise(z: Array) -> Array:
-    return z if z.dtype == jnp.float64 else z.astype(jnp.float32)
 
 
 def _per_example(elements: Array) -> Array:
@@ -109,14 +129,14 @@ class SigmoidCrossEntropy(Loss):
     classifies: ClassVar[bool] = True
 
     def value(self, z, y):
-        t = class_targets(self, z, y, _precise(z).dtype, binary=True)
-        z = _precise(z)
+        t = class_targets(self, z, y, at_least_float32(z.dtype), binary=True)
+        z = widen(z)
         minus_log_a, minus_log_not_a = jax.nn.softplus(-z), jax.nn.softplus(z)
         return _mean(_per_example(t * minus_log_a + (1 - t) * minus_log_not_a))
 
     def delta(self, z, y):
-        t = class_targets(self, z, y, _precise(z).dtype, binary=True)
-        return ((jax.nn.sigmoid(_precise(z)) - t) / len(z)).astype(z.dtype)
+        t = class_targets(self, z, y, at_least_float32(z.dtype), binary=True)
+        return ((jax.nn.sigmoid(widen(z)) - t) / len(z)).astype(z.dtype)
 
     def check(self, out_shape, y):
         check_classes(self, out_shape, y, binary=True)
@@ -163,7 +183,7 @@ class SoftmaxCrossEntropy(Loss):
 
     def value(self, z, y):
         t = self._targets(z, y)
-        z = _precise(z)
+        z = widen(z)
         z = z - jax.lax.stop_gradient(z.max(-1, keepdims=True))
         # log a_k = z_k − log Σ_j e^(z_j), and Σ_k t_k = 1 is used rather than computed:
         # then δ is a − t to the last digit, also where float32 labels sum to 1 ± 1e-7.
@@ -173,7 +193,7 @@ class SoftmaxCrossEntropy(Loss):
 
     def delta(self, z, y):
         t = self._targets(z, y)
-        a = jax.nn.softmax(_precise(z), axis=-1)
+        a = jax.nn.softmax(widen(z), axis=-1)
         return ((a - t) / len(z)).astype(z.dtype)
 
     def check(self, out_shape, y):
@@ -189,7 +209,7 @@ class SoftmaxCrossEntropy(Loss):
                 )
 
     def _targets(self, z: Array, y: Array) -> Array:
-        t = class_targets(self, z, y, _precise(z).dtype)
+        t = class_targets(self, z, y, at_least_float32(z.dtype))
         smoothing = jnp.asarray(self.label_smoothing, t.dtype)
         return (1 - smoothing) * t + smoothing / z.shape[-1]
 
@@ -221,14 +241,14 @@ class SquaredError(Loss):
     """
 
     def value(self, z, y):
-        t = real_targets(self, z, y, _precise(z).dtype)
-        error = _precise(z) - t
+        t = real_targets(self, z, y, at_least_float32(z.dtype))
+        error = widen(z) - t
         # Not error²: where that overflows, JAX's derivative 2 error × 0 would be NaN.
         return _mean(_per_example(0.5 * error * error))
 
     def delta(self, z, y):
-        t = real_targets(self, z, y, _precise(z).dtype)
-        return ((_precise(z) - t) / len(z)).astype(z.dtype)
+        t = real_targets(self, z, y, at_least_float32(z.dtype))
+        return ((widen(z) - t) / len(z)).astype(z.dtype)
 
     def check(self, out_shape, y):
         check_reals(self, out_shape, y)
@@ -277,6 +297,6 @@ class Huber(Loss):
         check_reals(self, out_shape, y)
 
     def _error(self, z: Array, y: Array) -> tuple[Array, Array]:
-        error = _precise(z) - real_targets(self, z, y, _precise(z).dtype)
+        error = widen(z) - real_targets(self, z, y, at_least_float32(z.dtype))
         threshold = jnp.asarray(self.threshold, error.dtype)
         return error, jnp.clip(error, -threshold, threshold)

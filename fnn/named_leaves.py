@@ -1,4 +1,4 @@
-"""Trees of arrays by name, to say where two of them differ."""
+"""Leaves of a tree by name, to say where two trees differ."""
 
 from typing import Any
 
@@ -6,7 +6,7 @@ import jax.numpy as jnp
 import numpy as np
 from jax.tree_util import keystr, tree_flatten_with_path
 
-from fnn.core import PyTree
+from fnn.typing import PyTree
 
 __all__ = ["differences", "leaves_by_name"]
 

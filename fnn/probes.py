@@ -6,26 +6,16 @@ computes gradients of parameters then computes ∂loss/∂0 = ∂loss/∂y, whic
 
 import dataclasses
 from collections.abc import Callable, Iterable
+from dataclasses import field
 from typing import Any, NamedTuple
 
 import jax
 import jax.numpy as jnp
 from jax import Array
 
-from fnn.core import (
-    Backward,
-    Forward,
-    Layer,
-    PyTree,
-    Variables,
-    children,
-    kind,
-    layer,
-    leaf,
-    output_shape,
-    path_of,
-    walk,
-)
+from fnn.core import Backward, Forward, Layer, Variables, layer, leaf
+from fnn.network import output_shape, path_of, walk
+from fnn.typing import PyTree
 
 __all__ = [
     "Probed",
@@ -76,7 +66,7 @@ class Probed(Layer):
 
     @property
     def kind(self):
-        return getattr(self.layer, "kind", type(self.layer).__name__)
+        return self.layer.kind
 
     @property
     def children(self):
@@ -144,7 +134,7 @@ def _probed(
 
 
 def _probe_all(net: Layer, batch: int, of_leaf: type = Probed) -> Layer:
-    inner = [_probe_all(child, batch, of_leaf) for child in children(net).values()]
+    inner = [_probe_all(child, batch, of_leaf) for child in net.children.values()]
     return Probed(net.with_children(*inner), batch) if inner else of_leaf(net, batch)
 
 
@@ -154,12 +144,12 @@ def _add_deltas(probed: Any, shapes: PyTree, params: PyTree, dtype) -> ProbedPar
     def add(probe: Layer, shape: PyTree, part: PyTree) -> PyTree:
         return _add_deltas(probe, shape, part, dtype)
 
-    probes = children(probed.layer).values()
+    probes = probed.layer.children.values()
     return ProbedParams(_map_first(add, probes, shapes.params, params), delta)
 
 
 def _wrap_state(net: Layer, state: PyTree) -> tuple[PyTree]:
-    return (_map_first(_wrap_state, children(net).values(), state),)
+    return (_map_first(_wrap_state, net.children.values(), state),)
 
 
 def _map_first(f: Callable, layers: Iterable[Layer], *trees: PyTree) -> PyTree:
@@ -188,7 +178,7 @@ class _InputProbed(Layer):
 
     @property
     def kind(self):
-        return kind(self.layer)
+        return self.layer.kind
 
     @property
     def children(self):
@@ -252,11 +242,13 @@ class Seen(NamedTuple):
     key: Array | None
 
 
+@layer
 class _Recorder(Layer):
     """A layer that notes what it is given; it lives only while a forward is traced."""
 
-    def __init__(self, layer: Layer, path: str, seen: dict[str, Seen]):
-        self.layer, self.path, self.seen = layer, path, seen
+    layer: Layer = leaf()
+    path: str = ""
+    seen: dict[str, Seen] = field(default_factory=dict)
 
     def __repr__(self) -> str:
         return repr(self.layer)
@@ -297,9 +289,9 @@ def record(
     def recorded(layer: Layer, path: str) -> _Recorder:
         inner = [
             recorded(child, path_of(path, label, child))
-            for label, child in children(layer).items()
+            for label, child in layer.children.items()
         ]
         return _Recorder(layer.with_children(*inner) if inner else layer, path, seen)
 
-    recorded(net, kind(net)).forward(*variables, x, key=key, train=train)
+    recorded(net, net.kind).forward(*variables, x, key=key, train=train)
     return seen

@@ -12,11 +12,10 @@ import numbers
 from typing import Any, TypeVar, cast, dataclass_transform
 
 import jax
-import jax.numpy as jnp
 import numpy as np
 from jax.tree_util import GetAttrKey
 
-__all__ = ["all_finite", "holds_numbers", "leaf", "pytree"]
+__all__ = ["holds_numbers", "leaf", "pytree"]
 
 T = TypeVar("T")
 
@@ -150,9 +149,3 @@ def holds_numbers(tree: Any) -> bool:
     """Whether all leaves are numbers, so that it can be an argument under `jit`."""
     numeric = jax.Array | np.ndarray | float | int
     return all(isinstance(leaf, numeric) for leaf in jax.tree.leaves(tree))
-
-
-def all_finite(tree: Any) -> jax.Array:
-    """Whether no number in a tree is NaN or infinite: a scalar."""
-    leaves = [a for a in jax.tree.leaves(tree) if jnp.issubdtype(a.dtype, jnp.inexact)]
-    return jnp.array([jnp.isfinite(leaf).all() for leaf in leaves]).all()

@@ -7,9 +7,10 @@ from typing import Any, NamedTuple
 import jax
 import jax.numpy as jnp
 
-from fnn.checks import check_in_shape, check_instances
-from fnn.core import Layer, Node, Reach, children, kind, output_shape, path_of, walk
+from fnn.checks import check_in_shape
+from fnn.core import Layer, Reach, expect_layer
 from fnn.layers.branches import Parallel, Residual
+from fnn.network import Node, output_shape, path_of, walk
 from fnn.probes import Seen, record
 
 __all__ = ["Summary", "SummaryRow", "count_flops", "summary"]
@@ -102,7 +103,7 @@ def summary(net: Layer, in_shape: tuple[int, ...]) -> Summary:
         ─────────────────────────────────
         total            101,770  203,530
     """
-    check_instances(net=net)
+    expect_layer("net", net)
     check_in_shape(in_shape)
     key = jax.random.key(0)
     variables = jax.eval_shape(lambda: net.init(key, in_shape))
@@ -111,7 +112,7 @@ def summary(net: Layer, in_shape: tuple[int, ...]) -> Summary:
     fields = _fields(net, seen, len(in_shape) - 1)
     rows = []
     for node in walk(net, variables):
-        parts = len(children(node.layer))
+        parts = len(node.layer.children)
         own = node.variables.params[parts:] if parts else node.variables.params
         sizes = [math.prod(a.shape) for a in jax.tree.leaves(own)]
         if parts and not sizes:
@@ -164,12 +165,12 @@ def _fields(net: Layer, seen: dict[str, Seen], axes: int) -> dict[str, tuple]:
     def through(layer: Layer, path: str, field: tuple) -> tuple:
         inner = [
             (child, path_of(path, label, child))
-            for label, child in children(layer).items()
+            for label, child in layer.children.items()
         ]
         if isinstance(layer, Parallel | Residual):
             branches = [through(child, place, field) for child, place in inner]
             field = tuple(map(_wider, *branches))
-        elif inner and (len(inner) == 1 or not kind(layer)):  # one after the other
+        elif inner and (len(inner) == 1 or not layer.kind):  # one after the other
             for child, place in inner:
                 field = through(child, place, field)
         else:
@@ -180,7 +181,7 @@ def _fields(net: Layer, seen: dict[str, Seen], axes: int) -> dict[str, tuple]:
         found[path] = field
         return field
 
-    through(net, kind(net), (_Field(),) * axes)
+    through(net, net.kind, (_Field(),) * axes)
     return found
 
 

@@ -7,7 +7,7 @@ import jax.numpy as jnp
 import numpy as np
 
 import fnn
-from fnn.core import output_shape
+from fnn.network import output_shape
 
 ACTIVATIONS = [
     fnn.Sigmoid(),

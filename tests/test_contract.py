@@ -12,7 +12,8 @@ import pytest
 from cases import LAYERS
 
 import fnn
-from fnn.core import Backward, Forward, Variables, output_shape
+from fnn.core import Backward, Forward, Variables
+from fnn.network import output_shape
 
 KEYS = jax.random.split(jax.random.key(7))
 KEY = KEYS[1]

@@ -9,7 +9,8 @@ import pytest
 
 import fnn
 from fnn.checks import describe, expect_shape
-from fnn.core import Variables, map_params, named_params, output_shape, path_of, walk
+from fnn.core import Variables
+from fnn.network import map_params, named_params, output_shape, path_of, walk
 from fnn.pytree import leaf, pytree
 
 KEY = jax.random.key(0)

@@ -6,7 +6,7 @@ from typing import Any
 import jax
 from jax import Array
 
-from fnn.checks import check_instances, check_key
+from fnn.checks import check_key, expect_instance
 from fnn.pytree import holds_numbers, leaf, pytree
 
 __all__ = ["Augmentation", "Compose", "Function", "as_augmentation", "compose"]
@@ -85,7 +85,7 @@ def as_augmentation(augment: Any) -> Augmentation:
     Raises:
         TypeError: it is not a function, or cannot be compiled in.
     """
-    check_instances(augment=augment)
+    expect_instance("augment", augment)
     if not callable(augment):
         raise TypeError(
             "augment must be a function augment(key, x) -> x, such as "

@@ -20,22 +20,17 @@ from jax import Array
 
 from fnn.checks import (
     as_inputs,
-    check_instances,
     check_key,
     check_l2,
     check_pair,
     describe,
 )
-from fnn.core import (
-    Layer,
-    PyTree,
-    Variables,
-    as_variables,
-    named_params,
-)
+from fnn.core import Layer, Variables, as_variables, expect_layer
 from fnn.gradients.penalty import has_penalty, penalty, penalty_grads
 from fnn.gradients.precision import in_precision, narrowed, with_loss_scale
-from fnn.losses import Loss
+from fnn.losses import Loss, expect_loss
+from fnn.network import named_params
+from fnn.typing import Batch, PyTree
 
 __all__ = [
     "ENGINES",
@@ -47,8 +42,6 @@ __all__ = [
     "objective",
     "value_and_grad",
 ]
-
-Batch = tuple[Array, Array]
 
 
 class Gradients(NamedTuple):
@@ -174,7 +167,8 @@ def value_and_grad(
         (4, 8)
     """
     run = in_precision(get_engine(engine), precision)
-    check_instances(net=net, loss=loss)
+    expect_layer("net", net)
+    expect_loss(loss)
     if not isinstance(l2, jax.Array):
         check_l2(l2)
 

@@ -5,12 +5,13 @@ from functools import partial
 import jax
 from jax import Array
 
-from fnn.core import Layer, Variables, named_params
+from fnn.core import Layer, Variables
+from fnn.dtypes import all_finite
 from fnn.gradients.engines import Engine, value_and_grad
 from fnn.losses import Loss
+from fnn.network import named_params
 from fnn.planning import plain
 from fnn.probes import outputs_of, show
-from fnn.pytree import all_finite
 
 __all__ = ["first_nonfinite"]
 

@@ -19,7 +19,7 @@ import numpy as np
 from jax import Array
 from jax.flatten_util import ravel_pytree
 
-from fnn.core import PyTree
+from fnn.typing import PyTree
 
 __all__ = [
     "Differences",

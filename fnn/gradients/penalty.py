@@ -7,7 +7,10 @@ unless it says otherwise; never on biases, nor on scales of normalisations.
 import jax.numpy as jnp
 from jax import Array
 
-from fnn.core import Layer, PyTree, map_params
+from fnn.core import Layer
+from fnn.dtypes import at_least_float32, widen
+from fnn.network import map_params
+from fnn.typing import PyTree
 
 __all__ = ["has_penalty", "penalty", "penalty_grads"]
 
@@ -22,10 +25,8 @@ def penalty(net: Layer, params: PyTree, l2: float | Array, n: int | Array) -> Ar
     squares: list[Array] = []
 
     def add(path: str, layer: Layer, leaf: Array) -> None:
-        if _is_penalized(path, layer):
-            # In at least float32, as the loss's value is.
-            wide = leaf.astype(jnp.float32) if leaf.dtype.itemsize < 4 else leaf
-            squares.append(jnp.square(wide).sum())
+        if _is_penalized(path, layer):  # summed in float32, as the loss's value is
+            squares.append(jnp.square(widen(leaf)).sum())
 
     map_params(add, net, params)
     total = sum(squares[1:], start=squares[0]) if squares else jnp.zeros(())
@@ -41,7 +42,7 @@ def penalty_grads(
         if not _is_penalized(path, layer):
             return jnp.zeros_like(leaf)
         # λ/n in at least float32: in float16, n = 70,000 is infinite.
-        wide = jnp.float32 if leaf.dtype.itemsize < 4 else leaf.dtype
+        wide = at_least_float32(leaf.dtype)
         factor = jnp.asarray(l2, wide) / jnp.asarray(n, wide)
         return (factor * leaf.astype(wide)).astype(leaf.dtype)
 
@@ -49,4 +50,4 @@ def penalty_grads(
 
 
 def _is_penalized(path: str, layer: Layer) -> bool:
-    return path.rpartition(".")[2] in getattr(layer, "penalized", ("weight",))
+    return path.rpartition(".")[2] in layer.penalized

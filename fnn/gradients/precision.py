@@ -24,10 +24,12 @@ import jax
 import jax.numpy as jnp
 from jax import Array, lax
 
-from fnn.core import Backward, Forward, Layer, PyTree, children, kind, layer, leaf
+from fnn.core import Backward, Forward, Layer, layer, leaf
+from fnn.dtypes import all_finite
 from fnn.gradients.jaxpr import as_written, interpret, traced
 from fnn.losses import Loss
-from fnn.pytree import all_finite, pytree
+from fnn.pytree import pytree
+from fnn.typing import PyTree
 
 __all__ = [
     "PRECISIONS",
@@ -161,26 +163,23 @@ def cast(tree: PyTree, dtype: Any) -> PyTree:
 
 
 @layer
-class Narrowed:
-    """A network computed in half precision between two casts, with its variables.
-
-    No subclass of `Layer`: what is penalised is for the network to say.
-    """
+class Narrowed(Layer):
+    """A network computed in half precision between two casts, with its variables."""
 
     net: Layer = leaf()
     precision: str = "bfloat16"
 
     @property
     def kind(self):
-        return kind(self.net)
+        return self.net.kind
 
     @property
     def children(self):
-        return children(self.net)
+        return self.net.children
 
     @property
-    def penalized(self):
-        return getattr(self.net, "penalized", ("weight",))
+    def penalized(self):  # pyrefly: ignore[bad-override]
+        return self.net.penalized
 
     def with_children(self, *layers):
         return Narrowed(self.net.with_children(*layers), self.precision)

@@ -9,22 +9,11 @@ from typing import NamedTuple
 
 import jax.numpy as jnp
 
-from fnn.core import (
-    Backward,
-    Forward,
-    Layer,
-    PyTree,
-    Variables,
-    child_key,
-    child_variables,
-    children,
-    layer,
-    leaf,
-    located,
-    output_shape,
-)
+from fnn.core import Backward, Forward, Layer, Variables, layer, leaf
 from fnn.layers.activations import Identity
 from fnn.layers.combinators import child_backward, expect_layers, gather
+from fnn.network import child_key, child_variables, located, output_shape
+from fnn.typing import PyTree
 
 __all__ = ["Parallel", "Residual", "parallel", "residual"]
 
@@ -202,7 +191,7 @@ def _init_side_by_side(
 ) -> tuple[list[Variables], list[tuple]]:
     """The children's variables, and the shapes of their outputs."""
     made, shapes = [], []
-    for i, (label, child) in enumerate(children(parent).items()):
+    for i, (label, child) in enumerate(parent.children.items()):
         with located(parent, label, child, in_shape):
             made.append(child.init(child_key(key, i), in_shape))
             shapes.append(output_shape(child, made[-1], in_shape))
@@ -212,7 +201,7 @@ def _init_side_by_side(
 def _forward_side_by_side(parent: Layer, params, state, x, key, train) -> list[Forward]:
     outs = []
     parts = child_variables(parent, Variables(params, state))
-    labelled = zip(children(parent).items(), parts, strict=True)
+    labelled = zip(parent.children.items(), parts, strict=True)
     for i, ((label, child), part) in enumerate(labelled):
         with located(parent, label, child, x.shape):
             key_i = child_key(key, i)
@@ -221,7 +210,7 @@ def _forward_side_by_side(parent: Layer, params, state, x, key, train) -> list[F
 
 
 def _backward_side_by_side(parent: Layer, params, saved, dys) -> list[Backward]:
-    labelled = zip(children(parent).items(), params, saved, dys, strict=True)
+    labelled = zip(parent.children.items(), params, saved, dys, strict=True)
     return [
         child_backward(parent, label, child, p, s, dy)
         for (label, child), p, s, dy in labelled
@@ -239,5 +228,5 @@ def _expect_same_shape(parent: Layer, shapes: list[tuple]) -> None:
 
 
 def _by_label(parent: Layer, shapes: list[tuple]) -> str:
-    labelled = zip(children(parent), shapes, strict=True)
+    labelled = zip(parent.children, shapes, strict=True)
     return ", ".join(f"{label} {shape}" for label, shape in labelled)

@@ -10,20 +10,9 @@ from typing import Any
 from jax import Array
 
 from fnn.checks import check_in_shape
-from fnn.core import (
-    Backward,
-    Forward,
-    Layer,
-    PyTree,
-    Variables,
-    child_key,
-    child_variables,
-    children,
-    layer,
-    leaf,
-    located,
-    output_shape,
-)
+from fnn.core import Backward, Forward, Layer, Variables, expect_layer, layer, leaf
+from fnn.network import child_key, child_variables, located, output_shape
+from fnn.typing import PyTree
 
 __all__ = ["Serial", "child_backward", "expect_layers", "gather", "serial"]
 
@@ -102,6 +91,18 @@ class Serial(Layer):
             dparams.append(dp)
         return Backward(dx=dy, dparams=tuple(reversed(dparams)))
 
+    def __getitem__(self, index: int | slice) -> Layer:
+        """Return a layer, or for a slice a network of several: `net[2]`, `net[:3]`.
+
+        The variables of `net[a:b]` are the same entries of those of `net`.
+        """
+        if isinstance(index, slice):
+            return Serial(self.layers[index])
+        return self.layers[index]
+
+    def __len__(self) -> int:
+        return len(self.layers)
+
     def __repr__(self) -> str:
         return f"serial({', '.join(map(repr, self.layers))})"
 
@@ -123,24 +124,15 @@ def child_backward(
 
 
 def expect_layers(name: str, layers: tuple) -> None:
-    """Raise where an argument is not a layer, and say how to make it one."""
+    """Raise where an argument is not a layer, and say which."""
     for i, child in enumerate(layers):
-        if isinstance(child, type):
-            raise TypeError(
-                f"{name}: argument {i} is the class {child.__name__}; pass an "
-                f"instance, {child.__name__}()"
-            )
-        if callable(child) or not hasattr(child, "forward"):
-            raise TypeError(
-                f"{name}: argument {i} is not a layer: {child!r}. A function becomes "
-                "a layer as fnn.Lambda(fn); a list of layers is serial(*layers)."
-            )
+        expect_layer(f"{name}: argument {i}", child)
 
 
 def _suit(child: Layer, following: tuple[Layer, ...]) -> Layer:
     """Give a layer without an initialiser the one for the activation that follows."""
-    if list(children(child)) == [""]:  # a wrapper, which must not change the draw
-        return child.with_children(_suit(children(child)[""], following))
+    if list(child.children) == [""]:  # a wrapper, which must not change the draw
+        return child.with_children(_suit(child.children[""], following))
     if getattr(child, "weight_init", child) is not None:
         return child
     for other in map(_unwrapped, following):
@@ -148,12 +140,12 @@ def _suit(child: Layer, following: tuple[Layer, ...]) -> Layer:
         if suited is not None:
             changed: Any = child  # a dataclass, since it has the field
             return dataclasses.replace(changed, weight_init=suited)
-        if hasattr(other, "weight_init") or children(other):
+        if hasattr(other, "weight_init") or other.children:
             break
     return child
 
 
 def _unwrapped(layer: Layer) -> Layer:
     """The layer inside a wrapper, which is one with a single unlabelled child."""
-    inner = children(layer)
+    inner = layer.children
     return _unwrapped(inner[""]) if list(inner) == [""] else layer

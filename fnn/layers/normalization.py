@@ -27,6 +27,7 @@ from jax import Array, lax
 
 from fnn.checks import as_inputs, expect_params, expect_shape
 from fnn.core import Backward, Forward, Layer, Variables, layer, leaf
+from fnn.dtypes import widen
 
 __all__ = [
     "LayerNorm",
@@ -81,7 +82,7 @@ def check_input(norm: Layer, params, expected: type, x: Array) -> None:
 
 def moments(x: Array, axes: tuple[int, ...]) -> tuple[Array, Array]:
     """μ and σ² of the elements along `axes`, in at least float32."""
-    x = _precise(x)
+    x = widen(x)
     mean = x.mean(axes, keepdims=True)
     return mean, jnp.square(x - mean).mean(axes, keepdims=True)
 
@@ -106,11 +107,6 @@ def norm_dparams(dy: Array, normalized: Array) -> NormParams:
 
 def _per_feature(elements: Array) -> Array:
     return elements.sum(tuple(range(elements.ndim - 1)))
-
-
-def _precise(x: Array) -> Array:
-    """In at least float32: half precision would lose the sums, or overflow in x²."""
-    return x if x.dtype == jnp.float64 else x.astype(jnp.float32)
 
 
 def _inverse_root(square: Array, eps: float) -> Array:
@@ -198,7 +194,7 @@ class RMSNorm(Layer):
     def forward(self, params, state, x, *, key=None, train=False):
         check_input(self, params, RMSNormParams, x)
         x = as_inputs(x)
-        mean_square = jnp.square(_precise(x)).mean(-1, keepdims=True)
+        mean_square = jnp.square(widen(x)).mean(-1, keepdims=True)
         inverse_rms = _inverse_root(mean_square, self.eps).astype(x.dtype)
         normalized = x * inverse_rms
         saved = (normalized, inverse_rms)

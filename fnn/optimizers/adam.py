@@ -11,8 +11,6 @@ from jax import Array
 
 from fnn.optimizers.base import (
     Optimizer,
-    PyTree,
-    Schedule,
     at,
     bounded,
     increment,
@@ -22,10 +20,9 @@ from fnn.optimizers.base import (
     unbiased,
 )
 from fnn.pytree import leaf, pytree
+from fnn.typing import Number, PyTree, Schedule
 
 __all__ = ["Adam", "AdamState", "adam", "nadam"]
-
-Number = float | Array
 
 
 class AdamState(NamedTuple):

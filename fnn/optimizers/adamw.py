@@ -12,12 +12,11 @@ import jax.numpy as jnp
 from jax import Array
 
 from fnn.optimizers.adam import Adam, AdamState
-from fnn.optimizers.base import Optimizer, PyTree, Schedule, at
+from fnn.optimizers.base import Optimizer, at
 from fnn.pytree import leaf, pytree
+from fnn.typing import Number, PyTree, Schedule
 
 __all__ = ["AdamW", "adamw"]
-
-Number = float | Array
 
 
 @pytree

@@ -11,8 +11,6 @@ from jax import Array
 
 from fnn.optimizers.base import (
     Optimizer,
-    PyTree,
-    Schedule,
     bounded,
     increment,
     quotient,
@@ -21,6 +19,7 @@ from fnn.optimizers.base import (
     statistic,
 )
 from fnn.pytree import leaf, pytree
+from fnn.typing import Number, PyTree, Schedule
 
 __all__ = [
     "AdaDelta",
@@ -31,8 +30,6 @@ __all__ = [
     "adagrad",
     "root",
 ]
-
-Number = float | Array
 
 
 class AdaGradState(NamedTuple):

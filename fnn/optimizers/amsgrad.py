@@ -10,8 +10,6 @@ from jax import Array
 
 from fnn.optimizers.base import (
     Optimizer,
-    PyTree,
-    Schedule,
     at,
     bounded,
     increment,
@@ -21,10 +19,9 @@ from fnn.optimizers.base import (
     unbiased,
 )
 from fnn.pytree import leaf, pytree
+from fnn.typing import Number, PyTree, Schedule
 
 __all__ = ["AMSGrad", "AMSGradState", "amsgrad"]
-
-Number = float | Array
 
 
 class AMSGradState(NamedTuple):

@@ -22,7 +22,6 @@ Numbers, the same for every optimizer:
 """
 
 import dataclasses
-from collections.abc import Callable
 from typing import Any
 
 import jax
@@ -30,13 +29,13 @@ import jax.numpy as jnp
 from jax import Array
 from jax.tree_util import keystr, tree_flatten_with_path
 
+from fnn.dtypes import at_least_float32
 from fnn.optimizers.lookahead import eval_params
 from fnn.pytree import leaf, pytree
+from fnn.typing import PyTree, Schedule
 
 __all__ = [
     "Optimizer",
-    "PyTree",
-    "Schedule",
     "at",
     "bounded",
     "increment",
@@ -46,11 +45,6 @@ __all__ = [
     "statistic",
     "unbiased",
 ]
-
-PyTree = Any
-
-#: A number, or an optax schedule: a function from the step (0, 1, ...) to a number.
-Schedule = float | Array | Callable[[Array], Any]
 
 #: Fields that say how much of the past to keep. The other numbers need only be ≥ 0.
 DECAYS = ("b1", "b2", "decay", "momentum", "rho")
@@ -113,7 +107,7 @@ class Optimizer:
 
     def _one_leaf(self, scalars: tuple, g: Any, param: Any, *old: Any) -> list:
         g = jnp.asarray(g)
-        dtype = _at_least_float32(g.dtype)
+        dtype = _working_dtype(g.dtype)
         wide = g.astype(dtype)
         wide = jnp.where(jnp.isinf(wide), jnp.nan, wide)
         update, *new = _cast(self, dtype).rule(
@@ -169,7 +163,7 @@ def statistic(params: PyTree, value: Any = 0.0, dtype: Any = None) -> PyTree:
 
     def like(p: Any) -> Array:
         p = jnp.asarray(p)
-        return jnp.full_like(p, value, dtype=dtype or _at_least_float32(p.dtype))
+        return jnp.full_like(p, value, dtype=dtype or _working_dtype(p.dtype))
 
     return jax.tree.map(like, params)
 
@@ -205,13 +199,13 @@ def quotient(x: Array, y: Array) -> Array:
     return jnp.where(y == 0, 0, x / y)
 
 
-def _at_least_float32(dtype: Any) -> Any:
+def _working_dtype(dtype: Any) -> Any:
     if not jnp.issubdtype(dtype, jnp.floating):
         raise TypeError(
             f"an optimizer moves floating-point numbers, got a leaf of dtype {dtype}: "
             "leave it out with optax.masked, or keep it out of the parameters"
         )
-    return jnp.float32 if jnp.finfo(dtype).bits < 32 else dtype
+    return at_least_float32(dtype)
 
 
 def _cast(tree: PyTree, dtype: Any) -> PyTree:

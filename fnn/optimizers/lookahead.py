@@ -12,9 +12,10 @@ import jax
 import jax.numpy as jnp
 from jax import Array
 
+from fnn.typing import PyTree
+
 __all__ = ["Nesterov", "beta_if_lookahead", "check_nesterov", "eval_params"]
 
-PyTree = Any
 
 #: False: the heavy ball. True: Nesterov's, in optax's form. "lookahead": the same
 #: path, and `eval_params` gives θ back.

@@ -13,10 +13,9 @@ from jax import Array
 
 from fnn.optimizers.lookahead import eval_params
 from fnn.pytree import leaf, pytree
+from fnn.typing import PyTree
 
 __all__ = ["LossScaleState", "LossScaled", "loss_scale", "loss_scaled"]
-
-PyTree = Any
 
 
 class LossScaleState(NamedTuple):

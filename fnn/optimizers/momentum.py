@@ -7,17 +7,10 @@ from typing import Any, NamedTuple
 
 from jax import Array
 
-from fnn.optimizers.base import (
-    Optimizer,
-    PyTree,
-    Schedule,
-    increment,
-    saturated,
-    start,
-    statistic,
-)
+from fnn.optimizers.base import Optimizer, increment, saturated, start, statistic
 from fnn.optimizers.lookahead import Nesterov, beta_if_lookahead, check_nesterov
 from fnn.pytree import leaf, pytree
+from fnn.typing import PyTree, Schedule
 
 __all__ = [
     "SGD",

@@ -15,10 +15,9 @@ import jax.numpy as jnp
 from jax import Array
 
 from fnn.pytree import leaf, pytree
+from fnn.typing import PyTree
 
 __all__ = ["MaxNorm", "max_norm", "projection_max_norm"]
-
-PyTree = Any
 
 
 def projection_max_norm(params: PyTree, c: float | Array) -> PyTree:

@@ -12,8 +12,6 @@ from jax import Array
 from fnn.optimizers.adaptive import root
 from fnn.optimizers.base import (
     Optimizer,
-    PyTree,
-    Schedule,
     bounded,
     increment,
     quotient,
@@ -24,10 +22,9 @@ from fnn.optimizers.base import (
 from fnn.optimizers.lookahead import Nesterov, beta_if_lookahead, check_nesterov
 from fnn.optimizers.momentum import accelerated
 from fnn.pytree import leaf, pytree
+from fnn.typing import Number, PyTree, Schedule
 
 __all__ = ["RMSProp", "RMSPropState", "rmsprop"]
-
-Number = float | Array
 
 
 class RMSPropState(NamedTuple):

@@ -1,10 +1,32 @@
-"""A plan: the planned network, the plain one, and what was done, as a table."""
+"""Planned layers, the plain ones they stand for, and the table of a plan."""
 
+from abc import abstractmethod
 from typing import NamedTuple
 
-from fnn.core import Layer, children, kind, layer, leaf
+from fnn.core import Layer, layer, leaf
 
-__all__ = ["Change", "Plan"]
+__all__ = ["Change", "Plan", "Planned", "plain"]
+
+
+class Planned(Layer):
+    """A layer that computes what a plain one does, with the same variables."""
+
+    @abstractmethod
+    def stands_for(self) -> Layer:
+        """Return the plain layer, of the same variables."""
+
+
+def plain(net: Layer) -> Layer:
+    """Return the network that a planned one claims to compute, of the same variables.
+
+    A network without planned layers is returned as it is.
+    """
+    if isinstance(net, Planned):
+        return net.stands_for()
+    before = list(net.children.values())
+    after = [plain(child) for child in before]
+    same = all(a is b for a, b in zip(before, after, strict=True))
+    return net if same else net.with_children(*after)
 
 
 class Change(NamedTuple):
@@ -21,7 +43,7 @@ class Change(NamedTuple):
 
 
 @layer
-class Plan(Layer):
+class Plan(Planned):
     """A network that computes what `plain` does, with the same variables, by kernels.
 
     It is a layer like any other: train it, audit it, nest it. Its children are the
@@ -44,14 +66,17 @@ class Plan(Layer):
 
     @property
     def kind(self):
-        return kind(self.net)
+        return self.net.kind
 
     @property
     def children(self):
-        return children(self.net)
+        return self.net.children
 
     def with_children(self, *layers):
         return self.net.with_children(*layers)
+
+    def stands_for(self):
+        return self.plain
 
     def init(self, key, in_shape):
         return self.plain.init(key, in_shape)

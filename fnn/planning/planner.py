@@ -6,8 +6,8 @@ measured, `paths` finds the cheapest way through all of them, and `search` the p
 
 import jax
 
-from fnn.checks import check_in_shape, check_instances, positive_integer
-from fnn.core import Layer
+from fnn.checks import check_in_shape, positive_integer
+from fnn.core import Layer, expect_layer
 from fnn.planning.costs import Costs, built_in
 from fnn.planning.planned import Plan
 from fnn.planning.terms import MODES, Terms
@@ -60,7 +60,7 @@ def plan(
         >>> [change.path for change in planned.changes]
         ['0/Conv+Relu+MaxPool']
     """
-    check_instances(net=net)
+    expect_layer("net", net)
     check_in_shape(in_shape)
     in_shape = tuple(in_shape)
     batch_size = positive_integer("plan: batch_size", batch_size)

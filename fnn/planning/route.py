@@ -11,8 +11,9 @@ import math
 from collections.abc import Sequence
 from typing import NamedTuple
 
-from fnn.core import Layer, children, kind, path_of
+from fnn.core import Layer
 from fnn.layers import Identity, Parallel, Residual, Serial
+from fnn.network import path_of
 from fnn.planning.planned import Change
 from fnn.planning.rewrites import RULES, plain_cost
 from fnn.planning.stage import Absorbed
@@ -50,7 +51,7 @@ class Planner(NamedTuple):
         """The cheapest replacement of a layer, by the layouts before and after it."""
         if type(net) is not Serial:
             return self._row([net], [path])
-        labels = children(net)
+        labels = net.children
         paths = [path_of(path, label, child) for label, child in labels.items()]
         return {
             ends: choice._replace(layers=(Serial(choice.layers),))
@@ -59,7 +60,7 @@ class Planner(NamedTuple):
 
     def plain(self, net: Layer, path: str) -> float:
         """Milliseconds of the plain network."""
-        if labels := children(net):
+        if labels := net.children:
             parts = (
                 self.plain(c, path_of(path, label, c)) for label, c in labels.items()
             )
@@ -106,7 +107,7 @@ class Planner(NamedTuple):
                 count = len(rule.pattern)
                 rest = tuple(map(Absorbed, layers[1:count]))
                 before = sum(map(self.plain, layers[:count], paths[:count]))
-                place = path.removesuffix(kind(first)) + kind(offer.stage)
+                place = path.removesuffix(first.kind) + offer.stage.kind
                 change = Change(place, offer.name, before, offer.cost)
                 said = () if type(first) is Identity else (change,)
                 changed = Choice(offer.cost, (offer.stage, *rest), said)
@@ -117,7 +118,7 @@ class Planner(NamedTuple):
         found = {}
         branches = [
             self.options(child, path_of(path, label, child))
-            for label, child in children(net).items()
+            for label, child in net.children.items()
         ]
         for here in (OUTER, INNER):
             if here == INNER and getattr(net, "merge", "sum") != "sum":

@@ -6,7 +6,7 @@ from typing import Any
 import jax
 import jax.numpy as jnp
 
-from fnn.core import Layer, kind
+from fnn.core import Layer
 from fnn.planning.memory import step_by_autodiff, step_by_hand, temporary_bytes
 from fnn.planning.planned import Plan
 from fnn.planning.route import OUTER, Planner
@@ -44,11 +44,11 @@ def frugal(net: Layer, in_shape: tuple[int, ...], terms: Terms) -> Plan:
 def cheapest(net: Layer, in_shape: tuple[int, ...], terms: Terms) -> Plan:
     """The plan that is expected to take the least time."""
     planner = Planner(terms, _shapes(net, in_shape))
-    best = planner.options(net, kind(net))[OUTER, OUTER]
+    best = planner.options(net, net.kind)[OUTER, OUTER]
     if not best.changes:
         return Plan(net, net, in_shape, (), "no rule applies, or none would pay")
     (planned,) = best.layers
-    before = planner.plain(net, kind(net))
+    before = planner.plain(net, net.kind)
     note = (
         f"A batch of {terms.batch_size}, forward and backward: {best.cost:.2f} ms "
         f"expected in place of {before:.2f},\nthe turning of images included. "

@@ -14,21 +14,13 @@ from typing import Any
 
 from jax import Array
 
-from fnn.core import (
-    Backward,
-    Forward,
-    Layer,
-    PyTree,
-    Reach,
-    children,
-    kind,
-    layer,
-    leaf,
-)
+from fnn.core import Backward, Forward, Layer, Reach, layer, leaf
 from fnn.kernels.layout import turn
 from fnn.layers import Serial
+from fnn.planning.planned import Planned
+from fnn.typing import PyTree
 
-__all__ = ["Absorbed", "Inside", "Stage", "Turned", "plain"]
+__all__ = ["Absorbed", "Inside", "Stage", "Turned"]
 
 
 class Inside(Layer):
@@ -69,36 +61,34 @@ class Turned(Layer):
 
 
 @layer
-class Stage(Inside):
+class Stage(Inside, Planned):
     """Plain `layers` done as one; the first one's variables are the stage's."""
 
     layers: tuple[Layer, ...] = leaf()
 
-    @property
-    def plain(self) -> Layer:
-        """The layers that the stage stands for, with its variables."""
-        return InTurn(self.layers)
+    def stands_for(self) -> Layer:
+        return Chain(self.layers)
 
     @property
     def kind(self):
-        return self.plain.kind
+        return self.stands_for().kind
 
     def init(self, key, in_shape):
-        return self.plain.init(key, in_shape)
+        return self.stands_for().init(key, in_shape)
 
     def reach(self, in_shape):
-        return self.plain.reach(in_shape)
+        return self.stands_for().reach(in_shape)
 
 
 @layer
-class InTurn(Layer):
+class Chain(Layer):
     """Layers one after the other; the first one's variables are the whole's."""
 
     layers: tuple[Layer, ...] = leaf()
 
     @property
     def kind(self):
-        return "+".join(map(kind, self.layers))
+        return "+".join(layer.kind for layer in self.layers)
 
     def init(self, key, in_shape):
         return self.layers[0].init(key, in_shape)
@@ -139,13 +129,3 @@ class Absorbed(Layer):
 
     def backward(self, params, saved, dy):
         return Backward(dy, ())
-
-
-def plain(net: Layer) -> Layer:
-    """The network that a planned one claims to compute, of the same variables."""
-    if (other := getattr(net, "plain", None)) is not None:
-        return other
-    before = list(children(net).values())
-    after = [plain(child) for child in before]
-    same = all(a is b for a, b in zip(before, after, strict=True))
-    return net if same else net.with_children(*after)

@@ -14,7 +14,7 @@ from typing import Any, NamedTuple
 
 import jax.numpy as jnp
 
-from fnn.core import Backward, Forward, Layer, PyTree, layer
+from fnn.core import Backward, Forward, Layer, layer
 from fnn.kernels.batch_norm import batch_norm_backward, batch_norm_forward
 from fnn.kernels.block import Block
 from fnn.kernels.im2col import Im2col
@@ -24,7 +24,9 @@ from fnn.layers import Parallel, Residual
 from fnn.layers.convolution import ConvParams
 from fnn.layers.normalization import NormParams, moments
 from fnn.layers.shape import shape_only
-from fnn.planning.stage import Inside, Stage, Turned, plain
+from fnn.planning.planned import Planned, plain
+from fnn.planning.stage import Inside, Stage, Turned
+from fnn.typing import PyTree
 
 __all__ = [
     "BatchNormStage",
@@ -140,16 +142,14 @@ class MeanStage(Stage):
         return Backward(jnp.broadcast_to(share[:, None, None], shape), ())
 
 
-class Branches(Inside):
+class Branches(Inside, Planned):
     """Layers on the same input, each seen from the inner layout."""
 
     def over(self, change: Callable[[Layer], Layer]) -> Layer:
         """The plain layer of branches that were each changed."""
         raise NotImplementedError
 
-    @property
-    def plain(self) -> Layer:
-        """The same with plain layers."""
+    def stands_for(self) -> Layer:
         return self.over(plain)
 
     def inside(self, params, state, x, *, key, train):

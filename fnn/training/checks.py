@@ -14,13 +14,15 @@ from jax import Array
 
 from fnn.augmentations import Augmentation, as_augmentation
 from fnn.checks import as_array, as_inputs, check_pair, describe
-from fnn.core import Layer, PyTree, Variables, as_variables
+from fnn.core import Layer, Variables, as_variables
+from fnn.dtypes import all_finite
 from fnn.losses import Loss
 from fnn.named_leaves import differences, leaves_by_name
 from fnn.optimizers import Optimizer
 from fnn.training.compiled.order import batch_sizes
 from fnn.training.early_stopping import EarlyStopping
 from fnn.training.metrics import Metric
+from fnn.typing import PyTree
 
 __all__ = [
     "check_augment",
@@ -100,9 +102,7 @@ def check_inputs(name: str, x: Any) -> Array:
     return as_inputs(x)
 
 
-@jax.jit
-def _all_finite(x: Array) -> Array:
-    return jnp.isfinite(x).all()
+_all_finite = jax.jit(all_finite)
 
 
 def check_fits(

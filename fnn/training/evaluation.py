@@ -14,9 +14,9 @@ import numpy as np
 from jax import Array, lax
 from jax.sharding import Mesh
 
-from fnn.checks import check_instances, describe
-from fnn.core import Layer, PyTree, Variables
-from fnn.losses import Loss
+from fnn.checks import describe
+from fnn.core import Layer, Variables, expect_layer
+from fnn.losses import Loss, expect_loss
 from fnn.training.checks import (
     check_batch_size,
     check_data,
@@ -27,6 +27,7 @@ from fnn.training.checks import (
 from fnn.training.compiled.meshes import split
 from fnn.training.compiled.order import batch_sizes
 from fnn.training.metrics import Metric, default_metrics
+from fnn.typing import Batch, PyTree
 
 __all__ = [
     "averages",
@@ -36,8 +37,6 @@ __all__ = [
     "of_batches",
     "predict",
 ]
-
-Batch = tuple[Array, Array]
 
 
 def evaluate(
@@ -78,7 +77,8 @@ def evaluate(
         >>> f"loss {out['loss']:.3f}, accuracy {out['accuracy']}"
         'loss 0.693, accuracy 0.8'
     """
-    check_instances(net=net, loss=loss)
+    expect_layer("net", net)
+    expect_loss(loss)
     chosen = check_metrics(default_metrics(loss) if metrics is None else metrics)
     size = check_batch_size(batch_size)
     x, y = check_data("data", data)
@@ -146,7 +146,7 @@ def predict(net: Layer, variables: Variables, x: Any, batch_size: int = 1000) ->
         >>> predict(net, variables, jnp.ones((5, 3)), batch_size=2).shape
         (5, 2)
     """
-    check_instances(net=net)
+    expect_layer("net", net)
     size = check_batch_size(batch_size)
     x = check_inputs("x", x)
     variables = check_fits(net, None, variables, (x, None), "x")

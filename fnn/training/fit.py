@@ -10,11 +10,11 @@ from jax import Array
 from jax.sharding import Mesh
 
 from fnn.augmentations import Augmentation
-from fnn.checks import check_instances, check_key, check_l2
-from fnn.core import Layer, Variables
+from fnn.checks import check_key, check_l2
+from fnn.core import Layer, Variables, expect_layer
 from fnn.gradients.engines import Engine, get_engine
 from fnn.gradients.precision import in_precision
-from fnn.losses import Loss
+from fnn.losses import Loss, expect_loss
 from fnn.training.checks import (
     check_augment,
     check_batch_size,
@@ -164,7 +164,8 @@ def fit(
         >>> losses.shape, bool(losses[-1] < 0.2)
         ((30,), True)
     """
-    check_instances(net=net, loss=loss)
+    expect_layer("net", net)
+    expect_loss(loss)
     key, epochs = check_key(key), check_epochs(epochs)
     init_key, train_key = jax.random.split(key)
     mesh, engine = check_mesh(mesh), in_precision(get_engine(engine), precision)

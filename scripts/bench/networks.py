@@ -16,7 +16,7 @@ import numpy as np
 from jax import lax
 
 import fnn
-from fnn.core import output_shape
+from fnn.network import output_shape
 
 __all__ = ["NETWORKS", "RATE", "Network", "Part"]
 

@@ -1,3 +1,3 @@
 """The audit: whether gradients are right, and which layer is wrong where not."""
 
-__all__: list[str] = []
+__all__ = []

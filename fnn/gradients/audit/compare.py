@@ -17,8 +17,8 @@ import jax.numpy as jnp
 import numpy as np
 from jax import Array
 
-from fnn.checks import as_inputs, check_instances, check_key, check_l2, check_pair
-from fnn.core import Layer, PyTree, Variables, as_variables
+from fnn.checks import as_inputs, check_key, check_l2, check_pair
+from fnn.core import Layer, Variables, as_variables, expect_layer
 from fnn.gradients.audit.layerwise import structural_faults
 from fnn.gradients.audit.programs import RUN, SLOPES, is_large, sample
 from fnn.gradients.audit.report import Report
@@ -26,7 +26,8 @@ from fnn.gradients.audit.scaling import scaled_for_float16, unscaled
 from fnn.gradients.audit.verdict import judge_nodes, judge_rows
 from fnn.gradients.engines import Engine, get_engine
 from fnn.gradients.precision import cast, check_precision
-from fnn.losses import Loss
+from fnn.losses import Loss, expect_loss
+from fnn.typing import PyTree
 
 __all__ = ["compare_gradients"]
 
@@ -86,7 +87,8 @@ def compare_gradients(
         (True, None)
     """
     run, precision = get_engine(engine), check_precision(precision)
-    check_instances(net=net, loss=loss)
+    expect_layer("net", net)
+    expect_loss(loss)
     check_l2(l2)
     key = None if key is None else check_key(key)
     x, y = check_pair("batch", batch)

@@ -13,19 +13,13 @@ import numpy as np
 from jax import Array
 
 from fnn.checks import describe
-from fnn.core import (
-    Layer,
-    Node,
-    PyTree,
-    Variables,
-    kind,
-    named_params,
-    walk,
-)
+from fnn.core import Layer, Variables
 from fnn.gradients.audit.report import NodeCheck
 from fnn.gradients.audit.rounding import lost_digits
+from fnn.network import Node, named_params, walk
 from fnn.planning import plain
 from fnn.probes import Seen, record
+from fnn.typing import PyTree
 
 __all__ = [
     "Compared",
@@ -70,7 +64,7 @@ def compare_alone(
         return layer.forward(params, state, x, key=seen.key, train=train)
 
     def by_name(y, dx, dparams):
-        named, prefix = named_params(node.layer, dparams), kind(node.layer)
+        named, prefix = named_params(node.layer, dparams), node.layer.kind
         own = {path.removeprefix(prefix).lstrip("./"): g for path, g in named.items()}
         # y is in question only where a layer claims to compute what another one does.
         claim = {} if claimed is node.layer else {"y": y}

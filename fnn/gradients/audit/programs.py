@@ -9,13 +9,14 @@ import jax.numpy as jnp
 import numpy as np
 from jax import Array
 
-from fnn.core import Variables, children, kind, named_params, walk
+from fnn.core import Variables
 from fnn.gradients.audit.layerwise import Compared, alive, compare_alone
 from fnn.gradients.audit.rounding import lost_digits
 from fnn.gradients.audit.verdict import Results, Slopes
 from fnn.gradients.engines import autodiff, objective
 from fnn.gradients.numerical import best_h, differences
 from fnn.gradients.precision import cast, in_precision
+from fnn.network import named_params, walk
 from fnn.planning import plain
 from fnn.probes import probe_all, record
 
@@ -49,7 +50,7 @@ def _run(
     nodes = {
         node.path: node
         for node in walk(net, variables)
-        if combinators or not children(node.layer)
+        if combinators or not node.layer.children
     }
     seen, deltas = given or (
         record(net, variables, x, key, train),
@@ -109,14 +110,14 @@ def sample(arguments: tuple, grads: dict, limit: int | None) -> tuple[dict, Arra
     raveled parameters. The δ of a `serial` is its last layer's and is left out.
     """
     net, _, variables, (x, _) = arguments
-    lists = {f"{n.path}.delta" for n in walk(net, variables) if not kind(n.layer)}
+    lists = {f"{n.path}.delta" for n in walk(net, variables) if not n.layer.kind}
     probed, probed_variables = probe_all(net, variables, x)
     named = named_params(probed, probed_variables.params)
     sizes = np.array([param.size for param in named.values()])
     starts = dict(zip(named, np.cumsum(sizes) - sizes, strict=True))
     draw = np.random.default_rng(0)
     sample, at = {}, []
-    for path in sorted(named, key=lambda path: path != f"{kind(net)}.x"):
+    for path in sorted(named, key=lambda path: path != f"{net.kind}.x"):
         if path in lists:
             continue
         order = np.argsort(-np.abs(np.asarray(grads[path])), axis=None)

@@ -9,11 +9,12 @@ from jax import Array
 
 from fnn.core import Layer, Variables
 from fnn.gradients.audit.report import Row
-from fnn.gradients.engines import Batch, value_and_grad
+from fnn.gradients.engines import value_and_grad
 from fnn.gradients.precision import Scaled
 from fnn.losses import Loss
 from fnn.planning import plain
 from fnn.probes import probe_all
+from fnn.typing import Batch
 
 __all__ = ["scaled_for_float16", "unscaled"]
 

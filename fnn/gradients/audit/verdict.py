@@ -23,10 +23,11 @@ import jax.numpy as jnp
 import numpy as np
 from jax import Array
 
-from fnn.core import Layer, Node, Variables, children, walk
+from fnn.core import Layer, Variables
 from fnn.gradients.audit.layerwise import Compared
 from fnn.gradients.audit.report import FAIL, INCONCLUSIVE, PASS, NodeCheck, Row
 from fnn.gradients.numerical import Differences, best_h
+from fnn.network import Node, walk
 from fnn.probes import Seen
 
 __all__ = ["Results", "Slopes", "judge_nodes", "judge_rows"]
@@ -274,7 +275,7 @@ def _node_check(
 
 def _part_path(node: Node, part: str) -> str:
     """`2/Dense.weight`; a layer of layers has parts `dx` and `dparams` only."""
-    if children(node.layer) and part not in ("dx", "y"):
+    if node.layer.children and part not in ("dx", "y"):
         part = "dparams"
     return f"{node.path or type(node.layer).__name__}.{part}"
 

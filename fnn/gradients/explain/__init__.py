@@ -1,3 +1,3 @@
 """The chain rule of one parameter, written out factor by factor."""
 
-__all__: list[str] = []
+__all__ = []

@@ -11,18 +11,11 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from fnn.core import (
-    Layer,
-    Node,
-    PyTree,
-    child_variables,
-    children,
-    kind,
-    map_params,
-    path_of,
-)
+from fnn.core import Layer
 from fnn.layers import Parallel, Residual
+from fnn.network import Node, child_variables, map_params, path_of
 from fnn.probes import Seen, probe_all
+from fnn.typing import PyTree
 
 __all__ = ["Link", "links", "makers"]
 
@@ -104,7 +97,7 @@ class Link:
         if not self._through or not isinstance(self.node.layer, Parallel | Residual):
             return {}
         found = {}
-        labels = children(self.node.layer)
+        labels = self.node.layer.children
         for label, child in zip(labels, _inside(self.node), strict=True):
             (params, state), (x, key) = child.variables, self._seen[child.path]
             out = child.layer.forward(params, state, x, key=key, train=self.train)
@@ -171,15 +164,13 @@ def _inside(node: Node) -> list[Node]:
     parts = child_variables(node.layer, node.variables)
     return [
         Node(path_of(node.path, label, child), child, part)
-        for (label, child), part in zip(
-            children(node.layer).items(), parts, strict=True
-        )
+        for (label, child), part in zip(node.layer.children.items(), parts, strict=True)
     ]
 
 
 def _in_turn(node: Node) -> bool:
     """Whether it is a list of layers, each of which is given what the last one gave."""
-    return bool(children(node.layer)) and not kind(node.layer)
+    return bool(node.layer.children) and not node.layer.kind
 
 
 def _unrolled(node: Node) -> Iterator[Node]:

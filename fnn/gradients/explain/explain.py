@@ -26,16 +26,18 @@ import jax.numpy as jnp
 import numpy as np
 from jax import Array
 
-from fnn.checks import as_inputs, check_instances, check_key, check_pair, is_integer
-from fnn.core import Layer, Node, PyTree, Variables, as_variables, kind, named_params
+from fnn.checks import as_inputs, check_key, check_pair, is_integer
+from fnn.core import Layer, Variables, as_variables, expect_layer
 from fnn.gradients.engines import value_and_grad
 from fnn.gradients.explain.chain import Link, links, makers
 from fnn.gradients.explain.explanation import Explanation, Factor
 from fnn.gradients.explain.symbols import symbols
 from fnn.gradients.precision import cast
-from fnn.losses import Loss
+from fnn.losses import Loss, expect_loss
+from fnn.network import Node, named_params
 from fnn.planning import plain
 from fnn.probes import Seen, probe, record
+from fnn.typing import PyTree
 
 __all__ = ["explain"]
 
@@ -94,14 +96,15 @@ def explain(
         >>> why.agrees
         True
     """
-    check_instances(net=net, loss=loss)
+    expect_layer("net", net)
+    expect_loss(loss)
     key = None if key is None else check_key(key)
     x, y = check_pair("batch", batch)
     variables = as_variables(variables)
     shape = _shape_of(net, variables.params, parameter)
     entry = _entry(parameter, shape, index)
     with jax.enable_x64(True):
-        root = Node(kind(net), net, cast(variables, jnp.float64))
+        root = Node(net.kind, net, cast(variables, jnp.float64))
         batch = cast((as_inputs(x), y), jnp.float64)
         run = _run(net, loss, root.variables, batch, key, train)
         chain = list(links(root, parameter, run.seen, train))

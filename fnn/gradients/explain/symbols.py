@@ -19,7 +19,7 @@ from typing import NamedTuple
 import jax
 import numpy as np
 
-from fnn.core import Node, children
+from fnn.network import Node
 
 __all__ = ["Symbol", "symbols"]
 
@@ -85,7 +85,7 @@ def symbols(
     found: dict[str, Symbol] = {}
     number, primes = 0, -1
     for path, layer, (params, _) in nodes:
-        weighted = bool(jax.tree.leaves(params)) and not children(layer)
+        weighted = bool(jax.tree.leaves(params)) and not layer.children
         number, primes = (number + 1, -1) if weighted else (number, primes + 1)
         letter = "a" if weighted else "z"
         found[path] = Symbol(letter, max(primes, 0), number, shapes[path])

@@ -1,3 +1,3 @@
 """What runs inside one compiled program: an epoch, and many devices."""
 
-__all__: list[str] = []
+__all__ = []

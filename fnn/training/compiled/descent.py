@@ -7,10 +7,11 @@ import jax.numpy as jnp
 import optax
 from jax import Array
 
-from fnn.core import PyTree, Variables
+from fnn.core import Variables
 from fnn.gradients.engines import Gradients
 from fnn.optimizers import eval_params
 from fnn.pytree import holds_numbers, pytree
+from fnn.typing import PyTree
 
 __all__ = ["Carry", "Transformation", "as_optimizer", "copied", "descend", "start"]
 

@@ -25,13 +25,14 @@ from jax.sharding import Mesh, NamedSharding, PartitionSpec
 
 from fnn.augmentations import Augmentation
 from fnn.core import Layer
+from fnn.dtypes import all_finite
 from fnn.gradients.engines import Engine, objective, value_and_grad
 from fnn.losses import Loss
 from fnn.optimizers import loss_scale
-from fnn.pytree import all_finite
 from fnn.training.compiled.descent import Carry, descend
 from fnn.training.compiled.meshes import split
 from fnn.training.compiled.order import shuffle
+from fnn.typing import Batch
 
 __all__ = [
     "NONE",
@@ -49,7 +50,6 @@ __all__ = [
     "steps",
 ]
 
-Batch = tuple[Array, Array]
 
 #: Folded into a step's key for the augmentation: "augm" in ASCII. The layers fold in
 #: small numbers, 0 for the first child.

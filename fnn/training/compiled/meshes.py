@@ -14,7 +14,7 @@ from jax.sharding import AxisType, Mesh, NamedSharding, PartitionSpec, Sharding
 from jax.tree_util import keystr, tree_flatten_with_path, tree_unflatten
 
 from fnn.checks import is_key
-from fnn.core import PyTree
+from fnn.typing import PyTree
 
 __all__ = [
     "check_mesh",

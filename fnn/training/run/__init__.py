@@ -1,3 +1,3 @@
 """One training, from its specification to its result."""
 
-__all__: list[str] = []
+__all__ = []

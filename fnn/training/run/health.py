@@ -12,8 +12,8 @@ import jax.numpy as jnp
 import numpy as np
 from jax import Array
 
-from fnn.core import children, map_params, named_params, walk
 from fnn.gradients.engines import value_and_grad
+from fnn.network import map_params, named_params, walk
 from fnn.probes import outputs_of, show
 from fnn.training.compiled.descent import Carry
 from fnn.training.compiled.meshes import split
@@ -46,7 +46,7 @@ def measure_health(job: Job, carry: Carry, epoch: int) -> Health:
         epoch: its number, from which the masks are drawn.
     """
     nodes = walk(job.written, carry.variables)
-    names = [node.path for node in nodes if not children(node.layer)]
+    names = [node.path for node in nodes if not node.layer.children]
     measured = _measure(
         *(job.written, job.loss, job.optimizer, carry, job.sample),
         *(jax.random.fold_in(job.key, epoch), job.l2),

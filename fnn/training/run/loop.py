@@ -12,8 +12,8 @@ from jax import Array
 
 from fnn.checks import is_key
 from fnn.core import Variables
+from fnn.dtypes import all_finite
 from fnn.optimizers import eval_params
-from fnn.pytree import all_finite
 from fnn.training.compiled.descent import Carry
 from fnn.training.compiled.meshes import shares
 from fnn.training.early_stopping import EarlyStopping, StoppingState

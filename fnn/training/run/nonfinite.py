@@ -16,10 +16,10 @@ from fnn.gradients.first_nonfinite import first_nonfinite
 from fnn.training.compiled.descent import Carry, copied
 from fnn.training.compiled.epoch import Epoch
 from fnn.training.run.spec import Job
+from fnn.typing import Batch
 
 __all__ = ["POLICIES", "Nonfinite", "check_policy", "guarded"]
 
-Batch = tuple[Array, Array]
 
 #: What to do about a step whose loss or gradient is not finite.
 POLICIES = ("raise", "stop", "skip")

@@ -5,7 +5,7 @@ from typing import NamedTuple
 import jax.numpy as jnp
 import numpy as np
 
-from fnn.core import PyTree, Variables
+from fnn.core import Variables
 from fnn.training.compiled.descent import Carry, copied, start
 from fnn.training.compiled.meshes import on_mesh, state_on_mesh
 from fnn.training.early_stopping import StoppingState
@@ -14,6 +14,7 @@ from fnn.training.run.history import history_of
 from fnn.training.run.loop import Progress, evaluated, to_host
 from fnn.training.run.nonfinite import Nonfinite
 from fnn.training.run.spec import Job
+from fnn.typing import PyTree
 
 __all__ = ["FitResult", "asked_again", "begin", "finish"]
 

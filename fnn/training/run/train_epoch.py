@@ -23,10 +23,9 @@ from fnn.training.compiled.order import batch_sizes
 from fnn.training.run.nonfinite import Nonfinite, guarded
 from fnn.training.run.spec import Job
 from fnn.training.run.streams import Batches, Chunk
+from fnn.typing import Batch
 
 __all__ = ["Trained", "train_epoch"]
-
-Batch = tuple[Array, Array]
 
 
 class Trained(NamedTuple):

@@ -1,3 +1,3 @@
 """What a training leaves on the disk, and how it is read back."""
 
-__all__: list[str] = []
+__all__ = []

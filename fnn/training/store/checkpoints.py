@@ -19,12 +19,12 @@ import jax.numpy as jnp
 import numpy as np
 
 from fnn.checks import is_key, positive_integer
-from fnn.core import PyTree
 from fnn.named_leaves import differences, leaves_by_name
 from fnn.training.compiled.meshes import put
 from fnn.training.early_stopping import EarlyStopping
 from fnn.training.run.loop import Progress
 from fnn.training.run.nonfinite import Nonfinite
+from fnn.typing import PyTree
 
 __all__ = ["Checkpoints", "Store", "as_checkpoints"]
 

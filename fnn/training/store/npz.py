@@ -24,8 +24,8 @@ import numpy as np
 from numpy.lib import format as npy
 
 from fnn.checks import is_key
-from fnn.core import PyTree
 from fnn.named_leaves import differences, leaves_by_name
+from fnn.typing import PyTree
 
 __all__ = ["load", "save"]
 

@@ -1,3 +1,3 @@
 """Many trainings at once, in one compiled program."""
 
-__all__: list[str] = []
+__all__ = []

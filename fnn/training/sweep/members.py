@@ -17,8 +17,8 @@ import jax.numpy as jnp
 from jax import Array, lax
 
 from fnn.augmentations import Augmentation
-from fnn.core import Layer, PyTree, Variables
-from fnn.pytree import all_finite
+from fnn.core import Layer, Variables
+from fnn.dtypes import all_finite
 from fnn.training.compiled.descent import Carry, as_optimizer, start
 from fnn.training.compiled.epoch import epoch
 from fnn.training.compiled.order import batch_sizes, subset
@@ -27,6 +27,7 @@ from fnn.training.evaluation import of_batches
 from fnn.training.planned import planned
 from fnn.training.run.loop import VALIDATION_BATCH, evaluated
 from fnn.training.sweep.records import Members, Outcome, Task, Trial
+from fnn.typing import PyTree
 
 __all__ = ["train_members"]
 

@@ -9,10 +9,12 @@ import numpy as np
 from jax import Array
 
 from fnn.augmentations import Augmentation
-from fnn.checks import check_instances, check_keys, check_l2, positive_integer
-from fnn.core import Variables, walk
+from fnn.checks import check_keys, check_l2, positive_integer
+from fnn.core import Variables, expect_layer
 from fnn.gradients.engines import Engine, get_engine
 from fnn.layers import Conv, ConvTranspose
+from fnn.losses import expect_loss
+from fnn.network import walk
 from fnn.training.checks import (
     check_augment,
     check_batch_size,
@@ -186,7 +188,8 @@ def _call(build: Callable[..., tuple], numbers: dict[str, float]) -> Trial:
                 f"l2), got {made!r}"
             )
         trial = Trial(*made)
-        check_instances(net=trial.net, loss=trial.loss)
+        expect_layer("net", trial.net)
+        expect_loss(trial.loss)
         return trial._replace(l2=check_l2(trial.l2 or 0.0))
     except Exception as error:
         shown = ", ".join(f"{name}={value!r}" for name, value in numbers.items())

@@ -1,0 +1,31 @@
+"""Which floating-point numbers are computed with."""
+
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+from jax import Array
+
+__all__ = ["all_finite", "at_least_float32", "widen"]
+
+
+def at_least_float32(dtype: Any) -> Any:
+    """Return float64 for float64, and float32 for every other dtype.
+
+    Example:
+        >>> import jax.numpy as jnp
+        >>> at_least_float32(jnp.bfloat16).__name__
+        'float32'
+    """
+    return jnp.float64 if dtype == jnp.float64 else jnp.float32
+
+
+def widen(x: Array) -> Array:
+    """Cast to float32, unless x is float64: then return it as it is."""
+    return x.astype(at_least_float32(x.dtype))
+
+
+def all_finite(tree: Any) -> Array:
+    """Return whether every floating-point number in a tree is finite: a scalar."""
+    leaves = [a for a in jax.tree.leaves(tree) if jnp.issubdtype(a.dtype, jnp.inexact)]
+    return jnp.array([jnp.isfinite(leaf).all() for leaf in leaves]).all()

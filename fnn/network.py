@@ -1,0 +1,160 @@
+"""A network as a tree of layers: children, their paths, and what belongs to each.
+
+A path reads `2/Dense`, or `1/Residual/body/0/Dense`; that of a parameter ends in its
+name, as in `2/Dense.weight`.
+"""
+
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from typing import Any, NamedTuple
+
+import jax
+import jax.numpy as jnp
+from jax.tree_util import keystr, tree_map_with_path
+
+from fnn.checks import describe
+from fnn.core import Layer, Variables
+from fnn.typing import Array, PyTree
+
+__all__ = [
+    "Node",
+    "child_entries",
+    "child_key",
+    "child_variables",
+    "located",
+    "map_params",
+    "named_params",
+    "output_shape",
+    "path_of",
+    "walk",
+]
+
+
+def child_key(key: Array | None, i: int) -> Any:
+    """The key of child i: `fold_in(key, i)`, or None where there is none."""
+    return None if key is None else jax.random.fold_in(key, i)
+
+
+@contextmanager
+def located(
+    parent: Layer, label: str, child: Layer, shape: tuple, of: str = "input"
+) -> Iterator[None]:
+    """Add the child's place in the network to any error raised inside.
+
+    `shape` is that of the child's input, or of what `of` says.
+    """
+    try:
+        yield
+    except Exception as error:
+        place = f"{type(parent).__name__} layer {label}: {child!r}"
+        error.add_note(f"in {place}, {of} shape {tuple(shape)}")
+        raise
+
+
+def path_of(prefix: str, label: str, child: Layer) -> str:
+    """The path of a child, such as `2/Dense` or `1/Residual/body/0/Dense`.
+
+    A wrapper's unlabelled child has the wrapper's own path.
+    """
+    if not label:
+        return prefix
+    return "/".join(part for part in (prefix, label, child.kind) if part)
+
+
+def child_variables(layer: Layer, variables: Variables) -> list[Variables]:
+    """The variables of each child, in order; an error if they are another network's."""
+    parts = [child_entries(layer, *item) for item in variables._asdict().items()]
+    return [Variables(*pair) for pair in zip(*parts, strict=True)]
+
+
+def child_entries(layer: Layer, name: str, tree: PyTree) -> tuple:
+    """Return each child's entry of a tuple; `name` is what the tuple holds."""
+    count = len(layer.children)
+    if not isinstance(tree, tuple) or len(tree) < count:
+        raise ValueError(
+            f"{type(layer).__name__} has {count} layers and expected its {name} as a "
+            f"tuple with an entry for each, got {describe(tree)}: they belong to "
+            "another network. Make them with net.init(key, in_shape)."
+        )
+    return tree[:count]
+
+
+class Node(NamedTuple):
+    """One layer in its place in a network."""
+
+    path: str
+    layer: Layer
+    variables: Variables
+
+
+def walk(net: Layer, variables: Variables, path: str | None = None) -> Iterator[Node]:
+    """Every layer of a network, parents before children, in forward order."""
+    path = net.kind if path is None else path
+    yield Node(path, net, variables)
+    if labelled := net.children:
+        parts = child_variables(net, variables)
+        for (label, child), part in zip(labelled.items(), parts, strict=True):
+            yield from walk(child, part, path_of(path, label, child))
+
+
+def output_shape(layer: Layer, variables: Variables, in_shape: tuple) -> tuple:
+    """The shape of one example's output, by tracing the forward: nothing is run."""
+    x = jax.ShapeDtypeStruct((1, *in_shape), jnp.zeros(()).dtype)
+    y = jax.eval_shape(lambda p, s, x: layer.forward(p, s, x).y, *variables, x)
+    if 0 in y.shape:
+        raise ValueError(
+            f"{layer!r} turns an example of shape {in_shape} into one of shape "
+            f"{y.shape[1:]}, which has an axis of size 0: nothing would be left."
+        )
+    return y.shape[1:]
+
+
+# ---- Parameters by name ----------------------------------------------------------
+
+
+def map_params(
+    f: Callable[[str, Layer, Any], Any],
+    net: Layer,
+    params: PyTree,
+    path: str | None = None,
+) -> PyTree:
+    """Replace every parameter by `f(path, layer, leaf)`, path as in `2/Dense.weight`.
+
+    `layer` is the innermost layer that owns the parameter.
+    """
+    path = net.kind if path is None else path
+    if labelled := net.children:
+        entries = child_entries(net, "params", params)
+        parts = [
+            map_params(f, child, part, path_of(path, label, child))
+            for (label, child), part in zip(labelled.items(), entries, strict=True)
+        ]
+        count = len(parts)  # what follows the children's entries is the layer's own
+        names = getattr(params, "_fields", range(len(params)))[count:]
+        own = [
+            f(f"{path}.{name}", net, part)
+            for name, part in zip(names, params[count:], strict=True)
+        ]
+        make = getattr(params, "_make", tuple)
+        return make([*parts, *own])
+
+    def own_leaf(keys: tuple, part: Any) -> Any:
+        return f(f"{path}.{keystr(keys, simple=True, separator='.')}", net, part)
+
+    return tree_map_with_path(own_leaf, params)
+
+
+def named_params(net: Layer, params: PyTree) -> dict[str, Any]:
+    """All parameters by path, in forward order: `{"0/Dense.weight": Array, ...}`."""
+    named: dict[str, Any] = {}
+
+    def add(path: str, layer: Layer, part: Any) -> None:
+        if path in named:
+            raise ValueError(
+                f"two parameters are called {path}: rename one of {layer!r} (a probe "
+                "calls its own `delta`)"
+            )
+        named[path] = part
+
+    map_params(add, net, params)
+    return named
