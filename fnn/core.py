@@ -20,7 +20,7 @@ import inspect
 from abc import ABC, abstractmethod
 from collections.abc import Callable
 from fractions import Fraction
-from typing import Any, ClassVar, NamedTuple, Self, TypeVar, dataclass_transform
+from typing import Any, ClassVar, NamedTuple, TypeVar, dataclass_transform
 
 import jax
 import numpy as np
@@ -40,6 +40,10 @@ __all__ = [
     "layer",
     "leaf",
 ]
+
+
+T = TypeVar("T")
+L = TypeVar("L", bound="Layer")
 
 
 class Variables(NamedTuple):
@@ -114,7 +118,7 @@ class Layer(ABC):
     #: The initialiser for weights that this layer follows as their activation, or None.
     suited_init: ClassVar[Any] = None
 
-    def __new__(cls, *args: Any, **kwargs: Any) -> Self:
+    def __new__(cls: type[L], *args: Any, **kwargs: Any) -> L:
         """Refuse a class that lacks a method, and say which."""
         if missing := sorted(cls.__abstractmethods__):
             raise TypeError(
@@ -183,8 +187,6 @@ RESERVED = (
     *("init", "forward", "backward", "reach", "kind", "children", "with_children"),
     *("penalized", "suited_init"),
 )
-
-T = TypeVar("T")
 
 
 @dataclass_transform(frozen_default=True, field_specifiers=(leaf,))

@@ -17,6 +17,12 @@ if version("jaxlib").startswith("0.10."):
     FLAGS.append("--xla_cpu_use_fusion_emitters=false")
 os.environ["XLA_FLAGS"] = " ".join([os.environ.get("XLA_FLAGS", ""), *FLAGS])
 
+# Annotations of fnn's arguments and results are checked, shapes included; not so when
+# a user runs it.
+from jaxtyping import install_import_hook
+
+install_import_hook("fnn", "array_types.check_arrays")
+
 import jax
 import pytest
 from hypothesis import settings

@@ -313,6 +313,12 @@ def test_children_without_with_children_are_an_error_in_words():
         def children(self):
             return {"inner": self.inner}
 
+        def forward(self, params, state, x, *, key=None, train=False):
+            return self.inner.forward(*params, *state, x, key=key, train=train)
+
+        def backward(self, params, saved, dy):
+            return self.inner.backward(*params, saved, dy)
+
     with pytest.raises(NotImplementedError, match="def with_children"):
         Twice(fnn.Relu()).with_children(fnn.Tanh())
 

@@ -11,6 +11,7 @@ from jax import Array, lax
 
 from fnn.checks import describe, expect_params, expect_shape, positive_integer
 from fnn.core import Backward, Forward, Layer, Variables, layer
+from fnn.typing import Float
 from fnn.layers.initializers import Initializer, LecunNormal, Zeros
 
 __all__ = ["FEW", "Dense", "DenseParams", "dweight"]
@@ -104,7 +105,9 @@ class Dense(Layer):
 FEW = 32
 
 
-def dweight(x: Array, dy: Array) -> Array:
+def dweight(
+    x: Float[Array, "N I"], dy: Float[Array, "N O"]
+) -> Float[Array, "I O"]:
     """Return dW = xᵀ dy; for few outputs as (dyᵀ x)ᵀ, the same sums.
 
     XLA's CPU backend transposes the left factor before it multiplies, which for few
