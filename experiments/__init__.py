@@ -1,21 +1,6 @@
 """Experiments: one question per script, answered on the terminal and in a run folder.
 
-`python -m experiments` lists them. What they share:
-
-    command_line    a typed Config as options; mistakes in plain words
-    terminal        numbered steps, tables, a progress bar over epochs
-    seeds           mean and deviation over seeds
-    runs            the run folder: JSON, JSON lines, versions
-    problem         from options to network, loss, optimizer and data
-    recipe          gradient check, training and test, for any network and images
-    networks        LeNet, an all-convolutional and a residual network
-    published       settings of published results, as a table for `reproduce`
-    published_runs  training and measuring with such a setting
-    few_digits      few examples, some labels wrong, for what should regularize
-    tuning          learning rates for the comparison of optimizers
-    answers         what an experiment that asks one question leaves
-    figures         one style for all pictures; learning curves, mistakes
-    sweep_figures   what is measured under several seeds, over hyperparameters
+`python -m experiments` lists them; the code that they share is in `experiments.shared`.
 """
 
 from importlib.util import find_spec

@@ -1,20 +1,18 @@
-"""List the experiments, with one line each."""
+"""The list of the experiments, with one line each."""
 
 import ast
 from pathlib import Path
 
 
 def experiments() -> dict[str, str]:
-    """Every module here that has a `main`, with the first line of its docstring.
+    """Return the name of every script, with the first line of its docstring.
 
-    They are read, not imported: a list should not wait for JAX.
+    The files are parsed and not imported: a list should not wait for JAX.
     """
     found = {}
     for path in sorted(Path(__file__).parent.glob("[!_]*.py")):
         module = ast.parse(path.read_text(encoding="utf-8"))
-        functions = [n.name for n in module.body if isinstance(n, ast.FunctionDef)]
-        if "main" in functions:
-            found[path.stem] = (ast.get_docstring(module) or "").partition("\n")[0]
+        found[path.stem] = (ast.get_docstring(module) or "").partition("\n")[0]
     return found
 
 

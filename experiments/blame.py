@@ -1,18 +1,19 @@
-"""The blame flowing back: which units, and which layers, have a mistake's δ?
+"""The blame for a mistake: how much δ does each unit, and each layer, get?
 
 The blame of unit j in layer l is δ^(l)_j = ∂J/∂z^(l)_j, for one example:
 
     δ^(L) = a^(L) − y
     δ^(l) = (Θ^(l))ᵀ δ^(l+1) ⊙ g'(z^(l)),    g'(z) = a ⊙ (1 − a)
 
-Over the connection from unit j to unit i flows Θ_ij δ_i: a unit passes its blame on to
-those that feed it, in proportion to the weights, and what arrives is scaled by g',
-which is at most 1/4. Where δ > 0, a smaller z would cost less. Units are counted from
-0, so that output k is the one for the digit k.
+A unit i passes blame to every unit j that feeds it, in proportion to the weights:
+Θ_ij δ_i flows over their connection. The sum is scaled by g', which is at most 1/4.
+Where δ > 0, a smaller z would cost less. Units are counted from 0, so that output k is
+the one for the digit k.
 
-A probe at every layer gives the δ that the network's own backward makes, which is the
-one that the gradient check sees; the lines above, as the loops of `fnn.textbook` in
-float64, must agree with it. See Rumelhart, Hinton and Williams, Nature 323 (1986).
+A probe at every layer records the δ of the network's own backward, which is the one
+that the gradient check sees. It must agree with the equations above, computed by the
+loops of `fnn.textbook` in float64. See Rumelhart, Hinton and Williams, Nature 323
+(1986).
 """
 
 from collections.abc import Sequence
@@ -29,22 +30,25 @@ from matplotlib.collections import LineCollection
 from matplotlib.figure import Figure
 
 import fnn
-from experiments import answers, command_line, runs
-from experiments.figures import OKABE_ITO, STYLE
-from experiments.terminal import console, table
+from experiments.shared import answers, command_line, run_folder
+from experiments.shared.figures import OKABE_ITO, STYLE
+from experiments.shared.terminal import console, table
 
 __all__ = ["main"]
 
 PROG = "python -m experiments.blame"
 LOSS = fnn.losses.SigmoidCrossEntropy()
-TOLERANCE = 1e-4  #: between the two, as a share of a layer's greatest δ, in float32
-LOOKS = ("black", "--o"), ("vermilion", "-o"), ("blue", "-s")  #: of the three examples
-FALL, RISE = OKABE_ITO["vermilion"], OKABE_ITO["blue"]  #: which way z should go
+#: The largest allowed error in float32, as a share of the greatest δ in a layer.
+TOLERANCE = 1e-4
+#: The lines of the three examples.
+LINE_STYLES = ("black", "--o"), ("vermilion", "-o"), ("blue", "-s")
+#: Colours for δ > 0, where z should fall, and for δ < 0, where it should rise.
+FALL, RISE = OKABE_ITO["vermilion"], OKABE_ITO["blue"]
 
 
 @dataclass(frozen=True)
 class Config:
-    """What a run depends on.
+    """The options of a run.
 
     Attributes:
         hidden: units of each hidden layer.
@@ -62,10 +66,10 @@ class Config:
 
 
 def main(argv: Sequence[str] | None = None) -> int:
-    """Send the blame back; the exit status is 1 where the recursion says otherwise."""
+    """Measure the blame; the exit status is 1 where the recursion disagrees."""
     with command_line.plain_errors(PROG):
-        config = command_line.options(Config(), argv, PROG, __doc__)
-        command_line.at_least(config, epochs=1)
+        config = command_line.parse(Config(), argv, PROG, __doc__)
+        command_line.require_at_least(config, epochs=1)
         if not config.hidden:
             raise ValueError("the blame needs a hidden layer to flow to: give --hidden")
         hidden = chain(*((fnn.Dense(s), fnn.Sigmoid()) for s in config.hidden))
@@ -74,25 +78,31 @@ def main(argv: Sequence[str] | None = None) -> int:
         adam = fnn.optimizers.adam(config.learning_rate)
         fit = partial(fnn.fit, net, LOSS, adam, train=train, key=key, batch_size=32)
         before = fit(epochs=0)  # checks the options
-        folder = runs.new_folder(config.out, "blame")
+        folder = run_folder.create(config.out, "blame")
     after = fit(epochs=config.epochs)
     if after.stopped == "diverged":
         raise SystemExit(f"{PROG}: error: diverged: give a smaller --learning-rate")
-    most, least = extremes(net, after.variables, test)
+    most, least = extreme_examples(net, after.variables, test)
     cases = ("before", before, most), ("after", after, most), ("after", after, least)
-    numbers = [blamed(when, net, run.variables, which) for when, run, which in cases]
+    numbers = [
+        measure_blame(when, net, run.variables, which) for when, run, which in cases
+    ]
     out = console()
     rows = [(n["example"], *map("{:.2g}".format, n["blame"])) for n in numbers]
     layers = [f"layer {number + 2}" for number in range(len(config.hidden) + 1)]
     out.print(table(("Σ|δ| of", *layers), rows))
     error = float(np.max([n["error"] for n in numbers]))  # NaN if one is
     conclusion = conclude(numbers, error)
-    answers.give(out, folder, config, numbers, {"blame": draw(numbers)}, conclusion)
+    answers.save_and_print(
+        out, folder, config, numbers, {"blame": draw(numbers)}, conclusion
+    )
     return int(not error < TOLERANCE)
 
 
-def extremes(net: fnn.Layer, variables: fnn.Variables, test: tuple) -> list[tuple]:
-    """The example that costs most, and that of the same digit which costs least."""
+def extreme_examples(
+    net: fnn.Layer, variables: fnn.Variables, test: tuple
+) -> list[tuple]:
+    """Return the example that costs most, and the cheapest one of the same digit."""
     x, y = test
     z = fnn.predict(net, variables, x)
     cost = np.array(jax.vmap(lambda z, y: LOSS.value(z[None], y[None]))(z, y))
@@ -100,8 +110,10 @@ def extremes(net: fnn.Layer, variables: fnn.Variables, test: tuple) -> list[tupl
     return [(x[[i]], y[[i]]) for i in (cost.argmax(), least)]
 
 
-def blamed(when: str, net: fnn.Layer, variables: fnn.Variables, example: tuple) -> dict:
-    """What is measured of an example: the lists are over the layers l = 2, .., L."""
+def measure_blame(
+    when: str, net: fnn.Layer, variables: fnn.Variables, example: tuple
+) -> dict:
+    """Measure one example; the lists are over the layers l = 2, .., L."""
     x, y = example
     probed, probed_variables = fnn.probe(net, variables, x)
     grads = fnn.value_and_grad(probed, LOSS)(probed_variables, example).grads
@@ -113,9 +125,9 @@ def blamed(when: str, net: fnn.Layer, variables: fnn.Variables, example: tuple) 
     pairs = zip(deltas, by_hand, strict=True)
     flows = [t[:, 1:] * d[:, None] for t, d in zip(thetas, deltas, strict=True)]
     guess = activations[-1].argmax()
-    said = "that is right" if guess == y else f"taken for {guess}"
+    verdict = "that is right" if guess == y else f"taken for {guess}"
     return {
-        "example": f"{y[0]} {said}, {when} training",
+        "example": f"{y[0]} {verdict}, {when} training",
         "image": x[0, ..., 0].tolist(),
         "delta": [delta.tolist() for delta in deltas],
         "flow": [flow.tolist() for flow in flows],  # Θ_ij δ_i, from layer l to l − 1
@@ -125,7 +137,7 @@ def blamed(when: str, net: fnn.Layer, variables: fnn.Variables, example: tuple) 
 
 
 def conclude(numbers: list[dict], error: float) -> str:
-    """The sentence."""
+    """Return the sentence that answers the question."""
     before, after, _ = (n["blame"] for n in numbers)
     ways = [
         f"{'grows' if first > last else 'shrinks'} from {last:.2g} to {first:.2g}"
@@ -144,16 +156,16 @@ def conclude(numbers: list[dict], error: float) -> str:
 
 
 def draw(numbers: list[dict]) -> Figure:
-    """The networks with their blame, and its sum over the layers."""
+    """Draw the networks with their blame, and the sums of each layer."""
     with matplotlib.rc_context(STYLE | {"axes.grid": False}):
         figure = Figure(figsize=(12, 3.8))
         nets, sums = figure.subfigures(1, 2, width_ratios=(3.4, 1))
-        axes, places = sums.subplots(), nets.subplots(1, len(numbers))
-        for place, n, (colour, line) in zip(places, numbers, LOOKS, strict=True):
-            draw_network(place, n)
+        axes, panels = sums.subplots(), nets.subplots(1, len(numbers))
+        for panel, n, (colour, line) in zip(panels, numbers, LINE_STYLES, strict=True):
+            draw_network(panel, n)
             layers = [str(number + 2) for number in range(len(n["blame"]))]
-            look = dict(color=OKABE_ITO[colour], label=n["example"])
-            axes.plot(layers, n["blame"], line, **look)
+            style = dict(color=OKABE_ITO[colour], label=n["example"])
+            axes.plot(layers, n["blame"], line, **style)
         key = "▼ δ > 0: z should fall    ▲ δ < 0: z should rise    area: |δ|"
         nets.supxlabel(f"{key}, each layer to its greatest", fontsize=10)
         axes.set(yscale="log", xlabel="layer", ylabel="blame of the layer, Σ|δ|")
@@ -163,21 +175,22 @@ def draw(numbers: list[dict]) -> Figure:
 
 
 def draw_network(axes: Axes, line: dict) -> None:
-    """The units in columns, and between them the flows Θ_ij δ_i."""
+    """Draw the units in columns, and between them the flows Θ_ij δ_i."""
     heights = [np.linspace(1, 0, len(delta)) for delta in line["delta"]]
     for column, delta in enumerate(map(np.array, line["delta"])):
         area = 140 * np.abs(delta) / np.abs(delta).max()
         for marker, colour, mine in (("v", FALL, delta > 0), ("^", RISE, delta < 0)):
-            look = dict(marker=marker, color=colour, ec="white", lw=0.4, zorder=3)
-            place = np.full(mine.sum(), column), heights[column][mine]
-            axes.scatter(*place, area[mine], **look)
+            style = dict(marker=marker, color=colour, ec="white", lw=0.4, zorder=3)
+            position = np.full(mine.sum(), column), heights[column][mine]
+            axes.scatter(*position, area[mine], **style)
         text = f"layer {column + 2}\nΣ|δ| = {line['blame'][column]:.2g}"
         axes.text(column, -0.07, text, ha="center", va="top", fontsize=9)
         if column:
             flow = np.ravel(line["flow"][column])
             ends = product(heights[column], heights[column - 1])
             lines = [[(column, i), (column - 1, j)] for i, j in ends]
-            alpha = np.abs(flow / np.abs(flow).max()) ** 2  # else it would be a felt
+            # Squared, so that the many weak flows do not hide the strong ones.
+            alpha = np.abs(flow / np.abs(flow).max()) ** 2
             colours = np.where(flow > 0, FALL, RISE)
             axes.add_collection(LineCollection(lines, colors=colours, alpha=alpha))
     for digit, height in enumerate(heights[-1]):

@@ -1,9 +1,9 @@
 """Can Flax and Equinox borrow the handwritten gradients of convolution and pooling?
 
 A small CNN in Flax NNX and the same one in Equinox, each trained for some steps inside
-`lax.scan`: once as it is, with the gradients that JAX derives, and once with
-`fnn.ops.conv` and `fnn.ops.max_pool` in place of JAX's functions. The numbers stay the
-same; inside a loop on the CPU the time does not.
+`lax.scan`: once with the gradients that JAX derives, and once with `fnn.ops.conv` and
+`fnn.ops.max_pool` in place of JAX's functions. The losses are the same; inside a loop
+on the CPU the time is not.
 
     pip install 'fnn[experiments]' flax equinox
     python -m experiments.borrowed_gradients
@@ -22,8 +22,8 @@ import optax
 from jax import lax
 
 import fnn
-from experiments import command_line, runs
-from experiments.terminal import console, table
+from experiments.shared import command_line, run_folder
+from experiments.shared.terminal import console, table
 
 __all__ = ["main"]
 
@@ -33,10 +33,10 @@ LAYOUT = ("NHWC", "HWIO", "NHWC")
 
 @dataclass(frozen=True)
 class Config:
-    """What a run depends on.
+    """The options of a run.
 
     Attributes:
-        libraries: whose networks to train.
+        libraries: the libraries whose networks are trained.
         steps: training steps in one scan.
         batch_size: images in a minibatch.
         channels: features of the two convolutions.
@@ -55,14 +55,14 @@ class Config:
 def main(argv: Sequence[str] | None = None) -> int:
     """Train each network both ways; the exit status is 1 if the losses differ."""
     with command_line.plain_errors(PROG):
-        config = command_line.options(Config(), argv, PROG, __doc__)
-        command_line.at_least(config, steps=1, batch_size=1)
-        folder = runs.new_folder(config.out, "borrowed_gradients")
-    runs.write_json(folder / "config.json", config)
+        config = command_line.parse(Config(), argv, PROG, __doc__)
+        command_line.require_at_least(config, steps=1, batch_size=1)
+        folder = run_folder.create(config.out, "borrowed_gradients")
+    run_folder.write_json(folder / "config.json", config)
     out = console()
-    draw = np.random.default_rng(config.seed)
-    x = jnp.asarray(draw.random((config.batch_size, 28, 28, 1)), jnp.float32)
-    y = jnp.asarray(draw.integers(0, 10, config.batch_size))
+    rng = np.random.default_rng(config.seed)
+    x = jnp.asarray(rng.random((config.batch_size, 28, 28, 1)), jnp.float32)
+    y = jnp.asarray(rng.integers(0, 10, config.batch_size))
     rows, gaps, gains = [], [], []
     for library in config.libraries:
         build = {"flax": flax_network, "equinox": equinox_network}[library]
@@ -72,9 +72,9 @@ def main(argv: Sequence[str] | None = None) -> int:
             conv = fnn.ops.conv if ours else lax.conv_general_dilated
             pool = fnn.ops.max_pool if ours else jax_max_pool
             params, logits = build(conv, pool, config)
-            run = trained(logits, params, (x, y), config.steps)
-            losses[gradient], seconds[gradient] = timed(run)
-            runs.append_json_line(
+            program = training_program(logits, params, (x, y), config.steps)
+            losses[gradient], seconds[gradient] = run_and_time(program)
+            run_folder.append_json_line(
                 folder / "metrics.jsonl",
                 {
                     "library": library,
@@ -95,9 +95,9 @@ def main(argv: Sequence[str] | None = None) -> int:
         f"{min(gains):.1f} to {max(gains):.1f} times as fast, and the losses "
         f"{'agree' if same else 'DIFFER'} (to {max(gaps):.0e})."
     )
-    runs.write_json(
+    run_folder.write_json(
         folder / "result.json",
-        {"gains": gains, "gaps": gaps, "same": same} | runs.environment(),
+        {"gains": gains, "gaps": gaps, "same": same} | run_folder.environment(),
     )
     return 0 if same else 1
 
@@ -106,7 +106,7 @@ def main(argv: Sequence[str] | None = None) -> int:
 
 
 def jax_max_pool(x: jax.Array, window: tuple, strides: tuple) -> jax.Array:
-    """Max-pooling as Flax and Equinox write it."""
+    """Compute max-pooling as Flax and Equinox do."""
     return lax.reduce_window(
         x, -np.inf, lax.max, (1, *window, 1), (1, *strides, 1), "VALID"
     )
@@ -115,7 +115,7 @@ def jax_max_pool(x: jax.Array, window: tuple, strides: tuple) -> jax.Array:
 def flax_network(
     conv: Callable, pool: Callable, config: Config
 ) -> tuple[Any, Callable]:
-    """(parameters, logits(parameters, x)) of a CNN in Flax NNX."""
+    """Build a CNN in Flax NNX: its parameters, and logits(parameters, x)."""
     from flax import nnx
 
     rngs, (first, second) = nnx.Rngs(config.seed), config.channels
@@ -142,18 +142,18 @@ def flax_network(
 def equinox_network(
     conv: Callable, pool: Callable, config: Config
 ) -> tuple[Any, Callable]:
-    """(parameters, logits(parameters, x)) of a CNN in Equinox."""
+    """Build a CNN in Equinox: its parameters, and logits(parameters, x)."""
     import equinox as eqx
 
     class Convolution(eqx.Module):
-        """5×5, on a whole batch with the features last."""
+        """A 5×5 convolution of a whole batch, with the features last."""
 
         weight: jax.Array
         bias: jax.Array
 
         def __init__(self, inputs: int, outputs: int, key: jax.Array):
-            draw = jax.nn.initializers.he_normal()
-            self.weight = draw(key, (5, 5, inputs, outputs))
+            init = jax.nn.initializers.he_normal()
+            self.weight = init(key, (5, 5, inputs, outputs))
             self.bias = jnp.zeros(outputs)
 
         def __call__(self, x: jax.Array) -> jax.Array:
@@ -181,8 +181,10 @@ def equinox_network(
 # ---- Training --------------------------------------------------------------------
 
 
-def trained(logits: Callable, params: Any, batch: tuple, steps: int) -> Callable:
-    """A program of `steps` steps of Adam in one scan; it returns their losses."""
+def training_program(
+    logits: Callable, params: Any, batch: tuple, steps: int
+) -> Callable:
+    """Return a program with `steps` steps of Adam in one scan, which returns losses."""
     x, y = batch
     optimizer = optax.adam(1e-3)
 
@@ -192,7 +194,7 @@ def trained(logits: Callable, params: Any, batch: tuple, steps: int) -> Callable
 
     def step(carry: tuple, t: jax.Array) -> tuple:
         params, state = carry
-        # Other images in each step, or XLA would compute what it can before the loop.
+        # With the same images in each step, XLA would move work out of the loop.
         loss, grads = jax.value_and_grad(cost)(params, jnp.roll(x, t, axis=2))
         updates, state = optimizer.update(grads, state, params)
         return (optax.apply_updates(params, updates), state), loss
@@ -202,11 +204,11 @@ def trained(logits: Callable, params: Any, batch: tuple, steps: int) -> Callable
     return lambda: jax.block_until_ready(run(start))
 
 
-def timed(run: Callable) -> tuple[np.ndarray, float]:
-    """The result, and the seconds of a second run, when all is compiled."""
-    run()
+def run_and_time(program: Callable) -> tuple[np.ndarray, float]:
+    """Return the losses and the seconds of a second run, when all is compiled."""
+    program()
     started = time.perf_counter()
-    losses = run()
+    losses = program()
     return np.asarray(losses), time.perf_counter() - started
 
 

@@ -1,18 +1,18 @@
 """The chain rule written out: which factors lead from the loss to a weight or a bias?
 
-In the network of the exercise, one input, two ReLUs and a sigmoid,
+The network of the exercise has one input, two ReLUs and a sigmoid:
 
     a₁ = w₁₁x + b₁₁,  a₂ = w₁₂x + b₁₂,  z₁ = ReLU(a₁),  z₂ = ReLU(a₂),
-    a₃ = w₂₁z₁ + w₂₂z₂ + b₂₁,  z₃ = sigmoid(a₃),  L = ½ (z₃ − y)²,
+    a₃ = w₂₁z₁ + w₂₂z₂ + b₂₁,  z₃ = sigmoid(a₃),  L = ½ (z₃ − y)²
 
-one path leads from b₁₂ to L, and so each factor is a number:
+One path leads from b₁₂ to L, and so each factor is a number:
 
     ∂L/∂b₁₂ = ∂L/∂z₃ · ∂z₃/∂a₃ · ∂a₃/∂z₂ · ∂z₂/∂a₂ · ∂a₂/∂b₁₂
 
 In a larger network there are many paths; the factors are Jacobians, and their product
-is the sum over all paths. `fnn.explain` takes each from the handwritten backward of one
-layer, and holds the product against `jax.grad`: here for one parameter, shown in full,
-and then for all of them. (Rumelhart, Hinton and Williams, Nature 323, 1986.)
+is the sum over all paths. `fnn.explain` takes each factor from the handwritten backward
+of one layer, and compares the product with `jax.grad`: here for one parameter, shown in
+full, and then for all of them. (Rumelhart, Hinton and Williams, Nature 323, 1986.)
 """
 
 from collections.abc import Iterator, Sequence
@@ -24,27 +24,27 @@ import jax
 import numpy as np
 
 import fnn
-from experiments import answers, command_line, networks, runs
-from experiments.terminal import console, table
+from experiments.shared import answers, command_line, networks, run_folder
+from experiments.shared.terminal import console, table
 
 __all__ = ["main"]
 
 PROG = "python -m experiments.chain_of_factors"
 
-#: Where there are no more weights and biases than that, each is one row.
-FEW = 16
+#: Up to this many weights and biases, each has a row of its own.
+MOST_SINGLE_ROWS = 16
 
 
 @dataclass(frozen=True)
 class Config:
-    """What a run depends on.
+    """The options of a run.
 
     Attributes:
-        network: the exercise's; or a small LeNet or ResNet, for digits.
-        parameter: path of what is shown in full, such as 0/Conv.weight; by default b₁₂
-            of the exercise, and the first weights of the others.
-        index: which entry of it, an integer from 0 for each of its axes; by default
-            the one with the greatest derivative.
+        network: the one of the exercise; or a small LeNet or ResNet, for digits.
+        parameter: path of the parameter shown in full, such as 0/Conv.weight; by
+            default b₁₂ of the exercise, and the first weights of the others.
+        index: of the entry shown, an integer from 0 for each axis; by default the one
+            with the greatest derivative.
         examples: N; the loss is the mean over them.
         seed: of the weights, the biases and dropout, and of the exercise's examples.
         out: a new folder for the results; else the next free one below runs/.
@@ -59,7 +59,7 @@ class Config:
 
 
 class Problem(NamedTuple):
-    """What is explained; `key` is dropout's."""
+    """A network, its loss, variables and batch; `key` is for dropout."""
 
     net: fnn.Layer
     loss: fnn.losses.Loss
@@ -68,32 +68,32 @@ class Problem(NamedTuple):
     key: jax.Array
 
     def explain(self, parameter: str, index: Any, limit: int = 256) -> fnn.Explanation:
-        """`fnn.explain`, as in training."""
-        how = {"key": self.key, "train": True, "limit": limit}
-        return fnn.explain(*self[:4], parameter, index, **how)
+        """Call `fnn.explain` in training mode."""
+        options = {"key": self.key, "train": True, "limit": limit}
+        return fnn.explain(*self[:4], parameter, index, **options)
 
 
 def main(argv: Sequence[str] | None = None) -> int:
-    """Explain; the exit status is 1 where a product is not what `jax.grad` says."""
+    """Explain; the exit status is 1 where a product disagrees with `jax.grad`."""
     with command_line.plain_errors(PROG):
-        config = command_line.options(Config(), argv, PROG, __doc__)
-        command_line.at_least(config, examples=1)
+        config = command_line.parse(Config(), argv, PROG, __doc__)
+        command_line.require_at_least(config, examples=1)
         problem = build(config)
-        shown = problem.explain(*chosen(problem, config))
-        folder = runs.new_folder(config.out, f"chain_of_factors-{config.network}")
+        shown = problem.explain(*choose_parameter(problem, config))
+        folder = run_folder.create(config.out, f"chain_of_factors-{config.network}")
     out = console()
     out.print(str(shown), markup=False, soft_wrap=True)
-    found = list(every_parameter(problem))
+    found = list(explain_all(problem))
     out.print("\nThe same for every weight and bias (|v|: the norm of many):\n")
     columns = ("", "factors", "product", "jax.grad", "error")
-    out.print(table(columns, map(row, found)))
-    numbers = [record(e) for e in (shown, *found)]
-    answers.give(out, folder, config, numbers, {}, conclude(shown, found))
+    out.print(table(columns, map(table_row, found)))
+    numbers = [json_record(e) for e in (shown, *found)]
+    answers.save_and_print(out, folder, config, numbers, {}, conclude(shown, found))
     return int(not all(e.agrees for e in (shown, *found)))
 
 
 def build(config: Config) -> Problem:
-    """The network, none of its weights and biases 0, and its examples."""
+    """Build the network, without a weight or bias of 0, and its examples."""
     keys = jax.random.split(jax.random.key(config.seed), 4)
     if config.network == "exercise":
         net = fnn.serial(fnn.Dense(2), fnn.Relu(), fnn.Dense(1), fnn.Sigmoid())
@@ -117,8 +117,8 @@ def build(config: Config) -> Problem:
     return Problem(net, loss, variables, batch, keys[3])
 
 
-def chosen(problem: Problem, config: Config) -> tuple[str, tuple[int, ...]]:
-    """Path and index of what is shown in full."""
+def choose_parameter(problem: Problem, config: Config) -> tuple[str, tuple[int, ...]]:
+    """Return path and index of the parameter that is shown in full."""
     if config.network == "exercise" and config.parameter is None:
         return "0/Dense.bias", config.index or (1,)
     named = fnn.named_params(problem.net, problem.variables.params)
@@ -126,47 +126,47 @@ def chosen(problem: Problem, config: Config) -> tuple[str, tuple[int, ...]]:
     if config.index:
         return path, config.index
     derivatives = abs(problem.explain(path, None, limit=0).autodiff)
-    place = np.unravel_index(derivatives.argmax(), derivatives.shape)
-    return path, tuple(int(i) for i in place)
+    greatest = np.unravel_index(derivatives.argmax(), derivatives.shape)
+    return path, tuple(int(i) for i in greatest)
 
 
-def every_parameter(problem: Problem) -> Iterator[fnn.Explanation]:
-    """All weights and biases: each by itself, or by layers where there are many."""
+def explain_all(problem: Problem) -> Iterator[fnn.Explanation]:
+    """Explain every weight and bias by itself, or each array where there are many."""
     named = fnn.named_params(problem.net, problem.variables.params)
-    few = sum(p.size for p in named.values()) <= FEW
+    single = sum(p.size for p in named.values()) <= MOST_SINGLE_ROWS
     for path, param in named.items():
-        for index in np.ndindex(param.shape) if few else [None]:
+        for index in np.ndindex(param.shape) if single else [None]:
             yield problem.explain(path, index, limit=0)
 
 
-def row(e: fnn.Explanation) -> tuple:
-    """A row of the table."""
-    one = e.product.ndim == 0
-    sizes = (f"{v:.5f}" if one else f"|{v:.5f}|" for v in sizes_of(e))
-    return e.symbol if one else e.path, len(e.factors), *sizes, f"{e.error:.1g}"
+def table_row(e: fnn.Explanation) -> tuple:
+    """Return a row of the table."""
+    single = e.product.ndim == 0
+    values = (f"{v:.5f}" if single else f"|{v:.5f}|" for v in product_and_autodiff(e))
+    return e.symbol if single else e.path, len(e.factors), *values, f"{e.error:.1g}"
 
 
-def sizes_of(e: fnn.Explanation) -> tuple[float, float]:
-    """The derivative by hand and by `jax.grad`; of several entries the norm."""
+def product_and_autodiff(e: fnn.Explanation) -> tuple[float, float]:
+    """Return the derivative by hand and by `jax.grad`; of several entries the norm."""
     both = e.product, e.autodiff
     return tuple(a.item() if a.ndim == 0 else float(np.linalg.norm(a)) for a in both)
 
 
-def record(e: fnn.Explanation) -> dict[str, Any]:
-    """A line of numbers."""
+def json_record(e: fnn.Explanation) -> dict[str, Any]:
+    """Return a line of numbers for the run folder."""
     factors = [
         {"factor": f.symbol, "by_hand_in": f.path, "shape": f.shape}
         | {"value": None if f.value is None else f.value.tolist()}
         for f in e.factors
     ]
-    product, autodiff = sizes_of(e)
+    product, autodiff = product_and_autodiff(e)
     line = {"symbol": e.symbol, "path": e.path, "index": e.index, "product": product}
     line |= {"autodiff": autodiff, "error": e.error, "agrees": e.agrees}
     return line | {"factors": factors}
 
 
 def conclude(shown: fnn.Explanation, found: list[fnn.Explanation]) -> str:
-    """The sentence."""
+    """Return the sentence that answers the question."""
     counts = [len(e.factors) for e in found]
     wrong = [e for e in found if not e.agrees]
     largest = max(e.error for e in found)
@@ -178,8 +178,9 @@ def conclude(shown: fnn.Explanation, found: list[fnn.Explanation]) -> str:
         which = f"{len(wrong)} of {len(found)}"
         verdict = f"is not what jax.grad says: wrong at {wrong[0].first_divergence}"
     what = "weights and biases" if found[0].index is not None else "parameters"
+    value, _ = product_and_autodiff(shown)
     return (
-        f"∂L/∂{shown.symbol} is, by hand, {sizes_of(shown)[0]:.4g}, the product of "
+        f"∂L/∂{shown.symbol} is, by hand, {value:.4g}, the product of "
         f"{len(shown.factors)} factors; for {which} {what} of the network such a "
         f"product (of {min(counts)} to {max(counts)} factors) {verdict}."
     )

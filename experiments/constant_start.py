@@ -1,14 +1,15 @@
-"""Zeros, a constant, or chance: from which start do hidden units become different?
+"""Zeros, a constant, or random: from which start do hidden units become different?
 
     Θ ← Θ − α ∂J/∂Θ,    ∂J/∂Θ^(l)_ij = a_j^(l) δ_i^(l+1)
 
-Let all units of a hidden layer have the same weights to them and from them. Then they
-have the same activation a, the same δ, and so the same gradient: after the step they
-are equal again, and so for ever, whatever the data, the loss and the learning rate,
-with momentum or without. A layer of any width is then worth one unit. Zeros are such a
-start, and so is every other constant. Numbers drawn at random are not.
+Suppose that all units of a hidden layer have the same incoming weights and the same
+outgoing weights. Then they have the same activation a, the same δ, and so the same
+gradient: after the step they are equal again, and so on, for any data, loss and
+learning rate, with momentum or without. A layer of any width is then worth one unit.
+Zeros are such a start, and so is every other constant; random numbers are not.
 
-How far apart the s units of a layer are, with θ_i the weights and the bias of unit i:
+The spread measures how different the s units of a layer are, with θ_i the weights and
+the bias of unit i:
 
     spread = sqrt( (1/s) Σ_i ‖θ_i − θ̄‖² / dim θ ),    θ̄ = (1/s) Σ_i θ_i
 
@@ -30,17 +31,17 @@ from matplotlib.figure import Figure
 from rich.progress import track
 
 import fnn
-from experiments import answers, command_line, runs
-from experiments.figures import OKABE_ITO, STYLE, line_with_band
-from experiments.seeds import plus_minus
-from experiments.terminal import console, table
+from experiments.shared import answers, command_line, run_folder
+from experiments.shared.figures import OKABE_ITO, STYLE, draw_mean_and_range
+from experiments.shared.seeds import plus_minus
+from experiments.shared.terminal import console, table
 
 __all__ = ["main"]
 
 PROG = "python -m experiments.constant_start"
 LOSS = fnn.losses.SoftmaxCrossEntropy()
-#: Each start's line; the dashes let the line below be seen.
-LOOKS = {
+#: The line of each start; dashes, so that a line below stays visible.
+LINE_STYLES = {
     "random": dict(color=OKABE_ITO["blue"], linestyle="-"),
     "constant": dict(color=OKABE_ITO["vermilion"], linestyle=(0, (8, 2))),
     "zeros": dict(color=OKABE_ITO["black"], linestyle=(0, (1, 1.5))),
@@ -49,11 +50,11 @@ LOOKS = {
 
 @dataclass(frozen=True)
 class Config:
-    """What a run depends on.
+    """The options of a run.
 
     Attributes:
         hidden: units of each of the two hidden layers.
-        constant: what all weights are at the constant start.
+        constant: the value of all weights at the constant start.
         epochs: how many.
         learning_rate: α.
         seeds: how many, from 0 on; they decide the minibatches and the random weights.
@@ -69,30 +70,35 @@ class Config:
 
 
 def main(argv: Sequence[str] | None = None) -> int:
-    """Train from each start, and watch the units and the accuracy."""
+    """Train from each start, and measure the units and the accuracy."""
     with command_line.plain_errors(PROG):
-        config = command_line.options(Config(), argv, PROG, __doc__)
-        command_line.at_least(config, hidden=2, epochs=1, seeds=2)
-        trained("random", config, seed=0, epochs=0)  # checks the options
-        folder = runs.new_folder(config.out, "constant_start")
+        config = command_line.parse(Config(), argv, PROG, __doc__)
+        command_line.require_at_least(config, hidden=2, epochs=1, seeds=2)
+        train_from("random", config, seed=0, epochs=0)  # checks the options
+        folder = run_folder.create(config.out, "constant_start")
     out, numbers, weights = console(), [], {}
-    jobs = list(product(LOOKS, range(config.seeds)))
+    jobs = list(product(LINE_STYLES, range(config.seeds)))
     for start, seed in track(jobs, "training", console=out):
-        line, weight = trained(start, config, seed, config.epochs)
+        line, weight = train_from(start, config, seed, config.epochs)
         numbers.append(line)
         weights.setdefault(start, weight)  # of the first seed
     rows = []
-    for start in LOOKS:
-        apart = curves(numbers, start, "spread")[:, -1].mean(0)
-        rows.append((start, *(f"{s:.3g}" for s in apart), reached(numbers, start)))
+    for start in LINE_STYLES:
+        spreads = curves(numbers, start, "spread")[:, -1].mean(0)
+        accuracy = final_accuracy(numbers, start)
+        rows.append((start, *(f"{s:.3g}" for s in spreads), accuracy))
     out.print(table(("start", "spread, layer 1", "layer 2", "test accuracy"), rows))
     picture = {"units": draw(numbers, weights)}
-    answers.give(out, folder, config, numbers, picture, conclude(numbers))
+    answers.save_and_print(out, folder, config, numbers, picture, conclude(numbers))
     return 0
 
 
-def trained(start: str, config: Config, seed: int, epochs: int) -> tuple:
-    """What is measured after each epoch, 0 included; the first layer's weights."""
+def train_from(start: str, config: Config, seed: int, epochs: int) -> tuple:
+    """Train from a start, and measure after each epoch, 0 included.
+
+    Returns:
+        A line of numbers, and the weights of the first layer in the end.
+    """
     constants = {"constant": config.constant, "zeros": 0.0}
     init = fnn.initializers.Constant(constants[start]) if start in constants else None
     dense = partial(fnn.Dense, weight_init=init)  # None is fnn's default, Glorot's
@@ -120,30 +126,30 @@ def trained(start: str, config: Config, seed: int, epochs: int) -> tuple:
 
 
 def spread(layer: fnn.DenseParams) -> float:
-    """How far apart the units of a layer are; 0 if all are equal to the last bit."""
-    theta = np.vstack([layer.weight, layer.bias]).astype(np.float64)  # a column a unit
+    """Return the spread of a layer's units, 0 if all are equal to the last bit."""
+    theta = np.vstack([layer.weight, layer.bias]).astype(np.float64)  # column: a unit
     theta -= theta[:, :1]  # else the mean of equal numbers may differ by rounding
     return float(np.sqrt(theta.var(axis=1).mean()))
 
 
 def curves(numbers: list[dict], start: str, name: str) -> np.ndarray:
-    """What was measured from a start, of shape (seeds, epochs + 1, ...)."""
+    """Return one measurement from a start, of shape (seeds, epochs + 1, ...)."""
     return np.array([line[name] for line in numbers if line["start"] == start])
 
 
-def reached(numbers: list[dict], start: str) -> str:
-    """Mean and standard deviation of the test accuracy in the end."""
+def final_accuracy(numbers: list[dict], start: str) -> str:
+    """Return mean and standard deviation of the test accuracy in the end."""
     return plus_minus(curves(numbers, start, "test_accuracy")[:, -1])
 
 
 def conclude(numbers: list[dict]) -> str:
-    """The sentence."""
+    """Return the sentence that answers the question."""
     parts = []
-    for start in LOOKS:
+    for start in LINE_STYLES:
         most = curves(numbers, start, "spread").max()
-        apart = f"differ by up to {most:.2g}" if most else "stay equal to the last bit"
-        accuracy = reached(numbers, start)
-        parts.append(f"from {start} they {apart}, with a test accuracy of {accuracy}")
+        units = f"differ by up to {most:.2g}" if most else "stay equal to the last bit"
+        accuracy = final_accuracy(numbers, start)
+        parts.append(f"from {start} they {units}, with a test accuracy of {accuracy}")
     seeds, points = curves(numbers, start, "test_accuracy").shape
     return (
         f"The units of each hidden layer, in {points - 1} epochs: {'; '.join(parts)} "
@@ -152,17 +158,17 @@ def conclude(numbers: list[dict]) -> str:
 
 
 def draw(numbers: list[dict], weights: dict[str, np.ndarray]) -> Figure:
-    """Spread and accuracy over epochs, and some units' weights to the pixels."""
+    """Draw spread and accuracy over epochs, and some units' weights to the pixels."""
     with matplotlib.rc_context(STYLE):
         figure = Figure(figsize=(10, 3.6))
         plots, images = figure.subfigures(1, 2, width_ratios=(1.75, 1))
         left, right = plots.subplots(1, 2)
-        for start, look in LOOKS.items():
-            apart = curves(numbers, start, "spread")[..., 0]
+        for start, style in LINE_STYLES.items():
+            spreads = curves(numbers, start, "spread")[..., 0]
             accuracy = 100 * curves(numbers, start, "test_accuracy")
             seeds, points = accuracy.shape
-            line_with_band(left, range(points), apart, label=start, **look)
-            line_with_band(right, range(points), accuracy, **look)
+            draw_mean_and_range(left, range(points), spreads, label=start, **style)
+            draw_mean_and_range(right, range(points), accuracy, **style)
         left.set(xlabel="epoch", ylabel="spread of units", title="first hidden layer")
         left.legend(title="start")
         right.set(xlabel="epoch", ylabel="test accuracy (%)", ylim=(0, 100))

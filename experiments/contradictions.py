@@ -1,6 +1,6 @@
 """Where does the lecture contradict itself, and which of its readings is right?
 
-Six statements of the lecture that fnn grew out of, judged as written and as mended:
+Six statements of the lecture that fnn grew out of, judged as written and as corrected:
 
     10.1  cost y log h + (1 − y) log(1 − h), without its minus, and δ = a − y
     10.2  J has the penalty λ/(2n) Σ Θ²; D adds λ Θ to the gradient, not (λ/n) Θ
@@ -10,8 +10,9 @@ Six statements of the lecture that fnn grew out of, judged as written and as men
     10.6  δ means an error, a small constant, a momentum and a change
 
 The gradient check judges 10.1 to 10.4: loops of fnn.textbook against the differences of
-J. In 10.5 the gradient is right and the step 0/0 for every weight whose gradient has
-always been 0, as for a pixel that is black in all images. 10.6: fnn's names, looked up.
+J. In 10.5 the gradient is right, but the step is 0/0 for every weight whose gradient
+has always been 0, as for a pixel that is black in all images. For 10.6 the names are
+looked up in fnn.
 """
 
 from collections.abc import Callable, Sequence
@@ -22,8 +23,8 @@ from typing import NamedTuple
 import numpy as np
 
 import fnn
-from experiments import answers, command_line, runs
-from experiments.terminal import console, table
+from experiments.shared import answers, command_line, run_folder
+from experiments.shared.terminal import console, table
 from fnn.textbook import deltas, forward, gradients, initialise, numerical_gradients
 
 __all__ = ["main"]
@@ -34,10 +35,10 @@ RMSPROP = fnn.optimizers.rmsprop(0.01, eps=1e-6, momentum=0.9, nesterov="lookahe
 
 @dataclass(frozen=True)
 class Config:
-    """What a run depends on.
+    """The options of a run.
 
     Attributes:
-        examples: in the batch.
+        examples: images in the batch.
         seed: of the parameters and the examples.
         out: a new folder for the results; else the next free one below runs/.
     """
@@ -48,7 +49,10 @@ class Config:
 
 
 class Verdict(NamedTuple):
-    """What came of one statement, as the lecture has it or as mended."""
+    """The verdict on one statement, as written in the lecture or as corrected.
+
+    `mended` is True for a corrected statement, which should hold; `found` says why.
+    """
 
     statement: str
     mended: bool
@@ -57,31 +61,34 @@ class Verdict(NamedTuple):
 
 
 def main(argv: Sequence[str] | None = None) -> int:
-    """Judge every statement; the exit status says whether fnn's are the right ones."""
+    """Judge every statement; the exit status is 1 where a verdict is unexpected."""
     with command_line.plain_errors(PROG):
-        config = command_line.options(Config(), argv, PROG, __doc__)
-        command_line.at_least(config, examples=2, seed=0)  # of one example, λ/n is λ
-        folder = runs.new_folder(config.out, "contradictions")
+        config = command_line.parse(Config(), argv, PROG, __doc__)
+        command_line.require_at_least(
+            config, examples=2, seed=0
+        )  # of one example, λ/n is λ
+        folder = run_folder.create(config.out, "contradictions")
     out = console()
-    verdicts = [*(checked(case, config) for case in CASES), *steps(config), *names()]
+    verdicts = [check_gradient(case, config) for case in CASES]
+    verdicts += [*check_steps(config), *check_names()]
     out.print(table(Verdict._fields, verdicts))
     numbers = [v._asdict() for v in verdicts]
-    answers.give(out, folder, config, numbers, {}, conclude(verdicts))
+    answers.save_and_print(out, folder, config, numbers, {}, conclude(verdicts))
     return int(any(v.holds != v.mended for v in verdicts))
 
 
 def y_minus_a(thetas, X, Y, lam):
-    """Backpropagation from δ = y − a, without a penalty."""
+    """Compute backpropagation from δ = y − a, without a penalty."""
     return [-D for D in gradients(thetas, X, Y)]
 
 
 def lambda_theta(thetas, X, Y, lam):
-    """Backpropagation that adds λ Θ, which is (nλ/n) Θ."""
+    """Compute backpropagation that adds λ Θ, which is (nλ/n) Θ."""
     return gradients(thetas, X, Y, len(X) * lam)
 
 
 def same_index(thetas, X, Y, lam):
-    """Backpropagation with Δ_ij += a_i δ_i, the same for every j but the bias."""
+    """Compute backpropagation with Δ_ij += a_i δ_i, equal for every j but the bias."""
     D = [D_l * np.eye(1, D_l.shape[1]) for D_l in gradients(thetas, X, Y)]  # the bias
     for x, y in zip(X, Y, strict=True):
         a = forward(thetas, x)
@@ -91,8 +98,8 @@ def same_index(thetas, X, Y, lam):
     return D
 
 
-def short_sum(thetas, X, Y, lam):
-    """Backpropagation with a penalty of i ≤ s_l and j ≤ s_(l−1), as if s_0 were 1."""
+def penalty_a_layer_too_low(thetas, X, Y, lam):
+    """Compute backpropagation with a penalty of i ≤ s_l, j ≤ s_(l−1), and s_0 = 1."""
     D, below = gradients(thetas, X, Y), 1
     for D_l, theta in zip(D, thetas, strict=True):
         here = theta.shape[1] - 1  # s_l: column 0 is the bias
@@ -103,7 +110,7 @@ def short_sum(thetas, X, Y, lam):
 
 
 class Case(NamedTuple):
-    """A statement, the gradient it claims, of what network, and the λ and sign of J."""
+    """A statement, the gradient that it claims, the network, λ, and the sign of J."""
 
     statement: str
     mended: bool = False
@@ -122,14 +129,20 @@ CASES = (
     Case("10.3  a_i δ_i, s_l ≠ s_(l+1)", False, same_index),
     Case("10.3  a_i δ_i, s_l = s_(l+1)", False, same_index, (4, 4, 4)),
     Case("10.3  a_j δ_i, s_l ≠ s_(l+1)", True),
-    Case("10.4  i ≤ s_l, j ≤ s_(l−1), s grows", False, short_sum, lam=1),
-    Case("10.4  i ≤ s_l, j ≤ s_(l−1), s falls", False, short_sum, (5, 3, 2), lam=1),
+    Case("10.4  i ≤ s_l, j ≤ s_(l−1), s grows", False, penalty_a_layer_too_low, lam=1),
+    Case(
+        "10.4  i ≤ s_l, j ≤ s_(l−1), s falls",
+        False,
+        penalty_a_layer_too_low,
+        (5, 3, 2),
+        lam=1,
+    ),
     Case("10.4  i ≤ s_(l+1), j ≤ s_l, s falls", True, sizes=(5, 3, 2), lam=1),
 )
 
 
-def checked(case: Case, config: Config) -> Verdict:
-    """The gradient it claims, against central differences of J."""
+def check_gradient(case: Case, config: Config) -> Verdict:
+    """Compare the claimed gradient with central differences of J."""
     rng = np.random.default_rng(config.seed)
     X, Y = (rng.random((config.examples, units)) for units in case.sizes[::2])
     problem = initialise(case.sizes, config.seed), X, Y, case.lam
@@ -142,38 +155,40 @@ def checked(case: Case, config: Config) -> Verdict:
     return Verdict(case.statement, case.mended, error < 1e-6, f"off by {error:.0e}")
 
 
-def steps(config: Config) -> list[Verdict]:
-    """The first step of RMSProp with Nesterov, without and with the small constant."""
+def check_steps(config: Config) -> list[Verdict]:
+    """Take the first step of RMSProp with Nesterov, without and with ε."""
     x, y = (part[: config.examples] for part in fnn.data.digits().train)
     thetas = initialise((64, 10), config.seed)
     (g,) = gradients(thetas, x.reshape(-1, 64), np.eye(10)[y])
     with np.errstate(invalid="ignore"):
-        written = g / np.sqrt((1 - RMSPROP.decay) * g * g)
-    mended, _ = RMSPROP.update(g, RMSPROP.init(g))
+        without_eps = g / np.sqrt((1 - RMSPROP.decay) * g * g)
+    with_eps, _ = RMSPROP.update(g, RMSPROP.init(g))
+    steps = {"10.5  α g / √r": without_eps, "10.5  α g / √(ε + r)": with_eps}
     verdicts = []
-    for name, step in (("10.5  α g / √r", written), ("10.5  α g / √(ε + r)", mended)):
+    for name, step in steps.items():
         bad = int((~np.isfinite(step)).sum())
-        verdicts.append(Verdict(name, step is mended, not bad, f"{bad} weights: 0/0"))
+        verdicts.append(Verdict(name, step is with_eps, not bad, f"{bad} weights: 0/0"))
     return verdicts
 
 
-def names() -> list[Verdict]:
-    """What are an error, a small constant, a momentum and a change called?"""
+def check_names() -> list[Verdict]:
+    """Count the names of an error, a small constant, a momentum and a change."""
     have = {*dir(fnn.losses.SigmoidCrossEntropy), *dir(RMSPROP)}
     own = [name for name in ("delta", "eps", "momentum", "update") if name in have]
     verdicts = []
-    for given in (["δ"] * 4, own):
-        name, apart = f"10.6  {', '.join(given)}", len(set(given))
-        verdicts.append(Verdict(name, given is own, apart == 4, f"{apart} of 4 apart"))
+    for names in (["δ"] * 4, own):
+        statement, count = f"10.6  {', '.join(names)}", len(set(names))
+        text = f"{count} of 4 apart"
+        verdicts.append(Verdict(statement, names is own, count == 4, text))
     return verdicts
 
 
 def conclude(verdicts: list[Verdict]) -> str:
-    """The sentence."""
+    """Return the sentence that answers the question."""
     refuted = [not v.holds for v in verdicts if not v.mended]
     hold = [v.holds for v in verdicts if v.mended]
-    odd = [v for v in verdicts if v.holds != v.mended]
-    but = [f"; {v.statement} {'holds' if v.holds else 'fails'}" for v in odd]
+    unexpected = [v for v in verdicts if v.holds != v.mended]
+    but = [f"; {v.statement} {'holds' if v.holds else 'fails'}" for v in unexpected]
     return (
         f"Of the readings as written {sum(refuted)} of {len(refuted)} are refuted, and "
         f"of the mended ones {sum(hold)} of {len(hold)} hold{''.join(but)}."

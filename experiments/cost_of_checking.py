@@ -1,16 +1,17 @@
 """What does a gradient check cost, against one backpropagation?
 
-Two losses J for each of P weights are 2P forwards; a backpropagation is about three,
-however many weights there are. Along M random unit vectors v it takes 2M forwards to
-hold the slope (J(θ + hv) − J(θ − hv)) / 2h against ∇J·v:
+Two losses J for each of P weights are 2P forwards; a backpropagation costs about three,
+for any number of weights. Along M random unit vectors v it takes 2M forwards to compare
+the slope (J(θ + hv) − J(θ − hv)) / 2h with ∇J·v:
 
     full check      2P forwards     ≈ ⅔ P backpropagations
     M directions    2M forwards     ≈ ⅔ M backpropagations, and M P random numbers
 
 The full check is timed twice: many weights at a time under `vmap`, and one by one, in a
-loop over some of them, scaled up to all. The directions say that a gradient is wrong,
-not where: is the wrong sign of one derivative, the largest, noticed? All is in float64.
-Programs take turns, and ratios and fits are within a round: what else runs hits all.
+loop over some of them, scaled up to all. The directions tell that a gradient is wrong,
+but not where. To see whether they notice it, the largest derivative gets a wrong sign.
+Everything is in float64. The programs take turns, and ratios and fits are within a
+round, so that other work on the machine affects all of them alike.
 """
 
 from collections.abc import Callable, Iterable, Sequence
@@ -27,26 +28,28 @@ from matplotlib.figure import Figure
 from rich.progress import track
 
 import fnn
-from experiments import answers, command_line, runs
-from experiments.figures import OKABE_ITO, STYLE
-from experiments.terminal import console, table
+from experiments.shared import answers, command_line, run_folder
+from experiments.shared.figures import OKABE_ITO, STYLE
+from experiments.shared.terminal import console, table
 
 __all__ = ["main"]
 
 PROG = "python -m experiments.cost_of_checking"
 FULL, LOOP, CHEAP, BACK = "full check", "one by one", "directions", "backpropagation"
-CALLS = {FULL: 1, LOOP: 1, CHEAP: 40, BACK: 400}  # in a timing: the mean of so many
-SAMPLE = 64  # weights that are really differenced one by one
+#: Calls in one timing, which is their mean.
+CALLS = {FULL: 1, LOOP: 1, CHEAP: 40, BACK: 400}
+#: Weights in the loop that differences one by one.
+SAMPLE = 64
 
 
 @dataclass(frozen=True)
 class Config:
-    """What a run depends on.
+    """The options of a run.
 
     Attributes:
         networks: how many; they have 3, 9, 27, ... sigmoid units in the hidden layer.
         directions: random directions of the cheap check, M.
-        rounds: in each of which every program is timed once.
+        rounds: of timing; in each, every program is timed once.
         out: a new folder for the results; else the next free one below runs/.
     """
 
@@ -57,7 +60,13 @@ class Config:
 
 
 class Network(NamedTuple):
-    """What to time, and the error where one sign is wrong, over that where none is."""
+    """A network to time.
+
+    weights: how many, P.
+    contrast: the error of the directions where one sign is wrong, divided by the error
+        where none is.
+    runs: the programs to time.
+    """
 
     weights: int
     contrast: float
@@ -67,14 +76,14 @@ class Network(NamedTuple):
 def main(argv: Sequence[str] | None = None) -> int:
     """Time the checks and backpropagation for networks of growing size."""
     with command_line.plain_errors(PROG):
-        config = command_line.options(Config(), argv, PROG, __doc__)
-        command_line.at_least(config, networks=2, directions=1, rounds=2)
-        folder = runs.new_folder(config.out, "cost_of_checking")
+        config = command_line.parse(Config(), argv, PROG, __doc__)
+        command_line.require_at_least(config, networks=2, directions=1, rounds=2)
+        folder = run_folder.create(config.out, "cost_of_checking")
     out = console()
     rounds = track(range(config.rounds + 1), "compiling, timing", console=out)
     with jax.enable_x64(True):
-        networks = [network(3 ** (i + 1), config) for i in range(config.networks)]
-        seconds = timed(networks, rounds)
+        networks = [build_network(3 ** (i + 1), config) for i in range(config.networks)]
+        seconds = time_programs(networks, rounds)
     rows = [(k, *np.round(1e3 * np.median(s, 0), 2)) for k, s in seconds.items()]
     out.print(table(("median ms, P =", *(f"{n.weights:,}" for n in networks)), rows))
     numbers = [
@@ -83,12 +92,12 @@ def main(argv: Sequence[str] | None = None) -> int:
     ]
     picture = {"times": draw(networks, seconds, config.directions)}
     conclusion = conclude(networks, seconds, config.directions)
-    answers.give(out, folder, config, numbers, picture, conclusion)
+    answers.save_and_print(out, folder, config, numbers, picture, conclusion)
     return 0
 
 
-def network(hidden: int, config: Config) -> Network:
-    """A network with that many hidden units, and what to time of it."""
+def build_network(hidden: int, config: Config) -> Network:
+    """Build a network with this many hidden units, and the programs to time."""
     (x, y), _ = fnn.data.digits()
     batch, loss = (x[:64].astype(float), y[:64]), fnn.losses.SigmoidCrossEntropy()
     net = fnn.serial(fnn.Flatten(), fnn.Dense(hidden), fnn.Sigmoid(), fnn.Dense(10))
@@ -97,18 +106,18 @@ def network(hidden: int, config: Config) -> Network:
     theta, unravel = ravel_pytree(params)
 
     @jax.jit
-    def one(theta: jax.Array, i: int, h: float = 6e-6) -> jax.Array:
+    def difference(theta: jax.Array, i: int, h: float = 6e-6) -> jax.Array:
         above, below = (f(unravel(theta.at[i].add(step))) for step in (h, -h))
         return (above - below) / (2 * h)
 
-    how = dict(key=jax.random.key(1), directions=config.directions)
-    cheap = jax.jit(lambda p, g: fnn.directional_derivatives(f, p, g, **how))
+    options = dict(key=jax.random.key(1), directions=config.directions)
+    cheap = jax.jit(lambda p, g: fnn.directional_derivatives(f, p, g, **options))
     full = jax.jit(lambda p: fnn.numerical_gradients(f, p))
     back = jax.jit(lambda v: fnn.value_and_grad(net, loss)(v, batch).grads)
     grads = back(start)
     programs = {
         FULL: lambda: jax.block_until_ready(full(params)),
-        LOOP: lambda: [one(theta, i).block_until_ready() for i in range(SAMPLE)],
+        LOOP: lambda: [difference(theta, i).block_until_ready() for i in range(SAMPLE)],
         CHEAP: lambda: jax.block_until_ready(cheap(params, grads)),
         BACK: lambda: jax.block_until_ready(back(start)),
     }
@@ -118,8 +127,10 @@ def network(hidden: int, config: Config) -> Network:
     return Network(theta.size, float(wrong / right), programs)
 
 
-def timed(networks: Sequence[Network], rounds: Iterable) -> dict[str, np.ndarray]:
-    """Seconds of each program, of shape (rounds, networks), all taking turns."""
+def time_programs(
+    networks: Sequence[Network], rounds: Iterable
+) -> dict[str, np.ndarray]:
+    """Time all programs in turn: the seconds of each, of shape (rounds, networks)."""
     times = [
         [[timeit(n.runs[k], number=m) / m for k, m in CALLS.items()] for n in networks]
         for _ in rounds
@@ -129,19 +140,19 @@ def timed(networks: Sequence[Network], rounds: Iterable) -> dict[str, np.ndarray
     return seconds
 
 
-def power(networks: Sequence[Network], ratio: np.ndarray) -> np.ndarray:
-    """Quartiles of the p in ratio ∝ Pᵖ, a line fitted to the logarithms each round."""
+def fit_power(networks: Sequence[Network], ratio: np.ndarray) -> np.ndarray:
+    """Fit ratio ∝ Pᵖ to the logarithms of each round; return the quartiles of p."""
     x, y = np.log([n.weights for n in networks]), np.log(ratio.T)
     return np.quantile(np.polyfit(x, y, 1)[0], (0.25, 0.5, 0.75))
 
 
 def conclude(networks: Sequence[Network], seconds: dict, directions: int) -> str:
-    """The sentence."""
+    """Return the sentence that answers the question."""
 
     def growth(name: str) -> str:
         ratio = seconds[name] / seconds[BACK]
         first, *_, last = np.median(ratio, 0)
-        low, middle, high = power(networks, ratio)
+        low, middle, high = fit_power(networks, ratio)
         fit = f"as P^{middle:.2f}, quartiles {low:.2f} and {high:.2f}"
         return f"{first:,.0f} to {last:,.0f} backpropagations ({fit})"
 
@@ -156,20 +167,20 @@ def conclude(networks: Sequence[Network], seconds: dict, directions: int) -> str
 
 
 def draw(networks: Sequence[Network], seconds: dict, directions: int) -> Figure:
-    """Times, and how many backpropagations they are: medians, quartiles, theory."""
-    looks = ("vermilion", "s-"), ("black", "x:"), ("green", "^-"), ("blue", "o-")
+    """Draw times, and their ratios to a backpropagation: medians, quartiles, theory."""
+    styles = ("vermilion", "s-"), ("black", "x:"), ("green", "^-"), ("blue", "o-")
     weights = np.array([n.weights for n in networks])
     with matplotlib.rc_context(STYLE | {"errorbar.capsize": 3, "lines.markersize": 5}):
         figure = Figure(figsize=(8, 4.2))
         scales = dict(xscale="log", yscale="log", xlabel="weights P")
         left, right = figure.subplots(1, 2, sharex=True, subplot_kw=scales)
-        for (name, times), (colour, line) in zip(seconds.items(), looks, strict=True):
+        for (name, times), (colour, line) in zip(seconds.items(), styles, strict=True):
             ratio = times / seconds[BACK]
-            fit = f"$\\propto P^{{{power(networks, ratio)[1]:.2f}}}$"
-            look = dict(fmt=line, color=OKABE_ITO[colour], label=f"{name} {fit}")
+            fit = f"$\\propto P^{{{fit_power(networks, ratio)[1]:.2f}}}$"
+            style = dict(fmt=line, color=OKABE_ITO[colour], label=f"{name} {fit}")
             for axes, shown in ((left, 1e3 * times), (right, ratio)):
                 low, middle, high = np.quantile(shown, (0.25, 0.5, 0.75), axis=0)
-                axes.errorbar(weights, middle, (middle - low, high - middle), **look)
+                axes.errorbar(weights, middle, (middle - low, high - middle), **style)
         right.plot(weights, 2 / 3 * weights, "--", color="0.3", lw=1.2, label="⅔P")
         right.axhline(2 / 3 * directions, ls="-.", color="0.3", lw=1.2, label="⅔M")
         right.set_xticks(weights, [f"{p:,}" for p in weights])

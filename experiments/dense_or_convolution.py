@@ -1,10 +1,10 @@
 """A dense layer or a convolution: which errs less with the same number of parameters?
 
-Two networks, alike but for their first layer: a hidden dense layer that sees all pixels
-at once, or a convolution that slides 3×3 templates, followed by max-pooling. Behind
-either stands a dense layer for the classes. The hidden layer gets as many units as make
-the numbers of parameters agree; both are trained alike, several seeds each, and the
-same seed means the same minibatches for both.
+Two networks differ only in their first layer: a hidden dense layer that sees all pixels
+at once, or a 3×3 convolution with max-pooling. In both a dense layer for the classes
+follows. The number of hidden units is chosen so that the numbers of parameters agree.
+Both networks are trained in the same way under several seeds, and the same seed means
+the same minibatches for both.
 """
 
 import math
@@ -22,11 +22,11 @@ from matplotlib.ticker import FixedLocator, NullLocator
 from rich.progress import track
 
 import fnn
-from experiments import answers, command_line, problem, runs
-from experiments.figures import OKABE_ITO, STYLE
-from experiments.seeds import mean_and_deviation
-from experiments.sweep_figures import mean_with_bars
-from experiments.terminal import console, table
+from experiments.shared import answers, command_line, problem, run_folder
+from experiments.shared.figures import OKABE_ITO, STYLE
+from experiments.shared.seeds import mean_and_deviation
+from experiments.shared.sweep_figures import draw_means_with_bars
+from experiments.shared.terminal import console, table
 
 __all__ = ["main"]
 
@@ -37,13 +37,13 @@ CLASSES, LOSS = 10, fnn.losses.SoftmaxCrossEntropy()
 
 @dataclass(frozen=True)
 class Config:
-    """What a run depends on.
+    """The options of a run.
 
     Attributes:
         dataset: the images.
-        data_dir: where MNIST's files lie; else FNN_DATA_DIR, or the user's cache.
+        data_dir: folder of MNIST's files; else FNN_DATA_DIR, or the user's cache.
         examples: training images, at most.
-        features: of the convolution, one network for each number.
+        features: of the convolution; two networks for each number.
         epochs: how many; there is no early stopping.
         batch_size: examples in a minibatch.
         learning_rate: of Adam.
@@ -65,29 +65,29 @@ class Config:
 def main(argv: Sequence[str] | None = None) -> int:
     """Train all networks, and compare their test errors."""
     with command_line.plain_errors(PROG):
-        config = command_line.options(Config(), argv, PROG, __doc__)
-        command_line.at_least(config, seeds=2, examples=1, epochs=1)
+        config = command_line.parse(Config(), argv, PROG, __doc__)
+        command_line.require_at_least(config, seeds=2, examples=1, epochs=1)
         if not config.features:
             raise ValueError("there must be at least one network: give its features")
-        (x, y), test = problem.load(config)
+        (x, y), test = problem.load_dataset(config)
         train = x[: config.examples], y[: config.examples]
         nets = {
             (features, kind): network(kind, features, x.shape[1:])
             for features, kind in product(config.features, KINDS)
         }
         for net in nets.values():
-            trained(net, train, config, seed=0, epochs=0)  # checks the options
-        folder = runs.new_folder(config.out, f"dense_or_convolution-{config.dataset}")
+            train_network(net, train, config, seed=0, epochs=0)  # checks the options
+        folder = run_folder.create(config.out, f"dense_or_convolution-{config.dataset}")
     out, numbers = console(), []
     jobs = [(*key, seed) for key in nets for seed in range(config.seeds)]
     for features, kind, seed in track(jobs, "training", console=out):
         net = nets[features, kind]
-        variables = trained(net, train, config, seed, config.epochs)
+        variables = train_network(net, train, config, seed, config.epochs)
         accuracy = fnn.evaluate(net, LOSS, variables, test)["accuracy"]
         line = {"features": features, "layer": kind, "seed": seed}
         line["parameters"] = fnn.summary(net, x.shape[1:]).params
         numbers.append(line | {"test_error": 1 - accuracy})
-    pairs = [compared(numbers, features) for features in config.features]
+    pairs = [compare(numbers, features) for features in config.features]
     rows = [
         (kind, f"{params:,}", f"{mean:.1%} ± {sd:.1%}")
         for pair in pairs
@@ -95,12 +95,14 @@ def main(argv: Sequence[str] | None = None) -> int:
     ]
     out.print(table(("network", "parameters", "test error"), rows))
     picture = {"test_error": draw(numbers, config.dataset)}
-    answers.give(out, folder, config, numbers, picture, conclude(pairs, config.seeds))
+    answers.save_and_print(
+        out, folder, config, numbers, picture, conclude(pairs, config.seeds)
+    )
     return 0
 
 
 def network(kind: str, features: int, in_shape: tuple[int, ...]) -> fnn.Layer:
-    """The convolutional network, or the dense one with as many parameters."""
+    """Build the convolutional network, or the dense one with as many parameters."""
     convolution = fnn.serial(
         *(fnn.Conv(features, 3), fnn.Relu(), fnn.MaxPool(2), fnn.Flatten()),
         fnn.Dense(CLASSES),
@@ -113,10 +115,10 @@ def network(kind: str, features: int, in_shape: tuple[int, ...]) -> fnn.Layer:
     return fnn.serial(fnn.Flatten(), fnn.Dense(hidden), fnn.Relu(), fnn.Dense(CLASSES))
 
 
-def trained(
+def train_network(
     net: fnn.Layer, train: tuple, config: Config, seed: int, epochs: int
 ) -> fnn.Variables:
-    """The network's variables after so many epochs."""
+    """Train a network, and return its variables."""
     return fnn.fit(
         *(net, LOSS, fnn.optimizers.adam(config.learning_rate)),
         train=train,
@@ -127,36 +129,38 @@ def trained(
 
 
 class Pair(NamedTuple):
-    """Two networks of about the same size.
+    """The results of two networks of about the same size.
 
-    Of the convolution and of the dense layer: the parameters, mean and deviation of the
-    test error. Then the error that the convolution spares, and its standard error.
+    params, mean, sd: of the convolution and of the dense layer: the number of
+        parameters, the mean and the standard deviation of the test error.
+    reduction: test error of the dense layer minus that of the convolution.
+    standard_error: of the reduction.
     """
 
     features: int
     params: tuple[int, int]
     mean: tuple[float, float]
     sd: tuple[float, float]
-    spared: float
-    uncertainty: float
+    reduction: float
+    standard_error: float
 
 
-def compared(numbers: list[dict], features: int) -> Pair:
-    """What the seeds say about the networks of one size."""
+def compare(numbers: list[dict], features: int) -> Pair:
+    """Compare the two networks of one size, seed by seed."""
     mine = [n for n in numbers if n["features"] == features]
     sides = [[n for n in mine if n["layer"] == k] for k in KINDS]
     errors = np.array([[n["test_error"] for n in side] for side in sides])
-    spared, spread = mean_and_deviation((errors[1] - errors[0]).tolist())
+    reduction, spread = mean_and_deviation((errors[1] - errors[0]).tolist())
     means, deviations = zip(*map(mean_and_deviation, errors.tolist()), strict=True)
     params = tuple(side[0]["parameters"] for side in sides)
-    uncertainty = spread / math.sqrt(errors.shape[1])
-    return Pair(features, params, means, deviations, spared, uncertainty)
+    standard_error = spread / math.sqrt(errors.shape[1])
+    return Pair(features, params, means, deviations, reduction, standard_error)
 
 
 def conclude(pairs: list[Pair], seeds: int) -> str:
-    """The sentence."""
-    lower = sum(p.spared > 0 for p in pairs)
-    surely = sum(p.spared > 2 * p.uncertainty for p in pairs)
+    """Return the sentence that answers the question."""
+    lower = sum(p.reduction > 0 for p in pairs)
+    surely = sum(p.reduction > 2 * p.standard_error for p in pairs)
     best = min(pairs, key=lambda p: min(p.mean))
     ours, theirs = [
         f"{m:.1%} ± {s:.1%} with {p:,} parameters"
@@ -170,29 +174,28 @@ def conclude(pairs: list[Pair], seeds: int) -> str:
 
 
 def draw(numbers: list[dict], dataset: str) -> Figure:
-    """Test error over parameters: every seed a point, the means a line."""
-    looks = {"dense": ("vermilion", "s", -1), "convolution": ("blue", "o", 1)}
+    """Draw the test error over parameters: every seed a point, the means a line."""
+    styles = {"dense": ("vermilion", "s", -1), "convolution": ("blue", "o", 1)}
     with matplotlib.rc_context(STYLE):
         figure = Figure(figsize=(6, 4))
         axes = figure.subplots()
-        for kind, (colour, marker, side) in looks.items():
+        for kind, (colour, marker, side) in styles.items():
             mine = [n for n in numbers if n["layer"] == kind]
             params = sorted({n["parameters"] for n in mine})
             errors = [
                 [100 * n["test_error"] for n in mine if n["parameters"] == p]
                 for p in params
             ]
-            x = np.array(params) * 1.03**side  # side by side, not on each other
+            x = np.array(params) * 1.03**side  # side by side, so that both are visible
             style = dict(color=OKABE_ITO[colour], capsize=4, label=kind)
-            mean_with_bars(axes, x, errors, marker=marker, **style)
+            draw_means_with_bars(axes, x, errors, marker=marker, **style)
             for at, values in zip(x * 1.03**side, errors, strict=True):
                 axes.plot(
                     [at] * len(values), values, ".", color=OKABE_ITO[colour], alpha=0.5
                 )
         axes.set_xscale("log")
-        axes.set_yscale(
-            "symlog", linthresh=0.5, linscale=0.3
-        )  # logarithmic, and has a place for 0
+        # Logarithmic, and linear around 0.
+        axes.set_yscale("symlog", linthresh=0.5, linscale=0.3)
         axes.set(xlabel="parameters", ylabel="test error (%)", ylim=(0, None))
         axes.set_title(f"{dataset}: every seed, mean ± sample standard deviation")
         axes.xaxis.set_major_locator(FixedLocator(sorted(params)))

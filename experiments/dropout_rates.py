@@ -1,16 +1,16 @@
 """Dropout: which probabilities are best, for pixels and for hidden units, and how good?
 
 In training each unit is removed with probability p, pixels with p_visible and hidden
-units with p_hidden, and what is left is divided by 1 − p; in tests nothing is removed
-(Srivastava et al., JMLR 15, 2014). `fnn.Dropout(p)` takes this probability of dropping;
-the p of that article is the one of keeping, 1 − p.
+units with p_hidden, and the remaining ones are divided by 1 − p; in tests nothing is
+removed (Srivastava et al., JMLR 15, 2014). `fnn.Dropout(p)` takes this probability of
+dropping; the p of that article is the probability of keeping, 1 − p.
 
-Every pair of a grid trains a wide dense network on few digits, under several seeds, in
-one compiled sweep: the probabilities are arguments of its program. The pair with the
-least mean error on validation images is chosen, and only this one and (0, 0), which is
-no dropout, see the test images. All train equally long. The images are the same for all
-seeds, which differ in initial parameters, minibatches and masks; under one seed the
-first two are the same for all pairs.
+Every pair of a grid trains a wide dense network on a few digits, under several seeds,
+in one compiled sweep: the probabilities are arguments of its program. The pair with the
+least mean error on validation images is chosen. Only this pair and (0, 0), which is no
+dropout, are measured on the test images. All pairs train for the same number of epochs.
+The images are the same for all seeds, which differ in initial parameters, minibatches
+and masks; under one seed all pairs have the same initial parameters and minibatches.
 """
 
 from collections.abc import Sequence
@@ -24,12 +24,16 @@ from matplotlib.figure import Figure
 from rich.progress import Progress
 
 import fnn
-from experiments import answers, command_line, runs
-from experiments.few_digits import drawn, error_on_test
-from experiments.figures import OKABE_ITO, STYLE
-from experiments.seeds import mean_and_deviation, plus_minus
-from experiments.sweep_figures import LOOKS, mean_with_bars, over_two
-from experiments.terminal import console, table
+from experiments.shared import answers, command_line, run_folder
+from experiments.shared.digits_subset import error_on_test_images, sample_digits
+from experiments.shared.figures import OKABE_ITO, STYLE
+from experiments.shared.seeds import mean_and_deviation, plus_minus
+from experiments.shared.sweep_figures import (
+    LINE_STYLES,
+    draw_means_with_bars,
+    draw_over_two_hyperparameters,
+)
+from experiments.shared.terminal import console, table
 
 __all__ = ["main"]
 
@@ -40,11 +44,11 @@ Rates = tuple[float, float]  # p_visible, p_hidden
 
 @dataclass(frozen=True)
 class Config:
-    """What a run depends on.
+    """The options of a run.
 
     Attributes:
         examples: digits to train on.
-        validation: further digits, to choose by.
+        validation: further digits, to choose the pair by.
         visible: values of p_visible, ascending from 0, at most five.
         hidden: values of p_hidden, ascending from 0.
         width: units of each of the two hidden layers.
@@ -70,10 +74,10 @@ class Config:
 def main(argv: Sequence[str] | None = None) -> int:
     """Sweep the probabilities, choose a pair by validation, and test it."""
     with command_line.plain_errors(PROG):
-        config = command_line.options(Config(), argv, PROG, __doc__)
-        command_line.at_least(config, epochs=1, seeds=2)
+        config = command_line.parse(Config(), argv, PROG, __doc__)
+        command_line.require_at_least(config, epochs=1, seeds=2)
         check_rates(config)
-        train, validation = drawn(config.examples, config.validation, seed=0)
+        train, validation = sample_digits(config.examples, config.validation, seed=0)
 
         def build(visible: float, hidden: float) -> tuple:
             net = network(config.width, visible, hidden)
@@ -81,7 +85,7 @@ def main(argv: Sequence[str] | None = None) -> int:
 
         trial = dict(train=train, key=jax.random.key(0), batch_size=config.batch_size)
         fnn.fit(*build(0.0, 0.0), epochs=0, **trial)  # checks the options
-        folder = runs.new_folder(config.out, "dropout_rates")
+        folder = run_folder.create(config.out, "dropout_rates")
     out = console()
     with Progress(console=out) as progress:
         bar = progress.add_task("training", total=None)
@@ -93,11 +97,11 @@ def main(argv: Sequence[str] | None = None) -> int:
             keys=jax.random.split(jax.random.key(0), config.seeds),
             epochs=config.epochs,
             batch_size=config.batch_size,
-            # Nothing stops: this says to validate once, after the last epoch.
+            # Nothing stops early: this asks for one validation, after the last epoch.
             early_stopping=fnn.EarlyStopping(patience=1, every=config.epochs),
             on_chunk=lambda done, of: progress.update(bar, completed=done, total=of),
         )
-    numbers = measured(swept, config)
+    numbers = measure(swept, config)
     errors = by_pair(numbers, "validation_error")
     columns = ("p_visible \\ p_hidden", *(f"{p:g}" for p in config.hidden))
     rows = [
@@ -107,7 +111,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     out.print("Validation error, mean ± sample standard deviation:")
     out.print(table(columns, rows))
     picture = {"dropout_rates": draw(numbers)}
-    answers.give(out, folder, config, numbers, picture, conclude(numbers))
+    answers.save_and_print(out, folder, config, numbers, picture, conclude(numbers))
     return 0
 
 
@@ -115,18 +119,18 @@ def main(argv: Sequence[str] | None = None) -> int:
 
 
 def check_rates(config: Config) -> None:
-    """That no dropout is in the grid, and that the figure has looks for all lines."""
+    """Raise where the grid lacks 0, or has more lines than the figure has styles."""
     for name in ("visible", "hidden"):
         rates = getattr(config, name)
         if rates[:1] != (0,) or [*rates] != sorted(set(rates)) or rates[-1] >= 1:
             raise ValueError(f"{name} must ascend from 0 to below 1, got {rates}")
-    visible, most = config.visible, len(LOOKS)
+    visible, most = config.visible, len(LINE_STYLES)
     if len(visible) > most:
         raise ValueError(f"visible must be at most {most} values, got {visible}")
 
 
 def network(width: int, visible: float, hidden: float) -> fnn.Layer:
-    """Two hidden layers, with dropout of the pixels and of both."""
+    """Build two hidden layers, with dropout of the pixels and of both layers."""
     return fnn.serial(
         *(fnn.Flatten(), fnn.Dropout(visible)),
         *(fnn.Dense(width), fnn.Relu(), fnn.Dropout(hidden)),
@@ -135,26 +139,27 @@ def network(width: int, visible: float, hidden: float) -> fnn.Layer:
     )
 
 
-def measured(swept: fnn.Sweep, config: Config) -> list[dict]:
-    """A line for each pair and seed; the test error where that is to be known."""
+def measure(swept: fnn.Sweep, config: Config) -> list[dict]:
+    """Return a line for each pair and seed; two pairs have the test error as well."""
     errors, best = 1 - swept.at_best("accuracy"), swept.best("accuracy", "max")
     net = network(config.width, 0.0, 0.0)  # in a test nothing is dropped
     lines = []
-    for at in np.ndindex(errors.shape):
-        pair = {"visible": config.visible[at[0]], "hidden": config.hidden[at[1]]}
-        line = {f"p_{name}": rate for name, rate in pair.items()} | {"seed": at[2]}
-        line["validation_error"] = errors[at].item()
+    for member in np.ndindex(errors.shape):
+        i, j, seed = member
+        pair = {"visible": config.visible[i], "hidden": config.hidden[j]}
+        line = {f"p_{name}": rate for name, rate in pair.items()} | {"seed": seed}
+        line["validation_error"] = errors[member].item()
         if pair in ({"visible": 0, "hidden": 0}, best):
-            line["test_error"] = error_on_test(net, swept.variables, *at)
+            line["test_error"] = error_on_test_images(net, swept.variables, *member)
         lines.append(line)
     return lines
 
 
-# ---- What came out ---------------------------------------------------------------
+# ---- The results -----------------------------------------------------------------
 
 
 def by_pair(numbers: list[dict], name: str) -> dict[Rates, np.ndarray]:
-    """One number of all seeds, for each pair that has it."""
+    """Return one measurement of all seeds, for each pair that has it."""
     pairs: dict[Rates, list[float]] = {}
     for line in numbers:
         if name in line:
@@ -164,7 +169,7 @@ def by_pair(numbers: list[dict], name: str) -> dict[Rates, np.ndarray]:
 
 
 def conclude(numbers: list[dict]) -> str:
-    """The sentence."""
+    """Return the sentence that answers the question."""
     errors, tested = (by_pair(numbers, f"{n}_error") for n in ("validation", "test"))
     *_, chosen = tested  # (0, 0) comes first
     if chosen == (0, 0):
@@ -173,17 +178,17 @@ def conclude(numbers: list[dict]) -> str:
             f"{plus_minus(errors[chosen])}, and errs {plus_minus(tested[chosen])} on "
             "the test images: here dropout does not help."
         )
-    spared, sd = mean_and_deviation(100 * (tested[0, 0] - tested[chosen]))
+    gain, sd = mean_and_deviation(100 * (tested[0, 0] - tested[chosen]))
     verdict = "makes no difference beyond"
-    if abs(spared) > sd:
-        verdict = f"{'helps' if spared > 0 else 'harms'} by more than"
+    if abs(gain) > sd:
+        verdict = f"{'helps' if gain > 0 else 'harms'} by more than"
     return (
         f"p_visible = {chosen[0]:g} and p_hidden = {chosen[1]:g} have the least "
         f"validation error of {len(errors)} pairs, {plus_minus(errors[chosen])} (no "
         f"dropout: {plus_minus(errors[0, 0])}); on the test images they err "
         f"{plus_minus(tested[chosen])}, no dropout {plus_minus(tested[0, 0])}: dropout "
-        f"{verdict} the spread over the seeds ({abs(spared):.1f} ± {sd:.1f} points "
-        f"{'less' if spared > 0 else 'more'}, seed by seed)."
+        f"{verdict} the spread over the seeds ({abs(gain):.1f} ± {sd:.1f} points "
+        f"{'less' if gain > 0 else 'more'}, seed by seed)."
     )
 
 
@@ -191,22 +196,22 @@ def conclude(numbers: list[dict]) -> str:
 
 
 def draw(numbers: list[dict]) -> Figure:
-    """Validation error over p_hidden by p_visible; beside it the two tests."""
+    """Draw the validation error of all pairs, and beside it the two test errors."""
     errors, tested = (by_pair(numbers, f"{n}_error") for n in ("validation", "test"))
     *_, chosen = tested  # (0, 0) comes first
     names = ("none", f"{chosen[0]:g}, {chosen[1]:g}")[: len(tested)]
     with matplotlib.rc_context(STYLE):
         figure = Figure(figsize=(8, 3.8))
         swept, test = figure.subplots(1, 2, sharey=True, width_ratios=(3, 1))
-        over_two(swept, errors, chosen, title="$p_{visible}$")
+        draw_over_two_hyperparameters(swept, errors, chosen, title="$p_{visible}$")
         swept.set_xlabel("$p_{hidden}$: probability of dropping a hidden unit")
         swept.set_ylabel("error (share of images)")
         swept.set_title("Validation: mean ± deviation")
         swept.yaxis.set_major_formatter("{x:.1%}")
-        places, values = np.arange(len(tested)), list(tested.values())
-        test.plot(places + 0.2, values, ".", color=OKABE_ITO["blue"], alpha=0.6)
-        mean_with_bars(test, places, values, fmt="ko", capsize=4, elinewidth=1)
-        test.set_xticks(places, names)
+        x, values = np.arange(len(tested)), list(tested.values())
+        test.plot(x + 0.2, values, ".", color=OKABE_ITO["blue"], alpha=0.6)
+        draw_means_with_bars(test, x, values, fmt="ko", capsize=4, elinewidth=1)
+        test.set_xticks(x, names)
         test.set(title="Test: all seeds", xlim=(-0.6, 1.7))
         test.set(xlabel="$p_{visible},\\ p_{hidden}$")
     return figure

@@ -1,24 +1,25 @@
 """Early stopping: is the validation loss U-shaped, and does stopping beat weight decay?
 
-A few digits, some of their labels wrong, train a small dense network on
+A small dense network is trained on a few digits, some of whose labels are wrong, with
 
     J = (1/n) Σ_i L(h(x_i), y_i) + λ/(2n) Σ Θ²        the sum over weights, not biases
 
-Five ways, compared on test images whose labels are right:
+Five ways are compared on test images, whose labels are right:
 
     unregularized     λ = 0, to the last step
     early stopping    λ = 0, at the step with the least validation loss
     retraining        λ = 0, from the start on training and validation data together,
-                      for as many steps as early stopping found
+                      for the number of steps that early stopping found
     weight decay      the λ with the least validation loss at the last step
     too much decay    the largest λ
 
 Retraining is algorithm 7.2 of Goodfellow, Bengio and Courville (Deep Learning, 2016).
-As many steps may mean as many updates of the parameters, or as many passes through a
-set that is larger now. Here a step is one update on all examples, so it is both.
+The same number of steps may mean the same number of updates, or of passes through a set
+that is now larger. Here a step is one update on all examples, so that it means both.
 
 Each seed draws digits, wrong labels and initial parameters, which the five ways share;
-differences are taken seed by seed. Patience is endless, to show the whole curve.
+differences are taken seed by seed. Training never stops early, so that the whole curve
+is visible; the best step is found afterwards.
 """
 
 from collections.abc import Callable, Sequence
@@ -34,12 +35,15 @@ from matplotlib.ticker import FixedLocator
 from rich.progress import track
 
 import fnn
-from experiments import answers, command_line, runs
-from experiments.few_digits import drawn, error_on_test
-from experiments.figures import OKABE_ITO, STYLE, losses_of_seeds
-from experiments.seeds import mean_and_deviation, plus_minus
-from experiments.sweep_figures import mean_across, over_one
-from experiments.terminal import console, table
+from experiments.shared import answers, command_line, run_folder
+from experiments.shared.digits_subset import error_on_test_images, sample_digits
+from experiments.shared.figures import OKABE_ITO, STYLE, draw_losses
+from experiments.shared.seeds import mean_and_deviation, plus_minus
+from experiments.shared.sweep_figures import (
+    draw_mean_across,
+    draw_over_one_hyperparameter,
+)
+from experiments.shared.terminal import console, table
 
 __all__ = ["main"]
 
@@ -49,12 +53,12 @@ LOSS = fnn.losses.SoftmaxCrossEntropy()
 
 @dataclass(frozen=True)
 class Config:
-    """What a run depends on.
+    """The options of a run.
 
     Attributes:
         examples: digits to train on.
-        validation: further digits, to choose by.
-        noise: probability that a label of these is replaced by another one.
+        validation: further digits, to choose the step and λ by.
+        noise: probability that a label of either is replaced by another one.
         hidden: units of the hidden layer.
         penalties: values of λ, ascending from 0.
         steps: parameter updates, each on all examples.
@@ -77,39 +81,42 @@ class Config:
 def main(argv: Sequence[str] | None = None) -> int:
     """Train with every λ, retrain, and compare the test errors."""
     with command_line.plain_errors(PROG):
-        config = command_line.options(Config(), argv, PROG, __doc__)
-        command_line.at_least(config, examples=1, validation=1, steps=2, seeds=2)
+        config = command_line.parse(Config(), argv, PROG, __doc__)
+        command_line.require_at_least(
+            config, examples=1, validation=1, steps=2, seeds=2
+        )
         given = config.penalties
         if len(given) < 3 or given[0] != 0 or [*given] != sorted(set(given)):
             raise ValueError(
                 f"penalties must be 0 and two or more others, ascending, got {given}"
             )
-        drawn(config.examples, config.validation, 0, config.noise)  # checks them
+        # This checks the options, and so does the optimizer below.
+        sample_digits(config.examples, config.validation, 0, config.noise)
         hidden = (fnn.Dense(config.hidden), fnn.Relu())
         net = fnn.serial(fnn.Flatten(), *hidden, fnn.Dense(10))
         optimizer = fnn.optimizers.adam(config.learning_rate)
-        folder = runs.new_folder(config.out, "early_stopping")
+        folder = run_folder.create(config.out, "early_stopping")
 
     def build(penalty: float) -> tuple:
         return net, LOSS, optimizer, penalty
 
     out, numbers = console(), []
     for seed in track(range(config.seeds), "training", console=out):
-        numbers += trained(build, config, seed)
-    found = compared(numbers)
-    rows = [(name, plus_minus(errors)) for name, errors in found.ways().items()]
+        numbers += train_all(build, config, seed)
+    choice = choose_penalties(numbers)
+    rows = [(name, plus_minus(errors)) for name, errors in choice.test_errors().items()]
     out.print(table(("", "test error"), rows))
-    picture = {"early_stopping": draw(numbers, found)}
-    answers.give(out, folder, config, numbers, picture, conclude(found))
+    picture = {"early_stopping": draw(numbers, choice)}
+    answers.save_and_print(out, folder, config, numbers, picture, conclude(choice))
     return 0
 
 
 # ---- Training and testing --------------------------------------------------------
 
 
-def trained(build: Callable[[float], tuple], config: Config, seed: int) -> list[dict]:
+def train_all(build: Callable[[float], tuple], config: Config, seed: int) -> list[dict]:
     """Train with every λ, and with λ = 0 again on all data: a line for each λ."""
-    data = drawn(config.examples, config.validation, seed, config.noise)
+    data = sample_digits(config.examples, config.validation, seed, config.noise)
     key = jax.random.key(seed)
     swept = fnn.sweep(
         build,
@@ -122,123 +129,126 @@ def trained(build: Callable[[float], tuple], config: Config, seed: int) -> list[
     )
     *parts, _ = build(0.0)  # network, loss, optimizer
     steps = swept.best_epoch[0, 0].item()
-    together = tuple(map(np.concatenate, zip(*data, strict=True)))
-    size = len(together[1])  # all examples in a batch: an epoch is one update
-    again = fnn.fit(*parts, train=together, key=key, epochs=steps, batch_size=size)
+    all_data = tuple(map(np.concatenate, zip(*data, strict=True)))
+    size = len(all_data[1])  # all examples in a batch: an epoch is one update
+    again = fnn.fit(*parts, train=all_data, key=key, epochs=steps, batch_size=size)
     net, last = parts[0], swept.last_variables
     params = [p[:, 0] for p in jax.tree.leaves(last.params)]  # by λ; the only key
     norms = np.sqrt(sum((p**2).sum((1, 2)) for p in params if p.ndim == 3))  # no biases
     lines: list[dict] = []
     for i, penalty in enumerate(config.penalties):
         line = {"seed": seed, "penalty": penalty}
-        line["test_error"] = error_on_test(net, last, i, 0)
+        line["test_error"] = error_on_test_images(net, last, i, 0)
         line["validation_loss"] = swept.history["validation_loss"][i, 0, -1].item()
         lines.append(line | {"weight_norm": norms[i].item()})
     plain = lines[0]
     for name in ("train", "validation"):
         plain[f"{name}_curve"] = swept.history[f"{name}_loss"][0, 0].tolist()
     plain["best_step"] = steps
-    plain["retrained_test_error"] = error_on_test(net, again.variables)
-    plain["stopped_test_error"] = error_on_test(net, swept.variables, 0, 0)
+    plain["retrained_test_error"] = error_on_test_images(net, again.variables)
+    plain["stopped_test_error"] = error_on_test_images(net, swept.variables, 0, 0)
     return lines
 
 
-# ---- What came out ---------------------------------------------------------------
+# ---- The results -----------------------------------------------------------------
 
 
-class Lines(NamedTuple):
-    """A line of each seed: with λ = 0, with the λ chosen, with the largest."""
+class Choice(NamedTuple):
+    """The lines of all seeds with λ = 0, with the λ chosen, and with the largest λ."""
 
     plain: list[dict]
     chosen: list[dict]
-    most: list[dict]
+    largest: list[dict]
 
-    def ways(self) -> dict[str, np.ndarray]:
-        """The test error of each way, an entry for each seed."""
+    def test_errors(self) -> dict[str, np.ndarray]:
+        """Return the test error of each of the five ways, an entry for each seed."""
         return {
             "unregularized": column(self.plain, "test_error"),
             "early stopping": column(self.plain, "stopped_test_error"),
             "retraining": column(self.plain, "retrained_test_error"),
             "weight decay": column(self.chosen, "test_error"),
-            "too much decay": column(self.most, "test_error"),
+            "too much decay": column(self.largest, "test_error"),
         }
 
 
-def compared(numbers: list[dict]) -> Lines:
+def choose_penalties(numbers: list[dict]) -> Choice:
     """Choose λ for each seed by its validation data."""
     seeds = sorted({n["seed"] for n in numbers})
     lines = [[n for n in numbers if n["seed"] == seed] for seed in seeds]
     chosen = [min(own[1:], key=lambda n: n["validation_loss"]) for own in lines]
-    return Lines([own[0] for own in lines], chosen, [own[-1] for own in lines])
+    return Choice([own[0] for own in lines], chosen, [own[-1] for own in lines])
 
 
 def column(lines: list[dict], name: str) -> np.ndarray:
-    """One number of each line."""
+    """Return one measurement of each line."""
     return np.array([line[name] for line in lines])
 
 
-def versus(ours: np.ndarray, theirs: np.ndarray) -> str:
-    """How much smaller or larger errors are, seed by seed; is that more than spread?"""
+def difference(ours: np.ndarray, theirs: np.ndarray) -> str:
+    """Return as text how much smaller or larger our errors are, seed by seed."""
     mean, sd = mean_and_deviation(100 * (ours - theirs))
     within = "" if abs(mean) > sd else " (within the spread)"
     return f"{abs(mean):.1f} ± {sd:.1f} points {'more' if mean > 0 else 'less'}{within}"
 
 
-def conclude(lines: Lines) -> str:
-    """The sentence."""
-    ways, curves = lines.ways(), column(lines.plain, "validation_curve")
+def conclude(choice: Choice) -> str:
+    """Return the sentence that answers the question."""
+    errors, curves = choice.test_errors(), column(choice.plain, "validation_curve")
     ends = curves[:, [0, -1]] - curves.min(1, keepdims=True)
     (fall, fall_sd), (rise, rise_sd) = map(mean_and_deviation, ends.T)
-    steps = column(lines.plain, "best_step")
+    steps = column(choice.plain, "best_step")
     shaped = "is" if rise > 2 * rise_sd and fall > 2 * fall_sd else "is not surely"
-    least, second, *_ = sorted(ways, key=lambda name: ways[name].mean())
-    norm, left = (column(n, "weight_norm").mean() for n in (lines.plain, lines.most))
-    small = "pathologically small: " if left < norm / 10 else ""
-    chosen, largest = column(lines.chosen, "penalty"), lines.most[0]["penalty"]
-    stopped, retrained = ways["early stopping"], ways["retraining"]
+    least, second, *_ = sorted(errors, key=lambda name: errors[name].mean())
+    norm = column(choice.plain, "weight_norm").mean()
+    decayed_norm = column(choice.largest, "weight_norm").mean()
+    small = "pathologically small: " if decayed_norm < norm / 10 else ""
+    chosen, largest = column(choice.chosen, "penalty"), choice.largest[0]["penalty"]
+    stopped, retrained = errors["early stopping"], errors["retraining"]
     return (
         f"The validation loss {shaped} U-shaped: at the end it is {rise:.2g} ± "
         f"{rise_sd:.1g} above its least, at step {plus_minus(steps, '.0f')}; stopping "
-        f"there errs {versus(stopped, ways['unregularized'])} than going on, and "
-        f"retraining {versus(retrained, stopped)} than stopping; of the five ways "
-        f"{least} errs least, {plus_minus(ways[least])}, "
-        f"{versus(ways[least], ways[second])} than {second}; the λ chosen are "
+        f"there errs {difference(stopped, errors['unregularized'])} than going on, and "
+        f"retraining {difference(retrained, stopped)} than stopping; of the five ways "
+        f"{least} errs least, {plus_minus(errors[least])}, "
+        f"{difference(errors[least], errors[second])} than {second}; the λ chosen are "
         f"{chosen.min():g} to {chosen.max():g}, while λ = {largest:g} leaves weights "
-        f"of norm {left:.2g} ({small}it is {norm:.2g} without decay) and errs "
-        f"{plus_minus(ways['too much decay'])}."
+        f"of norm {decayed_norm:.2g} ({small}it is {norm:.2g} without decay) and errs "
+        f"{plus_minus(errors['too much decay'])}."
     )
 
 
 # ---- The figure ------------------------------------------------------------------
 
 
-def draw(numbers: list[dict], lines: Lines) -> Figure:
-    """The losses over steps; over λ the test error, and the norm of the weights."""
-    curves = {n: column(lines.plain, f"{n}_curve") for n in ("train", "validation")}
-    looks = {"early stopping": ("vermilion", "--"), "retraining": ("green", "-.")}
+def draw(numbers: list[dict], choice: Choice) -> Figure:
+    """Draw the losses over steps, and over λ the test error and the weights' norm."""
+    curves = {n: column(choice.plain, f"{n}_curve") for n in ("train", "validation")}
+    styles = {"early stopping": ("vermilion", "--"), "retraining": ("green", "-.")}
     with matplotlib.rc_context(STYLE):
         figure = Figure(figsize=(10, 3.6))
         losses, errors, norms = figure.subplots(1, 3)
-        losses_of_seeds(losses, curves, column(lines.plain, "best_step"))
+        draw_losses(losses, curves, column(choice.plain, "best_step"))
         losses.set_xlabel("step (one update on all examples)")
         losses.set_title("λ = 0: all seeds, and the mean")
         errors.set(yscale="log", ylabel="test error", xlabel="λ")
         errors.set_title("Test error, and its spread over seeds")
-        over_one(errors, by_penalty(numbers, "test_error"), label="last step")
-        for name, (colour, dashes) in looks.items():
-            look = dict(color=OKABE_ITO[colour], linestyle=dashes)
-            mean_across(errors, lines.ways()[name], label=f"{name}, λ = 0", **look)
+        by_lambda = by_penalty(numbers, "test_error")
+        draw_over_one_hyperparameter(errors, by_lambda, label="last step")
+        for name, (colour, dashes) in styles.items():
+            style = dict(color=OKABE_ITO[colour], linestyle=dashes)
+            style["label"] = f"{name}, λ = 0"
+            draw_mean_across(errors, choice.test_errors()[name], **style)
         errors.yaxis.set_major_locator(FixedLocator((0.05, 0.1, 0.2, 0.5, 0.9)))
         errors.yaxis.set_major_formatter("{x:.0%}")
         errors.legend(loc="upper left", fontsize=9)
-        over_one(norms, by_penalty(numbers, "weight_norm"))
+        draw_over_one_hyperparameter(norms, by_penalty(numbers, "weight_norm"))
         norms.set(xlabel="λ", ylabel="norm √ΣΘ²", ylim=(0, None))
         norms.set_title("Weights at the last step")
     return figure
 
 
 def by_penalty(numbers: list[dict], name: str) -> dict[float, list[float]]:
-    """One number of all seeds at the last step, for each λ."""
+    """Return one measurement of all seeds at the last step, for each λ."""
     penalties = sorted({n["penalty"] for n in numbers})
     return {p: [n[name] for n in numbers if n["penalty"] == p] for p in penalties}
 

@@ -2,13 +2,13 @@
 
     v ← βv − αg,    θ ← θ + v        β = 0 is gradient descent
 
-The same learning rate α, the same start, and all training examples in every step, so
-that nothing but β differs. While a gradient keeps its direction, v grows towards
-−αg/(1 − β): steps 1/(1 − β) times as long. Two things can be read from a curve:
+Only β differs: learning rate α and start are the same, and every step uses all training
+examples. While a gradient keeps its direction, v grows towards −αg/(1 − β): steps
+1/(1 − β) times as long. Two numbers are read from a curve:
 
-    gain     how many times sooner than gradient descent it is below the loss at which
-             gradient descent ends, and stays there; 0 if it never is
-    rises    at how many steps the loss goes up, by more than rounding
+    gain     how many times sooner than gradient descent it falls below the loss at
+             which gradient descent ends, and stays there; 0 if it never does
+    rises    at how many steps the loss rises, by more than rounding
 
 Along an axis of curvature c, θ follows r² − (1 + β − αc) r + β = 0. Where αc is more
 than (1 − √β)² its roots are complex, and θ swings through the minimum: with much
@@ -28,32 +28,39 @@ import numpy as np
 from matplotlib.figure import Figure
 
 import fnn
-from experiments import answers, command_line, runs
-from experiments.figures import OKABE_ITO, STYLE, line_with_band, plain_log_scale
-from experiments.terminal import console, table
+from experiments.shared import answers, command_line, run_folder
+from experiments.shared.figures import (
+    OKABE_ITO,
+    STYLE,
+    draw_mean_and_range,
+    use_plain_log_scale,
+)
+from experiments.shared.terminal import console, table
 
 __all__ = ["main"]
 
 PROG = "python -m experiments.momentum_curves"
-#: The line of each β; the dashes tell it in grey too.
+#: The line of each β; dashes distinguish them in grey too.
 CURVES = {
     0.0: dict(label="gradient descent", color=OKABE_ITO["black"], linestyle="--"),
     0.5: dict(label="momentum 0.5", color=OKABE_ITO["blue"], linestyle="-."),
     0.9: dict(label="momentum 0.9", color=OKABE_ITO["vermilion"], linestyle="-"),
 }
-ROUNDING = 1e-5  #: a smaller rise, relative to the loss, may be rounding in float32
-CLEARLY = 1.2  #: how many times sooner a curve is that is told by its speed
+#: A smaller rise, relative to the loss, may be rounding in float32.
+ROUNDING = 1e-5
+#: Curves can be told apart by speed if each is this many times sooner than the next.
+CLEARLY = 1.2
 
 
 @dataclass(frozen=True)
 class Config:
-    """What a run depends on.
+    """The options of a run.
 
     Attributes:
         steps: of each descent.
         condition_number: κ of the valley, where α is 1/2κ (above 2/κ it diverges).
         learning_rate: α on the digits.
-        seeds: how many, from 0 on; they decide where on the digits to start.
+        seeds: how many, from 0 on; they decide the initial parameters on the digits.
         out: a new folder for the results; else the next free one below runs/.
     """
 
@@ -67,29 +74,29 @@ class Config:
 def main(argv: Sequence[str] | None = None) -> int:
     """Descend three times in the valley and on the digits, and compare the curves."""
     with command_line.plain_errors(PROG):
-        config = command_line.options(Config(), argv, PROG, __doc__)
-        command_line.at_least(config, steps=2, seeds=2)
+        config = command_line.parse(Config(), argv, PROG, __doc__)
+        command_line.require_at_least(config, steps=2, seeds=2)
         valley = fnn.data.ill_conditioned_bowl(config.condition_number)
         fnn.optimizers.sgd(config.learning_rate)  # checks it
-        folder = runs.new_folder(config.out, "momentum_curves")
+        folder = run_folder.create(config.out, "momentum_curves")
     out = console()
     paths = [descend(valley, beta, config) for beta in CURVES]
     heights = [jax.vmap(valley.f)(path)[None] for path in paths]
     with out.status("descending on the digits"):
-        losses = on_digits(config)
-    numbers = measured("valley", heights) + measured("digits", losses)
+        losses = descend_on_digits(config)
+    numbers = measure("valley", heights) + measure("digits", losses)
     rows = [
         (f"{n['problem']}, {n['curve']}", *np.mean([n["gain"], n["rises"]], 1).round(1))
         for n in numbers
     ]
     out.print(table(("curve", "times as soon", "steps that rise"), rows))
     picture = {"curves": draw(paths, numbers, config)}
-    answers.give(out, folder, config, numbers, picture, conclude(numbers))
+    answers.save_and_print(out, folder, config, numbers, picture, conclude(numbers))
     return 0
 
 
 def descend(valley: fnn.data.Target, beta: float, config: Config) -> np.ndarray:
-    """The path (steps, 2) in the valley, from its start on."""
+    """Descend in the valley, and return the path (steps, 2) with its start."""
     optimizer = fnn.optimizers.sgd(1 / (2 * config.condition_number), momentum=beta)
     path, gradient = [jnp.asarray(valley.start)], jax.jit(jax.grad(valley.f))
     state = optimizer.init(path[0])
@@ -99,8 +106,8 @@ def descend(valley: fnn.data.Target, beta: float, config: Config) -> np.ndarray:
     return np.array(path)
 
 
-def on_digits(config: Config) -> np.ndarray:
-    """The training losses (β, seeds, steps), each before a step on all examples."""
+def descend_on_digits(config: Config) -> np.ndarray:
+    """Return the training losses (β, seeds, steps), each before a step."""
     net = fnn.serial(fnn.Flatten(), fnn.Dense(32), fnn.Tanh(), fnn.Dense(10))
     loss, (train, _) = fnn.losses.SoftmaxCrossEntropy(), fnn.data.digits()
 
@@ -121,23 +128,23 @@ def on_digits(config: Config) -> np.ndarray:
     return losses
 
 
-def measured(problem: str, losses: Sequence[np.ndarray]) -> list[dict]:
-    """A line for each β, in their order, from its losses (seeds, steps)."""
+def measure(problem: str, losses: Sequence[np.ndarray]) -> list[dict]:
+    """Measure gain and rises: a line for each β, from its losses (seeds, steps)."""
     numbers, goal = [], losses[0][:, -1:]  # where gradient descent ends
-    for look, loss in zip(CURVES.values(), losses, strict=True):
+    for style, loss in zip(CURVES.values(), losses, strict=True):
         last = loss.shape[1] - 1
         arrival = np.where(loss > goal, np.arange(1, last + 2), 1).max(1)  # for good
         gain = np.where(arrival > last, 0, last / arrival)
         rises = (np.diff(loss) > ROUNDING * loss[:, :-1]).sum(1)
-        line = {"problem": problem, "curve": look["label"], "gain": gain.tolist()}
+        line = {"problem": problem, "curve": style["label"], "gain": gain.tolist()}
         numbers.append(line | {"rises": rises.tolist(), "loss": loss.tolist()})
     return numbers
 
 
 def conclude(numbers: list[dict]) -> str:
-    """The sentence: by speed, if each is clearly sooner than the one before."""
+    """Return the sentence that answers the question."""
     parts = []
-    for problem, place in (("valley", "in the valley"), ("digits", "on the digits")):
+    for problem, where in (("valley", "in the valley"), ("digits", "on the digits")):
         curves = [n for n in numbers if n["problem"] == problem]
         slowest_first = sorted((np.mean(n["gain"]), n["curve"]) for n in curves)
         clear = all(b > CLEARLY * a for (a, _), (b, _) in pairwise(slowest_first))
@@ -145,23 +152,23 @@ def conclude(numbers: list[dict]) -> str:
         speed = f"{'' if clear else 'not '}by speed ({gains})"
         rises, wildest = max((np.mean(n["rises"]), n["curve"]) for n in curves)
         oscillation = f"by oscillation ({wildest} rises most: at {rises:g} steps)"
-        told = oscillation if rises else "no loss ever rises"
-        parts.append(f"{place} {speed} and {told}")
+        no_rise = "no loss ever rises"
+        parts.append(f"{where} {speed} and {oscillation if rises else no_rise}")
     seeds = len(numbers[-1]["gain"])
     return f"The curves are told apart {'; '.join(parts)} (means of {seeds} seeds)."
 
 
 def draw(paths: list[np.ndarray], numbers: list[dict], config: Config) -> Figure:
-    """The paths in the valley, the losses there, and the losses on the digits."""
-    kappa, looks = config.condition_number, CURVES.values()
+    """Draw the paths in the valley, the losses there, and those on the digits."""
+    kappa, styles = config.condition_number, CURVES.values()
     x, y = np.mgrid[-0.25:1.1:200j, -1.1:1.25:200j]
     height = np.sqrt(x**2 / kappa + y**2)
     with matplotlib.rc_context(STYLE | {"lines.linewidth": 1.5}):
         figure = Figure(figsize=(10, 3.6))
         plane, valley, digits = figure.subplots(1, 3)
         plane.contourf(x, y, height, 12, cmap="Greys", vmax=4)
-        for path, look in zip(paths, looks, strict=True):
-            plane.plot(*path.T, **look)
+        for path, style in zip(paths, styles, strict=True):
+            plane.plot(*path.T, **style)
         plane.plot(1, 1, "ko", markersize=5)
         plane.text(1, 1.1, "start", ha="center")
         plane.plot(0, 0, "k*", markersize=10)
@@ -169,15 +176,16 @@ def draw(paths: list[np.ndarray], numbers: list[dict], config: Config) -> Figure
         plane.set(xlabel="θ₁, along the valley", ylabel="θ₂, across it")
         plane.set_title(f"paths in a valley, κ = {kappa:g}")
         plane.grid(visible=False)
-        places = product((valley, digits), looks)
-        for n, (axes, look) in zip(numbers, places, strict=True):
-            line_with_band(axes, range(config.steps), np.array(n["loss"]), **look)
+        lines = product((valley, digits), styles)
+        for n, (axes, style) in zip(numbers, lines, strict=True):
+            loss = np.array(n["loss"])
+            draw_mean_and_range(axes, range(config.steps), loss, **style)
         valley.set(yscale="log", xlabel="step", ylabel="loss f(θ)")
         valley.set_title("in the valley, α = 1/2κ")
         digits.set(xlabel="step", ylabel="training loss (nats per example)")
         band = f"(band: {config.seeds} seeds)"
         digits.set_title(f"on digits, α = {config.learning_rate:g} {band}")
-        plain_log_scale(digits)
+        use_plain_log_scale(digits)
         handles = digits.get_legend_handles_labels()
         figure.legend(*handles, loc="outside lower center", ncols=3, handlelength=3.5)
     return figure

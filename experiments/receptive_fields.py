@@ -1,15 +1,15 @@
 """Receptive fields: how much of the image does a unit see, and how much does it use?
 
 `fnn.summary` computes the receptive field of every layer from windows and strides. Here
-it is held against what the handwritten backward says: with dy = 1 at one place in the
-middle of a layer's output and 0 elsewhere, dx is ∂y/∂x, and differs from 0 on the
-pixels that the unit depends on. All weights are made positive for this, so that no path
-is cut by a ReLU or cancelled by another one; that leaves max-pooling, which follows one
-path out of many, and so the union over several random images is taken.
+it is compared with the handwritten backward: with dy = 1 at one position in the middle
+of a layer's output and 0 elsewhere, dx is ∂y/∂x, which is not 0 on the pixels that the
+unit depends on. All weights are made positive for this, so that no path is cut by a
+ReLU or cancelled by another one. Max-pooling still follows only one path, and so the
+union over several random images is taken.
 
-With weights as they are drawn, the size of the gradient shows how much each pixel
-counts: the effective receptive field, which is smaller. Its width is the root of the
-number of pixels that have more than 4.55% of the largest gradient, as in Luo et al.,
+With the weights as drawn, the size of the gradient shows how much each pixel counts:
+the effective receptive field, which is smaller. Its width is the root of the number of
+pixels that have more than 4.55% of the largest gradient, as in Luo et al.,
 arXiv:1701.04128, section 4.
 """
 
@@ -26,17 +26,16 @@ from matplotlib.figure import Figure
 from matplotlib.patches import Rectangle
 
 import fnn
-from experiments import answers, command_line, networks, runs
-from experiments.figures import OKABE_ITO, STYLE
-from experiments.terminal import console, table
+from experiments.shared import answers, command_line, networks, run_folder
+from experiments.shared.figures import OKABE_ITO, STYLE
+from experiments.shared.terminal import console, table
 
 __all__ = ["main"]
 
 PROG = "python -m experiments.receptive_fields"
 Rows = tuple[fnn.SummaryRow, ...]
 
-
-#: More pixels than any receptive field has, and how many to leave around the largest.
+#: More pixels than any receptive field has, and the margin around the largest.
 WIDE, MARGIN = 1001, 32
 
 #: Pixels with more than this share of the largest gradient are used: 1 − 95.45%.
@@ -45,10 +44,10 @@ USED = 0.0455
 
 @dataclass(frozen=True)
 class Config:
-    """What a run depends on.
+    """The options of a run.
 
     Attributes:
-        networks: which ones, see `experiments/networks.py`.
+        networks: which ones, see `experiments/shared/networks.py`.
         blocks: of the resnet, in each of its three stages.
         images: random images, at which the gradients are taken.
         draws: of the weights, over which the effective field is averaged.
@@ -70,8 +69,8 @@ class Config:
 def main(argv: Sequence[str] | None = None) -> int:
     """Compare; the exit status is 1 where a field is not the gradient's support."""
     with command_line.plain_errors(PROG):
-        config = command_line.options(Config(), argv, PROG, __doc__)
-        command_line.at_least(config, images=1, draws=1)
+        config = command_line.parse(Config(), argv, PROG, __doc__)
+        command_line.require_at_least(config, images=1, draws=1)
         if not config.networks:
             raise ValueError("there must be at least one network")
         options = {"resnet": {"blocks": config.blocks}}
@@ -79,32 +78,37 @@ def main(argv: Sequence[str] | None = None) -> int:
             name: getattr(networks, name)(**options.get(name, {}))
             for name in config.networks
         }
-        folder = runs.new_folder(config.out, "receptive_fields")
+        folder = run_folder.create(config.out, "receptive_fields")
     out, numbers, pictures = console(), [], {}
     for name, net in nets.items():
-        x, rows = images(net, config)
-        boxes = [box(support) for support in supports(net, x, rows, config.seed)]
+        x, rows = random_images(net, config)
+        supports = gradient_supports(net, x, rows, config.seed)
+        boxes = [bounding_box(support) for support in supports]
         for row, (start, end) in zip(rows, boxes, strict=True):
             sizes = tuple(int(b - a) for a, b in zip(start, end, strict=True))
             line = {"network": name, "layer": row.path, "computed": row.receptive_field}
             numbers.append(line | {"measured": sizes})
         last = max(i for i, row in enumerate(rows) if len(row.out_shape) == 3)
-        strength = effective(net, x, rows, last, config)
-        numbers[last - len(rows)]["effective"] = width(strength)
+        strength = effective_field(net, x, rows, last, config)
+        numbers[last - len(rows)]["effective"] = effective_width(strength)
         pictures[name] = draw(name, rows[: last + 1], boxes, strength)
-    shown = [(n["layer"], times(n["computed"]), times(n["measured"])) for n in numbers]
-    out.print(table(("layer", "computed", "measured"), shown))
-    answers.give(out, folder, config, numbers, pictures, conclude(numbers))
+    columns = ("layer", "computed", "measured")
+    shown = [
+        (n["layer"], size_text(n["computed"]), size_text(n["measured"]))
+        for n in numbers
+    ]
+    out.print(table(columns, shown))
+    answers.save_and_print(out, folder, config, numbers, pictures, conclude(numbers))
     return int(any(n["computed"] != n["measured"] for n in numbers))
 
 
 # ---- Gradients -------------------------------------------------------------------
 
 
-def images(net: fnn.Layer, config: Config) -> tuple[jax.Array, Rows]:
-    """Images in which nothing that a unit in the middle sees is cut off, and the rows.
+def random_images(net: fnn.Layer, config: Config) -> tuple[jax.Array, Rows]:
+    """Draw images larger than any receptive field, and summarise the network for them.
 
-    Uniform noise: no two pixels are equal.
+    They are uniform noise, so that no two pixels are equal.
     """
     fields = [f for row in fnn.summary(net, (WIDE, WIDE, 1)).rows for f in row[-1]]
     size = max(f for f in fields if f < WIDE) + MARGIN
@@ -113,100 +117,104 @@ def images(net: fnn.Layer, config: Config) -> tuple[jax.Array, Rows]:
     return x, fnn.summary(net, x.shape[1:]).rows
 
 
-def supports(net: fnn.Layer, x: jax.Array, rows: Rows, seed: int) -> Iterator[Any]:
-    """For every layer the pixels (H, W) on which its unit in the middle depends."""
+def gradient_supports(
+    net: fnn.Layer, x: jax.Array, rows: Rows, seed: int
+) -> Iterator[Any]:
+    """Yield for every layer the pixels (H, W) on which its middle unit depends."""
     variables = jax.tree.map(jnp.abs, net.init(jax.random.key(seed), x.shape[1:]))
     saved = net.forward(*variables, x).saved
-    for i, (end, *parts) in enumerate(ends(net, variables.params, saved)):
-        dx = end.backward(*parts, in_the_middle(rows, i, len(x))).dx
+    for i, (prefix, *parts) in enumerate(prefixes(net, variables.params, saved)):
+        dx = prefix.backward(*parts, middle_dy(rows, i, len(x))).dx
         yield np.asarray((dx != 0).any((0, 3)))
 
 
-def effective(
+def effective_field(
     net: fnn.Layer, x: jax.Array, rows: Rows, layer: int, config: Config
 ) -> np.ndarray:
-    """Mean size (H, W) of the gradient of a layer's unit in the middle, largest 1."""
+    """Return the mean size (H, W) of a middle unit's gradient; the largest is 1."""
 
     @jax.jit
-    def one(net: fnn.Layer, key: jax.Array) -> jax.Array:
+    def gradient_size(net: fnn.Layer, key: jax.Array) -> jax.Array:
         variables = net.init(key, x.shape[1:])
         saved = net.forward(*variables, x).saved
-        end, *parts = list(ends(net, variables.params, saved))[layer]
-        dx = end.backward(*parts, in_the_middle(rows, layer, len(x))).dx
+        prefix, *parts = list(prefixes(net, variables.params, saved))[layer]
+        dx = prefix.backward(*parts, middle_dy(rows, layer, len(x))).dx
         return abs(dx).mean((0, 3))
 
     keys = jax.random.split(jax.random.key(config.seed), config.draws)
-    total = sum(np.asarray(one(net, key)) for key in keys)
+    total = sum(np.asarray(gradient_size(net, key)) for key in keys)
     return total / total.max()
 
 
-def ends(net: fnn.Layer, params: Any, saved: Any) -> Iterator[tuple]:
-    """For every layer, in forward order, the part of the network that it ends.
+def prefixes(net: fnn.Layer, params: Any, saved: Any) -> Iterator[tuple]:
+    """Yield the part of the network up to each layer, in forward order.
 
-    Each with its params and what it saved, which is all that its backward needs.
+    With it come its params and its saved values, which its backward needs.
     """
     if isinstance(net, fnn.Serial):
         for i, layer in enumerate(net.layers):
-            for end, *parts in ends(layer, params[i], saved[i]):
-                part = fnn.serial(*net.layers[:i], end)
+            for prefix, *parts in prefixes(layer, params[i], saved[i]):
+                part = fnn.serial(*net.layers[:i], prefix)
                 yield part, (*params[:i], parts[0]), (*saved[:i], parts[1])
     elif isinstance(net, fnn.Residual):
-        yield from ends(net.body, params.body, saved.body)
-        yield from ends(net.projection, params.projection, saved.projection)
+        yield from prefixes(net.body, params.body, saved.body)
+        yield from prefixes(net.projection, params.projection, saved.projection)
     else:
         yield net, params, saved
 
 
-def in_the_middle(rows: Rows, layer: int, n: int) -> jax.Array:
-    """The dy of that layer: 1 for all features at its middle place, 0 elsewhere."""
+def middle_dy(rows: Rows, layer: int, n: int) -> jax.Array:
+    """Return the dy of a layer: 1 for all features at its middle position, else 0."""
     shape = rows[layer].out_shape
     image = next(r.out_shape for r in rows[layer::-1] if len(r.out_shape) == 3)
     if np.prod(shape) != np.prod(image):
-        return jnp.ones((n, *shape))  # no places any more
+        return jnp.ones((n, *shape))  # this output has no positions
     dy = jnp.zeros((n, *image)).at[:, image[0] // 2, image[1] // 2].set(1)
-    return dy.reshape(n, *shape)  # as a flattened image has it
+    return dy.reshape(n, *shape)  # also right for a flattened image
 
 
-# ---- What comes out --------------------------------------------------------------
+# ---- The results -----------------------------------------------------------------
 
 
-def box(support: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
-    """The smallest rectangle around it: where it starts, and where it has ended."""
-    places = np.argwhere(support)
-    return places.min(0), places.max(0) + 1
+def bounding_box(support: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+    """Return first and last + 1 (row, column) of the smallest rectangle around it."""
+    pixels = np.argwhere(support)
+    return pixels.min(0), pixels.max(0) + 1
 
 
-def width(strength: np.ndarray) -> float:
-    """Of the effective receptive field, if it were a square."""
+def effective_width(strength: np.ndarray) -> float:
+    """Return the width of a square of as many pixels as the effective field."""
     return float(np.sqrt((strength > USED).sum()))
 
 
-def times(sizes: Sequence[float]) -> str:
+def size_text(sizes: Sequence[float]) -> str:
+    """Return sizes as text, such as `5×5`."""
     return "×".join(f"{size:.3g}" for size in sizes)
 
 
 def conclude(numbers: list[dict]) -> str:
-    """The sentence."""
+    """Return the sentence that answers the question."""
     wrong = [n for n in numbers if n["computed"] != n["measured"]]
-    said = f"The computed receptive fields of all {len(numbers)} layers are"
+    verdict = f"The computed receptive fields of all {len(numbers)} layers are"
     if wrong:
-        said = f"Of {len(numbers)} computed receptive fields {len(wrong)} are not"
-        said = f"{said} ({', '.join(n['layer'] for n in wrong)})"
+        names = ", ".join(n["layer"] for n in wrong)
+        verdict = f"Of {len(numbers)} computed receptive fields {len(wrong)} are not"
+        verdict = f"{verdict} ({names})"
     used = ", ".join(
         f"{n['effective']:.1f} of {n['computed'][0]} pixels ({n['network']})"
         for n in numbers
         if "effective" in n
     )
     return (
-        f"{said} the supports of the gradients; along each axis the last layer with "
+        f"{verdict} the supports of the gradients; along each axis the last layer with "
         f"places uses {used}."
     )
 
 
 def draw(name: str, rows: Rows, boxes: list[tuple], strength: np.ndarray) -> Figure:
-    """The fields inside each other, and how much of the last one is used."""
+    """Draw the fields inside each other, and how much of the last one is used."""
     middle = len(strength) / 2  # pixels are counted from there
-    first = {}  # of the layers that see the same, the first stands for all
+    first = {}  # of the layers with the same field, only the first is drawn
     for row, (start, end) in zip(rows, boxes[: len(rows)], strict=True):
         first.setdefault(row.receptive_field, (row.path, start - middle, end - start))
     with matplotlib.rc_context(STYLE | {"axes.grid": False}):
@@ -214,13 +222,14 @@ def draw(name: str, rows: Rows, boxes: list[tuple], strength: np.ndarray) -> Fig
         figure.suptitle(f"{name}, up to {rows[-1].path}")
         seen, used = figure.subplots(1, 2, sharex=True, sharey=True)
         colours = matplotlib.colormaps["viridis"](np.linspace(0.9, 0, len(first)))
-        # Of edges that coincide the inner one is thinner, and on top.
+        # Where edges coincide, the inner one is thinner, and on top.
         for i, (size, (path, (top, left), (h, w))) in enumerate(first.items()):
             style = dict(fill=False, edgecolor=colours[i], zorder=9 - i)
-            style |= dict(label=f"{times(size)}: {path}", lw=1.5 + 3 * i / len(first))
+            label = f"{size_text(size)}: {path}"
+            style |= dict(label=label, lw=1.5 + 3 * i / len(first))
             seen.add_patch(Rectangle((left, top), w, h, **style))
         used.add_patch(Rectangle((left, top), w, h, fill=False, linewidth=2))
-        fine = np.kron(strength, np.ones((8, 8)))  # for a line around whole pixels
+        fine = np.kron(strength, np.ones((8, 8)))  # so that the line is around pixels
         grid = (np.arange(len(fine)) + 0.5) / 8 - middle
         extent = (-middle, middle, middle, -middle)
         image = used.imshow(strength, "magma_r", vmin=0, vmax=1, extent=extent)

@@ -1,17 +1,17 @@
-"""Templates slid over digits: where does each of them respond, and to which digits?
+"""Templates moved over digits: where does each of them respond, and to which digits?
 
-Edges in four directions, a blob, and a stroke that is cut out of one image are the
-weights of an `fnn.Conv`, set by hand. Its response at place p is
+Edges in four directions, a blob, and a stroke cut out of one image are the weights of
+an `fnn.Conv`, set by hand. Its response at position p is
 
     y_p = Σ_k x_(p+k) W_k        (zeros outside the image)
 
-which is cross-correlation: the template is laid on the image as it is. A convolution
-in the mathematical sense would turn it by 180° first; deep learning leaves that out,
-because weights that are learned would come out turned.
+which is cross-correlation: the template is put on the image as it is. A convolution in
+the mathematical sense would rotate it by 180° first. Deep learning leaves that out: it
+would only rotate the weights that are learned.
 
-Each template has mean 0, so that an even grey gives no response, and norm 1. The stroke
+Each template has mean 0, so that a uniform grey has response 0, and norm 1. The stroke
 is the part of its image with the greatest contrast: by the inequality of Cauchy and
-Schwarz no other place of that image can respond more. Other images may.
+Schwarz no other position of that image can respond more. Other images may.
 """
 
 from collections.abc import Sequence
@@ -26,9 +26,9 @@ from matplotlib.figure import Figure
 from matplotlib.patches import Rectangle
 
 import fnn
-from experiments import answers, command_line, problem, runs
-from experiments.figures import OKABE_ITO, STYLE
-from experiments.terminal import console, table
+from experiments.shared import answers, command_line, problem, run_folder
+from experiments.shared.figures import OKABE_ITO, STYLE
+from experiments.shared.terminal import console, table
 
 __all__ = ["main"]
 
@@ -38,12 +38,12 @@ Templates = dict[str, np.ndarray]
 
 @dataclass(frozen=True)
 class Config:
-    """What a run depends on.
+    """The options of a run.
 
     Attributes:
         dataset: the images.
-        data_dir: where MNIST's files lie; else FNN_DATA_DIR, or the user's cache.
-        digit: from whose first training image the stroke is cut.
+        data_dir: folder of MNIST's files; else FNN_DATA_DIR, or the user's cache.
+        digit: the stroke is cut from its first training image.
         size: pixels along each side of a template, an odd number.
         out: a new folder for the results; else the next free one below runs/.
     """
@@ -56,27 +56,30 @@ class Config:
 
 
 def main(argv: Sequence[str] | None = None) -> int:
-    """Slide the templates, and say what came out."""
+    """Convolve the digits with the templates, and compare the responses."""
     with command_line.plain_errors(PROG):
-        config = command_line.options(Config(), argv, PROG, __doc__)
-        (x_train, y_train), (x, y) = problem.load(config)
+        config = command_line.parse(Config(), argv, PROG, __doc__)
+        (x_train, y_train), (x, y) = problem.load_dataset(config)
         if config.size % 2 == 0 or not 3 <= config.size <= x.shape[1]:
             raise ValueError(
                 f"size must be odd, from 3 to {x.shape[1]}, got {config.size}"
             )
-        folder = runs.new_folder(config.out, f"templates-{config.dataset}")
+        folder = run_folder.create(config.out, f"templates-{config.dataset}")
     source = x_train[y_train == config.digit][0]
-    place, stroke = cut(source, config.size)
-    templates = {**drawn(config.size), "stroke": stroke}
-    most = slide(templates, x).max((1, 2))  # (N, T): the greatest of each image
+    position, stroke = cut_stroke(source, config.size)
+    templates = {**edges_and_blob(config.size), "stroke": stroke}
+    greatest = responses(templates, x).max((1, 2))  # (N, T): of each image
     numbers = [
-        {"template": name, **{str(k): more(most[:, t], y == k) for k in range(10)}}
+        {"template": name}
+        | {str(k): roc_area(greatest[:, t], y == k) for k in range(10)}
         for t, name in enumerate(templates)
     ]
-    own = slide({"stroke": stroke, "turned": stroke[::-1, ::-1]}, source[None])[0]
+    both = {"stroke": stroke, "rotated": stroke[::-1, ::-1]}
+    own = responses(both, source[None])[0]
     found = np.unravel_index(own[..., 0].argmax(), own.shape[:2])
-    numbers.append({"cut_from": place, "found_at": tuple(map(int, found))})
-    numbers[-1] |= {"response": float(own[place][0]), "turned": float(own[place][1])}
+    numbers.append({"cut_from": position, "found_at": tuple(map(int, found))})
+    response, rotated = map(float, own[position])
+    numbers[-1] |= {"response": response, "turned": rotated}
 
     out = console()
     out.print("How likely an image of a digit responds more than one of another digit:")
@@ -85,67 +88,74 @@ def main(argv: Sequence[str] | None = None) -> int:
     out.print(table(("\ntemplate", *map(str, range(10))), rows))
     others = [k for k in (0, 1, 4, 7, 8) if k != config.digit][:4]
     shown = np.stack([source, *(x[y == k][0] for k in (config.digit, *others))])
-    picture = draw(templates, shown, slide(templates, shown), config.digit, place)
+    maps = responses(templates, shown)
+    picture = draw(templates, shown, maps, config.digit, position)
     conclusion = conclude(numbers, config.digit)
-    answers.give(out, folder, config, numbers, {"responses": picture}, conclusion)
+    answers.save_and_print(
+        out, folder, config, numbers, {"responses": picture}, conclusion
+    )
     return 0
 
 
-def drawn(size: int) -> Templates:
-    """Edges, brighter in the direction of their arrow, and a bright blob."""
+def edges_and_blob(size: int) -> Templates:
+    """Compute edges, brighter in the direction of their arrow, and a bright blob."""
     v, u = np.mgrid[:size, :size] - size // 2  # down, to the right
-    bell = np.exp(-(u**2 + v**2) / (2 * (size / 4) ** 2))
-    ways = {"edge →": (1, 0), "edge ↘": (1, 1), "edge ↓": (0, 1), "edge ↙": (-1, 1)}
-    edges = {name: (a * u + b * v) * bell for name, (a, b) in ways.items()}
-    return {name: unit(t) for name, t in {**edges, "blob": bell}.items()}
+    blob = np.exp(-(u**2 + v**2) / (2 * (size / 4) ** 2))
+    arrows = {"edge →": (1, 0), "edge ↘": (1, 1), "edge ↓": (0, 1), "edge ↙": (-1, 1)}
+    edges = {name: (a * u + b * v) * blob for name, (a, b) in arrows.items()}
+    return {name: normalise(t) for name, t in {**edges, "blob": blob}.items()}
 
 
-def cut(image: np.ndarray, size: int) -> tuple[tuple[int, int], np.ndarray]:
-    """The part with the greatest contrast: the place of its middle, and the template.
+def cut_stroke(image: np.ndarray, size: int) -> tuple[tuple[int, int], np.ndarray]:
+    """Cut out the part with the greatest contrast.
 
-    Around the image is what its background is made of: 0.
+    Outside the image is its background, 0.
+
+    Returns:
+        The position (row, column) of its middle, and the template.
     """
     padded = np.pad(image[..., 0], size // 2)
     parts = np.lib.stride_tricks.sliding_window_view(padded, (size, size))
     i, j = np.unravel_index(parts.std((2, 3)).argmax(), parts.shape[:2])
-    return (int(i), int(j)), unit(parts[i, j])
+    return (int(i), int(j)), normalise(parts[i, j])
 
 
-def unit(template: np.ndarray) -> np.ndarray:
-    """The same with mean 0 and norm 1."""
+def normalise(template: np.ndarray) -> np.ndarray:
+    """Return the template with mean 0 and norm 1."""
     template = template - template.mean()
     return (template / np.linalg.norm(template)).astype(np.float32)
 
 
-def slide(templates: Templates, x: np.ndarray) -> np.ndarray:
-    """The responses (N, H, W, T) of an `fnn.Conv` whose weights are the templates."""
+def responses(templates: Templates, x: np.ndarray) -> np.ndarray:
+    """Return the output (N, H, W, T) of an `fnn.Conv` with the templates as weights."""
     weight = jnp.stack([*templates.values()], axis=-1)[:, :, None, :]
     conv = fnn.Conv(weight.shape[-1], weight.shape[:2], bias=False)
     return np.asarray(conv.forward(fnn.ConvParams(weight, ()), (), x).y)
 
 
-def more(most: np.ndarray, of_digit: np.ndarray) -> float:
-    """How likely one of the digit responds more than another; ties count half.
+def roc_area(response: np.ndarray, of_digit: np.ndarray) -> float:
+    """Return the probability that an image of the digit responds more than another.
 
-    That is the area under the ROC curve: 1/2 where the response says nothing.
+    Ties count half. It is the area under the ROC curve, and 1/2 by chance.
     """
-    others = np.sort(most[~of_digit])
+    others = np.sort(response[~of_digit])
     sides = [
-        np.searchsorted(others, most[of_digit], side) for side in ("left", "right")
+        np.searchsorted(others, response[of_digit], side) for side in ("left", "right")
     ]
     return float(np.mean(sides) / len(others))
 
 
 def conclude(numbers: list[dict], digit: int) -> str:
-    """The sentence."""
-    *_, stroke, home = numbers
-    at = "its own place" if home["found_at"] == home["cut_from"] else "another place"
+    """Return the sentence that answers the question."""
+    *_, stroke, source = numbers
+    own = source["found_at"] == source["cut_from"]
+    at = "its own place" if own else "another place"
     likely = {int(k): v for k, v in stroke.items() if k != "template"}
     best = max(likely, key=likely.get)
     most = "" if best == digit else f", and to a {best} with {likely[best]:.2f}"
     return (
         f"In its own image the stroke of a {digit} responds most at {at} "
-        f"({home['response']:.2f}; turned by 180°: {home['turned']:.2f}); in new "
+        f"({source['response']:.2f}; turned by 180°: {source['turned']:.2f}); in new "
         f"images it responds more to a {digit} than to another digit with probability "
         f"{likely[digit]:.2f} (chance: 0.50){most}."
     )
@@ -154,11 +164,11 @@ def conclude(numbers: list[dict], digit: int) -> str:
 def draw(
     templates: Templates,
     x: np.ndarray,
-    responses: np.ndarray,
+    maps: np.ndarray,
     digit: int,
-    place: tuple[int, int],
+    position: tuple[int, int],
 ) -> Figure:
-    """A row for each image, a column for each template; rings where it is greatest."""
+    """Draw a row for each image, a column for each template, rings at the maxima."""
     rows, columns = len(x) + 1, len(templates) + 1
     with matplotlib.rc_context(STYLE | {"axes.grid": False}):
         figure = Figure(figsize=(1.15 * columns + 0.6, 1.15 * rows + 0.5))
@@ -170,16 +180,17 @@ def draw(
         for axes, (name, template) in zip(grid[0, 1:], templates.items(), strict=True):
             axes.imshow(template, cmap="gray_r")
             axes.set_title(name)
-        limit = np.abs(responses).max()
-        for row, image, maps in zip(grid[1:], x, responses, strict=True):
+        limit = np.abs(maps).max()
+        by_template = np.moveaxis(maps, -1, 1)
+        for row, image, own in zip(grid[1:], x, by_template, strict=True):
             row[0].imshow(image[..., 0], cmap="gray_r", vmin=0, vmax=1)
-            for axes, response in zip(row[1:], np.moveaxis(maps, -1, 0), strict=True):
+            for axes, response in zip(row[1:], own, strict=True):
                 shown = axes.imshow(response, cmap="PuOr_r", vmin=-limit, vmax=limit)
                 i, j = np.unravel_index(response.argmax(), response.shape)
                 for colour, width in (("white", 3.5), ("black", 1.5)):
                     axes.plot(j, i, "o", color=colour, mfc="none", mew=width, ms=7)
         size = len(templates["stroke"])
-        corner = (place[1] - size / 2, place[0] - size / 2)
+        corner = (position[1] - size / 2, position[0] - size / 2)
         style = dict(fill=False, edgecolor=OKABE_ITO["vermilion"], lw=2, clip_on=False)
         grid[1, 0].add_patch(Rectangle(corner, size, size, **style))
         grid[1, 0].set_ylabel("cut from")

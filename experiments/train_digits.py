@@ -1,8 +1,8 @@
 """Train a network on handwritten digits by the recipe, gradient check first.
 
-The recipe, step by step, as the terminal shows it: initialise, forward, cost,
-handwritten backpropagation, gradient check, check switched off, training with early
-stopping, test. Everything lands in one run folder.
+The terminal shows the recipe step by step: initialise, forward, cost, handwritten
+backpropagation, gradient check, check switched off, training with early stopping, test.
+All results are in one run folder.
 
     python -m experiments.train_digits
     python -m experiments.train_digits --dataset mnist --seeds 2
@@ -15,15 +15,15 @@ from dataclasses import dataclass, replace
 from typing import Literal
 
 import fnn
-from experiments import problem, recipe
-from experiments.problem import CLASSES, Problem, Training
+from experiments.shared import problem, recipe
+from experiments.shared.problem import CLASSES, Problem, TrainingConfig
 
 __all__ = ["main"]
 
 
 @dataclass(frozen=True)
-class Config(Training):
-    """What a run depends on.
+class Config(TrainingConfig):
+    """The options of a run.
 
     Attributes:
         layers: sizes of the hidden layers; none at all is softmax regression.
@@ -56,17 +56,17 @@ PRESETS = {config.dataset: config for config in (DIGITS, MNIST, FASHION_MNIST)}
 
 
 def main(argv: Sequence[str] | None = None) -> int:
-    """Follow the recipe; the exit status is 1 if the gradient check fails."""
-    return recipe.follow("train_digits", __doc__, PRESETS, build, argv)
+    """Run the recipe; the exit status is 1 if the gradient check fails."""
+    return recipe.run_recipe("train_digits", __doc__, PRESETS, build, argv)
 
 
 def build(config: Config) -> Problem:
-    """Everything that the config names."""
+    """Build everything that the config names."""
     return problem.build(config, network(config))
 
 
 def network(config: Config) -> fnn.Layer:
-    """Dropout on the pixels; dense, activation and dropout for each hidden layer."""
+    """Build dropout of the pixels; dense, activation, dropout for each hidden layer."""
     name = config.activation.title().replace("_", "")  # leaky_relu is fnn.LeakyRelu
     layers = [fnn.Flatten()]
     if config.visible_dropout:

@@ -1,13 +1,13 @@
-"""Train on many devices of one or many hosts, each step on a share of the minibatch.
+"""Train on many devices of one or many hosts, each on a share of the minibatch.
 
-The same script starts everywhere: JAX's own runtime finds the other processes on SLURM,
-Cloud TPU and the like, or is told where they are:
+The same script is started in every process. JAX's own runtime finds the other processes
+on SLURM, Cloud TPU and the like; elsewhere the options say where they are:
 
     python -m experiments.train_distributed --coordinator host:1234 --processes 2 --id 0
 
 Every process trains the same network on its devices' share of each minibatch. Where one
-dies, the others end, too; started again with the same --checkpoints, and with any
-number of processes, the run goes on.
+process dies, the others end, too. Started again with the same --checkpoints, and with
+any number of processes, the run continues.
 """
 
 import os
@@ -21,7 +21,7 @@ import numpy as np
 from jax.errors import JaxRuntimeError
 
 import fnn
-from experiments import command_line
+from experiments.shared import command_line
 
 __all__ = ["main"]
 
@@ -30,15 +30,15 @@ PROG = "python -m experiments.train_distributed"
 
 @dataclass(frozen=True)
 class Config:
-    """What a run depends on.
+    """The options of a run.
 
     Attributes:
-        coordinator: address and port of process 0, as in host:1234; else found by JAX
-            where a cluster says it. "none" trains in this process alone.
+        coordinator: address and port of process 0, as in host:1234; by default JAX
+            finds it in the cluster's settings. "none" trains in this process alone.
         processes: how many there are.
-        id: which of them this one is, from 0 on.
+        id: the number of this process, from 0 on.
         heartbeat: seconds without a sign of life after which a process is dead.
-        checkpoints: a folder that all processes see; the run goes on from there.
+        checkpoints: a folder that all processes see; the run continues from there.
         epochs: how many.
         batch_size: of all devices together, a multiple of their number.
         learning_rate: α.
@@ -57,27 +57,27 @@ class Config:
 
 
 def main(argv: Sequence[str] | None = None) -> int:
-    """Find the others, train, and say from process 0 how it went."""
-    config = command_line.options(Config(), argv, PROG, __doc__)
+    """Connect the processes, train, and print the results from process 0."""
+    config = command_line.parse(Config(), argv, PROG, __doc__)
     with command_line.plain_errors(PROG):
         if config.heartbeat < 1:
             raise ValueError(f"heartbeat must be at least 1, got {config.heartbeat}")
-        join(config)
+        connect(config)
     try:
         return train(config)
     except JaxRuntimeError as error:
         reason = str(error).partition("\n")[0]
-        again = "with --checkpoints, a run can go on"
+        advice = "with --checkpoints, a run can be continued"
         if config.checkpoints is not None:
-            again = f"start again: the run goes on from {config.checkpoints}"
+            advice = f"start again: the run continues from {config.checkpoints}"
         print(f"{PROG}: error: {reason}", file=sys.stderr)
-        print(f"  Another process has probably died; {again}.", file=sys.stderr)
+        print(f"  Another process has probably died; {advice}.", file=sys.stderr)
         sys.stderr.flush()
-        os._exit(1)  # a usual exit would wait for the one that has died
+        os._exit(1)  # a usual exit would wait for the process that has died
 
 
-def join(config: Config) -> None:
-    """Start JAX's distributed runtime, before anything else is asked of JAX."""
+def connect(config: Config) -> None:
+    """Start JAX's distributed runtime, before JAX is used for anything else."""
     if config.coordinator == "none":
         return
     jax.config.update("jax_cpu_collectives_implementation", "gloo")
@@ -90,13 +90,13 @@ def join(config: Config) -> None:
 
 
 def train(config: Config) -> int:
-    """The same in every process; only process 0 speaks."""
+    """Train and test, the same in every process; only process 0 prints."""
     first = jax.process_index() == 0
     mesh = jax.make_mesh((jax.device_count(),), ("batch",))
     data = fnn.data.digits()
-    kept = np.arange(len(data.train[0])) % 8 > 0  # every eighth is for validation
-    training = tuple(part[kept] for part in data.train)
-    validation = tuple(part[~kept] for part in data.train)
+    for_training = np.arange(len(data.train[0])) % 8 > 0
+    training = tuple(part[for_training] for part in data.train)
+    validation = tuple(part[~for_training] for part in data.train)
     net = fnn.serial(
         *(fnn.Flatten(), fnn.Dense(64, bias=False), fnn.BatchNorm(), fnn.Relu()),
         *(fnn.Dropout(0.2), fnn.Dense(10)),
@@ -105,7 +105,7 @@ def train(config: Config) -> int:
     if first:
         print(f"{jax.process_count()} processes, {jax.device_count()} devices")
 
-    def say(record: dict) -> None:
+    def print_epoch(record: dict) -> None:
         if first:
             print(
                 f"epoch {record['epoch']:3}  training loss {record['train_loss']:.6f}  "
@@ -126,7 +126,7 @@ def train(config: Config) -> int:
             mesh=mesh,
             checkpoint_dir=config.checkpoints,
             resume=config.checkpoints is not None,
-            on_epoch=say,
+            on_epoch=print_epoch,
         )
     variables = jax.tree.map(np.asarray, result.variables)
     test = fnn.evaluate(net, loss, variables, data.test)

@@ -1,7 +1,7 @@
 """Train a convolutional network on images by the recipe, gradient check first.
 
-The steps are those of `train_digits`; new are the networks (see `networks`), images
-that are moved about while training, and a learning rate that falls to zero.
+The steps are those of `train_digits`. New are the networks (see `shared/networks.py`),
+the augmentation of the training images, and a learning rate that falls to zero.
 
     python -m experiments.train_images
     python -m experiments.train_images --dataset mnist --seeds 2
@@ -15,20 +15,26 @@ from typing import Literal
 import optax
 
 import fnn
-from experiments import networks, problem, recipe
-from experiments.problem import CLASSES, Check, Problem, Training, seeded
+from experiments.shared import networks, problem, recipe
+from experiments.shared.problem import (
+    CLASSES,
+    CheckOptions,
+    Problem,
+    TrainingConfig,
+    make_start,
+)
 from fnn.augmentations import Augmentation, Flip, RandomCrop, Shift, compose
 
 __all__ = ["main"]
 
 
 @dataclass(frozen=True)
-class Config(Training):
-    """What a run depends on.
+class Config(TrainingConfig):
+    """The options of a run.
 
     Attributes:
         dropout: probability of dropping a hidden unit; the resnet has no dropout.
-        network: which one, see `experiments/networks.py`.
+        network: which one, see `experiments/shared/networks.py`.
         blocks: of the resnet, in each of its three stages.
         schedule: of the learning rate: constant, or down to 0 along half a cosine.
         augment: change the training images at random, see `augmentation`.
@@ -42,7 +48,7 @@ class Config(Training):
     augment: bool = True
 
 
-DIGITS = Config(augment=False)  # they fill their frames: a shift would cut them
+DIGITS = Config(augment=False)  # they fill their images: a shift would cut them
 MNIST = Config(dataset="mnist", batch_size=64, epochs=20, validation=0.1)
 FASHION_MNIST = replace(MNIST, dataset="fashion_mnist", epochs=40, patience=40)
 CIFAR10 = Config(
@@ -58,43 +64,44 @@ CIFAR10 = Config(
 #: The defaults for each dataset.
 PRESETS = {config.dataset: config for config in (DIGITS, MNIST, FASHION_MNIST, CIFAR10)}
 
-#: Convolutions take long to difference: few examples, and of many layers few numbers.
-CHECK = Check(max_examples=4, max_coordinates=32, off_kinks=True)
-CHECK_OF_MANY = CHECK._replace(max_examples=2, max_coordinates=5)
+#: Finite differences of convolutions are slow: the check takes few examples.
+CHECK = CheckOptions(max_examples=4, max_coordinates=32, off_kinks=True)
+#: The resnet has many layers: the check takes few numbers of each.
+RESNET_CHECK = CHECK._replace(max_examples=2, max_coordinates=5)
 
 
 def main(argv: Sequence[str] | None = None) -> int:
-    """Follow the recipe; the exit status is 1 if the gradient check fails."""
-    return recipe.follow("train_images", __doc__, PRESETS, build, argv)
+    """Run the recipe; the exit status is 1 if the gradient check fails."""
+    return recipe.run_recipe("train_images", __doc__, PRESETS, build, argv)
 
 
 def build(config: Config) -> Problem:
-    """Everything that the config names."""
+    """Build everything that the config names."""
     augment = augmentation(config) if config.augment else None
-    check = CHECK_OF_MANY if config.network == "resnet" else CHECK
+    check = RESNET_CHECK if config.network == "resnet" else CHECK
     built = problem.build(config, network(config), augment, check)
     if config.schedule == "constant":
         return built
-    examples = len(seeded(built, config, config.seed).data.train[0])
+    examples = len(make_start(built, config, config.seed).data.train[0])
     steps = config.epochs * -(-examples // config.batch_size)
     falling = optax.cosine_decay_schedule(config.learning_rate, steps)
     return built._replace(optimizer=replace(built.optimizer, learning_rate=falling))
 
 
 def network(config: Config) -> fnn.Layer:
-    """The network of that name, at a size that suits the images."""
+    """Build the network of that name, at a size that suits the images."""
     classes, small = len(CLASSES[config.dataset]), config.dataset == "digits"
     if config.network == "resnet":
         return networks.resnet(classes, blocks=config.blocks)
     if config.network == "all_convolutional":
         return networks.all_convolutional(classes, dropout=config.dropout)
-    # A window of 5×5 would see nearly all of 8×8 pixels, and fit only once.
+    # 5×5 pixels would be nearly all of 8×8.
     size = dict(kernel_size=3, padding="SAME", hidden=128) if small else {}
     return networks.lenet(classes, dropout=config.dropout, **size)
 
 
 def augmentation(config: Config) -> Augmentation:
-    """Changes under which these images stay what they are: a mirrored 3 is none."""
+    """Return an augmentation that keeps the classes: a mirrored 3 is no digit."""
     return {
         "digits": Shift(1),
         "mnist": Shift(2),

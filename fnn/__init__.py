@@ -85,6 +85,7 @@ from fnn.training import (
     save,
     sweep,
 )
+from fnn.versions import __version__, warn_about_jaxlib
 
 __all__ = [
     "AdaptiveAvgPool",
@@ -152,6 +153,7 @@ __all__ = [
     "TensorBoard",
     "Upsample",
     "Variables",
+    "__version__",
     "accuracy",
     "augmentations",
     "autodiff",
@@ -191,3 +193,5 @@ __all__ = [
     "value_and_grad",
     "walk",
 ]
+
+warn_about_jaxlib()

@@ -1,37 +1,41 @@
-"""The place of the maximum among several arrays, element by element.
+"""The index of the maximum among several arrays, element by element.
 
-Plain layers and kernels hand the gradient of a maximum to the place that won. The
-places are compared with one another and not with the maximum: they may be computed once
-more where they are read, in a loop that rounds otherwise, and then none attains it.
+Max-pooling passes dy to the position of the maximum. The arrays are compared with one
+another and not with their maximum: inside a loop XLA may compute them a second time and
+round differently, and then none of them equals the maximum.
 """
 
 from collections.abc import Iterable
 
 import jax.numpy as jnp
-from jax import Array
 
-__all__ = ["first_winner"]
+from fnn.typing import Array, Int
+
+__all__ = ["first_argmax"]
 
 
-def first_winner(places: Iterable[Array]) -> Array:
-    """k*, the number of the first place with the largest number: small integers.
+def first_argmax(arrays: Iterable[Array]) -> Int[Array, "..."]:
+    """Return k*, the index of the first array with the largest number.
 
         k* = min { k : x_k = max_j x_j }        element by element; a NaN is the largest
 
     Args:
-        places: x_0, x_1, ..., of one shape and dtype.
+        arrays: x_0, x_1, ..., of one shape and dtype.
+
+    Returns:
+        k*, an array of that shape, of int8 where there are few arrays.
 
     Example:
         >>> import jax.numpy as jnp
-        >>> first_winner([jnp.array([1.0, 2.0]), jnp.array([1.0, 3.0])])
+        >>> first_argmax([jnp.array([1.0, 2.0]), jnp.array([1.0, 3.0])])
         Array([0, 1], dtype=int8)
     """
-    best, *others = places
+    best, *others = arrays
     dtype = jnp.int8 if len(others) < 127 else jnp.int32
-    winner = jnp.zeros(best.shape, dtype)
-    for number, seen in enumerate(others, 1):
-        # A NaN wins too, the first one, and passes its gradient on.
-        better = ~(seen <= best) & (best == best)
-        best = jnp.where(better, seen, best)
-        winner = jnp.where(better, jnp.asarray(number, dtype), winner)
-    return winner
+    argmax = jnp.zeros(best.shape, dtype)
+    for k, x in enumerate(others, 1):
+        # A NaN is larger than any number: the first one gets dy.
+        larger = ~(x <= best) & (best == best)
+        best = jnp.where(larger, x, best)
+        argmax = jnp.where(larger, jnp.asarray(k, dtype), argmax)
+    return argmax

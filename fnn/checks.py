@@ -1,4 +1,4 @@
-"""What is checked before anything is computed: errors in plain words, with numbers."""
+"""Checks of arguments before anything is computed, with errors in plain words."""
 
 import numbers
 from typing import Any
@@ -13,6 +13,7 @@ __all__ = [
     "as_array",
     "as_inputs",
     "as_numbers",
+    "as_pair",
     "check_in_shape",
     "check_key",
     "check_keys",
@@ -35,7 +36,7 @@ LIMIT = 2**31
 
 
 def describe(tree: Any) -> str:
-    """A pytree in a few words, for error messages: types and shapes, no numbers."""
+    """Describe a pytree for an error message: its types and shapes, no numbers."""
     if hasattr(tree, "shape") and hasattr(tree, "dtype"):
         return f"{tree.dtype}{list(tree.shape)}"
     if isinstance(tree, tuple):
@@ -63,7 +64,9 @@ def expect_params(layer: object, params: Any, expected: type) -> None:
         )
 
 
-def expect_shape(layer: object, x: Array, expected: tuple, why: str = "") -> None:
+def expect_shape(
+    layer: object, x: Array, expected: tuple[Any, ...], why: str = ""
+) -> None:
     """Raise unless x has the expected shape.
 
     A str entry stands for any size, and `...` for any number of axes.
@@ -85,18 +88,18 @@ def expect_shape(layer: object, x: Array, expected: tuple, why: str = "") -> Non
 
 
 def is_integer(value: Any) -> bool:
-    """Whether it is an integer of Python's or NumPy's, and not a bool."""
+    """Return whether the value is an integer of Python or NumPy, and not a bool."""
     return isinstance(value, int | np.integer) and not isinstance(value, bool)
 
 
 def is_key(value: Any) -> bool:
-    """Whether it is an array of JAX's random keys."""
+    """Return whether the value is an array of JAX random keys."""
     dtype = getattr(value, "dtype", None)
     return dtype is not None and jax.dtypes.issubdtype(dtype, jax.dtypes.prng_key)
 
 
 def positive_integer(name: str, value: Any) -> int:
-    """The value as a Python int, or an error that says what was passed as `name`."""
+    """Return the value as a Python int; raise an error about `name` otherwise."""
     if not is_integer(value) or not 1 <= value < LIMIT:
         raise ValueError(
             f"{name} must be a positive integer, got {value!r}"
@@ -110,7 +113,7 @@ def positive_integer(name: str, value: Any) -> int:
 
 
 def require_key(layer: object, key: Array | None) -> Array:
-    """The key, or an error that says which layer needs one and what to pass."""
+    """Return the key; without one, raise an error that says which layer needs it."""
     if key is None:
         raise ValueError(
             f"{layer!r} draws random numbers in training and was given no key: "
@@ -123,7 +126,7 @@ def require_key(layer: object, key: Array | None) -> Array:
 
 
 def check_key(key: Any) -> Array:
-    """A key of the new style, or an error that says how to make one."""
+    """Return a typed JAX key; raise an error that says how to make one."""
     dtype = getattr(key, "dtype", None)
     if is_key(key):
         if key.shape != ():
@@ -145,7 +148,7 @@ def check_key(key: Any) -> Array:
 
 
 def check_keys(keys: Any) -> Array:
-    """An array (S,) of keys, or one key, which becomes an array of one."""
+    """Return an array (S,) of keys; one key becomes an array of one."""
     if is_key(keys):
         if keys.ndim < 2 and keys.size:
             return keys.reshape(-1)
@@ -159,7 +162,7 @@ def check_keys(keys: Any) -> Array:
 
 
 def check_l2(l2: Any) -> float | None:
-    """λ as a float, or None for no penalty: that is a program without one."""
+    """Return λ as a float, or None if it is 0: then no penalty is compiled in."""
     is_array = isinstance(l2, np.ndarray | jax.Array) and l2.ndim == 0
     is_number = isinstance(l2, numbers.Real | np.floating | np.integer) or is_array
     if isinstance(l2, bool) or not is_number or jnp.iscomplexobj(l2):
@@ -186,7 +189,7 @@ def shown(thing: Any) -> str:
 
 
 def as_numbers(name: str, a: Any) -> np.ndarray | Array:
-    """An array of real numbers, where it lies; nothing is left out or made up."""
+    """Return an array of real numbers, on the host or the device, as it was given."""
     if np.ma.isMaskedArray(a) and np.ma.getmaskarray(a).any():
         raise TypeError(
             f"{name} has masked entries, and an array on the device has no mask: leave "
@@ -209,7 +212,7 @@ def as_numbers(name: str, a: Any) -> np.ndarray | Array:
 
 
 def as_array(name: str, a: Any) -> Array:
-    """An array of real numbers on the device, none of them changed but by rounding."""
+    """Return an array of real numbers on the device, changed by rounding alone."""
     host = as_numbers(name, a)
     try:
         array = jnp.asarray(host)
@@ -226,13 +229,13 @@ def as_array(name: str, a: Any) -> Array:
     return array
 
 
-def check_pair(name: str, data: Any) -> tuple[Array, Array]:
-    """A pair (x, y) with one entry an example in both, as arrays."""
+def as_pair(name: str, data: Any) -> tuple[np.ndarray | Array, np.ndarray | Array]:
+    """Return a pair (x, y) of real numbers, as they were given, of the same length."""
     if getattr(data, "_fields", None) == ("train", "test"):
         raise TypeError(f"{name} must be a pair (x, y), got a Dataset: pass its .train")
-    if not isinstance(data, tuple | list) or len(data) != 2:
+    if not isinstance(data, (tuple, list)) or len(data) != 2:
         raise TypeError(f"{name} must be a pair (x, y), got {type(data).__name__}")
-    x, y = (as_array(f"{name}: {part}", a) for part, a in zip("xy", data, strict=True))
+    x, y = (as_numbers(f"{name}: {p}", a) for p, a in zip("xy", data, strict=True))
     if x.ndim == 0 or y.ndim == 0 or len(x) != len(y):
         raise ValueError(
             f"{name}: x and y must have one entry an example on their first axis, got "
@@ -241,14 +244,20 @@ def check_pair(name: str, data: Any) -> tuple[Array, Array]:
     return x, y
 
 
+def check_pair(name: str, data: Any) -> tuple[Array, Array]:
+    """Return a pair (x, y) as arrays on the device, both with one entry per example."""
+    x, y = as_pair(name, data)
+    return as_array(f"{name}: x", x), as_array(f"{name}: y", y)
+
+
 def as_inputs(x: Array) -> Array:
-    """Inputs as floating-point numbers: in integers, layers would round everything."""
+    """Return inputs as floating-point numbers: in integers layers would round."""
     return x if jnp.issubdtype(x.dtype, jnp.floating) else x.astype(float)
 
 
 def check_in_shape(in_shape: Any) -> None:
-    """The shape of one example: a tuple of sizes."""
-    if not isinstance(in_shape, tuple | list) or not all(
+    """Raise unless `in_shape` is the shape of one example: a tuple of sizes."""
+    if not isinstance(in_shape, (tuple, list)) or not all(
         isinstance(size, int | np.integer) and size > 0 for size in in_shape
     ):
         raise TypeError(

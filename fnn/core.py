@@ -30,6 +30,7 @@ from fnn.pytree import leaf, pytree
 from fnn.typing import Array, InShape, KeyArray, PyTree
 
 __all__ = [
+    "NO_INPUT_FEATURES",
     "Backward",
     "Forward",
     "Layer",
@@ -59,7 +60,8 @@ class Variables(NamedTuple):
 
 def as_variables(variables: Any) -> Variables:
     """Convert a pair to `Variables`; raise an error for anything else."""
-    if not isinstance(variables, tuple) or len(variables) != 2:
+    is_pair = isinstance(variables, tuple) and len(variables) == 2
+    if not is_pair or all(hasattr(part, "shape") for part in variables):
         raise TypeError(
             "variables must be Variables(params, state), as net.init(key, in_shape) "
             f"returns them, got {describe(variables)}"
@@ -115,6 +117,9 @@ class Layer(ABC):
     #: Names of the parameters that the penalty λ/(2n) Σ Θ² falls on.
     penalized: ClassVar[tuple[str, ...]] = ("weight",)
 
+    #: What an error about too many positional arguments adds.
+    positional_hint: ClassVar[str] = ""
+
     #: The initialiser for weights that this layer follows as their activation, or None.
     suited_init: ClassVar[Any] = None
 
@@ -130,7 +135,7 @@ class Layer(ABC):
                 "A function without a handwritten backward becomes a layer as "
                 "fnn.Lambda(function)."
             )
-        return super().__new__(cls)
+        return object.__new__(cls)
 
     def init(self, key: KeyArray, in_shape: InShape) -> Variables:
         """Draw fresh variables for examples of shape `in_shape` (no batch axis)."""
@@ -162,7 +167,7 @@ class Layer(ABC):
 
     @property
     def kind(self) -> str:
-        """What the layer is called in paths; "" for one that only lists others."""
+        """The name of the layer in paths; "" for one that only lists others."""
         return type(self).__name__
 
     @property
@@ -182,10 +187,15 @@ class Layer(ABC):
 
 # ---- The class decorator ---------------------------------------------------------
 
+#: The hint of layers that other libraries construct with a number of inputs.
+NO_INPUT_FEATURES = (
+    "The number of input features is not an argument: init takes it from in_shape."
+)
+
 #: Names that mean something in the contract, and so cannot be fields of a layer.
 RESERVED = (
     *("init", "forward", "backward", "reach", "kind", "children", "with_children"),
-    *("penalized", "suited_init"),
+    *("penalized", "positional_hint", "suited_init"),
 )
 
 
@@ -215,7 +225,9 @@ def layer(cls: type[T]) -> type[T]:
     return pytree(cls)
 
 
-def _checked_init(init: Callable) -> Callable:
+def _checked_init(init: Callable[..., Any]) -> Callable[..., Variables]:
+    """Return `init` with its arguments and its result checked."""
+
     @functools.wraps(init)
     def checked(self: Layer, key: Any, in_shape: Any) -> Variables:
         key = check_key(key)
@@ -232,7 +244,9 @@ def _checked_init(init: Callable) -> Callable:
     return checked
 
 
-def _checked_forward(forward: Callable) -> Callable:
+def _checked_forward(forward: Callable[..., Any]) -> Callable[..., Forward]:
+    """Return `forward` with its key and its result checked."""
+
     @functools.wraps(forward)
     def checked(
         self: Layer,
@@ -260,7 +274,9 @@ def _checked_forward(forward: Callable) -> Callable:
     return checked
 
 
-def _checked_backward(backward: Callable) -> Callable:
+def _checked_backward(backward: Callable[..., Any]) -> Callable[..., Backward]:
+    """Return `backward` with its result checked."""
+
     @functools.wraps(backward)
     def checked(self: Layer, params: PyTree, saved: PyTree, dy: Any) -> Backward:
         out = _on_traced_arrays(self, "backward", backward, params, saved, dy)
@@ -286,7 +302,9 @@ _CHECKED = {
 }
 
 
-def _on_traced_arrays(self: Layer, name: str, method: Callable, *args: Any) -> Any:
+def _on_traced_arrays(
+    self: Layer, name: str, method: Callable[..., Any], *args: Any
+) -> Any:
     """Call a method; explain the errors of code that only works on concrete numbers."""
     try:
         return method(self, *args)

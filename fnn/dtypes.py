@@ -1,10 +1,11 @@
-"""Which floating-point numbers are computed with."""
+"""The floating-point dtypes that fnn computes with."""
 
 from typing import Any
 
 import jax
 import jax.numpy as jnp
 from jax import Array
+from jaxtyping import Bool, Float, Shaped
 
 __all__ = ["all_finite", "at_least_float32", "widen"]
 
@@ -20,12 +21,12 @@ def at_least_float32(dtype: Any) -> Any:
     return jnp.float64 if dtype == jnp.float64 else jnp.float32
 
 
-def widen(x: Array) -> Array:
-    """Cast to float32, unless x is float64: then return it as it is."""
+def widen(x: Shaped[Array, "*shape"]) -> Float[Array, "*shape"]:
+    """Cast to float32, unless x is float64: then return it unchanged."""
     return x.astype(at_least_float32(x.dtype))
 
 
-def all_finite(tree: Any) -> Array:
-    """Return whether every floating-point number in a tree is finite: a scalar."""
+def all_finite(tree: Any) -> Bool[Array, ""]:
+    """Return whether every floating-point number in a tree is finite."""
     leaves = [a for a in jax.tree.leaves(tree) if jnp.issubdtype(a.dtype, jnp.inexact)]
     return jnp.array([jnp.isfinite(leaf).all() for leaf in leaves]).all()

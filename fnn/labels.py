@@ -1,4 +1,4 @@
-"""Labels: what they stand for, and whether they fit a network's outputs.
+"""Labels: the targets that they stand for, and whether they fit a network's outputs.
 
 Legend: N examples, K outputs; z (N, K) outputs, y labels, t (N, K) targets.
 """
@@ -8,11 +8,12 @@ from typing import Any
 import jax
 import jax.numpy as jnp
 import numpy as np
-from jax import Array
+
+from fnn.typing import Array, Float, InShape
 
 __all__ = [
-    "check_classes",
-    "check_reals",
+    "check_class_labels",
+    "check_real_labels",
     "class_targets",
     "is_concrete",
     "real_targets",
@@ -20,7 +21,7 @@ __all__ = [
 
 
 def is_concrete(y: Array) -> bool:
-    """Whether the numbers can be looked at: they cannot while a function is traced."""
+    """Return whether the numbers are known: they are not while a function is traced."""
     return not isinstance(y, jax.core.Tracer)
 
 
@@ -30,20 +31,20 @@ def _is_integer(y: Array) -> bool:
 
 def class_targets(
     loss: object, z: Array, y: Array, dtype: Any, binary: bool = False
-) -> Array:
-    """The targets t (N, K) that class labels stand for."""
+) -> Float[Array, "N K"]:
+    """Return the targets t that class labels stand for."""
     _expect_batch(loss, z, y)
     _check_class_shape(loss, z.shape[1:], y, binary)
     if y.ndim == 2:
         return y.astype(dtype)
     if z.shape[1] == 1:
         return y[:, None].astype(dtype)
-    # int32: in uint8, classes 0 and 256 would be one and the same.
+    # int32: in uint8, classes 0 and 256 would be the same.
     return jax.nn.one_hot(y.astype(jnp.int32), z.shape[1], dtype=dtype)
 
 
-def real_targets(loss: object, z: Array, y: Array, dtype: Any) -> Array:
-    """The targets t, of z's shape, that real-valued labels stand for."""
+def real_targets(loss: object, z: Array, y: Array, dtype: Any) -> Float[Array, "N ..."]:
+    """Return the targets t, of z's shape, that real-valued labels stand for."""
     _expect_batch(loss, z, y)
     _check_real_shape(loss, z.shape[1:], y)
     return y.reshape(z.shape).astype(dtype)
@@ -53,12 +54,12 @@ def _expect_batch(loss: object, z: Array, y: Array) -> None:
     if z.ndim == 0 or z.shape[:1] != y.shape[:1]:
         raise ValueError(
             f"{loss!r} got outputs of shape {z.shape} and labels of shape {y.shape}: "
-            "both must have one entry an example on the first axis"
+            "both must have one entry per example on the first axis"
         )
 
 
 def _check_class_shape(
-    loss: object, out_shape: tuple[int, ...], y: Array, binary: bool
+    loss: object, out_shape: InShape, y: Array, binary: bool
 ) -> None:
     if len(out_shape) != 1:
         raise ValueError(
@@ -84,29 +85,29 @@ def _check_class_shape(
         )
 
 
-def check_classes(
-    loss: object, out_shape: tuple[int, ...], y: Array, binary: bool = False
+def check_class_labels(
+    loss: object, out_shape: InShape, y: Array, binary: bool = False
 ) -> None:
     """Raise where labels are not classes of K outputs; `binary` allows K = 1."""
     _check_class_shape(loss, out_shape, y, binary)
     if not is_concrete(y) or y.size == 0:
         return
     values, classes = np.asarray(y), out_shape[0]
-    indices = y.ndim == 1 and classes > 1
-    lowest, highest = (0, classes - 1) if indices else (0, 1)
+    are_indices = y.ndim == 1 and classes > 1
+    lowest, highest = (0, classes - 1) if are_indices else (0, 1)
     wrong = ~((values >= lowest) & (values <= highest))  # also catches NaN
     if wrong.any():
-        where = tuple(int(i) for i in np.argwhere(wrong)[0])
-        what = f"a class 0 .. {classes - 1}" if indices else "in [0, 1]"
+        index = tuple(int(i) for i in np.argwhere(wrong)[0])
+        expected = f"a class 0 .. {classes - 1}" if are_indices else "in [0, 1]"
         raise ValueError(
-            f"{loss!r} expected every label to be {what}, as the network has "
-            f"{classes} outputs; got {values[where]} at y{list(where)}"
+            f"{loss!r} expected every label to be {expected}, as the network has "
+            f"{classes} outputs; got {values[index]} at y{list(index)}"
         )
 
 
-def _check_real_shape(loss: object, out_shape: tuple[int, ...], y: Array) -> None:
-    flat = y.ndim == 1 and out_shape == (1,)
-    if y.shape[1:] != out_shape and not flat:
+def _check_real_shape(loss: object, out_shape: InShape, y: Array) -> None:
+    is_column = y.ndim == 1 and out_shape == (1,)
+    if y.shape[1:] != out_shape and not is_column:
         raise ValueError(
             f"{loss!r} expected targets of the outputs' shape (N, "
             f"{', '.join(map(str, out_shape))}), got {y.shape}. For class labels use "
@@ -114,11 +115,14 @@ def _check_real_shape(loss: object, out_shape: tuple[int, ...], y: Array) -> Non
         )
 
 
-def check_reals(loss: object, out_shape: tuple[int, ...], y: Array) -> None:
+def check_real_labels(loss: object, out_shape: InShape, y: Array) -> None:
     """Raise where labels are not finite numbers of the outputs' shape."""
     _check_real_shape(loss, out_shape, y)
-    if is_concrete(y) and not np.isfinite(np.asarray(y, np.float64)).all():
-        where = np.argwhere(~np.isfinite(np.asarray(y, np.float64)))[0].tolist()
+    if not is_concrete(y):
+        return
+    wrong = ~np.isfinite(np.asarray(y, np.float64))
+    if wrong.any():
+        index = np.argwhere(wrong)[0].tolist()
         raise ValueError(
-            f"{loss!r} expected finite targets, got NaN or inf at y{where}"
+            f"{loss!r} expected finite targets, got NaN or inf at y{index}"
         )

@@ -1,9 +1,9 @@
 """Losses: a value and a delta, side by side.
 
 The last layer's output z is a logit (for regression, the prediction): the loss applies
-sigmoid or softmax itself, where they and the logarithm cancel. Then nothing saturates,
-and value and delta are finite for any finite z. A value beyond the largest number of
-the dtype is reported as (nearly) that number, not as inf.
+sigmoid or softmax itself, together with the logarithm. Then nothing saturates, and
+value and delta are finite for any finite z. A loss beyond the largest number of the
+dtype becomes (nearly) that number, not inf.
 
     value(z, y)     J = (1/N) Σ_n L(z_n, y_n)           a scalar
     delta(z, y)     δ = ∂J/∂z, of z's shape             the δ that backward starts from
@@ -18,18 +18,18 @@ from typing import Any, ClassVar, Protocol
 import jax
 import jax.numpy as jnp
 import numpy as np
-from jax import Array
 
 from fnn.checks import expect_instance, shown
 from fnn.dtypes import at_least_float32, widen
 from fnn.labels import (
-    check_classes,
-    check_reals,
+    check_class_labels,
+    check_real_labels,
     class_targets,
     is_concrete,
     real_targets,
 )
 from fnn.pytree import leaf, pytree
+from fnn.typing import Array, Float, InShape, Scalar
 
 __all__ = [
     "Huber",
@@ -42,20 +42,20 @@ __all__ = [
 
 
 class Loss(Protocol):
-    """What every loss provides."""
+    """The contract of a loss."""
 
     #: Whether the outputs score classes, so that accuracy makes sense.
     classifies: ClassVar[bool] = False
 
-    def value(self, z: Array, y: Array) -> Array:
-        """The mean loss of a batch, a scalar."""
+    def value(self, z: Array, y: Array) -> Scalar:
+        """Return the mean loss of a batch."""
         ...
 
     def delta(self, z: Array, y: Array) -> Array:
-        """The derivative of `value` with respect to z, of z's shape."""
+        """Return the derivative of `value` with respect to z, of z's shape."""
         ...
 
-    def check(self, out_shape: tuple[int, ...], y: Array) -> None:
+    def check(self, out_shape: InShape, y: Array) -> None:
         """Raise where labels y cannot belong to outputs of shape (K,).
 
         Shapes and dtypes are always checked, numbers only where y is concrete.
@@ -64,7 +64,11 @@ class Loss(Protocol):
 
 
 def expect_loss(loss: Any) -> None:
-    """Raise where `loss` is not a loss, and say what it lacks."""
+    """Raise unless `loss` has the methods of a loss and is a pytree.
+
+    Raises:
+        TypeError: it is a class, lacks a method, or is not registered with JAX.
+    """
     expect_instance("loss", loss)
     missing = [name for name in _METHODS if not callable(getattr(loss, name, None))]
     if missing:
@@ -84,16 +88,16 @@ def expect_loss(loss: Any) -> None:
 _METHODS = ("value", "delta", "check")
 
 
-def _mean(per_example: Array) -> Array:
-    """(1/N) Σ_n L_n, with each L_n at most a quarter of the largest number.
+def _mean(per_example: Float[Array, "N"]) -> Scalar:
+    """Return (1/N) Σ_n L_n, with each L_n at most a quarter of the largest number.
 
-    Dividing before the sum keeps it from overflowing; NaN stays NaN.
+    The division comes before the sum, which then cannot overflow; NaN stays NaN.
     """
     largest = jnp.finfo(per_example.dtype).max / 4
     return (jnp.minimum(per_example, largest) / per_example.size).sum()
 
 
-def _per_example(elements: Array) -> Array:
+def _sum_per_example(elements: Float[Array, "N ..."]) -> Float[Array, "N"]:
     """Sum over all axes but the batch."""
     return elements.reshape(len(elements), -1).sum(1)
 
@@ -103,7 +107,7 @@ def _per_example(elements: Array) -> Array:
 
 @pytree
 class SigmoidCrossEntropy(Loss):
-    """K independent yes/no questions: the lecture's J.
+    """The cross-entropy of K independent yes/no questions: the lecture's J.
 
     With a = σ(z) = 1/(1 + e⁻ᶻ), so that −log a = softplus(−z):
 
@@ -128,23 +132,23 @@ class SigmoidCrossEntropy(Loss):
 
     classifies: ClassVar[bool] = True
 
-    def value(self, z, y):
+    def value(self, z: Array, y: Array) -> Scalar:
         t = class_targets(self, z, y, at_least_float32(z.dtype), binary=True)
         z = widen(z)
         minus_log_a, minus_log_not_a = jax.nn.softplus(-z), jax.nn.softplus(z)
-        return _mean(_per_example(t * minus_log_a + (1 - t) * minus_log_not_a))
+        return _mean(_sum_per_example(t * minus_log_a + (1 - t) * minus_log_not_a))
 
-    def delta(self, z, y):
+    def delta(self, z: Array, y: Array) -> Array:
         t = class_targets(self, z, y, at_least_float32(z.dtype), binary=True)
         return ((jax.nn.sigmoid(widen(z)) - t) / len(z)).astype(z.dtype)
 
-    def check(self, out_shape, y):
-        check_classes(self, out_shape, y, binary=True)
+    def check(self, out_shape: InShape, y: Array) -> None:
+        check_class_labels(self, out_shape, y, binary=True)
 
 
 @pytree
 class SoftmaxCrossEntropy(Loss):
-    """One of K classes.
+    """The cross-entropy of a choice among K classes.
 
     With a_k = e^(z_k) / Σ_j e^(z_j), and t smoothed to (1 − s) t + s/K:
 
@@ -154,7 +158,7 @@ class SoftmaxCrossEntropy(Loss):
     Labels y: (N,) integer classes 0 .. K−1; or (N, K) rows that sum to 1.
 
     Args:
-        label_smoothing: s in [0, 1], the share of the target that is spread evenly.
+        label_smoothing: s in [0, 1], the part of the target that is spread evenly.
 
     Raises:
         ValueError, TypeError: labels of another shape, dtype or range.
@@ -181,23 +185,23 @@ class SoftmaxCrossEntropy(Loss):
                 f"[0, 1], got {smoothing}"
             )
 
-    def value(self, z, y):
+    def value(self, z: Array, y: Array) -> Scalar:
         t = self._targets(z, y)
         z = widen(z)
         z = z - jax.lax.stop_gradient(z.max(-1, keepdims=True))
-        # log a_k = z_k − log Σ_j e^(z_j), and Σ_k t_k = 1 is used rather than computed:
-        # then δ is a − t to the last digit, also where float32 labels sum to 1 ± 1e-7.
+        # log a_k = z_k − log Σ_j e^(z_j). Σ_k t_k is taken to be 1, not computed: then
+        # δ is a − t to the last digit, also where float32 labels sum to 1 ± 1e-7.
         log_sum = jnp.log(jnp.exp(z).sum(-1))
-        # A z of −inf counts only where its class has a share: 0 × inf is NaN.
+        # Where t is 0, z does not count, not even −inf: 0 × inf would be NaN.
         return _mean(log_sum - jnp.where(t == 0, 0, t * z).sum(-1))
 
-    def delta(self, z, y):
+    def delta(self, z: Array, y: Array) -> Array:
         t = self._targets(z, y)
         a = jax.nn.softmax(widen(z), axis=-1)
         return ((a - t) / len(z)).astype(z.dtype)
 
-    def check(self, out_shape, y):
-        check_classes(self, out_shape, y)
+    def check(self, out_shape: InShape, y: Array) -> None:
+        check_class_labels(self, out_shape, y)
         if y.ndim == 2 and is_concrete(y):
             sums = np.asarray(y, np.float64).sum(1)
             if np.abs(sums - 1).max(initial=0) > 1e-3:
@@ -208,7 +212,7 @@ class SoftmaxCrossEntropy(Loss):
                     "SigmoidCrossEntropy."
                 )
 
-    def _targets(self, z: Array, y: Array) -> Array:
+    def _targets(self, z: Array, y: Array) -> Float[Array, "N K"]:
         t = class_targets(self, z, y, at_least_float32(z.dtype))
         smoothing = jnp.asarray(self.label_smoothing, t.dtype)
         return (1 - smoothing) * t + smoothing / z.shape[-1]
@@ -240,23 +244,23 @@ class SquaredError(Loss):
     Source: Rumelhart, Hinton and Williams, Nature 323 (1986), eq. 3.
     """
 
-    def value(self, z, y):
+    def value(self, z: Array, y: Array) -> Scalar:
         t = real_targets(self, z, y, at_least_float32(z.dtype))
         error = widen(z) - t
-        # Not error²: where that overflows, JAX's derivative 2 error × 0 would be NaN.
-        return _mean(_per_example(0.5 * error * error))
+        # Not error²: where it overflows, JAX's derivative 2 error × 0 would be NaN.
+        return _mean(_sum_per_example(0.5 * error * error))
 
-    def delta(self, z, y):
+    def delta(self, z: Array, y: Array) -> Array:
         t = real_targets(self, z, y, at_least_float32(z.dtype))
         return ((widen(z) - t) / len(z)).astype(z.dtype)
 
-    def check(self, out_shape, y):
-        check_reals(self, out_shape, y)
+    def check(self, out_shape: InShape, y: Array) -> None:
+        check_real_labels(self, out_shape, y)
 
 
 @pytree
 class Huber(Loss):
-    """Squared error near the target, absolute error far from it.
+    """An error that is squared near the target and absolute far from it.
 
     With e = z − t, and c = e clipped to [−d, d]:
 
@@ -266,7 +270,7 @@ class Huber(Loss):
     Labels y: of z's shape; or (N,) where K = 1.
 
     Args:
-        threshold: d > 0, where the one turns into the other; in the units of y.
+        threshold: d > 0, the |e| from which on the error is absolute; in y's units.
 
     Raises:
         ValueError, TypeError: labels of another shape or dtype.
@@ -285,16 +289,16 @@ class Huber(Loss):
         if isinstance(self.threshold, float) and not self.threshold > 0:
             raise ValueError(f"Huber: threshold must be > 0, got {self.threshold}")
 
-    def value(self, z, y):
+    def value(self, z: Array, y: Array) -> Scalar:
         error, clipped = self._error(z, y)
-        return _mean(_per_example(clipped * (error - 0.5 * clipped)))
+        return _mean(_sum_per_example(clipped * (error - 0.5 * clipped)))
 
-    def delta(self, z, y):
+    def delta(self, z: Array, y: Array) -> Array:
         _, clipped = self._error(z, y)
         return (clipped / len(z)).astype(z.dtype)
 
-    def check(self, out_shape, y):
-        check_reals(self, out_shape, y)
+    def check(self, out_shape: InShape, y: Array) -> None:
+        check_real_labels(self, out_shape, y)
 
     def _error(self, z: Array, y: Array) -> tuple[Array, Array]:
         error = widen(z) - real_targets(self, z, y, at_least_float32(z.dtype))

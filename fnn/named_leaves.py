@@ -1,4 +1,4 @@
-"""Leaves of a tree by name, to say where two trees differ."""
+"""The leaves of a tree by name, and the differences between two trees."""
 
 from typing import Any
 
@@ -12,7 +12,11 @@ __all__ = ["differences", "leaves_by_name"]
 
 
 def leaves_by_name(tree: PyTree) -> dict[str, Any]:
-    """The leaves of a tree by name, such as `params/0/weight`."""
+    """Return the leaves of a tree by name, such as `params/0/weight`.
+
+    Raises:
+        ValueError: two leaves have the same name.
+    """
     named: dict[str, Any] = {}
     for path, leaf in tree_flatten_with_path(tree)[0]:
         name = keystr(path, simple=True, separator="/") or "value"
@@ -23,21 +27,27 @@ def leaves_by_name(tree: PyTree) -> dict[str, Any]:
 
 
 def differences(expected: PyTree, given: PyTree, dtypes: bool = True) -> list[str]:
-    """What is missing, extra or different in a tree of arrays, one line each."""
+    """List what is missing, extra or different in a tree of arrays, one line each.
 
-    def spec(leaf: Any) -> str:
+    Args:
+        expected: a tree of arrays.
+        given: the tree that is compared with it.
+        dtypes: whether dtypes are compared, or only names and shapes.
+    """
+
+    def describe(leaf: Any) -> str:
         dtype = getattr(leaf, "dtype", None) or jnp.result_type(leaf)
         return f"{dtype if dtypes else ''}{list(np.shape(leaf))}"
 
-    want, have = (
-        {name: spec(leaf) for name, leaf in leaves_by_name(tree).items()}
+    wanted, got = (
+        {name: describe(leaf) for name, leaf in leaves_by_name(tree).items()}
         for tree in (expected, given)
     )
-    missing = [f"missing: {name} {want[name]}" for name in want if name not in have]
-    extra = [f"extra: {name} {have[name]}" for name in have if name not in want]
+    missing = [f"missing: {name} {wanted[name]}" for name in wanted if name not in got]
+    extra = [f"extra: {name} {got[name]}" for name in got if name not in wanted]
     different = [
-        f"different: {name} expected {want[name]}, got {have[name]}"
-        for name in want
-        if name in have and want[name] != have[name]
+        f"different: {name} expected {wanted[name]}, got {got[name]}"
+        for name in wanted
+        if name in got and wanted[name] != got[name]
     ]
     return missing + extra + different

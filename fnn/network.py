@@ -14,7 +14,7 @@ from jax.tree_util import keystr, tree_map_with_path
 
 from fnn.checks import describe
 from fnn.core import Layer, Variables
-from fnn.typing import Array, PyTree
+from fnn.typing import Array, InShape, PyTree
 
 __all__ = [
     "Node",
@@ -31,13 +31,13 @@ __all__ = [
 
 
 def child_key(key: Array | None, i: int) -> Any:
-    """The key of child i: `fold_in(key, i)`, or None where there is none."""
+    """Return the key of child i, `fold_in(key, i)`; None if there is no key."""
     return None if key is None else jax.random.fold_in(key, i)
 
 
 @contextmanager
 def located(
-    parent: Layer, label: str, child: Layer, shape: tuple, of: str = "input"
+    parent: Layer, label: str, child: Layer, shape: tuple[int, ...], of: str = "input"
 ) -> Iterator[None]:
     """Add the child's place in the network to any error raised inside.
 
@@ -52,9 +52,9 @@ def located(
 
 
 def path_of(prefix: str, label: str, child: Layer) -> str:
-    """The path of a child, such as `2/Dense` or `1/Residual/body/0/Dense`.
+    """Return the path of a child, such as `2/Dense` or `1/Residual/body/0/Dense`.
 
-    A wrapper's unlabelled child has the wrapper's own path.
+    The unlabelled child of a wrapper has the path of the wrapper.
     """
     if not label:
         return prefix
@@ -62,12 +62,16 @@ def path_of(prefix: str, label: str, child: Layer) -> str:
 
 
 def child_variables(layer: Layer, variables: Variables) -> list[Variables]:
-    """The variables of each child, in order; an error if they are another network's."""
+    """Return the variables of each child, in order.
+
+    Raises:
+        ValueError: they belong to another network.
+    """
     parts = [child_entries(layer, *item) for item in variables._asdict().items()]
     return [Variables(*pair) for pair in zip(*parts, strict=True)]
 
 
-def child_entries(layer: Layer, name: str, tree: PyTree) -> tuple:
+def child_entries(layer: Layer, name: str, tree: PyTree) -> tuple[Any, ...]:
     """Return each child's entry of a tuple; `name` is what the tuple holds."""
     count = len(layer.children)
     if not isinstance(tree, tuple) or len(tree) < count:
@@ -80,7 +84,7 @@ def child_entries(layer: Layer, name: str, tree: PyTree) -> tuple:
 
 
 class Node(NamedTuple):
-    """One layer in its place in a network."""
+    """A layer of a network, with its path and its variables."""
 
     path: str
     layer: Layer
@@ -88,7 +92,7 @@ class Node(NamedTuple):
 
 
 def walk(net: Layer, variables: Variables, path: str | None = None) -> Iterator[Node]:
-    """Every layer of a network, parents before children, in forward order."""
+    """Yield every layer of a network, parents before children, in forward order."""
     path = net.kind if path is None else path
     yield Node(path, net, variables)
     if labelled := net.children:
@@ -97,8 +101,8 @@ def walk(net: Layer, variables: Variables, path: str | None = None) -> Iterator[
             yield from walk(child, part, path_of(path, label, child))
 
 
-def output_shape(layer: Layer, variables: Variables, in_shape: tuple) -> tuple:
-    """The shape of one example's output, by tracing the forward: nothing is run."""
+def output_shape(layer: Layer, variables: Variables, in_shape: InShape) -> InShape:
+    """Return the shape of one example's output; the forward is traced, and not run."""
     x = jax.ShapeDtypeStruct((1, *in_shape), jnp.zeros(()).dtype)
     y = jax.eval_shape(lambda p, s, x: layer.forward(p, s, x).y, *variables, x)
     if 0 in y.shape:
@@ -138,14 +142,14 @@ def map_params(
         make = getattr(params, "_make", tuple)
         return make([*parts, *own])
 
-    def own_leaf(keys: tuple, part: Any) -> Any:
+    def own_leaf(keys: tuple[Any, ...], part: Any) -> Any:
         return f(f"{path}.{keystr(keys, simple=True, separator='.')}", net, part)
 
     return tree_map_with_path(own_leaf, params)
 
 
 def named_params(net: Layer, params: PyTree) -> dict[str, Any]:
-    """All parameters by path, in forward order: `{"0/Dense.weight": Array, ...}`."""
+    """Return all parameters by path, in forward order: `{"0/Dense.weight": ...}`."""
     named: dict[str, Any] = {}
 
     def add(path: str, layer: Layer, part: Any) -> None:

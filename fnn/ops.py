@@ -1,27 +1,28 @@
 """Convolution and max-pooling with the handwritten gradient, for any JAX program.
 
 Inside a loop (`lax.scan`, `fori_loop`) XLA's CPU backend has no fast path for the
-convolutions that `jax.grad` makes of a convolution, and visits one place after the
-other for a max-pool: both can be a hundred times slower there than outside. These two
-functions give the same numbers, and their gradients are fnn's (`fnn.layers.convolve`,
-`fnn.layers.pooling`), which keep their speed.
+gradient that `jax.grad` derives from a convolution, and computes that of a max-pool one
+position after the other: both can be a hundred times slower there than outside. These
+two functions return the same numbers, and their gradients are fnn's
+(`fnn.layers.convolve`, `fnn.layers.pooling`), which stay fast.
 
 They are for programs in Flax, Equinox, Haiku or plain JAX. fnn's own engines never use
-them: a `custom_vjp` would make `jax.grad` repeat what it is to referee. For the same
-reason they can be differentiated backwards only, once.
+them: with a `custom_vjp`, `jax.grad` would only repeat the gradient that it should
+check. They can be differentiated once, in reverse mode: a `custom_vjp` has no more.
 """
 
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from functools import partial
 from typing import Any
 
 import jax
 import numpy as np
-from jax import Array, lax
+from jax import lax
 
 from fnn.layers.convolve import convolve, convolve_dw, convolve_dx
 from fnn.layers.pooling import MaxPool
-from fnn.layers.windows import Window
+from fnn.layers.windows import PaddingPairs, Window
+from fnn.typing import Array
 
 __all__ = ["conv", "max_pool"]
 
@@ -40,9 +41,9 @@ def conv(
     preferred_element_type: Any = None,
     out_sharding: Any = None,
 ) -> Array:
-    """`jax.lax.conv_general_dilated` with the handwritten gradient.
+    """Compute `jax.lax.conv_general_dilated`, with the handwritten gradient.
 
-    The arguments are those of the original, so that it fits wherever that one does:
+    The arguments are those of the original, so that it can replace it anywhere:
     `flax.nnx.Conv(..., conv_general_dilated=fnn.ops.conv)`.
 
     Args:
@@ -56,16 +57,16 @@ def conv(
             with the features last; JAX's default (NCHW, OIHW, NCHW) if None.
         feature_group_count: G.
         batch_group_count: must be 1.
-        precision: must be None; set it by `jax.default_matmul_precision`, which holds
-            for the gradient too.
+        precision: must be None; set it by `jax.default_matmul_precision`, which applies
+            to the gradient too.
         preferred_element_type: None, or the dtype of x.
         out_sharding: must be None.
 
     Returns:
-        y.
+        y, of the layout and dtype that the original returns.
 
     Raises:
-        ValueError: an argument that is not supported.
+        ValueError: an argument is not supported.
 
     Example:
         >>> import jax, jax.numpy as jnp, fnn
@@ -94,18 +95,18 @@ def conv(
             )
     numbers = lax.conv_dimension_numbers(lhs.shape, rhs.shape, dimension_numbers)
     # Each lists the batch (or output) axis, the feature (or input) axis, the others.
-    n, c, *places = numbers.lhs_spec
+    n, c, *spatial = numbers.lhs_spec
     o, i, *kernel = numbers.rhs_spec
-    x, weight = lhs.transpose(n, *places, c), rhs.transpose(*kernel, i, o)
-    stride = _entries(window_strides, axes)
-    dilation = _entries(1 if rhs_dilation is None else rhs_dilation, axes)
-    slides = Window(weight.shape[:axes], stride, ((0, 0),) * axes, dilation)
+    x, weight = lhs.transpose(n, *spatial, c), rhs.transpose(*kernel, i, o)
+    stride = _per_axis(window_strides, axes)
+    dilation = _per_axis(1 if rhs_dilation is None else rhs_dilation, axes)
+    window = Window(weight.shape[:axes], stride, ((0, 0),) * axes, dilation)
     if isinstance(padding, str):
-        padding = lax.padtype_to_pads(x.shape[1:-1], slides.extent, stride, padding)
-    pairs = tuple((int(lo), int(hi)) for lo, hi in padding)
-    y = _conv(x, weight, slides._replace(padding=pairs), feature_group_count)
-    n, c, *places = numbers.out_spec
-    return y.transpose(np.argsort([n, *places, c]))
+        padding = lax.padtype_to_pads(x.shape[1:-1], window.extent, stride, padding)
+    window = window._replace(padding=_pairs(padding))
+    y = _conv(x, weight, window, feature_group_count)
+    n, c, *spatial = numbers.out_spec
+    return y.transpose(np.argsort([n, *spatial, c]))
 
 
 def max_pool(
@@ -114,13 +115,13 @@ def max_pool(
     strides: Sequence[int],
     padding: str | Sequence[tuple[int, int]] = "VALID",
 ) -> Array:
-    """`jax.lax.reduce_window` with `max`, with the handwritten gradient.
+    """Compute `jax.lax.reduce_window` of `max`, with the handwritten gradient.
 
     Of several equal maxima the first in row-major order gets the gradient, as in JAX.
 
     Args:
         x: (N, H, ..., C), features last, with one to three spatial axes.
-        window_shape: places along each spatial axis.
+        window_shape: positions along each spatial axis.
         strides: s of each spatial axis.
         padding: "SAME", "VALID", or a pair (lo, hi) for each spatial axis.
 
@@ -136,28 +137,32 @@ def max_pool(
         >>> jax.grad(lambda x: fnn.ops.max_pool(x, (2,), (2,)).sum())(x).ravel()
         Array([0., 1., 1., 0.], dtype=float32)
     """
-    if not isinstance(padding, str):
-        padding = tuple((int(lo), int(hi)) for lo, hi in padding)
-    return _pool(x, MaxPool(tuple(window_shape), tuple(strides), padding))
+    pads = padding if isinstance(padding, str) else _pairs(padding)
+    layer = MaxPool(tuple(window_shape), stride=tuple(strides), padding=pads)
+    return _pool(x, layer)
 
 
 # ---- The gradients ---------------------------------------------------------------
 
 
 @partial(jax.custom_vjp, nondiff_argnums=(2, 3))
-def _conv(x: Array, weight: Array, slides: Window, groups: int) -> Array:
-    return convolve(x, weight, slides, groups)
+def _conv(x: Array, weight: Array, window: Window, groups: int) -> Array:
+    return convolve(x, weight, window, groups)
 
 
-def _conv_forward(x, weight, slides, groups):
-    return _conv(x, weight, slides, groups), (x, weight)
+def _conv_forward(
+    x: Array, weight: Array, window: Window, groups: int
+) -> tuple[Array, tuple[Array, Array]]:
+    return _conv(x, weight, window, groups), (x, weight)
 
 
-def _conv_backward(slides, groups, saved, dy):
+def _conv_backward(
+    window: Window, groups: int, saved: tuple[Array, Array], dy: Array
+) -> tuple[Array, Array]:
     x, weight = saved
-    # Under jit, XLA drops the one of the two that nobody asks for.
-    dx = convolve_dx(dy, weight, slides, x.shape[1:-1], groups)
-    return dx, convolve_dw(x, dy, slides, groups)
+    # Under `jit`, XLA does not compute the one that is not used.
+    dx = convolve_dx(dy, weight, window, x.shape[1:-1], groups)
+    return dx, convolve_dw(x, dy, window, groups)
 
 
 _conv.defvjp(_conv_forward, _conv_backward)
@@ -168,17 +173,21 @@ def _pool(x: Array, layer: MaxPool) -> Array:
     return layer.forward((), (), x).y
 
 
-def _pool_forward(x, layer):
+def _pool_forward(x: Array, layer: MaxPool) -> tuple[Array, Array]:
     out = layer.forward((), (), x)
     return out.y, out.saved
 
 
-def _pool_backward(layer, saved, dy):
+def _pool_backward(layer: MaxPool, saved: Array, dy: Array) -> tuple[Array]:
     return (layer.backward((), saved, dy).dx,)
 
 
 _pool.defvjp(_pool_forward, _pool_backward)
 
 
-def _entries(value: Any, axes: int) -> tuple[int, ...]:
+def _pairs(padding: Iterable[tuple[Any, Any]]) -> PaddingPairs:
+    return tuple((int(lo), int(hi)) for lo, hi in padding)
+
+
+def _per_axis(value: Any, axes: int) -> tuple[int, ...]:
     return (int(value),) * axes if np.ndim(value) == 0 else tuple(map(int, value))

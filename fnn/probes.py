@@ -1,7 +1,8 @@
-"""Probes: see δ anywhere, in any engine, with no hooks.
+"""Probes, which show δ at any layer, in any engine, without hooks.
 
-A probed layer computes y + 0, where the 0 is a parameter of y's full shape. Whatever
-computes gradients of parameters then computes ∂loss/∂0 = ∂loss/∂y, which is δ.
+A probed layer computes y + 0, where the 0 is a parameter of y's full shape. Every
+engine computes gradients of parameters, and this one is ∂loss/∂0 = ∂loss/∂y, which
+is δ.
 """
 
 import dataclasses
@@ -11,21 +12,20 @@ from typing import Any, NamedTuple
 
 import jax
 import jax.numpy as jnp
-from jax import Array
 
 from fnn.core import Backward, Forward, Layer, Variables, layer, leaf
 from fnn.network import output_shape, path_of, walk
-from fnn.typing import PyTree
+from fnn.typing import Array, InShape, KeyArray, PyTree
 
 __all__ = [
     "Probed",
     "ProbedParams",
     "Seen",
-    "outputs_of",
     "probe",
-    "probe_all",
+    "probe_with_input",
+    "probe_with_outputs",
+    "read_outputs",
     "record",
-    "show",
 ]
 
 
@@ -43,14 +43,14 @@ class Probed(Layer):
         forward     y = f(x) + 0
         backward    d0 = dy, and dx, dparams as in f
 
-    Keys and paths are those of the wrapped layer.
+    Its key and its path are those of the wrapped layer.
 
     Args:
         layer: f.
         batch: N, the batch size: δ has an entry for each example.
 
     Raises:
-        ValueError: a batch of another size.
+        ValueError: x has another number of examples.
 
     Example:
         >>> import jax, jax.numpy as jnp, fnn
@@ -65,35 +65,36 @@ class Probed(Layer):
     batch: int = 1
 
     @property
-    def kind(self):
+    def kind(self) -> str:
         return self.layer.kind
 
     @property
-    def children(self):
+    def children(self) -> dict[str, Layer]:
         return {"": self.layer}
 
-    def with_children(self, *layers):
+    def with_children(self, *layers: Layer) -> Layer:
         return dataclasses.replace(self, layer=layers[0])
 
-    def init(self, key, in_shape):
-        return self._wrap(self.layer.init(key, in_shape), in_shape)
-
-    def _wrap(self, variables: Variables, in_shape: tuple[int, ...]) -> Variables:
+    def init(self, key: KeyArray, in_shape: InShape) -> Variables:
+        variables = self.layer.init(key, in_shape)
         shape = output_shape(self.layer, variables, in_shape)
         delta = jnp.zeros((self.batch, *shape))
         return Variables(ProbedParams(variables.params, delta), (variables.state,))
 
-    def forward(self, params, state, x, *, key=None, train=False):
+    def forward(
+        self, params: ProbedParams, state: PyTree, x: Array, *,
+        key: KeyArray | None = None, train: bool = False,
+    ) -> Forward:  # fmt: skip
         (inner,) = state
         out = self.layer.forward(params.params, inner, x, key=key, train=train)
-        if len(x) not in (1, self.batch):  # `output_shape` asks with one example
+        if len(x) not in (1, self.batch):  # `output_shape` passes one example
             raise ValueError(
                 f"{self!r} was made for batches of {self.batch}, got {len(x)} examples"
             )
         y = out.y + params.delta[: len(x)]
         return Forward(y, saved=out.saved, state=(out.state,))
 
-    def backward(self, params, saved, dy):
+    def backward(self, params: ProbedParams, saved: PyTree, dy: Array) -> Backward:
         dx, dparams = self.layer.backward(params.params, saved, dy)
         return Backward(dx=dx, dparams=ProbedParams(dparams, delta=dy))
 
@@ -104,7 +105,7 @@ def probe(net: Layer, variables: Variables, x: Array) -> tuple[Layer, Variables]
     Args:
         net: any network.
         variables: its variables.
-        x: the batch (N, ...) the probes will see; only its shape and dtype matter.
+        x: the batch (N, ...) of later calls; only its shape and dtype matter.
 
     Returns:
         The probed network and its variables: the same numbers, and a zero `delta` of
@@ -118,14 +119,18 @@ def probe(net: Layer, variables: Variables, x: Array) -> tuple[Layer, Variables]
         >>> [path for path in fnn.named_params(probed, probed_variables.params)]
         ['0/Dense.weight', '0/Dense.bias', '0/Dense.delta', '1/Tanh.delta', '.delta']
     """
-    return _probed(_probe_all(net, len(x)), net, variables, x)
+    return _probe(net, variables, x, Probed)
 
 
-def _probed(
-    probed: Layer, net: Layer, variables: Variables, x: Array
+def _probe(
+    net: Layer, variables: Variables, x: Array, leaf_probe: type[Probed]
 ) -> tuple[Layer, Variables]:
-    """The network with its probes, and its variables with zeros for them."""
-    key = jax.random.key(0)  # only shapes are wanted of this init
+    """Put a probe on every layer; `leaf_probe` is the one for layers without children.
+
+    The variables get a zero for each probe.
+    """
+    probed = _wrap(net, len(x), leaf_probe)
+    key = jax.random.key(0)  # any key: only the shapes of this init are used
     shapes = jax.eval_shape(lambda: probed.init(key, x.shape[1:]))
     return probed, Variables(
         _add_deltas(probed, shapes.params, variables.params, x.dtype),
@@ -133,39 +138,49 @@ def _probed(
     )
 
 
-def _probe_all(net: Layer, batch: int, of_leaf: type = Probed) -> Layer:
-    inner = [_probe_all(child, batch, of_leaf) for child in net.children.values()]
-    return Probed(net.with_children(*inner), batch) if inner else of_leaf(net, batch)
+def _wrap(net: Layer, batch: int, leaf_probe: type[Probed]) -> Probed:
+    inner = [_wrap(child, batch, leaf_probe) for child in net.children.values()]
+    return Probed(net.with_children(*inner), batch) if inner else leaf_probe(net, batch)
 
 
-def _add_deltas(probed: Any, shapes: PyTree, params: PyTree, dtype) -> ProbedParams:
+def _add_deltas(
+    probed: Any, shapes: PyTree, params: PyTree, dtype: Any
+) -> ProbedParams:
     delta = jnp.zeros(shapes.delta.shape, dtype)
 
-    def add(probe: Layer, shape: PyTree, part: PyTree) -> PyTree:
-        return _add_deltas(probe, shape, part, dtype)
+    def add(child: Any, shapes: PyTree, params: PyTree) -> ProbedParams:
+        return _add_deltas(child, shapes, params, dtype)
 
-    probes = probed.layer.children.values()
-    return ProbedParams(_map_first(add, probes, shapes.params, params), delta)
+    children = probed.layer.children.values()
+    return ProbedParams(_map_children(add, children, shapes.params, params), delta)
 
 
 def _wrap_state(net: Layer, state: PyTree) -> tuple[PyTree]:
-    return (_map_first(_wrap_state, net.children.values(), state),)
+    return (_map_children(_wrap_state, net.children.values(), state),)
 
 
-def _map_first(f: Callable, layers: Iterable[Layer], *trees: PyTree) -> PyTree:
-    """F on the children's entries of a tuple; further ones are the layer's own."""
-    if not (layers := list(layers)):
+def _map_children(
+    f: Callable[..., PyTree], children: Iterable[Layer], *trees: PyTree
+) -> PyTree:
+    """Apply f to each child with its entries of the trees.
+
+    The trees are tuples with an entry for each child first. The other entries of the
+    last tree belong to the layer itself, and stay.
+    """
+    if not (children := list(children)):
         return trees[-1]
-    first = (tree[: len(layers)] for tree in trees)
-    parts = [f(*entry) for entry in zip(layers, *first, strict=True)]
-    rest = trees[-1][len(layers) :]
-    return getattr(trees[-1], "_make", tuple)([*parts, *rest])
+    first = (tree[: len(children)] for tree in trees)
+    parts = [f(*entry) for entry in zip(children, *first, strict=True)]
+    own = trees[-1][len(children) :]
+    return getattr(trees[-1], "_make", tuple)([*parts, *own])
 
 
 # ---- A probe on the input as well ------------------------------------------------
 
 
 class _InputParams(NamedTuple):
+    """The network's `params`, and the zero of x's shape."""
+
     params: PyTree
     x: Array
 
@@ -177,74 +192,92 @@ class _InputProbed(Layer):
     layer: Layer = leaf()
 
     @property
-    def kind(self):
+    def kind(self) -> str:
         return self.layer.kind
 
     @property
-    def children(self):
+    def children(self) -> dict[str, Layer]:
         return {"": self.layer}
 
-    def with_children(self, *layers):
+    def with_children(self, *layers: Layer) -> Layer:
         return _InputProbed(*layers)
 
-    def forward(self, params, state, x, *, key=None, train=False):
+    def forward(
+        self, params: _InputParams, state: PyTree, x: Array, *,
+        key: KeyArray | None = None, train: bool = False,
+    ) -> Forward:  # fmt: skip
         x = x + params.x
         (inner,) = state
         out = self.layer.forward(params.params, inner, x, key=key, train=train)
         return Forward(out.y, out.saved, (out.state,))
 
-    def backward(self, params, saved, dy):
+    def backward(self, params: _InputParams, saved: PyTree, dy: Array) -> Backward:
         dx, dparams = self.layer.backward(params.params, saved, dy)
         return Backward(dx, _InputParams(dparams, x=dx))
 
 
-def probe_all(net: Layer, variables: Variables, x: Array) -> tuple[Layer, Variables]:
-    """A probe on every layer's output, and one on the network's input."""
+def probe_with_input(
+    net: Layer, variables: Variables, x: Array
+) -> tuple[Layer, Variables]:
+    """Put a probe on every layer, as `probe`, and one on the network's input."""
     probed, (params, state) = probe(net, variables, x)
     variables = Variables(_InputParams(params, jnp.zeros_like(x)), (state,))
     return _InputProbed(probed), variables
 
 
-# ---- What every layer returns, of the same forward pass ---------------------------
+# ---- Probes that also return each layer's output ---------------------------------
 
 
 @layer
-class Shown(Probed):
-    """A probed layer that hands out its output as well: y follows its state."""
+class _ProbedWithOutput(Probed):
+    """A probed layer that also returns its output y, as the last part of its state."""
 
-    def forward(self, params, state, x, *, key=None, train=False):
+    def forward(
+        self, params: ProbedParams, state: PyTree, x: Array, *,
+        key: KeyArray | None = None, train: bool = False,
+    ) -> Forward:  # fmt: skip
         out = super().forward(params, state[:1], x, key=key, train=train)
         return out._replace(state=(*out.state, out.y))
 
 
-def show(net: Layer, variables: Variables, x: Array) -> tuple[Layer, Variables]:
-    """As `probe`; and of every layer without children the output, too.
+def probe_with_outputs(
+    net: Layer, variables: Variables, x: Array
+) -> tuple[Layer, Variables]:
+    """Put a probe on every layer, as `probe`; a pass then also returns the outputs.
 
-    It is in the state that a forward pass returns, from where `outputs_of` takes it:
-    whatever computes gradients shows δ and y of one and the same pass.
+    The outputs are in the new state, from which `read_outputs` reads them. So they
+    belong to the same pass as the δ of the gradients.
     """
-    return _probed(_probe_all(net, len(x), Shown), net, variables, x)
+    return _probe(net, variables, x, _ProbedWithOutput)
 
 
-def outputs_of(shown: Layer, variables: Variables) -> dict[str, Array]:
-    """The output of every layer by path, in order, from the state after a pass."""
-    nodes = [node for node in walk(shown, variables) if isinstance(node.layer, Shown)]
-    return {node.path: node.variables.state[1] for node in nodes}
+def read_outputs(probed: Layer, variables: Variables) -> dict[str, Array]:
+    """Return the output of each layer without children, by path, in forward order.
+
+    Args:
+        probed: the network that `probe_with_outputs` returned.
+        variables: its variables, with the state that a forward pass returned.
+    """
+    return {
+        node.path: node.variables.state[1]
+        for node in walk(probed, variables)
+        if isinstance(node.layer, _ProbedWithOutput)
+    }
 
 
-# ---- What every layer is given ----------------------------------------------------
+# ---- The inputs of every layer ----------------------------------------------------
 
 
 class Seen(NamedTuple):
-    """What one layer was given in a forward pass."""
+    """The input `x` and the key of one layer in a forward pass."""
 
     x: Array
-    key: Array | None
+    key: KeyArray | None
 
 
 @layer
 class _Recorder(Layer):
-    """A layer that notes what it is given; it lives only while a forward is traced."""
+    """A layer that records its inputs; it exists only while a forward is traced."""
 
     layer: Layer = leaf()
     path: str = ""
@@ -253,11 +286,14 @@ class _Recorder(Layer):
     def __repr__(self) -> str:
         return repr(self.layer)
 
-    def forward(self, params, state, x, *, key=None, train=False):
+    def forward(
+        self, params: PyTree, state: PyTree, x: Array, *,
+        key: KeyArray | None = None, train: bool = False,
+    ) -> Forward:  # fmt: skip
         self.seen[self.path] = Seen(x, key)
         return self.layer.forward(params, state, x, key=key, train=train)
 
-    def backward(self, params, saved, dy):
+    def backward(self, params: PyTree, saved: PyTree, dy: Array) -> Backward:
         return self.layer.backward(params, saved, dy)
 
 
@@ -268,14 +304,17 @@ def record(
     key: Array | None = None,
     train: bool = False,
 ) -> dict[str, Seen]:
-    """What every layer is given in a forward pass, by path.
+    """Record the input and the key of every layer in a forward pass.
 
     Args:
         net: any network.
         variables: its variables.
         x: a batch (N, ...).
-        key: as in `forward`.
-        train: as in `forward`.
+        key: the key of the forward pass.
+        train: whether it is in training mode.
+
+    Returns:
+        The entry (x, key) of each layer, by path.
 
     Example:
         >>> import jax, jax.numpy as jnp, fnn
@@ -286,12 +325,12 @@ def record(
     """
     seen: dict[str, Seen] = {}
 
-    def recorded(layer: Layer, path: str) -> _Recorder:
+    def wrap(layer: Layer, path: str) -> _Recorder:
         inner = [
-            recorded(child, path_of(path, label, child))
+            wrap(child, path_of(path, label, child))
             for label, child in layer.children.items()
         ]
         return _Recorder(layer.with_children(*inner) if inner else layer, path, seen)
 
-    recorded(net, net.kind).forward(*variables, x, key=key, train=train)
+    wrap(net, net.kind).forward(*variables, x, key=key, train=train)
     return seen

@@ -1,28 +1,43 @@
-"""Frozen dataclasses that are pytrees: what every layer, loss and optimizer is made of.
+"""Frozen dataclasses that are pytrees: layers, losses and optimizers are such classes.
 
 A field marked `leaf` is a number that an experiment may vary (a dropout rate, a
 learning rate) or a child pytree; JAX sees it. Every other field is structure: it is
 compared, hashed and compiled in. Two networks of the same structure therefore share
-one compiled program whatever their rates are, and `vmap` over rates works.
+one compiled program, whatever their rates are, and `vmap` over rates works.
 """
 
 import dataclasses
+import functools
 import math
 import numbers
+from collections.abc import Callable
 from typing import Any, TypeVar, cast, dataclass_transform
 
 import jax
+import jax.numpy as jnp
 import numpy as np
 from jax.tree_util import GetAttrKey
 
-__all__ = ["holds_numbers", "leaf", "pytree"]
+from fnn.typing import Number
+
+__all__ = ["holds_numbers", "leaf", "pytree", "tree_where"]
 
 T = TypeVar("T")
 
 
-def leaf(default: Any = dataclasses.MISSING) -> Any:
-    """Mark a dataclass field as a pytree leaf, with an optional default."""
-    return dataclasses.field(default=default, metadata={"leaf": True})
+def leaf(
+    default: Any = dataclasses.MISSING, *, kw_only: bool = False, shown: bool = False
+) -> Any:
+    """Mark a dataclass field as a pytree leaf.
+
+    Args:
+        default: the value that the field has where none is passed.
+        kw_only: whether it must be passed by name.
+        shown: whether the repr shows it even where it is the default.
+    """
+    return dataclasses.field(
+        default=default, kw_only=kw_only, metadata={"leaf": True, "shown": shown}
+    )
 
 
 @dataclass_transform(frozen_default=True, field_specifiers=(leaf, dataclasses.field))
@@ -50,31 +65,31 @@ def pytree(cls: type[T]) -> type[T]:
         for name in leaf_names:
             full_name = f"{type(self).__name__}.{name}"
             number = _as_float(getattr(self, name), full_name)
-            if name in number_names:
-                _check_number(number, full_name)
             object.__setattr__(self, name, number)
+        for name in flag_names:
+            if not isinstance(flag := getattr(self, name), bool | np.bool_):
+                full_name = f"{type(self).__name__}.{name}"
+                raise TypeError(f"{full_name} must be True or False, got {flag!r}")
         if check is not None:
             check(self)
-        for name in number_names:  # last: a class may have more to say of its own
-            number = getattr(self, name)
-            if isinstance(number, float) and math.isnan(number):
-                raise ValueError(
-                    f"{type(self).__name__}.{name} must be a number, got NaN"
-                )
+        for name in number_names:  # last: the class's own error may say more
+            _check_number(getattr(self, name), f"{type(self).__name__}.{name}")
 
     cls.__post_init__ = __post_init__
     for name, method in METHODS.items():
         if name not in cls.__dict__:
             setattr(cls, name, method)
-    # Compared and hashed by the methods below, not by ones that `dataclass` compiles
-    # for each of fifty classes: a tenth of the time that importing fnn took.
+    # The methods below compare and hash, not ones that `dataclass` would compile for
+    # each of fifty classes: that took a tenth of the time of importing fnn.
     cls = dataclasses.dataclass(frozen=True, repr=False, eq=False)(cls)
     fields = dataclasses.fields(cast(Any, cls))
     names = [field.name for field in fields]
     leaf_names = [field.name for field in fields if field.metadata.get("leaf")]
-    number_names = {field.name for field in fields if field.type is float}
+    number_names = {field.name for field in fields if field.type in (float, Number)}
+    flag_names = {field.name for field in fields if field.type is bool}
+    cast(Any, cls).__init__ = _checked_init(cls, fields)
 
-    def flatten_with_keys(self: Any) -> tuple[list, tuple]:
+    def flatten_with_keys(self: Any) -> tuple[list[Any], tuple[Any, ...]]:
         # A leaf that holds a function (a learning-rate schedule) is structure.
         data = [name for name in leaf_names if not callable(getattr(self, name))]
         structure = tuple(
@@ -83,9 +98,9 @@ def pytree(cls: type[T]) -> type[T]:
         children = [(GetAttrKey(name), getattr(self, name)) for name in data]
         return children, (tuple(data), structure)
 
-    def unflatten(aux: tuple, children: Any) -> Any:
-        # Not through __init__: JAX also rebuilds trees with tracers, None and
-        # sentinels in place of numbers, and there is nothing to validate then.
+    def unflatten(aux: tuple[Any, ...], children: Any) -> Any:
+        # Not through __init__, which validates: JAX also rebuilds trees with tracers,
+        # None and sentinels in place of numbers.
         self = object.__new__(cls)
         data, structure = aux
         for name, value in (*zip(data, children, strict=True), *structure):
@@ -96,7 +111,28 @@ def pytree(cls: type[T]) -> type[T]:
     return cls
 
 
+def _checked_init(cls: type, fields: tuple[Any, ...]) -> Callable[..., None]:
+    """Return an `__init__` with a plain error for too many positional arguments."""
+    init, hint = cls.__init__, getattr(cls, "positional_hint", "")
+    positional = [field.name for field in fields if not field.kw_only]
+    others = [field.name for field in fields if field.kw_only]
+
+    @functools.wraps(init)
+    def __init__(self: Any, *args: Any, **kwargs: Any) -> None:
+        if len(args) > len(positional):
+            takes = ", ".join(positional) or "no argument"
+            named = f"; {', '.join(others)} must be passed by name" if others else ""
+            raise TypeError(
+                f"{cls.__name__} takes {takes} by position{named}; got "
+                f"{', '.join(map(repr, args))}. {hint}".rstrip()
+            )
+        init(self, *args, **kwargs)
+
+    return __init__
+
+
 def _as_float(value: Any, name: str) -> Any:
+    """Return a scalar as a Python float, and any other value unchanged."""
     if isinstance(value, str | bool | np.bool_):
         raise TypeError(f"{name} must be a number, got {value!r}")
     is_scalar = isinstance(value, numbers.Real) or (
@@ -108,7 +144,9 @@ def _as_float(value: Any, name: str) -> Any:
 
 
 def _check_number(value: Any, name: str) -> None:
-    """That a number is one, or an array of many, for `vmap` to take one at a time."""
+    """Raise unless the value is a number, or an array of numbers for `vmap`."""
+    if isinstance(value, float) and math.isnan(value):
+        raise ValueError(f"{name} must be a number, got NaN")
     dtype = getattr(value, "dtype", np.dtype(object))
     is_array = any(jax.dtypes.issubdtype(dtype, k) for k in (np.floating, np.integer))
     if not isinstance(value, float) and not is_array:
@@ -116,15 +154,17 @@ def _check_number(value: Any, name: str) -> None:
 
 
 def _short_repr(self: Any) -> str:
+    """Return a repr without the fields that have their default."""
     shown = []
     for field in dataclasses.fields(self):
         value = getattr(self, field.name)
-        if isinstance(value, jax.Array | np.ndarray) or value != field.default:
+        is_array = isinstance(value, jax.Array | np.ndarray)
+        if is_array or field.metadata.get("shown") or value != field.default:
             shown.append(f"{field.name}={value!r}")
     return f"{type(self).__name__}({', '.join(shown)})"
 
 
-def _values(self: Any) -> tuple:
+def _values(self: Any) -> tuple[Any, ...]:
     return tuple(getattr(self, name) for name in self.__dataclass_fields__)
 
 
@@ -146,6 +186,11 @@ METHODS = {
 
 
 def holds_numbers(tree: Any) -> bool:
-    """Whether all leaves are numbers, so that it can be an argument under `jit`."""
+    """Return whether all leaves are numbers: `jit` can take such a tree."""
     numeric = jax.Array | np.ndarray | float | int
     return all(isinstance(leaf, numeric) for leaf in jax.tree.leaves(tree))
+
+
+def tree_where(condition: jax.Array, new: Any, old: Any) -> Any:
+    """Return the tree `new` where the scalar condition is true, otherwise `old`."""
+    return jax.tree.map(lambda a, b: jnp.where(condition, a, b), new, old)

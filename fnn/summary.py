@@ -1,4 +1,4 @@
-"""A network at a glance: what each layer makes of one example, and what it costs."""
+"""A summary of a network: each layer's output shape, size, work, receptive field."""
 
 import math
 from fractions import Fraction
@@ -12,72 +12,69 @@ from fnn.core import Layer, Reach, expect_layer
 from fnn.layers.branches import Parallel, Residual
 from fnn.network import Node, output_shape, path_of, walk
 from fnn.probes import Seen, record
+from fnn.tables import format_rows, format_shape, rule
+from fnn.typing import InShape
 
 __all__ = ["Summary", "SummaryRow", "count_flops", "summary"]
 
 
 class SummaryRow(NamedTuple):
-    """One layer: its path, the shape it gives one example, its size and its work.
+    """One layer of a network.
 
-    `receptive_field` is how many places of the input, along each of its spatial axes, a
-    number of the output can depend on; () where examples are vectors.
+    Args:
+        path: its path, such as `2/Dense`.
+        out_shape: the shape of its output for one example.
+        params: the number of its parameters.
+        flops: the floating-point operations of its forward pass for one example.
+        receptive_field: the number of input positions, along each spatial axis, that
+            one output number can depend on; () where examples are vectors.
     """
 
     path: str
-    out_shape: tuple[int, ...]
+    out_shape: InShape
     params: int
     flops: int
     receptive_field: tuple[int, ...]
 
 
 class Summary(NamedTuple):
-    """The rows of a network, in forward order; printed, a table."""
+    """The rows of a network, in forward order; it prints as a table."""
 
-    in_shape: tuple[int, ...]
+    in_shape: InShape
     rows: tuple[SummaryRow, ...]
 
     @property
     def params(self) -> int:
-        """How many numbers are optimised."""
+        """Return the number of parameters."""
         return sum(row.params for row in self.rows)
 
     @property
     def flops(self) -> int:
-        """Floating-point operations of one example's forward pass."""
+        """Return the floating-point operations of one example's forward pass."""
         return sum(row.flops for row in self.rows)
 
     def __str__(self) -> str:
-        head = ("layer", "output", "params", "FLOPs", "sees")
-        body = [
-            (
-                *(row.path, _shape(row.out_shape), f"{row.params:,}", f"{row.flops:,}"),
-                _shape(row.receptive_field),
-            )
-            for row in self.rows
+        rows = [
+            ("layer", "output", "params", "FLOPs", "sees"),
+            ("input", format_shape(self.in_shape), "", "", ""),
         ]
-        body.insert(0, ("input", _shape(self.in_shape), "", "", ""))
-        total = ("total", "", f"{self.params:,}", f"{self.flops:,}", "")
-        columns = 5 if len(self.in_shape) > 1 else 4  # vectors have no places to see
-        head, *body, total = (row[:columns] for row in (head, *body, total))
-        widths = [
-            max(map(len, column)) for column in zip(head, *body, total, strict=True)
-        ]
-
-        def line(row: tuple[str, ...]) -> str:
-            cells = zip(row[1:], widths[1:], strict=True)
-            return row[0].ljust(widths[0]) + "".join(f"  {c:>{w}}" for c, w in cells)
-
-        lines = [line(row).rstrip() for row in (head, *body, total)]
-        rule = "─" * max(map(len, lines))
-        return "\n".join([lines[0], rule, *lines[1:-1], rule, lines[-1]])
+        for path, out_shape, params, flops, field in self.rows:
+            numbers = f"{params:,}", f"{flops:,}", format_shape(field)
+            rows.append((path, format_shape(out_shape), *numbers))
+        rows.append(("total", "", f"{self.params:,}", f"{self.flops:,}", ""))
+        if len(self.in_shape) == 1:  # vectors have no positions to see
+            rows = [row[:-1] for row in rows]
+        header, *body, total = format_rows(rows, "<" + ">" * (len(rows[0]) - 1))
+        line = rule([*body, total])
+        return "\n".join([header, line, *body, line, total])
 
 
-def summary(net: Layer, in_shape: tuple[int, ...]) -> Summary:
-    """What each layer of a network makes of one example, and what it costs.
+def summary(net: Layer, in_shape: InShape) -> Summary:
+    """Summarise the layers of a network: output shape, size and work for one example.
 
     Nothing is computed: shapes come from tracing the forward, operations from XLA's
-    own count of what it would run in evaluation mode (a multiplication and an addition
-    are two; what XLA does not count, such as a comparison, is not in it).
+    own count of a forward in evaluation mode (a multiplication and an addition are two;
+    operations that XLA does not count, such as a comparison, are left out).
 
     Args:
         net: the network.
@@ -88,7 +85,8 @@ def summary(net: Layer, in_shape: tuple[int, ...]) -> Summary:
         table's last column, "sees", is the receptive field.
 
     Raises:
-        ValueError: a layer does not fit the shape it is given.
+        TypeError: `net` is not a layer, or `in_shape` is not a shape.
+        ValueError: a layer does not fit the shape that it is given.
 
     Example:
         >>> import fnn
@@ -109,20 +107,20 @@ def summary(net: Layer, in_shape: tuple[int, ...]) -> Summary:
     variables = jax.eval_shape(lambda: net.init(key, in_shape))
     x = jax.ShapeDtypeStruct((1, *in_shape), jnp.zeros(()).dtype)
     seen = jax.eval_shape(lambda v, x: record(net, v, x), variables, x)
-    fields = _fields(net, seen, len(in_shape) - 1)
+    fields = _receptive_fields(net, seen, len(in_shape) - 1)
     rows = []
     for node in walk(net, variables):
         parts = len(node.layer.children)
         own = node.variables.params[parts:] if parts else node.variables.params
         sizes = [math.prod(a.shape) for a in jax.tree.leaves(own)]
         if parts and not sizes:
-            continue  # all it has is its parts', which have rows of their own
+            continue  # a layer of layers; these have rows of their own
         x = seen[node.path].x
         shape = output_shape(node.layer, node.variables, x.shape[1:])
         flops = 0 if parts else _flops(node, x)
-        places = zip(fields[node.path], in_shape[:-1], strict=True)
-        sees = tuple(_pixels(*place) for place in places)
-        rows.append(SummaryRow(node.path, shape, sum(sizes), flops, sees))
+        axes = zip(fields[node.path], in_shape[:-1], strict=True)
+        field = tuple(_positions(*axis) for axis in axes)
+        rows.append(SummaryRow(node.path, shape, sum(sizes), flops, field))
     return Summary(tuple(in_shape), tuple(rows))
 
 
@@ -132,12 +130,24 @@ def _flops(node: Node, x: jax.ShapeDtypeStruct) -> int:
 
 
 def count_flops(program: Any, *arguments: Any, **options: Any) -> float:
-    """The floating-point operations of a jitted function, as XLA counts them.
+    """Count the floating-point operations of a jitted function, as XLA does.
 
-    Before compilation: nothing is fused away yet. And for the CPU, which is always
-    there: what a GPU hands to a library is not counted.
+    They are counted before compilation, when nothing is fused yet; and for the CPU,
+    because operations that a GPU leaves to a library are not counted.
+
+    Args:
+        program: a function under `jax.jit`.
+        arguments: the arguments of one call, or their shapes.
+        options: the keyword arguments of this call.
+
+    Returns:
+        The number of operations; 0 where JAX runs without a CPU.
     """
-    with jax.default_device(jax.local_devices(backend="cpu")[0]):
+    try:
+        device = jax.local_devices(backend="cpu")[0]
+    except RuntimeError:
+        device = None
+    with jax.default_device(device):
         counted = program.lower(*arguments, **options).cost_analysis() or {}
     return counted.get("flops", 0.0)
 
@@ -146,36 +156,41 @@ def count_flops(program: Any, *arguments: Any, **options: Any) -> float:
 
 
 class _Field(NamedTuple):
-    """What a number can depend on, along one spatial axis of the input.
+    """The receptive field of a number, along one spatial axis of the input.
 
-    `size` places, and the next number depends on those `step` further on.
+    It is `size` positions wide; that of the next number is shifted by `step` positions.
     """
 
     size: float | Fraction = 1
     step: int | Fraction = 1
 
 
+#: The field of a number, along each spatial axis of the input.
+_Fields = tuple[_Field, ...]
+
 _EVERYTHING = _Field(math.inf)
 
 
-def _fields(net: Layer, seen: dict[str, Seen], axes: int) -> dict[str, tuple]:
-    """The field of every layer's output, by path."""
-    found: dict[str, tuple] = {}
+def _receptive_fields(
+    net: Layer, seen: dict[str, Seen], axes: int
+) -> dict[str, _Fields]:
+    """Return the field of every layer's output, by path."""
+    found: dict[str, _Fields] = {}
 
-    def through(layer: Layer, path: str, field: tuple) -> tuple:
+    def through(layer: Layer, path: str, field: _Fields) -> _Fields:
         inner = [
             (child, path_of(path, label, child))
             for label, child in layer.children.items()
         ]
         if isinstance(layer, Parallel | Residual):
-            branches = [through(child, place, field) for child, place in inner]
+            branches = [through(*child, field) for child in inner]
             field = tuple(map(_wider, *branches))
         elif inner and (len(inner) == 1 or not layer.kind):  # one after the other
-            for child, place in inner:
-                field = through(child, place, field)
+            for child in inner:
+                field = through(*child, field)
         else:
-            for child, place in inner:
-                through(child, place, (_EVERYTHING,) * axes)
+            for child in inner:
+                through(*child, (_EVERYTHING,) * axes)
             reach = layer.reach(seen[path].x.shape[1:])
             field = _beyond(field, None if inner else reach)
         found[path] = field
@@ -185,11 +200,11 @@ def _fields(net: Layer, seen: dict[str, Seen], axes: int) -> dict[str, tuple]:
     return found
 
 
-def _beyond(field: tuple, reach: tuple[Reach, ...] | None) -> tuple:
-    """The field of what looks at numbers of this field."""
+def _beyond(field: _Fields, reach: tuple[Reach, ...] | None) -> _Fields:
+    """Return the field after a layer of this reach; None stands for all its input."""
     if reach is None:
         return (_EVERYTHING,) * len(field)
-    if len(reach) != len(field):  # no places any more: each number keeps its field
+    if len(reach) != len(field):  # no spatial axes any more: the field stays
         return field
     return tuple(
         _Field(f.size + (r.extent - 1) * f.step, f.step * r.step)
@@ -201,9 +216,6 @@ def _wider(*fields: _Field) -> _Field:
     return _Field(max(f.size for f in fields), max(f.step for f in fields))
 
 
-def _pixels(field: _Field, size: int) -> int:
+def _positions(field: _Field, size: int) -> int:
+    """Return the width of a field, at most the size of the input."""
     return size if field.size >= size else math.ceil(field.size)
-
-
-def _shape(shape: tuple[int, ...]) -> str:
-    return "×".join(map(str, shape)) or "()"

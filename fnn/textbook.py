@@ -1,8 +1,9 @@
-"""The lecture's loops, line by line: a neural network one could check with a pencil.
+"""The lecture's loops, line by line: a neural network to check with a pencil.
 
-Example by example and unit by unit, in float64; slow on purpose, it is what faster code
-is held against. Layers l = 1..L have s_l sigmoid units, and K = s_L. Loops run over the
-lecture's indices; only the brackets, in which Python counts from 0, subtract:
+It computes example by example and unit by unit, in float64. It is slow on purpose:
+faster code is compared with it. Layers l = 1..L have s_l sigmoid units, and K = s_L.
+Loops run over the lecture's indices; only inside brackets, where Python counts from 0,
+is 1 subtracted:
 
     lecture                               here
     Θ^(l)_ij  i = 1..s_(l+1), j = 0..s_l  thetas[l - 1][i - 1, j]   (column 0: the bias)
@@ -41,19 +42,19 @@ Thetas = Sequence[Data]
 
 
 def sigmoid(z: float) -> float:
-    """The logistic function g(z) = 1 / (1 + e^(−z)), with g'(z) = g(z) (1 − g(z)).
+    """Return the logistic function g(z) = 1 / (1 + e^(−z)); g'(z) = g(z) (1 − g(z)).
 
     Args: z, a number. Returns: g(z), in [0, 1].
 
     >>> sigmoid(0.0), sigmoid(-1000.0), sigmoid(1000.0)
     (0.5, 0.0, 1.0)
     """
-    # Of the two equal forms, the one whose exponential cannot overflow.
+    # Both forms are equal; the one whose exponential cannot overflow is computed.
     return 1 / (1 + math.exp(-z)) if z >= 0 else math.exp(z) / (1 + math.exp(z))
 
 
 def weighted_inputs(theta: Matrix, a: Vector) -> Vector:
-    """z^(l+1) = Θ^(l) a^(l), that is z^(l+1)_i = Σ_{j=0..s_l} Θ^(l)_ij a^(l)_j.
+    """Return z^(l+1) = Θ^(l) a^(l): z^(l+1)_i = Σ_{j=0..s_l} Θ^(l)_ij a^(l)_j.
 
     Args: theta is Θ^(l), shape (s_(l+1), s_l + 1); a is a^(l), shape (s_l,), no bias.
     Returns: z^(l+1), shape (s_(l+1),). Raises: ValueError if the shapes do not fit.
@@ -62,7 +63,7 @@ def weighted_inputs(theta: Matrix, a: Vector) -> Vector:
     array([210.5])
     """
     z, expected = np.zeros(len(theta)), (len(theta), *(s_l + 1 for s_l in a.shape))
-    _expect(f"Θ^(l) for a^(l) of shape {a.shape}", expected, theta.shape)
+    _expect_shape(f"Θ^(l) for a^(l) of shape {a.shape}", expected, theta.shape)
     for _, i, j in _indices([theta], j_from=0):
         a_j = 1.0 if j == 0 else a[j - 1]
         z[i - 1] += theta[i - 1, j] * a_j
@@ -70,7 +71,9 @@ def weighted_inputs(theta: Matrix, a: Vector) -> Vector:
 
 
 def forward(thetas: Thetas, x: Data) -> list[Vector]:
-    """All activations of one example: a^(1) = x, a^(l+1) = g(z^(l+1)), a^(L) = h_Θ(x).
+    """Compute all activations of one example.
+
+        a^(1) = x,    a^(l+1) = g(z^(l+1)),    a^(L) = h_Θ(x)
 
     Args: thetas; x, shape (s_1,). Raises: ValueError if the shapes do not fit.
     Returns: [a^(1), .., a^(L)], shapes (s_l,), without bias units.
@@ -86,7 +89,7 @@ def forward(thetas: Thetas, x: Data) -> list[Vector]:
 
 
 def cost(thetas: Thetas, X: Data, Y: Data, lam: float = 0.0) -> float:
-    """The negative log-likelihood per example, plus the penalty on all but the biases.
+    """Compute the negative log-likelihood per example, plus the penalty on weights.
 
         J(Θ) = −(1/n) Σ_{t=1..n} Σ_{k=1..K} [ y_k log h_k + (1 − y_k) log(1 − h_k) ]
                + (λ/2n) Σ_{l=1..L−1} Σ_{i=1..s_(l+1)} Σ_{j=1..s_l} (Θ^(l)_ij)²
@@ -97,7 +100,7 @@ def cost(thetas: Thetas, X: Data, Y: Data, lam: float = 0.0) -> float:
     >>> round(cost([np.zeros((1, 3))], X=[[1, 2]], Y=[[0]]), 6)  # h = 1/2 costs log 2
     0.693147
     """
-    matrices, X, Y = _problem(thetas, X, Y)
+    matrices, X, Y = _as_float64(thetas, X, Y)
     n, K = Y.shape
     likelihood = 0.0
     for x, y in zip(X, Y, strict=True):
@@ -106,15 +109,15 @@ def cost(thetas: Thetas, X: Data, Y: Data, lam: float = 0.0) -> float:
             # From z, as h is rounded to 1 for z above 37, and log(1 − h) would be −∞.
             log_h, log_1_h = -np.logaddexp(0, -z[k - 1]), -np.logaddexp(0, z[k - 1])
             likelihood += y[k - 1] * log_h + (1 - y[k - 1]) * log_1_h
-    # The lecture's penalty has the limits s_(l−1) and s_l, with which some weights
-    # escape or do not exist: Θ^(l) has s_(l+1) rows and, the bias aside, s_l columns.
+    # The lecture's sum has the limits s_(l−1) and s_l, which leave out some weights, or
+    # name some that do not exist: Θ^(l) has s_(l+1) rows, and s_l columns and a bias.
     weights = _indices(matrices, j_from=1)
     squares = sum(matrices[l - 1][i - 1, j] ** 2 for l, i, j in weights)
     return float(-likelihood / n + lam / (2 * n) * squares)
 
 
 def deltas(thetas: Thetas, activations: Sequence[Vector], y: Data) -> list[Vector]:
-    """The errors δ^(l)_j = ∂cost/∂z^(l)_j of one example: the blame of each unit.
+    """Compute the errors δ^(l)_j = ∂cost/∂z^(l)_j of one example: each unit's blame.
 
         δ^(L) = a^(L) − y
         δ^(l) = (Θ^(l))ᵀ δ^(l+1) ⊙ a^(l) ⊙ (1 − a^(l))     for l = L−1, .., 2
@@ -131,7 +134,9 @@ def deltas(thetas: Thetas, activations: Sequence[Vector], y: Data) -> list[Vecto
     matrices = _matrices(thetas)
     L, K = len(matrices) + 1, len(matrices[-1])
     expected = [*((theta.shape[1] - 1,) for theta in matrices), (K,), (K,)]
-    _expect("a^(1), .., a^(L), y", expected, [np.shape(v) for v in (*activations, y)])
+    _expect_shape(
+        "a^(1), .., a^(L), y", expected, [np.shape(v) for v in (*activations, y)]
+    )
     # The lecture's δ is the derivative of y log h + (1 − y) log(1 − h), which is y − a.
     # a − y belongs to what is minimised: the *negative* log-likelihood.
     delta = {L: activations[L - 1] - np.asarray(y, np.float64)}
@@ -139,14 +144,14 @@ def deltas(thetas: Thetas, activations: Sequence[Vector], y: Data) -> list[Vecto
         theta, a = matrices[l - 1], activations[l - 1]
         delta[l] = np.zeros(len(a))
         for j in range(1, len(a) + 1):
-            units = range(1, len(theta) + 1)  # those of layer l + 1, which unit j feeds
+            units = range(1, len(theta) + 1)  # of layer l + 1, which unit j feeds
             blame = sum(theta[i - 1, j] * delta[l + 1][i - 1] for i in units)
             delta[l][j - 1] = blame * a[j - 1] * (1 - a[j - 1])
     return [delta[l] for l in range(2, L + 1)]
 
 
 def gradients(thetas: Thetas, X: Data, Y: Data, lam: float = 0.0) -> list[Matrix]:
-    """Backpropagation: D^(l)_ij = ∂J/∂Θ^(l)_ij, the derivative of `cost`.
+    """Compute D^(l)_ij = ∂J/∂Θ^(l)_ij, the derivative of `cost`, by backpropagation.
 
         Δ^(l)_ij = 0;   for every example:   Δ^(l)_ij ← Δ^(l)_ij + a^(l)_j δ^(l+1)_i
         D^(l)_ij = (1/n) Δ^(l)_ij + (λ/n) Θ^(l)_ij    without the λ for j = 0
@@ -156,15 +161,15 @@ def gradients(thetas: Thetas, X: Data, Y: Data, lam: float = 0.0) -> list[Matrix
     >>> gradients([np.zeros((1, 3))], X=[[1, 2], [3, 4]], Y=[[0], [1]])
     [array([[ 0. , -0.5, -0.5]])]
     """
-    matrices, X, Y = _problem(thetas, X, Y)
+    matrices, X, Y = _as_float64(thetas, X, Y)
     n = len(X)
     Delta = [np.zeros_like(theta) for theta in matrices]
     for x, y in zip(X, Y, strict=True):
         a = forward(matrices, x)
         delta = deltas(matrices, a, y)  # delta[l - 1] is δ^(l+1)
         for l, i, j in _indices(matrices, j_from=0):
-            # Once the lecture writes a_i δ_i. Unit i is one of layer l + 1: it has a
-            # δ^(l+1)_i, but layer l need not even have a unit i.
+            # In one place the lecture writes a_i δ_i. But unit i is in layer l + 1: it
+            # has a δ^(l+1)_i, while layer l may not even have a unit i.
             a_j = 1.0 if j == 0 else a[l - 1][j - 1]
             Delta[l - 1][i - 1, j] += a_j * delta[l - 1][i - 1]
     D = [Delta_l / n for Delta_l in Delta]
@@ -176,12 +181,12 @@ def gradients(thetas: Thetas, X: Data, Y: Data, lam: float = 0.0) -> list[Matrix
 
 
 def initialise(sizes: Sequence[int], seed: int, spread: float = 1.0) -> list[Matrix]:
-    """Random Θ^(l)_ij, uniform in [−spread, spread], biases included.
+    """Draw random Θ^(l)_ij, uniform in [−spread, spread], biases included.
 
-    Never a constant: the hidden units of a layer would compute the same, receive the
-    same blame and the same update, and stay equal for ever.
+    They must not be constant: the hidden units of a layer would compute the same,
+    receive the same blame and the same update, and stay equal for ever.
 
-    Args: sizes, s_1, .., s_L; seed: the same gives the same Θ; spread: see above.
+    Args: sizes, s_1, .., s_L; seed, which determines Θ; spread: see above.
     Returns: [Θ^(1), .., Θ^(L−1)], shapes (s_(l+1), s_l + 1).
     Raises: ValueError if there are fewer than two layers, or one without units.
 
@@ -197,7 +202,7 @@ def initialise(sizes: Sequence[int], seed: int, spread: float = 1.0) -> list[Mat
 
 
 class Descent(NamedTuple):
-    """What `gradient_descent` found, and how it went."""
+    """The result of `gradient_descent`."""
 
     thetas: list[Matrix]  #: Θ after the last update
     costs: list[float]  #: J before the first update and after each one
@@ -214,10 +219,10 @@ def gradient_descent(
     tolerance: float = 1e-6,
     max_epochs: int = 1000,
 ) -> Descent:
-    """Θ^(l) ← Θ^(l) − α D^(l), once per epoch, until the weights converge.
+    """Update Θ^(l) ← Θ^(l) − α D^(l) once per epoch, until the weights converge.
 
-    Args: as in `cost`, with thetas as the start; learning_rate, α; tolerance, which no
-        weight's last update reached if converged; max_epochs, the most passes over X.
+    Args: as in `cost`, with thetas as the start; learning_rate, α; tolerance: converged
+        means that no weight's last update reached it; max_epochs, the most updates.
     Returns: a `Descent`. Raises: ValueError as `cost`, and if max_epochs is below 1.
 
     >>> descent = gradient_descent([np.zeros((1, 2))], [[3]], [[1]], learning_rate=1)
@@ -239,12 +244,13 @@ def gradient_descent(
 def numerical_gradients(
     thetas: Thetas, X: Data, Y: Data, lam: float = 0.0, h: float = 1e-5
 ) -> list[Matrix]:
-    """The slope of `cost` along every single weight, from two costs per weight.
+    """Estimate the slope of `cost` along each single weight, from two costs per weight.
 
         ∂J/∂Θ^(l)_ij ≈ (J(.., Θ^(l)_ij + h, ..) − J(.., Θ^(l)_ij − h, ..)) / 2h
 
-    Args, Raises: as in `cost`; h: too small and the two costs cancel, too large and the
-        slope is not that at Θ; best is ε^(1/3) ≈ 1e-5. Returns: slopes, shaped as Θ.
+    Args, Raises: as in `cost`; h, the step: with a small one the two costs cancel, with
+        a large one the slope is not that at Θ; best is ε^(1/3) ≈ 1e-5.
+    Returns: slopes, of the shapes of Θ.
 
     >>> numerical_gradients([np.zeros((1, 2))], X=[[3]], Y=[[1]])[0].round(8)
     array([[-0.5, -1.5]])
@@ -261,7 +267,7 @@ def numerical_gradients(
 
 
 def _indices(matrices: Sequence[Matrix], j_from: int) -> Iterator[tuple[int, int, int]]:
-    """(l, i, j) of all weights, in the lecture's order; from j = 1 on, no biases."""
+    """Yield (l, i, j) of all weights, in the lecture's order; j_from=1: no biases."""
     for l, theta in enumerate(matrices, start=1):
         for i in range(1, theta.shape[0] + 1):
             for j in range(j_from, theta.shape[1]):
@@ -269,22 +275,24 @@ def _indices(matrices: Sequence[Matrix], j_from: int) -> Iterator[tuple[int, int
 
 
 def _matrices(thetas: Thetas) -> list[Matrix]:
-    """A copy of Θ in float64."""
+    """Return a copy of Θ in float64."""
     if len(thetas) == 0:
         raise ValueError("expected at least one Θ, got none: see initialise(sizes, 0)")
     return [np.array(theta, np.float64) for theta in thetas]
 
 
-def _problem(thetas: Thetas, X: Data, Y: Data) -> tuple[list[Matrix], Matrix, Matrix]:
-    """All in float64, with a row of Y for each row of X, which `forward` will check."""
+def _as_float64(
+    thetas: Thetas, X: Data, Y: Data
+) -> tuple[list[Matrix], Matrix, Matrix]:
+    """Return Θ, X and Y in float64, or raise if Y has no row for each row of X."""
     matrices, X, Y = _matrices(thetas), np.asarray(X, float), np.asarray(Y, float)
-    n = max(len(X), 1)  # over no examples there is no average
-    _expect(f"Y for X of shape {X.shape}", (n, len(matrices[-1])), Y.shape)
+    n = max(len(X), 1)  # there is no average over 0 examples
+    _expect_shape(f"Y for X of shape {X.shape}", (n, len(matrices[-1])), Y.shape)
     return matrices, X, Y
 
 
-def _expect(what: str, expected: object, got: object) -> None:
-    """The one check of shapes."""
+def _expect_shape(what: str, expected: object, got: object) -> None:
+    """Raise unless both shapes, or lists of shapes, are equal."""
     if got != expected:
         hint = "the bias is column 0 of Θ^(l), not of a; X and Y have a row per example"
         raise ValueError(f"expected {what} to have shape {expected}, got {got}: {hint}")

@@ -1,7 +1,7 @@
-"""The tables. A new layer or loss is one row here, and is tested everywhere.
+"""The tables of layers and losses: a new one is one row here, and is tested everywhere.
 
-Sizes are pairwise distinct within a row, and none is the batch size: a transposed or
-summed-over axis then cannot go unnoticed.
+Sizes are pairwise distinct within a row, and none is the batch size, so that an axis
+which is transposed or summed by mistake cannot go unnoticed.
 """
 
 from typing import NamedTuple
@@ -25,20 +25,20 @@ VECTOR, IMAGE = (4,), (7, 3, 2)  # one example; images are H, W, C
 
 
 class LayerCase(NamedTuple):
-    """A layer, and the shape of one example it is tested on."""
+    """A layer, and the shape of one example that it is tested on."""
 
     name: str
     layer: Layer
     in_shape: tuple[int, ...] = VECTOR
     batch: int = N
-    pastes: bool = True  # whether its repr can be pasted back: no function's can
+    repr_is_code: bool = True  # false where a function is a field
 
 
 def swish(params, x):
     return x / (1 + jnp.exp(-params["slope"] * x))
 
 
-def one_slope(key, in_shape):
+def init_slope(key, in_shape):
     return {"slope": jnp.ones(in_shape[-1:])}
 
 
@@ -53,12 +53,12 @@ def preactivation_block(features: int) -> Layer:
         fnn.serial(
             fnn.BatchNorm(),
             fnn.Relu(),
-            fnn.Conv(features, (3, 2), 2, bias=False),
+            fnn.Conv(features, (3, 2), stride=2, bias=False),
             fnn.BatchNorm(),
             fnn.Relu(),
             fnn.Conv(features, (2, 3), bias=False),
         ),
-        fnn.Conv(features, 1, 2, bias=False),
+        fnn.Conv(features, 1, stride=2, bias=False),
     )
 
 
@@ -110,14 +110,18 @@ LAYERS = [
     # Convolution
     LayerCase("convolution", fnn.Conv(4, (3, 2)), (8, 7, 5)),
     LayerCase(
-        "convolution, remainder",  # the last row and the last two columns are unseen
-        fnn.Conv(4, (3, 2), (2, 3), "VALID"),
+        "convolution, remainder",  # the windows leave out the last row and two columns
+        fnn.Conv(4, (3, 2), stride=(2, 3), padding="VALID"),
         (10, 7, 5),
     ),
-    LayerCase("convolution, gaps", fnn.Conv(4, (2, 1), (3, 2), "VALID"), (9, 7, 5)),
+    LayerCase(
+        "convolution, gaps",
+        fnn.Conv(4, (2, 1), stride=(3, 2), padding="VALID"),
+        (9, 7, 5),
+    ),
     LayerCase(
         "convolution, everything at once",
-        fnn.Conv(10, (3, 2), 2, ((1, 2), (0, 1)), dilation=2, groups=2),
+        fnn.Conv(10, (3, 2), stride=2, padding=((1, 2), (0, 1)), dilation=2, groups=2),
         (9, 7, 8),
     ),
     LayerCase("convolution, 1×1", fnn.Conv(4, 1, bias=False), IMAGE),
@@ -126,13 +130,19 @@ LAYERS = [
     LayerCase(
         "convolution, circular", fnn.Conv(4, (3, 2), padding="CIRCULAR"), (8, 7, 5)
     ),
-    LayerCase("convolution, reflect", fnn.Conv(4, (5, 3), 2, "REFLECT"), (8, 7, 2)),
-    LayerCase("convolution, line", fnn.Conv(4, 3, 2), (7, 5)),
-    LayerCase("convolution, volume", fnn.Conv(4, (2, 3, 1), (1, 2, 1)), (5, 8, 3, 2)),
-    LayerCase("transposed", fnn.ConvTranspose(4, (3, 2), (2, 3)), (5, 2, 7)),
+    LayerCase(
+        "convolution, reflect",
+        fnn.Conv(4, (5, 3), stride=2, padding="REFLECT"),
+        (8, 7, 2),
+    ),
+    LayerCase("convolution, line", fnn.Conv(4, 3, stride=2), (7, 5)),
+    LayerCase(
+        "convolution, volume", fnn.Conv(4, (2, 3, 1), stride=(1, 2, 1)), (5, 8, 3, 2)
+    ),
+    LayerCase("transposed", fnn.ConvTranspose(4, (3, 2), stride=(2, 3)), (5, 2, 7)),
     LayerCase(
         "transposed, groups",
-        fnn.ConvTranspose(4, (3, 2), (2, 3), "VALID", groups=2),
+        fnn.ConvTranspose(4, (3, 2), stride=(2, 3), padding="VALID", groups=2),
         (5, 3, 8),
     ),
     # Pooling
@@ -172,8 +182,8 @@ LAYERS = [
     LayerCase("group norm, one group", fnn.GroupNorm(1), IMAGE),
     LayerCase("group norm, groups of one", fnn.GroupNorm(2), IMAGE),
     # Functions and probes
-    LayerCase("lambda", fnn.Lambda(jnp.sin), pastes=False),
-    LayerCase("lambda, params", fnn.Lambda(swish, one_slope), pastes=False),
+    LayerCase("lambda", fnn.Lambda(jnp.sin), repr_is_code=False),
+    LayerCase("lambda, params", fnn.Lambda(swish, init_slope), repr_is_code=False),
     LayerCase("probed dense", fnn.Probed(fnn.Dense(5), N)),
     LayerCase("probed batch norm", fnn.Probed(fnn.BatchNorm(), N), IMAGE),
     LayerCase("probed dropout", fnn.Probed(fnn.Dropout(), N)),

@@ -1,4 +1,4 @@
-"""What every experiment's command line owes: plain refusals, and a help."""
+"""Checks of every experiment's command line: plain refusals, and a help."""
 
 import pytest
 
@@ -6,7 +6,7 @@ __all__ = ["assert_refused", "printed_help"]
 
 
 def assert_refused(main, argv, message, tmp_path, capfd):
-    """It ends with status 2 and the message, before any work."""
+    """Assert that it ends with status 2 and the message, before any work."""
     out = tmp_path / "never"
     with pytest.raises(SystemExit) as stopped:
         main([*argv.split(), "--out", str(out)])
@@ -16,7 +16,7 @@ def assert_refused(main, argv, message, tmp_path, capfd):
 
 
 def printed_help(main, capsys):
-    """What `--help` prints: the defaults and --out are there."""
+    """Return the text of `--help`, after a check for defaults and --out."""
     with pytest.raises(SystemExit) as stopped:
         main(["--help"])
     printed = capsys.readouterr().out

@@ -1,7 +1,8 @@
-"""A run that is killed again and again, and goes on each time from its checkpoints.
+"""A run that is killed again and again, and each time goes on from its checkpoints.
 
-As a program it is the run: `python killed_runs.py FOLDER` trains with checkpoints in
-FOLDER, going on from what is there, and prints a digest of all that it returns.
+The run is this file as a program: `python killed_runs.py FOLDER` trains with
+checkpoints in FOLDER, goes on from the last one there, and prints a digest of its
+result.
 """
 
 import hashlib
@@ -18,7 +19,7 @@ import numpy as np
 
 import fnn
 
-__all__ = ["digest_of", "kill_and_go_on", "undisturbed"]
+__all__ = ["digest_of", "kill_and_go_on", "uninterrupted"]
 
 EPOCHS = 40
 
@@ -39,7 +40,7 @@ def train(folder: Path | None, on_epoch=None) -> fnn.FitResult:
 
 
 def digest_of(result: fnn.FitResult) -> str:
-    """Of every bit of the result but the seconds."""
+    """Return a digest of every bit of the result, except for the seconds."""
     history = {k: v for k, v in result.history.items() if k != "seconds"}
     parts = result.variables, result.carry, result.stopping, history
     total = hashlib.sha256()
@@ -48,27 +49,30 @@ def digest_of(result: fnn.FitResult) -> str:
     return total.hexdigest()
 
 
-def undisturbed() -> str:
-    """What a run that nobody kills prints, in a process of its own."""
+def uninterrupted() -> str:
+    """Return the digest of a run that is not killed, in a process of its own."""
     return _finish(None)
 
 
 def kill_and_go_on(folder: Path, kills: int, seed: int) -> tuple[str, list[str]]:
-    """Kill the run at random moments, then let it finish: its digest, what was said.
+    """Kill the run at random moments, then let it finish.
 
     Each moment is up to half a second after a run has printed that an epoch has ended:
-    about half of that time goes into saving.
+    about half of that time is spent in saving.
+
+    Returns:
+        The digest, and the last line that each killed run has printed.
     """
-    moments, said = random.Random(seed), []
+    moments, last_lines = random.Random(seed), []
     for _ in range(kills):
         with _start(folder) as run:
             line = run.stdout.readline()
             time.sleep(moments.uniform(0, 0.5))
             run.kill()
             rest = run.stdout.read().splitlines()
-            said.append(rest[-1] if rest else line.strip())
+            last_lines.append(rest[-1] if rest else line.strip())
             run.wait()
-    return _finish(folder), said
+    return _finish(folder), last_lines
 
 
 def _start(folder: Path | None) -> subprocess.Popen:
@@ -93,10 +97,10 @@ def _finish(folder: Path | None) -> str:
 def main() -> None:
     folder = Path(sys.argv[1]) if len(sys.argv) > 1 else None
 
-    def say(record: dict) -> None:
+    def print_epoch(record: dict) -> None:
         print(f"epoch {record['epoch']}", flush=True)
 
-    print(digest_of(train(folder, say)), flush=True)
+    print(digest_of(train(folder, print_epoch)), flush=True)
 
 
 if __name__ == "__main__":

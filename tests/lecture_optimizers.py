@@ -1,8 +1,8 @@
-"""The lecture's optimizers, 5.1 to 5.8, word for word in NumPy: an oracle.
+"""The lecture's optimizers, 5.1 to 5.8, transcribed in NumPy: an oracle.
 
 Every function takes θ, the gradient `g(t, θ)`, the learning rate `alpha(t)` and the
-number of steps, and returns the path θ_0 ... θ_T, an array (T + 1, n). It imports
-nothing of fnn.
+number of steps, and returns the path θ_0 ... θ_T, an array (T + 1, n). This file does
+not import fnn.
 """
 
 import numpy as np

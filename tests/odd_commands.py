@@ -1,7 +1,7 @@
 """Damaged files for the readers, and wrong command lines for the experiments.
 
-A command is never let run: the last option names a folder that holds something, which
-each refuses after it has looked at all others. An option that cannot be right must be
+No command really runs: the last option names a folder that is not empty, which every
+experiment refuses after it has checked all other options. A wrong option must be
 refused before that.
 """
 
@@ -24,7 +24,7 @@ from experiments.__main__ import experiments
 
 
 def damaged(reader: str) -> st.SearchStrategy[str]:
-    """A whole file, with some bytes changed, cut off, inserted or doubled."""
+    """Draw a whole file with some bytes changed, cut off, inserted or doubled."""
     with tempfile.TemporaryDirectory() as folder:
         whole = [data.hex() for data in seeds(reader, Path(folder))]
     change = st.tuples(
@@ -42,12 +42,12 @@ def damaged(reader: str) -> st.SearchStrategy[str]:
 
 
 def _changed(data: bytes, changes: list[tuple[float, str, int]]) -> bytes:
-    first, data = data[:1], data[1:]  # the first says what the rest is
-    for share, how, byte in changes:
+    first, data = data[:1], data[1:]  # the first names the kind of the rest
+    for share, change, byte in changes:
         # Half of the changes in the first bytes, where a header is.
         size = len(data) if byte % 2 else min(len(data), 64)
         i = round(share * max(size - 1, 0))
-        match how:
+        match change:
             case "set":
                 data = data[:i] + bytes([byte]) + data[i + 1 :]
             case "cut":
@@ -62,7 +62,7 @@ def _changed(data: bytes, changes: list[tuple[float, str, int]]) -> bytes:
 
 
 def run_file(line: str) -> str:
-    """Read it."""
+    """Read the file, which may be refused."""
     reader, _, data = line.partition(" ")
     with tempfile.TemporaryDirectory() as folder:
         try:
@@ -76,7 +76,7 @@ def run_file(line: str) -> str:
 
 # ---- Command lines ---------------------------------------------------------------
 
-#: What no number is, and what is no option.
+#: Values that are no numbers.
 UNREADABLE = (
     "x",
     "1.5.2",
@@ -102,12 +102,12 @@ ODD = (
     "1e-400",
     "99999999999999999999",
 )
-#: Its checks open a connection, so it is only given what cannot be read.
+#: Its checks open a connection, so it only gets options that cannot be parsed.
 CONNECTS = "train_distributed"
 
 
 def options(name: str) -> list[str]:
-    """The options of an experiment that take a number."""
+    """Return the options of an experiment that take a number."""
     module = importlib.import_module(f"experiments.{name}")
     fields = getattr(module.Config, "__dataclass_fields__", {})
     return [
@@ -122,7 +122,7 @@ NUMERIC = {name: options(name) or ["--seed"] for name in experiments()}
 
 @st.composite
 def command_lines(draw) -> str:
-    """An experiment with one to three options, of which it cannot like all."""
+    """Draw an experiment with one to three options, of which at least one is wrong."""
     name = draw(st.sampled_from(sorted(NUMERIC)))
     argv = []
     numeric = st.sampled_from(NUMERIC[name])
@@ -140,14 +140,14 @@ def command_lines(draw) -> str:
 
 
 def run_command(line: str) -> str:
-    """Exit status 2, and words on standard error that are no traceback."""
+    """Run the command, which must exit with status 2 and a message, no traceback."""
     name, *argv = shlex.split(line)
     main = importlib.import_module(f"experiments.{name}").main
-    said, away = io.StringIO(), mock.Mock(side_effect=URLError("no network"))
+    stderr, offline = io.StringIO(), mock.Mock(side_effect=URLError("no network"))
     with tempfile.TemporaryDirectory() as folder, contextlib.ExitStack() as stack:
         (Path(folder) / "file").touch()
-        stack.enter_context(mock.patch("fnn.data.download.urlopen", away))
-        stack.enter_context(contextlib.redirect_stderr(said))
+        stack.enter_context(mock.patch("fnn.data.download.urlopen", offline))
+        stack.enter_context(contextlib.redirect_stderr(stderr))
         stack.enter_context(contextlib.redirect_stdout(io.StringIO()))
         try:
             status = main([*argv, "--out", folder])
@@ -155,12 +155,12 @@ def run_command(line: str) -> str:
             status = end.code
         except Exception as error:
             raise Wrong(f"{line}\n    {type(error).__name__}: {error}") from error
-    words = said.getvalue()
-    if status != 2 or not words.strip() or "Traceback" in words:
-        raise Wrong(f"{line}\n    exit status {status}, {words[:200]!r}")
+    message = stderr.getvalue()
+    if status != 2 or not message.strip() or "Traceback" in message:
+        raise Wrong(f"{line}\n    exit status {status}, {message[:200]!r}")
     impossible = set(UNREADABLE) & set(argv) or "--unknown" in argv
-    if impossible and "already holds something" in words:
-        raise Wrong(f"{line}\n    an option that cannot be read was taken")
+    if impossible and "already holds something" in message:
+        raise Wrong(f"{line}\n    an option that cannot be parsed was accepted")
     return "refused"
 
 

@@ -1,8 +1,8 @@
-"""Files that are damaged or foreign: what the readers must make of them.
+"""Readers of damaged files: each must raise an error, or return what the file holds.
 
-Each function takes bytes, of which it makes a file, and reads that. It raises what the
-reader raises, and `Wrong` where the reader gives back something else than the file
-holds. `scripts/soak/readers.py` fuzzes them; `odd_inputs` draws files for the tests.
+Each function writes bytes to a file and reads it. It raises what the reader raises, and
+`Wrong` where the reader returns something else than the file holds.
+`scripts/soak/readers.py` fuzzes them; `odd_inputs` draws files for the tests.
 """
 
 import gzip
@@ -20,24 +20,24 @@ import numpy as np
 import fnn
 from fnn.data import cifar
 
-#: What fnn may raise at an input that it does not take.
+#: The errors that fnn may raise for a wrong input.
 REFUSALS = (ValueError, TypeError, OSError, ImportError, NotImplementedError)
 
 FNN = str(Path(fnn.__file__).parent)
 
 
 class Wrong(Exception):
-    """An answer that is not the right one."""
+    """A result that is not the right one."""
 
 
 def raised_at(error: BaseException) -> tuple[str, int]:
-    """The file and the line that it was raised in."""
+    """Return the file and the line in which an error was raised."""
     *_, (frame, number) = traceback.walk_tb(error.__traceback__)
     return frame.f_code.co_filename, number
 
 
 def is_refusal(error: BaseException) -> bool:
-    """Whether fnn itself raised it, by a `raise` of its own, and says something."""
+    """Return whether a `raise` statement of fnn raised it, with a message."""
     if not isinstance(error, REFUSALS) or not str(error).strip():
         return False
     file, number = raised_at(error)
@@ -46,7 +46,7 @@ def is_refusal(error: BaseException) -> bool:
 
 
 def read_idx(data: bytes, folder: Path) -> None:
-    """One byte says whether the rest is compressed."""
+    """Read an IDX file; the first byte says whether the rest is compressed."""
     content = data[1:]
     path = folder / "idx"
     path.write_bytes(gzip.compress(content, 1) if data[:1] == b"\1" else content)
@@ -63,14 +63,14 @@ def read_idx(data: bytes, folder: Path) -> None:
 
 
 def read_cifar(data: bytes, folder: Path) -> None:
-    """The file as it is."""
+    """Read a file of CIFAR-10; the bytes are the file."""
     path = folder / "batch.bin"
     path.write_bytes(data)
     check_records(*fnn.data.read_cifar_batch(path), data)
 
 
 def check_records(x: np.ndarray, y: np.ndarray, data: bytes) -> None:
-    """That images and labels are the records."""
+    """Raise unless images and labels are the records in `data`."""
     planes = x.transpose(0, 3, 1, 2).reshape(len(x), -1)
     records = np.concatenate([y[:, None].astype(np.uint8), planes], 1)
     if records.tobytes() != data or x.shape[1:] != (32, 32, 3) or y.max() > 9:
@@ -78,7 +78,7 @@ def check_records(x: np.ndarray, y: np.ndarray, data: bytes) -> None:
 
 
 def read_tar(data: bytes, folder: Path) -> None:
-    """One byte says whether the rest is compressed; a file holds one record."""
+    """Read an archive of CIFAR-10, compressed if byte 0 is 1; a file has one record."""
     plain, packed = folder / cifar.ARCHIVE, folder / f"{cifar.ARCHIVE}.gz"
     plain.unlink(missing_ok=True)
     packed.unlink(missing_ok=True)
@@ -105,13 +105,13 @@ LIKE = {
 
 
 def read_npz(data: bytes, folder: Path) -> None:
-    """One byte says what the rest is: the file, an entry's content, or the dtypes."""
-    path, (what, content) = folder / "net.npz", (data[:1], data[1:])
-    if what in (b"\1", b"\2"):
+    """Read an npz file; byte 0: the rest is a file, an entry, or the dtypes."""
+    path, (kind, content) = folder / "net.npz", (data[:1], data[1:])
+    if kind in (b"\1", b"\2"):
         fnn.save(path, LIKE)
         with zipfile.ZipFile(path) as archive:
             entries = {name: archive.read(name) for name in archive.namelist()}
-        entries["dtypes.json" if what == b"\2" else "a.npy"] = content
+        entries["dtypes.json" if kind == b"\2" else "a.npy"] = content
         with zipfile.ZipFile(path, "w") as archive:
             for name, entry in entries.items():
                 archive.writestr(name, entry)
@@ -137,11 +137,11 @@ READERS: dict[str, Callable[[bytes, Path], None]] = {
 }
 
 
-# ---- Files to begin with ---------------------------------------------------------
+# ---- Seeds of the fuzzer ---------------------------------------------------------
 
 
 def seeds(reader: str, folder: Path) -> list[bytes]:
-    """Whole files, from which the fuzzer goes on."""
+    """Return complete files, which the fuzzer starts from."""
     record = bytes([3]) + bytes(range(256)) * 12
     if reader == "idx":
         vector = bytes([0, 0, 8, 1, 0, 0, 0, 3, 7, 8, 9])

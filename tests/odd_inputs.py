@@ -1,8 +1,8 @@
-"""Wrong and odd inputs, drawn by hypothesis, and what must come of each.
+"""Wrong and odd inputs, drawn by hypothesis, and a judge of the result of each.
 
-An input is a line of Python, so that a log of them can be pasted back. It must give the
-right result, held against a plain reference, or be refused by fnn's own error: raised
-by a `raise` in fnn, not somewhere inside JAX or NumPy, and with words. What is neither
+An input is a line of Python, so that lines of a log can be run again. Its result must
+agree with a plain reference, or fnn must refuse it with an error of its own: raised by
+a `raise` in fnn, not somewhere inside JAX or NumPy, and with a message. Everything else
 is `Wrong`.
 
     FAMILIES[name].inputs     a strategy for lines
@@ -25,41 +25,42 @@ import fnn
 
 
 class Family(NamedTuple):
-    """Inputs of one kind."""
+    """A kind of input: a strategy that draws them, and a function that judges one."""
 
     inputs: st.SearchStrategy[str]
     run: Callable[[str], str]
 
 
-def judged(line: str, call: Callable[[], Any], check: Callable[[Any], None]) -> str:
-    """The verdict on a call: its result checked, or its error judged."""
+def judge(line: str, call: Callable[[], Any], check: Callable[[Any], None]) -> str:
+    """Return the verdict on a call: check its result, or judge its error."""
     try:
         with warnings.catch_warnings():
-            warnings.simplefilter("ignore")  # an overflow on purpose, a host's device
+            # Some overflow on purpose, and some name a device that is not there.
+            warnings.simplefilter("ignore")
             result = call()
     except Exception as error:
         notes = "".join(getattr(error, "__notes__", ()))
         if is_refusal(error) or "in augment(key" in notes or "in metric" in notes:
-            # Or a function of the user's did, and the note says which.
+            # Or a function of the user raised it, and the note says which one.
             return "refused"
         file, number = raised_at(error)
-        said = f"at {file}:{number}: {str(error)[:200]}".partition("\n")[0]
-        raise Wrong(f"{line}\n    {type(error).__name__} {said}") from error
+        text = f"at {file}:{number}: {str(error)[:200]}".partition("\n")[0]
+        raise Wrong(f"{line}\n    {type(error).__name__} {text}") from error
     try:
         check(result)
     except Exception as error:
-        said = str(error).strip() or "a wrong result"
-        raise Wrong(f"{line}\n    {type(error).__name__}: {said[:300]}") from error
+        text = str(error).strip() or "a wrong result"
+        raise Wrong(f"{line}\n    {type(error).__name__}: {text[:300]}") from error
     return "right"
 
 
 def lines(template: str, **parts: st.SearchStrategy[str]) -> st.SearchStrategy[str]:
-    """Lines of Python from a template and strategies for its parts."""
+    """Draw lines of Python from a template and strategies for its parts."""
     return st.builds(template.format, **parts)
 
 
 def some(*choices: str) -> st.SearchStrategy[str]:
-    """One of these."""
+    """Draw one of these lines."""
     return st.sampled_from(choices)
 
 
@@ -69,14 +70,14 @@ def _spelled(number: float) -> str:
     return repr(number)
 
 
-#: What stands where a number should.
+#: Lines to put where a number is expected.
 STRANGE = some(
     *("None", "True", "'3'", "''", "[]", "()", "{}", "print", "object()", "1j"),
     *("np.ones(2)", "jnp.ones((2, 2))", "float('nan')", "float('inf')", "-1", "0"),
     *("np.int64(3)", "np.float32(0.5)", "np.array(2)", "jnp.array(2)", "2**70", "b'3'"),
 )
 INTEGERS = st.integers(-3, 9).map(repr) | STRANGE
-#: Not arrays: a layer may hold many numbers, for `vmap` to take one at a time.
+#: Without arrays, which a layer may hold in place of a number, for `vmap`.
 NO_ARRAY = STRANGE.filter(lambda line: "ones" not in line)
 REALS = st.floats(-2, 2, width=16).map(_spelled) | st.floats().map(_spelled) | NO_ARRAY
 
@@ -95,11 +96,11 @@ NAMES: dict[str, Any] = dict(
 
 
 def value(line: str) -> Any:
-    """What a line of Python stands for."""
+    """Evaluate a line of Python."""
     return eval(line, dict(NAMES))
 
 
-#: {0} is X or Y: as other types, of other shapes, with no numbers.
+#: {0} is X or Y, in other types and shapes, and things that are no arrays.
 ARRAYS = some(
     *("{0}", "{0}.tolist()", "jnp.asarray({0})", "{0}.astype('float64')", "{0}[::-1]"),
     *("{0}.astype('float16')", "jnp.asarray({0}, jnp.bfloat16)", "{0}.astype(bool)"),
@@ -178,31 +179,31 @@ OPTIMIZERS = st.one_of(
 
 @st.composite
 def fits(draw) -> str:
-    """A call of fit with one to three options out of the ordinary."""
-    given = {"train": "(X, Y)", "key": "KEY", "epochs": "0", "batch_size": "6"}
-    given |= {"variables": "VARIABLES"}
+    """Draw a call of fit with up to three unusual options."""
+    chosen = {"train": "(X, Y)", "key": "KEY", "epochs": "0", "batch_size": "6"}
+    chosen |= {"variables": "VARIABLES"}
     names = draw(st.lists(st.sampled_from(sorted(OPTIONS)), max_size=3, unique=True))
     if "early_stopping" in names:
-        given["validation"] = "(X, Y)"
-    given |= {name: draw(OPTIONS[name]) for name in names}
-    if given["train"] in ("fnn.data.xor", "zip(X, Y)"):  # a source of batches
-        given["train"] = "(X, Y)"
+        chosen["validation"] = "(X, Y)"
+    chosen |= {name: draw(OPTIONS[name]) for name in names}
+    if chosen["train"] in ("fnn.data.xor", "zip(X, Y)"):  # a source of batches
+        chosen["train"] = "(X, Y)"
     net = draw(some(*["NET"] * 12, "fnn.Dense", "None", "print", "fnn.Relu()", "[NET]"))
     loss = draw(some(*["LOSS"] * 12, "fnn.losses.Huber", "None", "fnn.losses", "print"))
     sgd = some("fnn.optimizers.sgd(RATE)")
     optimizer = draw(sgd if names else OPTIMIZERS)
-    options = ", ".join(f"{name}={line}" for name, line in given.items())
+    options = ", ".join(f"{name}={line}" for name, line in chosen.items())
     return f"fnn.fit({net}, {loss}, {optimizer}, {options})"
 
 
 def arguments(line: str, name: str) -> tuple[tuple, dict[str, Any]]:
-    """The arguments of the line, a call of `name`."""
+    """Evaluate the arguments of a line that calls `name`."""
     call = line.replace(name, "ARGUMENTS", 1)
     return eval(call, dict(NAMES, ARGUMENTS=lambda *args, **options: (args, options)))
 
 
 def real(given: Any) -> np.ndarray:
-    """The numbers that an array stands for, in float64."""
+    """Return the numbers of an array in float64; refuse what has none."""
     array = np.asarray(given)
     assert not np.ma.isMaskedArray(given) or not given.mask.any(), "a mask was ignored"
     assert jnp.issubdtype(array.dtype, np.number) or array.dtype == bool, "no numbers"
@@ -211,17 +212,17 @@ def real(given: Any) -> np.ndarray:
 
 
 def run_fit(line: str) -> str:
-    """Call fit; where the reference can be computed in NumPy, it is."""
+    """Call fit, and check it against NumPy where NumPy can compute the same."""
 
     def call() -> tuple:
         args, options = arguments(line, "fnn.fit")
         return args, options, fnn.fit(*args, **options)
 
-    return judged(line, call, check_fit)
+    return judge(line, call, check_fit)
 
 
 def check_fit(done: tuple) -> None:
-    """Gradient descent on all examples, by the equation."""
+    """Check the result of fit by the equation of gradient descent on all examples."""
     (net, loss, optimizer), options, result = done
     epochs = int(options["epochs"])
     assert result.epochs <= epochs
@@ -268,7 +269,7 @@ EVALUATIONS = st.one_of(
 
 
 def run_evaluation(line: str) -> str:
-    """Call evaluate or predict, and compare with x W + b."""
+    """Call evaluate or predict, and compare the result with x W + b."""
     name = line.partition("(")[0]
 
     def call() -> tuple:
@@ -289,7 +290,7 @@ def run_evaluation(line: str) -> str:
                 np.asarray(result, float), z, rtol=0.05, atol=0.05
             )
 
-    return judged(line, call, check)
+    return judge(line, call, check)
 
 
 FAMILIES = {

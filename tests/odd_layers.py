@@ -1,7 +1,7 @@
 """Layers and losses with odd arguments, on inputs of odd shapes, types and sizes.
 
-The shape of what a layer gives is held against that of JAX's own operation; numbers
-against NumPy in float64, where a formula is all there is to a layer.
+The shape of a layer's output is compared with that of JAX's own operation. The numbers
+of layers that are a formula are compared with NumPy in float64.
 """
 
 import math
@@ -12,7 +12,7 @@ import jax.numpy as jnp
 import numpy as np
 from hypothesis import strategies as st
 from jax import lax
-from odd_inputs import KEY, REALS, STRANGE, Family, judged, lines, some, value
+from odd_inputs import KEY, REALS, STRANGE, Family, judge, lines, some, value
 
 import fnn
 
@@ -76,14 +76,14 @@ LAYERS = st.one_of(
           b=some("fnn.Dense(3)", "fnn.Conv(2, 3, padding='VALID')", "fnn.Flatten()")),
     lines("fnn.Lambda({f})", f=some("jnp.sin", "None", "3", "jnp.sin(1.0)")),
 )  # fmt: skip
-#: The shape of the batch, given that of an example; None for what is no batch of them.
+#: The shape of the batch, given `shape`, that of an example; not all are batches.
 BATCHES = some(
     *["(2, *shape)"] * 6, "(0, *shape)", "shape", "(2, *shape, 1)", "(2,)", "()"
 )
 
 
 def run_layer(line: str) -> str:
-    """Initialise, forward and backward, by their shapes alone: nothing is computed."""
+    """Trace init, forward and backward: shapes alone, without computing."""
     layer_line, in_shape, batch, train = line.split(" | ")
 
     def call() -> tuple:
@@ -93,17 +93,17 @@ def run_layer(line: str) -> str:
         size = eval(batch, {"shape": tuple(shape)})
         x = jax.ShapeDtypeStruct(size, jnp.float32)
 
-        def both(variables: fnn.Variables, x: jax.Array) -> tuple:
+        def forward_backward(variables: fnn.Variables, x: jax.Array) -> tuple:
             out = net.forward(*variables, x, key=KEY, train=eval(train))
             return out.y, net.backward(variables.params, out.saved, out.y)
 
-        return layer, variables, x, jax.eval_shape(both, variables, x)
+        return layer, variables, x, jax.eval_shape(forward_backward, variables, x)
 
-    return judged(line, call, check_layer)
+    return judge(line, call, check_layer)
 
 
 def check_layer(done: tuple) -> None:
-    """The shapes: of y as JAX has it, of dx and dΘ those of x and Θ."""
+    """Check the shapes: y's against JAX's, those of dx and dΘ against x and Θ."""
     layer, variables, x, (y, backward) = done
     assert backward.dx.shape == x.shape, f"dx of shape {backward.dx.shape}"
     shapes = [jax.tree.map(jnp.shape, p) for p in (backward.dparams, variables.params)]
@@ -113,17 +113,17 @@ def check_layer(done: tuple) -> None:
 
 
 def expected_shape(layer: Any, shape: tuple[int, ...]) -> tuple[int, ...] | None:
-    """What JAX's own operation, or the definition, makes of a batch."""
+    """Return y's shape by JAX's own operation, or by definition; None if unknown."""
     batch, *sizes, features = (*shape, *[1] * (2 - len(shape)))
     axes = len(sizes)
 
-    def each(number: Any) -> tuple:
+    def per_axis(number: Any) -> tuple:
         return number if isinstance(number, tuple) else (number,) * axes
 
-    def ends(padding: Any) -> Any:
+    def pads(padding: Any) -> Any:
         if isinstance(padding, str):
             return padding if padding in ("SAME", "VALID") else "SAME"
-        return [p if isinstance(p, tuple) else (p, p) for p in each(padding)]
+        return [p if isinstance(p, tuple) else (p, p) for p in per_axis(padding)]
 
     same = ("Dropout", "BatchNorm", "LayerNorm", "RMSNorm", "InstanceNorm", "GroupNorm")
     match type(layer).__name__:
@@ -131,7 +131,7 @@ def expected_shape(layer: Any, shape: tuple[int, ...]) -> tuple[int, ...] | None
             return (batch, layer.features)
         case "Conv":
             kernel = (
-                *each(layer.kernel_size),
+                *per_axis(layer.kernel_size),
                 features // layer.groups,
                 layer.features,
             )
@@ -139,8 +139,8 @@ def expected_shape(layer: Any, shape: tuple[int, ...]) -> tuple[int, ...] | None
             weights = "DHW"[3 - axes :] + "IO"
             return jax.eval_shape(
                 lambda x, w: lax.conv_general_dilated(
-                    x, w, each(layer.stride), ends(layer.padding),
-                    rhs_dilation=each(layer.dilation),
+                    x, w, per_axis(layer.stride), pads(layer.padding),
+                    rhs_dilation=per_axis(layer.dilation),
                     feature_group_count=layer.groups,
                     dimension_numbers=(letters, weights, letters),
                 ),
@@ -149,20 +149,20 @@ def expected_shape(layer: Any, shape: tuple[int, ...]) -> tuple[int, ...] | None
             ).shape  # fmt: skip
         case "MaxPool" | "AvgPool":
             stride = layer.window if layer.stride is None else layer.stride
-            around = ends(layer.padding)
-            if not isinstance(around, str):
-                around = [(0, 0), *around, (0, 0)]
+            padding = pads(layer.padding)
+            if not isinstance(padding, str):
+                padding = [(0, 0), *padding, (0, 0)]
             return jax.eval_shape(
                 lambda x: lax.reduce_window(
-                    x, -jnp.inf, lax.max, (1, *each(layer.window), 1),
-                    (1, *each(stride), 1), around,
+                    x, -jnp.inf, lax.max, (1, *per_axis(layer.window), 1),
+                    (1, *per_axis(stride), 1), padding,
                 ),
                 jax.ShapeDtypeStruct(shape, jnp.float32),
             ).shape  # fmt: skip
         case "AdaptiveAvgPool":
-            return (batch, *each(layer.output_size), features)
+            return (batch, *per_axis(layer.output_size), features)
         case "Upsample":
-            grown = (h * f for h, f in zip(sizes, each(layer.factor), strict=True))
+            grown = (h * f for h, f in zip(sizes, per_axis(layer.factor), strict=True))
             return (batch, *grown, features)
         case "Reshape":
             return (batch, *layer.shape)
@@ -181,7 +181,7 @@ def expected_shape(layer: Any, shape: tuple[int, ...]) -> tuple[int, ...] | None
 
 
 def phi(x: np.ndarray) -> np.ndarray:
-    """Φ(x), from far below 0 to far above."""
+    """Compute Φ(x), accurate from far below 0 to far above."""
     return np.array([math.erfc(-v / math.sqrt(2)) / 2 for v in x.ravel()]).reshape(
         x.shape
     )
@@ -217,7 +217,7 @@ TYPES = some(*["float32"] * 4, "float16", "bfloat16", "int32", "bool", "uint8")
 
 
 def run_numbers(line: str) -> str:
-    """An activation or a pool, forward and backward, on numbers of any size."""
+    """Run an activation or a pool, forward and backward, on numbers of any size."""
     layer_line, dtype, numbers = line.split(" | ")
     layer = value(layer_line)
     x = np.array(eval(numbers)).reshape(1, 3, 2)
@@ -232,16 +232,16 @@ def run_numbers(line: str) -> str:
     def check(done: tuple) -> None:
         check_numbers(layer_line, x, *done)
 
-    return judged(line, call, check)
+    return judge(line, call, check)
 
 
 def check_numbers(layer_line: str, x: jax.Array, y: jax.Array, dx: jax.Array) -> None:
-    """Finite, and what the formula says in float64; in integers without rounding."""
+    """Check that y and dx are finite, and y is the formula's in float64."""
     exact, got = np.asarray(x, np.float64), np.asarray(y, np.float64)
     is_float = jnp.issubdtype(x.dtype, jnp.floating)
     largest = float(jnp.finfo(x.dtype).max) if is_float else math.inf
     if not (np.abs(exact) < largest / 8).all():
-        return  # what this type cannot hold, or not the sum of
+        return  # this type cannot hold the numbers, or their sum
     with np.errstate(all="ignore"):
         expected = FORMULAS[layer_line](exact)
     assert np.isfinite(got).all(), f"y = {got.tolist()} of {exact.tolist()}"
@@ -250,7 +250,7 @@ def check_numbers(layer_line: str, x: jax.Array, y: jax.Array, dx: jax.Array) ->
     assert dx.shape == x.shape
     eps = float(jnp.finfo(y.dtype).eps) if jnp.issubdtype(y.dtype, jnp.floating) else 0
     loose = 1e-3 if "approximate" in layer_line else 2e-6
-    # Sums cancel: what is lost then is a share of their parts.
+    # Terms of a sum may cancel: its error is relative to the terms, not to the sum.
     scale = max(1.0, float(np.abs(exact).max())) if "Avg" in layer_line else 1.0
     near = dict(rtol=max(loose, 8 * eps), atol=max(loose, 4 * eps) * scale)
     np.testing.assert_allclose(got, expected, **near)

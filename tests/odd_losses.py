@@ -1,12 +1,12 @@
 """Losses with odd arguments, on outputs of any size and labels of any kind.
 
-Value and delta are held against the formulas of `fnn.losses`, in NumPy and float64.
+Value and delta are compared with the formulas of `fnn.losses`, in NumPy and float64.
 """
 
 import jax.numpy as jnp
 import numpy as np
 from hypothesis import strategies as st
-from odd_inputs import REALS, Family, judged, lines, some, value
+from odd_inputs import REALS, Family, judge, lines, some, value
 from odd_layers import softmax
 
 import fnn
@@ -44,7 +44,7 @@ SIZES = some(*["1.0"] * 3, "0.0", "1e-30", "1e4", "1e30", "3e38", "-1e30")
 
 
 def run_loss(line: str) -> str:
-    """Check the labels as fit does, then value and delta."""
+    """Check the labels as `fit` does, then value and delta."""
     loss_line, shape, size, labels = line.split(" | ")
 
     def call() -> tuple:
@@ -56,11 +56,11 @@ def run_loss(line: str) -> str:
         loss.check(z.shape[1:], y)
         return loss, z, given, loss.value(z, y), loss.delta(z, y)
 
-    return judged(line, call, check_loss)
+    return judge(line, call, check_loss)
 
 
 def check_loss(done: tuple) -> None:
-    """Value and delta by the formulas of `fnn.losses`, in float64."""
+    """Compare value and delta with the formulas of `fnn.losses`, in float64."""
     loss, z, given, j, delta = done
     z, n = np.asarray(z, np.float64), len(z)
     y = np.asarray(given)
@@ -93,7 +93,7 @@ def check_loss(done: tuple) -> None:
     np.testing.assert_allclose(
         np.asarray(delta) * n, slope, rtol=1e-4, atol=1e-5 * scale
     )
-    if expected / n < 1e37:  # beyond, the largest number stands for it
+    if expected / n < 1e37:  # a larger loss becomes the largest number
         np.testing.assert_allclose(j, expected / n, rtol=1e-3, atol=1e-4)
 
 

@@ -30,7 +30,7 @@ from fnn.losses import Huber, SigmoidCrossEntropy, SoftmaxCrossEntropy, SquaredE
 
 
 def dense(dx=None, weight=None, bias=None) -> type:
-    """A dense layer with some of its three gradients replaced by f(params, x, dy)."""
+    """Make a dense layer with some of its gradients replaced by f(params, x, dy)."""
 
     def backward(self, params, saved, dy):
         right = fnn.Dense.backward(self, params, saved, dy)
@@ -48,7 +48,7 @@ def dense(dx=None, weight=None, bias=None) -> type:
 
 
 def norm(parent: type, change: Callable) -> Any:
-    """A normalisation whose right result goes through change(result, saved, dy)."""
+    """Make a normalisation whose right result is changed by `change`."""
 
     def backward(self, params, saved, dy):
         right = parent.backward(self, params, saved, dy)
@@ -87,31 +87,31 @@ def _forget_first_dparams(self, params, saved, dy):
 
 
 def _stop_early(self, params, saved, dy):
-    """The dx of the last layer instead of the first one's."""
+    """Return the dx of the last layer instead of the first one's."""
     right = fnn.Serial.backward(self, params, saved, dy)
     last = self.layers[-1].backward(params[-1], saved[-1], dy)
     return Backward(last.dx, right.dparams)
 
 
 def _mask_again(self, params, saved, dy):
-    """Another mask than the forward's."""
+    """Draw another mask than the forward's."""
     return Backward(self._drop(dy, jax.random.fold_in(saved.key, 1)), ())
 
 
 def _mask_only(self, params, saved, dy):
-    """The mask without the factor 1/(1 − p)."""
+    """Apply the mask without the factor 1/(1 − p)."""
     return Backward(self._drop(dy, saved.key) * (1 - self.rate), ())
 
 
 def _same_shape_transpose(self, params, saved, dy):
-    """Row-major flattening undone column-major."""
+    """Undo a row-major flattening as if it were column-major."""
     shape = saved.shape[1:]
-    turned = dy.reshape(shape[0], *reversed(shape[1:]))
-    return Backward(jnp.transpose(turned, (0, *range(len(shape) - 1, 0, -1))), ())
+    transposed = dy.reshape(shape[0], *reversed(shape[1:]))
+    return Backward(jnp.transpose(transposed, (0, *range(len(shape) - 1, 0, -1))), ())
 
 
 def _each_pixel_by_itself(right, params, saved, dy):
-    """Groups whose means forget the other pixels."""
+    """Take the means of a group over one pixel, not over all of them."""
     normalized, inverse_std = saved
     grad, normalized = (
         a.reshape(*dy.shape[:-1], 3, 2) for a in (dy * params.scale, normalized)
@@ -121,12 +121,12 @@ def _each_pixel_by_itself(right, params, saved, dy):
 
 
 def _the_batch_together(right, params, saved, dy):
-    """Means over all examples, as BatchNorm takes them."""
+    """Take means over all examples, as BatchNorm does."""
     return right._replace(dx=norm_dx(dy * params.scale, *saved, axes=(0, 1)))
 
 
 def _mean_taken_out(right, params, saved, dy):
-    """LayerNorm's equation, where x̂ has a mean."""
+    """Use LayerNorm's equation, although x̂ has a mean."""
     return right._replace(dx=norm_dx(dy * params.scale, *saved, axes=(-1,)))
 
 
@@ -222,7 +222,9 @@ LAYER_BUGS = [
     ),
     planted(
         "gelu: exact derivative of the approximation",
-        elementwise(fnn.Gelu, lambda s, x, dy: _gelu(fnn.Gelu(), (), x, dy).dx)(True),
+        elementwise(fnn.Gelu, lambda s, x, dy: _gelu(fnn.Gelu(), (), x, dy).dx)(
+            approximate=True
+        ),
         "1/Gelu.dx",
     ),
     planted(
@@ -312,7 +314,7 @@ LAYER_BUGS = [
         "batch norm: statistics taken for constants",
         norm(
             fnn.BatchNorm,
-            lambda b, p, s, dy: b._replace(dx=dy * p.scale * s.inverse_std),
+            lambda b, p, s, dy: b._replace(dx=dy * p.scale * s.arrays[1]),
         )(),
         "1/BatchNorm.dx",
     ),
@@ -321,7 +323,7 @@ LAYER_BUGS = [
         norm(
             fnn.BatchNorm,
             lambda b, p, s, dy: b._replace(
-                dx=b.dx + s.inverse_std * (dy * p.scale).mean(0)
+                dx=b.dx + s.arrays[1] * (dy * p.scale).mean(0)
             ),
         )(),
         "1/BatchNorm.dx",
@@ -341,7 +343,7 @@ LAYER_BUGS = [
         norm(
             fnn.BatchNorm,
             lambda b, p, s, dy: b._replace(
-                dx=b.dx - s.inverse_std * (dy * p.scale).mean(0)
+                dx=b.dx - s.arrays[1] * (dy * p.scale).mean(0)
             ),
         )(),
         "1/BatchNorm.dx",

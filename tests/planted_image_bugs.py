@@ -1,6 +1,6 @@
 """Wrong backwards of the layers for images: convolution and pooling.
 
-`planted_bugs` lists them among all others.
+`planted_bugs` includes them in the list of all bugs.
 """
 
 import math
@@ -20,7 +20,7 @@ IMAGE = (5, 4, 2)  # H, W, C
 
 
 def wrong(parent: type, dx=None, **others: Callable) -> Any:
-    """A layer with some of its gradients replaced by f(layer, params, saved, dy)."""
+    """Make a layer class with gradients replaced by f(layer, params, saved, dy)."""
 
     def backward(self, params, saved, dy):
         right = parent.backward(self, params, saved, dy)
@@ -35,67 +35,67 @@ def wrong(parent: type, dx=None, **others: Callable) -> Any:
 
 
 def _bug(name: str, layer: fnn.Layer, part: str, shape=IMAGE, before=()) -> Bug:
-    """A bug in a layer on images, behind those that come `before` it."""
+    """Make a bug of a layer on images, which follows the layers `before`."""
     block = fnn.serial(*before, layer) if before else layer
-    place = f"1/2/{len(before)}" if before else "1/2"
-    found = f"{place}/{type(layer).__name__}.{part}"
+    path = f"1/2/{len(before)}" if before else "1/2"
+    found = f"{path}/{type(layer).__name__}.{part}"
     return planted(name, images(block, shape), found)
 
 
 # ---- Convolution -----------------------------------------------------------------
 
 
-def _slides(conv: fnn.Conv, x: Any, **changes: Any) -> Window:
-    """The window of a convolution, with some of it mistaken."""
-    return conv.window(x.shape[1:-1])._replace(**changes)
+def _window(conv: fnn.Conv, x: Any, **changes: Any) -> Window:
+    """Return the window of a convolution, with some of its fields changed."""
+    return conv.window_for(x.shape[1:-1])._replace(**changes)
 
 
 def _dw_without_dilation(conv, params, x, dy):
-    return convolve_dw(x, dy, _slides(conv, x, dilation=(1, 1)), conv.groups)
+    return convolve_dw(x, dy, _window(conv, x, dilation=(1, 1)), conv.groups)
 
 
 def _dw_without_stride(conv, params, x, dy):
-    return convolve_dw(x, dy, _slides(conv, x, stride=(1, 1)), conv.groups)
+    return convolve_dw(x, dy, _window(conv, x, stride=(1, 1)), conv.groups)
 
 
 def _dw_of_another_group(conv, params, x, dy):
-    right = convolve_dw(x, dy, _slides(conv, x), conv.groups)
+    right = convolve_dw(x, dy, _window(conv, x), conv.groups)
     return jnp.roll(right, conv.features // conv.groups, axis=-1)
 
 
 def _dx_with(change: Callable) -> Callable:
-    """The dx that belongs to another weight."""
+    """Return a dx that uses `change(weight)` as the weight."""
 
     def dx(conv, params, x, dy):
         weight = change(params.weight)
-        return convolve_dx(dy, weight, _slides(conv, x), x.shape[1:-1], conv.groups)
+        return convolve_dx(dy, weight, _window(conv, x), x.shape[1:-1], conv.groups)
 
     return dx
 
 
 def _dx_of_swapped_padding(conv, params, x, dy):
-    """Before and after mistaken for each other, where they differ."""
-    slides = _slides(conv, x)
-    swapped = tuple((hi, lo) for lo, hi in slides.padding)
-    slides = slides._replace(padding=swapped)
-    return convolve_dx(dy, params.weight, slides, x.shape[1:-1], conv.groups)
+    """Compute dx with the padding before and after the image swapped."""
+    window = _window(conv, x)
+    swapped = tuple((hi, lo) for lo, hi in window.padding)
+    window = window._replace(padding=swapped)
+    return convolve_dx(dy, params.weight, window, x.shape[1:-1], conv.groups)
 
 
-def _dx_of_a_lost_remainder(conv, params, x, dy):
-    """Places that no window sees, taken for the first instead of the last."""
-    slides = _slides(conv, x)
-    dx = convolve_dx(dy, params.weight, slides, x.shape[1:-1], conv.groups)
+def _dx_with_remainder_first(conv, params, x, dy):
+    """Compute dx as if no window held the first positions, instead of the last."""
+    window = _window(conv, x)
+    dx = convolve_dx(dy, params.weight, window, x.shape[1:-1], conv.groups)
     return jnp.roll(dx, 1, axis=1)
 
 
-def _of_the_padded(change: Callable) -> Callable:
-    """A dx of `change(dx of the padded image, lo, hi)` along both axes."""
+def _dx_from_padded_with(change: Callable) -> Callable:
+    """Return a dx: `change(dx of the padded image, lo, hi)` along both axes."""
 
     def dx(conv, params, x, dy):
-        amounts = _slides(conv, x).padding
+        amounts = _window(conv, x).padding
         padded = pad(x, conv.padding, amounts)
-        slides = _slides(conv, padded, padding=((0, 0), (0, 0)))
-        dx = convolve_dx(dy, params.weight, slides, padded.shape[1:-1], conv.groups)
+        window = _window(conv, padded, padding=((0, 0), (0, 0)))
+        dx = convolve_dx(dy, params.weight, window, padded.shape[1:-1], conv.groups)
         for axis, (lo, hi) in enumerate(amounts, start=1):
             dx = jnp.moveaxis(change(jnp.moveaxis(dx, axis, 0), lo, hi), 0, axis)
         return dx
@@ -107,8 +107,8 @@ def _cut(dx, lo, hi):
     return dx[lo : len(dx) - hi]
 
 
-def _fold_to_the_very_edge(dx, lo, hi):
-    """As if the mirror stood outside the last place, which would then be doubled."""
+def _fold_onto_the_edge(dx, lo, hi):
+    """Fold the padding back as if the mirror image repeated the edge itself."""
     end = len(dx) - hi
     inside = dx[lo:end].at[:lo].add(dx[:lo][::-1])
     return inside.at[len(inside) - hi :].add(dx[end:][::-1])
@@ -116,11 +116,11 @@ def _fold_to_the_very_edge(dx, lo, hi):
 
 def _transposed_dx_unflipped(conv, params, x, dy):
     weight = jnp.flip(params.weight, (0, 1))
-    return convolve(dy, weight, conv.window(x.shape[1:-1]), conv.groups)
+    return convolve(dy, weight, conv.window_for(x.shape[1:-1]), conv.groups)
 
 
 def _saves_the_last_batch(self, params, state, x, *, key=None, train=False):
-    """A value of before, that nothing has replaced: other examples than x's."""
+    """Save other examples than x's, as a value that was never updated would be."""
     right = fnn.Conv.forward(self, params, state, x)
     return right._replace(saved=jnp.roll(x, 1, axis=0))
 
@@ -170,7 +170,7 @@ CONVOLUTION_BUGS = [
     ),
     _bug(
         "convolution: a remainder at the wrong end",
-        wrong(fnn.Conv, dx=_dx_of_a_lost_remainder)(3, 2, 2, "VALID"),
+        wrong(fnn.Conv, dx=_dx_with_remainder_first)(3, 2, stride=2, padding="VALID"),
         "dx",
     ),
     _bug(
@@ -179,18 +179,18 @@ CONVOLUTION_BUGS = [
         "backward",
     ),
     _bug(
-        "convolution: bias gradient averaged over the places",
+        "convolution: bias gradient averaged over the positions",
         wrong(fnn.Conv, bias=lambda conv, p, x, dy: dy.mean((1, 2)).sum(0))(3, 2),
         "bias",
     ),
     _bug(
         "convolution, circular: copies cut off and not folded back",
-        wrong(fnn.Conv, dx=_of_the_padded(_cut))(3, 3, padding="CIRCULAR"),
+        wrong(fnn.Conv, dx=_dx_from_padded_with(_cut))(3, 3, padding="CIRCULAR"),
         "dx",
     ),
     _bug(
         "convolution, reflect: copies folded onto the edge itself",
-        wrong(fnn.Conv, dx=_of_the_padded(_fold_to_the_very_edge))(
+        wrong(fnn.Conv, dx=_dx_from_padded_with(_fold_onto_the_edge))(
             3, 3, padding="REFLECT"
         ),
         "dx",
@@ -202,7 +202,7 @@ CONVOLUTION_BUGS = [
     ),
     _bug(
         "transposed convolution: weight flipped in dx",
-        wrong(fnn.ConvTranspose, dx=_transposed_dx_unflipped)(3, (3, 2), 2),
+        wrong(fnn.ConvTranspose, dx=_transposed_dx_unflipped)(3, (3, 2), stride=2),
         "dx",
     ),
 ]
@@ -210,30 +210,30 @@ CONVOLUTION_BUGS = [
 # ---- Pooling ---------------------------------------------------------------------
 
 
-def _last_winner(pool, x, slides):
-    """The number of the last place that attains the maximum; without padding."""
+def _last_argmax(pool, x, window):
+    """Return the number of the last position with the maximum; without padding."""
     y = pool.forward((), (), x).y
-    winner = jnp.zeros(y.shape, int)
-    for number, place in enumerate(slides.places()):
-        seen = slides.look(x, place, y.shape[1:-1])
-        winner = jnp.where(seen < y, winner, number)
-    return winner
+    argmax = jnp.zeros(y.shape, int)
+    for number, offset in enumerate(window.offsets()):
+        seen = window.values_at(offset, x, y.shape[1:-1])
+        argmax = jnp.where(seen < y, argmax, number)
+    return argmax
 
 
 def _all_win(pool, params, saved, dy):
-    """Windows of two that tile the image: every place looks at its own maximum."""
+    """Compute dx with dy at every maximum, for windows of 2 that tile the image."""
     y = pool.forward((), (), saved).y
     y, dy = (a.repeat(2, 1).repeat(2, 2) for a in (y, dy))
     return jnp.where(saved == y, dy, 0)
 
 
 def _overwritten(pool, params, saved, dy):
-    """Stride 1: of the windows that meet at a place, the last to give anything."""
-    slides = pool.slides(saved.shape[1:-1])
-    winner, dx = pool._winner(saved, slides), jnp.zeros_like(saved)
-    for number, (i, j) in enumerate(slides.places()):
+    """Compute dx, stride 1, where the last window that shares a position overwrites."""
+    window = pool.window_for(saved.shape[1:-1])
+    argmax, dx = pool._argmax(saved, window), jnp.zeros_like(saved)
+    for number, (i, j) in enumerate(window.offsets()):
         there = slice(None), slice(i, i + dy.shape[1]), slice(j, j + dy.shape[2])
-        dx = dx.at[there].set(jnp.where(winner == number, dy, dx[there]))
+        dx = dx.at[there].set(jnp.where(argmax == number, dy, dx[there]))
     return dx
 
 
@@ -241,20 +241,20 @@ def _without_the_last_row(pool, params, saved, dy):
     return fnn.MaxPool.backward(pool, params, saved, dy).dx.at[:, -1].set(0)
 
 
-def _shared_with(count: Callable) -> Callable:
-    """An average's dx where dy is divided by `count(K_p, K)`."""
+def _average_dx_with(count: Callable) -> Callable:
+    """Return an average pool's dx, where dy is divided by `count(K_p, K)`."""
 
     def dx(pool, params, saved, dy):
-        slides = pool.slides(saved.shape[2:-1])
-        counts = pool._counts(slides, saved.shape[2:-1], dy.dtype)
-        scaled = dy * counts / count(counts, math.prod(slides.size))
+        window = pool.window_for(saved.shape[2:-1])
+        counts = pool._counts(window, saved.shape[2:-1], dy.dtype)
+        scaled = dy * counts / count(counts, math.prod(window.size))
         return fnn.AvgPool.backward(pool, params, saved, scaled).dx
 
     return dx
 
 
 def _one_size_for_all(pool, params, saved, dy):
-    """As if every window held ⌈H/P⌉ places."""
+    """Compute dx as if every window held ⌈H/P⌉ positions."""
     sizes, outputs = saved.shape[2:-1], dy.shape[1:-1]
     matrices = (
         (a != 0).astype(dy.dtype) / -(-h // p)
@@ -263,12 +263,12 @@ def _one_size_for_all(pool, params, saved, dy):
     return jnp.einsum("npqc,ph,qw->nhwc", dy, *matrices)
 
 
-_copies = fnn.Upsample(2)  # of which none is the largest
+_copies = fnn.Upsample(2)  # makes ties: each maximum occurs four times
 
 POOLING_BUGS = [
     _bug(
         "max pool: the last of equal maxima wins",
-        plant(fnn.MaxPool, _winner=_last_winner)(2),
+        plant(fnn.MaxPool, _argmax=_last_argmax)(2),
         "dx",
         (3, 2, 4),
         [_copies],
@@ -292,12 +292,12 @@ POOLING_BUGS = [
     ),
     _bug(
         "average pool: not divided",
-        wrong(fnn.AvgPool, dx=_shared_with(lambda counts, places: 1))(2),
+        wrong(fnn.AvgPool, dx=_average_dx_with(lambda counts, size: 1))(2),
         "dx",
     ),
     _bug(
         "average pool: divided by what padding adds, too",
-        wrong(fnn.AvgPool, dx=_shared_with(lambda counts, places: places))(
+        wrong(fnn.AvgPool, dx=_average_dx_with(lambda counts, size: size))(
             2, padding="SAME", count_include_pad=False
         ),
         "dx",

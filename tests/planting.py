@@ -1,8 +1,8 @@
 """Planting a wrong backward, and auditing the network around it.
 
-A bug is a name, a network, and what the audit must call the first divergence. The
-dimensions are pairwise different, except where a square weight is needed to hide a
-missing transpose.
+A bug is a name, a network, and the path that the audit must report as the first
+divergence. The dimensions are pairwise different, except where a square weight is
+needed to hide a missing transpose.
 """
 
 import math
@@ -20,7 +20,7 @@ N, INPUTS, HIDDEN, CLASSES = 6, 5, 7, 3
 
 
 class Bug(NamedTuple):
-    """One planted bug."""
+    """A planted bug: the audit of `net` must report `found`."""
 
     name: str
     net: fnn.Layer
@@ -30,23 +30,23 @@ class Bug(NamedTuple):
 
 
 def plant(parent: type, **methods: Callable) -> type:
-    """A layer (or loss) class that is `parent` with some methods replaced."""
+    """Make a layer (or loss) class: `parent` with some methods replaced."""
     return fnn.layer(type(parent.__name__, (parent,), dict(methods)))
 
 
 def around(layer: fnn.Layer, outputs: int = CLASSES) -> fnn.Layer:
-    """The layer in the middle of a network, at place 1."""
+    """Put a layer in the middle of a network, as its layer 1."""
     return fnn.serial(fnn.Dense(HIDDEN), layer, fnn.Tanh(), fnn.Dense(outputs))
 
 
 def images(layer: fnn.Layer, shape: tuple[int, ...] = (4, 6)) -> fnn.Layer:
-    """The layer at place 2 among vectors, on images of this shape."""
+    """Put a layer for images of this shape in a network for vectors, as its layer 2."""
     pixels = fnn.Dense(math.prod(shape))
     return fnn.serial(pixels, fnn.Reshape(shape), layer, fnn.Flatten())
 
 
 def elementwise(parent: type, dx: Callable) -> Any:
-    """An activation whose dx is f(self, saved, dy)."""
+    """Make an activation whose dx is dx(self, saved, dy)."""
     return plant(
         parent,
         backward=lambda self, params, saved, dy: Backward(dx(self, saved, dy), ()),
@@ -54,7 +54,7 @@ def elementwise(parent: type, dx: Callable) -> Any:
 
 
 def planted(name: str, layer: fnn.Layer, found: str, train: bool = True) -> Bug:
-    """A bug of a layer in the middle of a network."""
+    """Make a bug of a layer in the middle of a network."""
     return Bug(name, around(layer), SoftmaxCrossEntropy(), found, train)
 
 

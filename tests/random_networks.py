@@ -1,4 +1,4 @@
-"""Random networks, losses and batches: what the audit must not cry wolf about."""
+"""Random networks, losses and batches that are right: the audit must pass them."""
 
 from typing import NamedTuple
 
@@ -23,12 +23,12 @@ ACTIVATIONS = [
     fnn.Identity(),
     fnn.Lambda(jnp.sin),
 ]
-SIBLINGS = [fnn.LayerNorm(), fnn.RMSNorm(), fnn.GroupNorm(1)]  # they fit any width
-WITH_SIBLINGS = 500  # the first seed that has them: networks below stay what they were
+NORMS = [fnn.LayerNorm(), fnn.RMSNorm(), fnn.GroupNorm(1)]  # they fit any width
+WITH_NORMS = 500  # the first seed that draws from all; below it networks stay the same
 
 
 class Trial(NamedTuple):
-    """Everything one audit needs."""
+    """The arguments of one audit."""
 
     net: fnn.Layer
     loss: fnn.losses.Loss
@@ -38,18 +38,18 @@ class Trial(NamedTuple):
 
 
 def random_trial(seed: int, dtype=np.float32) -> Trial:
-    """A random network with a random loss on a random batch, all from one seed."""
+    """Draw a random network, loss and batch from one seed."""
     draw = np.random.default_rng(seed)
     shape = _shape(draw)
     examples = int(draw.choice([2, 3, 5, 8, 13]))
     net, outputs = _network(draw, shape)
-    if seed >= WITH_SIBLINGS:
-        net = _with_siblings(draw, net)
+    if seed >= WITH_NORMS:
+        net = _with_other_norms(draw, net)
     return random_trial_of(draw, seed, net, outputs, (examples, *shape), dtype)
 
 
 def random_image_trial(seed: int, dtype=np.float32) -> Trial:
-    """The same for a small convolutional network; its seeds are apart."""
+    """Draw a small convolutional network, and a loss and a batch, from one seed."""
     draw = np.random.default_rng((seed, 1))
     shape = *_several(draw, 5, 10), int(draw.integers(1, 4))
     examples = int(draw.choice([2, 3, 5]))
@@ -57,7 +57,7 @@ def random_image_trial(seed: int, dtype=np.float32) -> Trial:
     trial = random_trial_of(draw, seed, net, outputs, (examples, *shape), dtype)
     if draw.random() < 0.3:
         return trial
-    # Biases that are zero put a ReLU of what sees only padding exactly on its kink.
+    # Where an output sees only padding, a bias of zero puts a ReLU exactly at its kink.
     params = jax.tree.map(
         lambda a: (a + 0.3 * draw.normal(size=a.shape)).astype(dtype),
         trial.variables.params,
@@ -105,16 +105,16 @@ def _network(draw, shape):
     return fnn.serial(*layers, fnn.Dense(outputs)), outputs
 
 
-def _with_siblings(draw, net: fnn.Layer) -> fnn.Layer:
-    """The network with any of its siblings in place of each LayerNorm."""
+def _with_other_norms(draw, net: fnn.Layer) -> fnn.Layer:
+    """Replace each LayerNorm by any normalisation that fits all widths."""
 
     def is_layer_norm(node) -> bool:
         return isinstance(node, fnn.LayerNorm)
 
-    def sibling(node):
-        return SIBLINGS[draw.integers(len(SIBLINGS))] if is_layer_norm(node) else node
+    def replaced(node):
+        return NORMS[draw.integers(len(NORMS))] if is_layer_norm(node) else node
 
-    return jax.tree.map(sibling, net, is_leaf=is_layer_norm)
+    return jax.tree.map(replaced, net, is_leaf=is_layer_norm)
 
 
 def _block(draw, width: int, depth: int):
@@ -155,12 +155,12 @@ def _image_network(draw, shape):
     for _ in range(_one_of(draw, 1, 1, 2, 2, 3)):
         layer, shape = _fitting(draw, shape)
         layers.append(layer)
-    places = tuple(int(draw.integers(1, min(h, 3) + 1)) for h in shape[:2])
+    size = tuple(int(draw.integers(1, min(h, 3) + 1)) for h in shape[:2])
     ends = [
         (fnn.GlobalAvgPool(),),
         (fnn.GlobalMaxPool(),),
         (fnn.Flatten(),),
-        (fnn.AdaptiveAvgPool(places), fnn.Flatten()),
+        (fnn.AdaptiveAvgPool(size), fnn.Flatten()),
     ]
     outputs = int(draw.integers(1, 5))
     end = ends[draw.integers(len(ends))]
@@ -168,7 +168,7 @@ def _image_network(draw, shape):
 
 
 def _fitting(draw, shape):
-    """A block that leaves between 1 and 12 places along each axis, and its output."""
+    """Draw a block with 1 to 12 output positions along each axis; add its shape."""
     while True:
         layer = IMAGE_BLOCKS[draw.integers(len(IMAGE_BLOCKS))](draw, shape)
         try:
@@ -185,7 +185,7 @@ def out_shape(layer: fnn.Layer, shape: tuple[int, ...]) -> tuple[int, ...]:
 
 
 def _several(draw, low: int, high: int) -> tuple[int, int]:
-    """Two numbers, for the two axes of an image."""
+    """Draw two numbers, for the two axes of an image."""
     return tuple(int(n) for n in draw.integers(low, high, size=2))
 
 
@@ -202,8 +202,8 @@ def _conv(draw, shape, stride=None, padding=None):
     return fnn.Conv(
         features,
         _several(draw, 1, 4),
-        stride,
-        _one_of(draw, *anything) if padding is None else padding,
+        stride=stride,
+        padding=_one_of(draw, *anything) if padding is None else padding,
         dilation=_one_of(draw, 1, 1, 2, _several(draw, 1, 3)),
         groups=groups,
         bias=bool(draw.random() < 0.7),
@@ -215,7 +215,9 @@ def _grow(draw, shape):
         return fnn.Upsample(_several(draw, 1, 3))
     kernel, padding = _several(draw, 1, 4), _one_of(draw, "SAME", "VALID", 1)
     stride, groups = _several(draw, 1, 3), 2 - shape[-1] % 2
-    return fnn.ConvTranspose(2 * groups, kernel, stride, padding, groups=groups)
+    return fnn.ConvTranspose(
+        2 * groups, kernel, stride=stride, padding=padding, groups=groups
+    )
 
 
 def _pool(draw, shape):
@@ -247,16 +249,18 @@ def _conv_block(draw, shape):
 
 
 def _residual_block(draw, shape):
-    """Before the convolution come normalisation and activation."""
+    """Draw a block of normalisation, activation and convolution, with a shortcut."""
     conv = _conv(draw, shape, padding="SAME")
     body = fnn.serial(_norm(draw, shape[-1]), _activation(draw), conv)
     if out_shape(body, shape) == shape and draw.random() < 0.5:
         return fnn.residual(body)
-    return fnn.residual(body, fnn.Conv(conv.features, 1, conv.stride, bias=False))
+    return fnn.residual(
+        body, fnn.Conv(conv.features, 1, stride=conv.stride, bias=False)
+    )
 
 
 def _parallel_block(draw, shape):
-    """Branches that leave the image its size, their features side by side."""
+    """Draw branches that keep the size of the image, their features concatenated."""
     pool = _one_of(draw, fnn.MaxPool(3, 1, "SAME"), fnn.AvgPool(3, 1, "SAME"))
     branches = [
         _conv(draw, shape, 1, _one_of(draw, "SAME", "CIRCULAR")),

@@ -1,8 +1,8 @@
-"""Random convolutional networks, planned by random costs: any mixture of rules.
+"""Random convolutional networks, planned by random costs: any mixture of rewrites.
 
-Costs that were measured would choose the same few kernels again and again, and hardly
-any for images this small. Drawn at random, they make every rule and every algorithm
-turn up, next to plain layers, next to each other, and in both layouts.
+Measured costs would choose the same few kernels again and again, and hardly any for
+images this small. With random costs every rewrite and every algorithm occurs, next to
+plain layers, next to each other, and in both layouts.
 """
 
 import jax
@@ -22,27 +22,28 @@ ELEMENTS = (
 )  # fmt: skip
 
 
-MOSTLY = *["fast"] * 6, *["exact"] * 3, "memory"  # which compiles, and takes long
+#: The modes, as often as they are drawn: "memory" compiles, and takes long.
+MODES = *["fast"] * 6, *["exact"] * 3, "memory"
 
 
 def random_costs(draw) -> Costs:
-    """Kernels are faster than plain layers, mostly."""
+    """Draw a table in which kernels are mostly faster than plain layers."""
     ms = {name: float(draw.random()) for name in ALGORITHMS}
     ms["plain"] = float(draw.uniform(0.5, 2))
     elements = {name: float(draw.random()) for name in ELEMENTS}
-    elements["turn"] = float(draw.choice([0.0, 0.1, 1.0]))
+    elements["transpose"] = float(draw.choice([0.0, 0.1, 1.0]))
     return Costs("random", ((Work(3, 1, 1, 4, 4, 25, 4), ms),), elements)
 
 
 def random_plan_trial(seed: int, dtype=np.float32) -> Trial:
-    """A planned network, a loss and a batch, all from one seed."""
+    """Draw a planned network, a loss and a batch from one seed."""
     draw = np.random.default_rng((seed, 2))
     shape = *(int(n) for n in draw.integers(8, 14, size=2)), int(draw.integers(1, 4))
     outputs = int(draw.integers(1, 5))
     net = _network(draw, shape, outputs)
     planned = fnn.plan(
         net, shape, batch_size=4, platform="cpu",
-        mode=_one_of(draw, *MOSTLY), costs=random_costs(draw),
+        mode=_one_of(draw, *MODES), costs=random_costs(draw),
     )  # fmt: skip
     examples = int(draw.choice([2, 3, 4]))
     trial = random_trial_of(draw, seed, planned, outputs, (examples, *shape), dtype)
@@ -71,15 +72,15 @@ def _one_of(draw, *choices):
     return choices[draw.integers(len(choices))]
 
 
-# ---- Blocks: every rule, and what lies between -----------------------------------
+# ---- Blocks: every rewrite, and layers between them ------------------------------
 
 
 def _conv(draw) -> fnn.Conv:
     return fnn.Conv(
         int(draw.integers(2, 5)),
         _one_of(draw, 1, 3, 3, 3, 5, 5, (3, 5), (5, 3), (2, 3), (3, 2), 4),
-        _one_of(draw, 1, 1, 1, 2, (2, 1), (1, 3)),
-        _one_of(draw, "SAME", "SAME", "VALID", 1, ((1, 0), (0, 2)), "CIRCULAR"),
+        stride=_one_of(draw, 1, 1, 1, 2, (2, 1), (1, 3)),
+        padding=_one_of(draw, "SAME", "SAME", "VALID", 1, ((1, 0), (0, 2)), "CIRCULAR"),
         dilation=_one_of(draw, 1, 1, 1, 1, 2),
         bias=bool(draw.random() < 0.7),
     )
@@ -126,9 +127,9 @@ def _residual(draw, features):
     if draw.random() < 0.5:
         return fnn.residual(body)
     stride = int(draw.integers(1, 3))
-    last = fnn.Conv(3, 3, stride, bias=False)
+    last = fnn.Conv(3, 3, stride=stride, bias=False)
     body = fnn.serial(fnn.BatchNorm(), _activation(draw), fnn.Conv(2, 3), last)
-    return fnn.residual(body, fnn.Conv(3, 1, stride))
+    return fnn.residual(body, fnn.Conv(3, 1, stride=stride))
 
 
 def _parallel(draw, features):

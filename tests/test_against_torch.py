@@ -1,8 +1,8 @@
-"""Numbers of another framework: forward and gradients against PyTorch's, in float64.
+"""Forward and gradients against PyTorch's, in float64.
 
-A row names a layer, the shape of one example, and the same function in PyTorch: of the
-layer's parameters, in their order, and of x. Parameters and x keep fnn's layout; a row
-that needs another one moves axes inside its function, where PyTorch differentiates.
+A row has a layer, the shape of one example, and the same function in PyTorch, whose
+arguments are the layer's parameters, in their order, and x. Parameters and x have fnn's
+layout; a function that needs another one moves axes, and PyTorch differentiates that.
 """
 
 from collections.abc import Callable
@@ -21,7 +21,7 @@ N = 6
 
 
 class Twin(NamedTuple):
-    """A layer of fnn's and a function of PyTorch's that should be the same."""
+    """A layer of fnn and a function of PyTorch that must compute the same."""
 
     name: str
     layer: fnn.Layer
@@ -30,13 +30,13 @@ class Twin(NamedTuple):
 
 
 def channels_first(function: Callable) -> Callable:
-    """Call a function of x with the features moved behind the batch, and back."""
+    """Make a function of images (N, C, ...) one of images (N, ..., C)."""
 
-    def moved(*arguments):
+    def channels_last(*arguments):
         *params, x = arguments
         return function(*params, x.movedim(-1, 1)).movedim(1, -1)
 
-    return moved
+    return channels_last
 
 
 @channels_first
@@ -70,7 +70,7 @@ def nearest(factor):
 
 
 def convolution(**options):
-    """Of as many dimensions as the weight (K, ..., I/G, O) has."""
+    """Return a convolution in as many dimensions as its weight (K, ..., I/G, O) has."""
 
     def run(weight, bias, x):
         weight = weight.movedim((-1, -2), (0, 1))
@@ -81,7 +81,7 @@ def convolution(**options):
 
 
 def transposed(**options):
-    """PyTorch wants the weight (I, O/G, K, ...), not flipped as ours is not."""
+    """Return a transposed convolution; PyTorch's weight is (I, O/G, K, ...)."""
 
     def run(weight, bias, x):
         weight = weight.movedim((-1, -2), (0, 1))
@@ -92,7 +92,7 @@ def transposed(**options):
 
 
 def padded(mode, amounts, **options):
-    """A convolution of an image padded before; PyTorch names the last axis first."""
+    """Return padding and convolution; PyTorch's amounts begin with the last axis."""
 
     def run(weight, bias, x):
         x = F.pad(x.movedim(-1, 1), amounts, mode).movedim(1, -1)
@@ -130,13 +130,13 @@ TWINS = [
     Twin("upsample, volume", fnn.Upsample((3, 1, 2)), VOLUME, nearest((3, 1, 2))),
     Twin(
         "convolution, line",
-        fnn.Conv(5, 3, 2, 1, dilation=2),
+        fnn.Conv(5, 3, stride=2, padding=1, dilation=2),
         (11, 4),
         convolution(stride=2, padding=1, dilation=2),
     ),
     Twin(
         "convolution, image",
-        fnn.Conv(5, (3, 2), (2, 3), (2, 1)),
+        fnn.Conv(5, (3, 2), stride=(2, 3), padding=(2, 1)),
         WIDE,
         convolution(stride=(2, 3), padding=(2, 1)),
     ),
@@ -148,7 +148,7 @@ TWINS = [
     ),
     Twin(
         "convolution, groups",
-        fnn.Conv(6, 3, 2, 2, dilation=2, groups=2),
+        fnn.Conv(6, 3, stride=2, padding=2, dilation=2, groups=2),
         WIDE,
         convolution(stride=2, padding=2, dilation=2, groups=2),
     ),
@@ -160,7 +160,7 @@ TWINS = [
     ),
     Twin(
         "convolution, volume",
-        fnn.Conv(5, (2, 3, 1), (1, 2, 1), (1, 0, 2)),
+        fnn.Conv(5, (2, 3, 1), stride=(1, 2, 1), padding=(1, 0, 2)),
         VOLUME,
         convolution(stride=(1, 2, 1), padding=(1, 0, 2)),
     ),
@@ -172,31 +172,31 @@ TWINS = [
     ),
     Twin(
         "convolution, reflect",
-        fnn.Conv(5, (3, 4), (2, 1), "REFLECT", (2, 1)),
+        fnn.Conv(5, (3, 4), stride=(2, 1), padding="REFLECT", dilation=(2, 1)),
         WIDE,
         padded("reflect", (1, 2, 2, 2), stride=(2, 1), dilation=(2, 1)),
     ),
     Twin(
         "transposed, line",
-        fnn.ConvTranspose(5, 4, 3, 1),
+        fnn.ConvTranspose(5, 4, stride=3, padding=1),
         LINE,
         transposed(stride=3, padding=1),
     ),
     Twin(
         "transposed, image",
-        fnn.ConvTranspose(5, (3, 2), (2, 3), 1, dilation=2),
+        fnn.ConvTranspose(5, (3, 2), stride=(2, 3), padding=1, dilation=2),
         WIDE,
         transposed(stride=(2, 3), padding=1, dilation=2),
     ),
     Twin(
         "transposed, same",
-        fnn.ConvTranspose(5, 4, 2),
+        fnn.ConvTranspose(5, 4, stride=2),
         WIDE,
         transposed(stride=2, padding=1),
     ),
     Twin(
         "transposed, groups",
-        fnn.ConvTranspose(6, 3, 2, "VALID", groups=2),
+        fnn.ConvTranspose(6, 3, stride=2, padding="VALID", groups=2),
         IMAGE,
         transposed(stride=2, groups=2),
     ),

@@ -20,7 +20,7 @@ Y = np.array([0, 1, 2, 0, 1, 2], np.int32)
 
 @pytest.fixture(autouse=True)
 def forget_compiled_programs():
-    """Each audit is a large program of its own; many at once exhaust the process."""
+    """Clear the caches: each audit is a large program; many exhaust the process."""
     yield
     jax.clear_caches()
 
@@ -64,10 +64,11 @@ def test_no_false_alarm_on_random_networks_for_images(seed):
     assert_no_false_alarm(random_image_trial, seed, max_coordinates=8)
 
 
-def assert_no_false_alarm(make, seed, **how):
+def assert_no_false_alarm(make, seed, max_coordinates):
     dtype = np.float32 if seed % 2 else np.float64
     net, loss, variables, batch, options = make(seed, dtype)
-    report = fnn.compare_gradients(net, loss, variables, batch, **options, **how)
+    options["max_coordinates"] = max_coordinates
+    report = fnn.compare_gradients(net, loss, variables, batch, **options)
     assert report.first_divergence is None, str(report)
 
 
@@ -88,7 +89,7 @@ def test_every_parameter_and_every_delta_has_a_row(variables):
     assert report.rows[3].shape == (6, 4)
 
 
-def test_rows_hold_the_gradients_that_the_engines_give(variables):
+def test_rows_hold_the_gradients_that_the_engines_compute(variables):
     rows = {row.path: row for row in compare(variables).rows}
     grads = fnn.value_and_grad(NET, LOSS, "autodiff")(variables, (X, Y)).grads
     for path, grad in fnn.named_params(NET, grads).items():
@@ -119,7 +120,7 @@ def test_only_the_first_examples_are_used(variables):
 
 
 def test_a_whole_leaf_on_a_kink_is_inconclusive_and_not_passed(variables):
-    # All of x is zero and so is every bias: each ReLU sits exactly on its kink.
+    # All of x is zero and so is every bias: each ReLU is exactly at its kink.
     report = compare(variables, x=np.zeros_like(X))
     verdicts = {row.path: row.verdict for row in report.rows}
     assert verdicts["0/Dense.bias"] == "inconclusive"
@@ -129,7 +130,7 @@ def test_a_whole_leaf_on_a_kink_is_inconclusive_and_not_passed(variables):
 
 
 def test_ties_in_a_max_pool_are_kinks_and_no_failures():
-    # Of an image of one colour a convolution leaves one number for each feature.
+    # A convolution of an image of one colour is one number for each feature.
     net = fnn.serial(
         fnn.Conv(2, (3, 2), padding="VALID"), fnn.MaxPool(2, 1), fnn.Flatten(),
         fnn.Dense(3),
@@ -241,7 +242,7 @@ def test_wrong_arguments_are_explained(variables, options, text):
 
 @fnn.layer
 class Gated(fnn.Layer):
-    """A layer of layers with a parameter of its own: y = gate f(x)."""
+    """A layer of layers with a parameter of its own: y = gate · f(x)."""
 
     inner: fnn.Layer = fnn.leaf()
 
@@ -342,4 +343,4 @@ def test_errors_show_the_users_layers_and_no_wrappers():
     net = fnn.serial(fnn.Dense(4), fnn.Dropout(0.5), fnn.Dense(3))
     with pytest.raises(ValueError, match="pass key=") as error:
         compare(net.init(jax.random.key(0), (5,)), net=net)
-    assert error.value.__notes__[0].startswith("in Serial layer 1: Dropout()")
+    assert error.value.__notes__[0].startswith("in Serial layer 1: Dropout(rate=0.5)")

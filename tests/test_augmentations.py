@@ -1,4 +1,4 @@
-"""Augmentations: what they do to images, and where an epoch does it."""
+"""Augmentations: how they change images, and where an epoch applies them."""
 
 import re
 from functools import partial
@@ -13,7 +13,7 @@ from fnn import optimizers
 from fnn.augmentations import CutOut, Flip, RandomCrop, Shift, as_augmentation, compose
 from fnn.gradients.engines import manual, value_and_grad
 from fnn.losses import SoftmaxCrossEntropy
-from fnn.training.compiled.descent import start
+from fnn.training.compiled.descent import initial_carry
 from fnn.training.compiled.epoch import epoch
 from fnn.training.compiled.order import shuffle
 
@@ -24,8 +24,8 @@ IMAGE = np.arange(1, 1 + H * W * C, dtype=np.float32).reshape(H, W, C)
 IMAGES = np.stack([IMAGE[::-1] if n % 2 else IMAGE for n in range(N)])
 
 
-# ---- What NumPy loops say ---------------------------------------------------------
-# One function for each augmentation: all images that it may make of one, by draw.
+# ---- Against NumPy loops ----------------------------------------------------------
+# Each function returns all possible results of an augmentation of one image, by draw.
 
 
 def moved(image, p, mode="constant"):
@@ -72,7 +72,7 @@ EVERY_ONE = pytest.mark.parametrize("augment", EVERY, ids=repr)
 
 
 @EACH
-def test_every_image_is_one_that_the_loops_make(augment, possible):
+def test_every_result_is_one_of_those_of_the_loops(augment, possible):
     y = np.asarray(augment(KEY, IMAGES))
     for before, after in zip(IMAGES, y, strict=True):
         assert any((after == image).all() for image in possible(before).values())
@@ -88,17 +88,17 @@ def test_reflected_at_both_borders():
 def test_every_draw_is_as_likely_as_any_other(augment, possible):
     images = possible(IMAGE)
     counts = {image.tobytes(): 0 for image in images.values()}
-    assert len(counts) == len(images)  # each draw makes another image
+    assert len(counts) == len(images)  # each draw makes a different image
     n, freedom = 100 * len(images), len(images) - 1
     for image in np.asarray(augment(KEY, np.broadcast_to(IMAGE, (n, H, W, C)))):
         counts[image.tobytes()] += 1
     counts = np.array(list(counts.values()))
-    # Mean and variance of χ² are f and 2f: a draw of its own for every image.
+    # χ² with f degrees of freedom has mean f and variance 2f.
     assert ((counts - 100) ** 2 / 100).sum() < freedom + 4 * np.sqrt(2 * freedom)
 
 
-def test_rows_and_columns_are_drawn_apart():
-    # On a square, the same draw for both would keep to the diagonal.
+def test_rows_and_columns_are_drawn_independently():
+    # In a square image, the same draw for both would stay on the diagonal.
     y = np.asarray(CutOut(1)(KEY, np.ones((600, 6, 6, 1), np.float32)))
     _, row, column, _ = np.nonzero(y == 0)
     assert (row == column).mean() == pytest.approx(1 / 6, abs=0.06)
@@ -270,11 +270,11 @@ def test_the_layers_draw_what_they_draw_without_augmentation():
 
 
 def test_every_step_and_epoch_has_draws_of_its_own():
-    # Of one image many times, with a learning rate of 0 and no dropout, only the draws
-    # can change J.
+    # With one image many times, a learning rate of 0 and no dropout, only the draws can
+    # change J.
     net = fnn.serial(fnn.Flatten(), fnn.Dense(CLASSES))
     train = tuple(jnp.stack([part[0]] * EXAMPLES) for part in TRAIN)
-    carry = start(optimizers.sgd(0.0), net.init(KEY, (H, W, 1)))
+    carry = initial_carry(optimizers.sgd(0.0), net.init(KEY, (H, W, 1)))
     of_epoch = partial(epoch, net, LOSS, optimizers.sgd(0.0), carry, train)
     steps = [
         of_epoch(KEY, number, augment=Shift(2), engine=manual, batch_size=BATCH).losses
@@ -420,7 +420,7 @@ GRAY = jnp.zeros((H, W, 1))
     ],
 )
 def test_fit_refuses(augment, error, text):
-    engine = Counting()  # that nothing was compiled is half of the claim
+    engine = Counting()  # to assert that nothing was compiled
     with pytest.raises(error) as raised:
         run(augment=augment, engine=engine)
     shown = "\n".join([str(raised.value), *getattr(raised.value, "__notes__", [])])

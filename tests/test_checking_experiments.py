@@ -1,6 +1,5 @@
-"""The experiments about gradient checking: its step, its cost, and what it refutes."""
+"""The experiments about gradient checking: step, cost, and the lecture's mistakes."""
 
-import json
 from pathlib import Path
 
 import jax
@@ -8,6 +7,7 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 from command_lines import assert_refused, printed_help
+from experiment_runs import conclusion, json_lines
 
 import fnn
 from experiments import __main__ as listing
@@ -22,22 +22,14 @@ def _wide(monkeypatch):
     monkeypatch.setenv("COLUMNS", "200")
 
 
-def lines(path: Path) -> list[dict]:
-    return [json.loads(line) for line in path.read_text().splitlines()]
-
-
-def conclusion(out: Path) -> str:
-    return json.loads((out / "result.json").read_text())["conclusion"]
-
-
 def fits(printed: str) -> bool:
-    """Whether all tables, printed on a wide page, would have had room in 80 columns."""
+    """Return whether all tables, printed on a wide page, would fit in 80 columns."""
     rules = [line for line in printed.splitlines() if set(line.strip()) == {"─"}]
     return bool(rules) and max(map(len, rules)) <= 80
 
 
 def run(main, options, tmp_path_factory) -> tuple[Path, str]:
-    """The folder of a run that succeeds, and what it printed on a wide page."""
+    """Make a run that succeeds; return its folder and its output on a wide page."""
     folder = tmp_path_factory.mktemp("run") / "here"
     text = (folder.parent / "printed.txt").open("w+")
     with pytest.MonkeyPatch.context() as patch, text:
@@ -53,10 +45,10 @@ def run(main, options, tmp_path_factory) -> tuple[Path, str]:
 
 @pytest.fixture(scope="module")
 def swept(tmp_path_factory) -> tuple[Path, list[Sweep], str]:
-    """One small run: its folder, what it measured, what it printed."""
+    """Make one small run; return its folder, its sweeps and its output."""
     options = "--hidden 2 --examples 6 --seeds 1".split()
     folder, printed = run(step_sizes.main, options, tmp_path_factory)
-    numbers = lines(folder / "numbers.jsonl")
+    numbers = json_lines(folder / "numbers.jsonl")
     for n in numbers:  # JSON has no inf
         assert n.pop("seed") == 0
         n["error"] = [np.inf if e is None else e for e in n["error"]]
@@ -98,10 +90,10 @@ def test_step_sizes_end_to_end(swept):
     folder, sweeps, printed = swept
     assert [s.precision for s in sweeps] == ["float32", "float64"]
     assert sweeps[0].error[0] == np.inf > sweeps[1].error[0]  # in float32 θ + h is θ
-    said = conclusion(folder)
+    text = conclusion(folder)
     for sweep in sweeps:
-        assert f"{sweep.steps()[BEST][0]:.1e} in {sweep.precision}" in said
-    assert said in " ".join(printed.split()) and fits(printed)
+        assert f"{sweep.steps()[BEST][0]:.1e} in {sweep.precision}" in text
+    assert text in " ".join(printed.split()) and fits(printed)
     assert (folder / "figures" / "errors.png").stat().st_size > 10_000
 
 
@@ -110,16 +102,16 @@ def test_what_step_sizes_conclude_depends_on_the_numbers():
     single = Sweep("float32", h, [9e-4, 3e-4, 1e-4, 2e-4, 8e-4], [], 5e-3, 2e-2)
     h = [1e-6, 1e-5, 4e-5, 1e-4]
     double = Sweep("float64", h, [1e-8, 1e-10, 1e-9, 1e-8], [], 1e-5, 4e-5)
-    said = step_sizes.conclude([single, double], 3)
-    assert said == (
+    text = step_sizes.conclude([single, double], 3)
+    assert text == (
         "The error over h is a V; it is least at h = 1.0e-02 in float32 and 1.0e-05 in "
         "float64, ε^(1/3) is 0.50 and 1.00 times that and errs 3.0 and 1.0 times as "
         "much, and (3ε|f/f‴|)^(1/3) is 2.00 and 4.00 times that and errs 2.0 and 10.0 "
         "times as much (medians of 3 seeds)."
     )
     for flat in ([2e-10, 1e-10, 1e-9, 1e-8], [1e-8, 1e-9, 1e-9, 1e-10]):
-        said = step_sizes.conclude([single, double._replace(error=flat)], 3)
-        assert said.startswith("The error over h is not a V in both; it is least")
+        text = step_sizes.conclude([single, double._replace(error=flat)], 3)
+        assert text.startswith("The error over h is not a V in both; it is least")
 
 
 def test_seeds_are_summed_by_their_median():
@@ -143,21 +135,21 @@ def test_cost_of_checking_end_to_end(tmp_path, capsys, monkeypatch):
     monkeypatch.setattr(cost_of_checking, "CALLS", dict.fromkeys(CALLS, 1))
     out = tmp_path / "run"
     assert cost_of_checking.main(["--networks=2", "--rounds=2", f"--out={out}"]) == 0
-    numbers = lines(out / "numbers.jsonl")
+    numbers = json_lines(out / "numbers.jsonl")
     assert [n["weights"] for n in numbers] == [235, 685]  # 75 a hidden unit, 10 more
     for n in numbers:
         assert set(n["runs"]) == {BACK, CHEAP, FULL, LOOP}
         assert all(len(s) == 2 and min(s) > 0 for s in n["runs"].values())
         assert n["contrast"] > 1e5
-    said, printed = conclusion(out), capsys.readouterr().out
-    assert "notice one wrong sign in 2 of 2 networks" in said
-    assert said in " ".join(printed.split()) and fits(printed)
+    text, printed = conclusion(out), capsys.readouterr().out
+    assert "notice one wrong sign in 2 of 2 networks" in text
+    assert text in " ".join(printed.split()) and fits(printed)
     assert (out / "figures" / "times.png").stat().st_size > 10_000
 
 
 def test_what_is_timed_is_a_gradient_and_its_checks():
     with jax.enable_x64(True):
-        found = cost_of_checking.network(1, cost_of_checking.Config(directions=3))
+        found = cost_of_checking.build_network(1, cost_of_checking.Config(directions=3))
         grads, full, loop, slopes = (
             jax.flatten_util.ravel_pytree(found.runs[name]())[0]
             for name in (BACK, FULL, LOOP, CHEAP)
@@ -170,7 +162,7 @@ def test_what_is_timed_is_a_gradient_and_its_checks():
 
 
 def costs(times: dict[str, tuple], contrasts: tuple = (1e6, 1e6)):
-    """Networks of 100 and 10,000 weights, and the seconds of three equal rounds."""
+    """Return networks of 100 and 10,000 weights, and seconds of three equal rounds."""
     networks = [Network(100, contrasts[0], {}), Network(10_000, contrasts[1], {})]
     return networks, {name: np.array([pair] * 3) for name, pair in times.items()}
 
@@ -185,16 +177,16 @@ def test_what_the_cost_concludes_depends_on_the_numbers():
         "check takes 2.0 times as long."
     )
     times |= {FULL: (50, 1e6), LOOP: (100, 5e5), CHEAP: (8, 160)}
-    said = cost_of_checking.conclude(*costs(times, (1e6, 2.0)), 8)
-    assert "50 to 500,000 backpropagations (as P^2.00" in said
-    assert "8 to 80 backpropagations (as P^0.50" in said
-    assert "in 1 of 2 networks" in said and said.endswith("1.2 times as long.")
+    text = cost_of_checking.conclude(*costs(times, (1e6, 2.0)), 8)
+    assert "50 to 500,000 backpropagations (as P^2.00" in text
+    assert "8 to 80 backpropagations (as P^0.50" in text
+    assert "in 1 of 2 networks" in text and text.endswith("1.2 times as long.")
 
 
 def test_powers_are_fitted_within_a_round():
     networks = [Network(10, 1e6, {}), Network(100, 1e6, {})]
     ratio = np.array([[1, 10], [5, 50], [1, 100.0]])  # P^1, P^1, P^2
-    low, middle, high = cost_of_checking.power(networks, ratio)
+    low, middle, high = cost_of_checking.fit_power(networks, ratio)
     assert (low, middle, high) == pytest.approx((1, 1, 1.5))
 
 
@@ -213,7 +205,7 @@ def test_programs_of_all_networks_take_turns_and_the_first_round_is_left_out(
         Network(64, 1e6, {"a": "a", LOOP: "b"}),
         Network(128, 1e6, {"a": "c", LOOP: "d"}),
     ]
-    seconds = cost_of_checking.timed(networks, range(3))
+    seconds = cost_of_checking.time_programs(networks, range(3))
     assert "".join(ran) == "abcd" * 3
     assert seconds["a"].tolist() == [[5, 7], [9, 11]]
     assert seconds[LOOP].tolist() == [[6, 16], [10, 24]]  # 128 weights are 2 samples
@@ -224,9 +216,9 @@ def test_programs_of_all_networks_take_turns_and_the_first_round_is_left_out(
 
 @pytest.fixture(scope="module")
 def judged(tmp_path_factory) -> tuple[Path, list[dict], str]:
-    """One run of all cases: its folder, the verdicts, what it printed."""
+    """Make one run of all cases; return its folder, the verdicts and its output."""
     folder, printed = run(contradictions.main, ["--examples", "5"], tmp_path_factory)
-    return folder, lines(folder / "numbers.jsonl"), printed
+    return folder, json_lines(folder / "numbers.jsonl"), printed
 
 
 def test_what_is_written_is_refuted_and_what_is_mended_holds(judged):
@@ -237,12 +229,12 @@ def test_what_is_written_is_refuted_and_what_is_mended_holds(judged):
     for section in range(1, 7):
         mine = [n for n in numbers if n["statement"].startswith(f"10.{section}")]
         assert {n["mended"] for n in mine} == {True, False}
-    said = conclusion(folder)
-    assert said == (
+    text = conclusion(folder)
+    assert text == (
         "Of the readings as written 9 of 9 are refuted, and of the mended ones 6 of 6 "
         "hold."
     )
-    assert said in " ".join(printed.split()) and fits(printed)
+    assert text in " ".join(printed.split()) and fits(printed)
 
 
 def test_each_is_refuted_for_its_own_reason(judged):
@@ -265,7 +257,7 @@ PROBLEM = (
 
 
 def weight_penalty(grads, minus) -> list[np.ndarray]:
-    """What is added to the gradient without a penalty, in units of λ Θ / n."""
+    """Return the difference to the gradient without a penalty, in units of λ Θ / n."""
     right = fnn.textbook.gradients(*PROBLEM)
     for D, bare in zip(grads, right, strict=True):
         np.testing.assert_array_equal(D[:, 0], bare[:, 0])  # no bias is penalised
@@ -274,7 +266,9 @@ def weight_penalty(grads, minus) -> list[np.ndarray]:
 
 
 def test_the_penalty_as_written_misses_the_weights_above_its_limits():
-    first, second = weight_penalty(contradictions.short_sum(*PROBLEM, lam=2), 2)
+    first, second = weight_penalty(
+        contradictions.penalty_a_layer_too_low(*PROBLEM, lam=2), 2
+    )
     # s = (2, 3, 5): i ≤ 2 and j ≤ 1 of Θ^(1), i ≤ 3 and j ≤ 2 of Θ^(2).
     np.testing.assert_allclose(first, [[1, 0], [1, 0], [0, 0]], atol=1e-9)
     expected = [[1, 1, 0]] * 3 + [[0, 0, 0]] * 2
@@ -301,13 +295,13 @@ def test_what_is_concluded_of_contradictions_depends_on_the_verdicts():
         Verdict("10.1  w", False, False, ""),
         Verdict("10.2  m", True, True, ""),
     )
-    said = contradictions.conclude([wrong, wrong._replace(holds=True), right])
-    assert said == (
+    text = contradictions.conclude([wrong, wrong._replace(holds=True), right])
+    assert text == (
         "Of the readings as written 1 of 2 are refuted, and of the mended ones 1 of 1 "
         "hold; 10.1  w holds."
     )
-    said = contradictions.conclude([wrong, right._replace(holds=False)])
-    assert said.endswith("mended ones 0 of 1 hold; 10.2  m fails.")
+    text = contradictions.conclude([wrong, right._replace(holds=False)])
+    assert text.endswith("mended ones 0 of 1 hold; 10.2  m fails.")
 
 
 def test_a_mended_statement_that_fails_is_the_exit_status(tmp_path, monkeypatch):

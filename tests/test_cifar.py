@@ -1,4 +1,4 @@
-"""CIFAR-10 from files that the tests make. No test needs a network."""
+"""CIFAR-10 from files that the tests write. No test needs a network."""
 
 import bz2
 import gzip
@@ -19,13 +19,13 @@ RECORDS = 3
 FOLDER, ARCHIVE = "cifar-10-batches-bin", "cifar-10-binary.tar.gz"
 NAMES = [f"data_batch_{i}.bin" for i in (1, 2, 3, 4, 5)] + ["test_batch.bin"]
 
-# Read at once: the fixture `alone` hides the setting from the tests.
+# Read before the fixture `isolated` hides the setting from the tests.
 REAL = Path(os.environ.get("FNN_DATA_DIR", "unset")) / FOLDER
 
 
 @pytest.fixture(autouse=True)
-def alone(monkeypatch, tmp_path):
-    """No network, no settings, no cache but those that a test makes; small files."""
+def isolated(monkeypatch, tmp_path):
+    """Hide the network, the user's settings and cache; expect small files."""
 
     def refuse(url, timeout):
         raise URLError("no network in tests")
@@ -37,7 +37,7 @@ def alone(monkeypatch, tmp_path):
 
 
 def batch(seed, n=RECORDS):
-    """Images, labels, and the bytes that hold them, pixel by pixel."""
+    """Return images, labels, and their bytes, pixel by pixel."""
     rng = np.random.default_rng(seed)
     images = rng.integers(0, 256, (n, 32, 32, 3), np.uint8)
     labels = rng.integers(0, 10, n).astype(np.uint8)
@@ -56,7 +56,7 @@ CONTENTS = {name: content for name, (_, _, content) in BATCHES.items()}
 
 
 def write_files(folder, **changes):
-    """The six files; a change is another content, or None for no such file."""
+    """Write the six files; `changes` replace a content, or with None leave it out."""
     folder.mkdir(parents=True, exist_ok=True)
     for name, content in (CONTENTS | changes).items():
         if content is not None:
@@ -65,7 +65,7 @@ def write_files(folder, **changes):
 
 
 def tar(contents=CONTENTS, extra=(), folder=FOLDER):
-    """A tar archive: what is `extra` first, then the files."""
+    """Return a tar archive: first the `extra` members, then the files."""
     out = io.BytesIO()
     with tarfile.open(fileobj=out, mode="w") as archive:
         for member, content in extra:
@@ -83,8 +83,8 @@ def write_archive(folder, content=None, name=ARCHIVE):
     return folder
 
 
-def expect(dataset):
-    """The images and labels of `BATCHES`, in their order."""
+def assert_complete(dataset):
+    """Assert that a data set has the images and labels of `BATCHES`, in order."""
     for (x, y), names in ((dataset.train, NAMES[:5]), (dataset.test, NAMES[5:])):
         images = np.concatenate([BATCHES[name][0] for name in names])
         labels = np.concatenate([BATCHES[name][1] for name in names])
@@ -136,11 +136,11 @@ def test_a_batch_that_is_not_there(tmp_path):
         data.read_cifar_batch(tmp_path / "nowhere.bin")
 
 
-# ---- Where the data are -----------------------------------------------------------
+# ---- The folder -------------------------------------------------------------------
 
 
 def test_the_six_files_become_a_dataset(tmp_path):
-    expect(data.cifar10(write_files(tmp_path)))
+    assert_complete(data.cifar10(write_files(tmp_path)))
 
 
 def test_the_files_have_their_published_size(tmp_path, monkeypatch):
@@ -158,14 +158,14 @@ def test_the_data_are_found(tmp_path, monkeypatch, write, where):
     write(tmp_path / where)
     if where.startswith("elsewhere"):
         monkeypatch.setenv("FNN_DATA_DIR", str(tmp_path / "elsewhere"))
-    expect(data.cifar10())
+    assert_complete(data.cifar10())
 
 
 def test_the_subfolder_goes_before_the_folder(tmp_path, monkeypatch):
     monkeypatch.setenv("FNN_DATA_DIR", str(tmp_path))
     write_files(tmp_path / FOLDER)
     write_archive(tmp_path, b"not read")
-    expect(data.cifar10())
+    assert_complete(data.cifar10())
 
 
 @pytest.mark.parametrize("missing", [NAMES[:1], NAMES[2:4], NAMES[1:]])
@@ -176,7 +176,7 @@ def test_missing_files_are_named(tmp_path, missing):
     ) as raised:
         data.cifar10(tmp_path)
     assert f"{tmp_path} has no {', '.join(missing)}. " in str(raised.value)
-    expect(data.cifar10(write_archive(tmp_path)))  # the archive has them all
+    assert_complete(data.cifar10(write_archive(tmp_path)))  # the archive has them all
 
 
 def test_a_damaged_file_is_named(tmp_path):
@@ -196,7 +196,7 @@ def link(name, target):
     return member, b""
 
 
-def stranger(name, content=b"evil"):
+def other_member(name, content=b"evil"):
     member = tarfile.TarInfo(name)
     member.size = len(content)
     return member, content
@@ -204,25 +204,25 @@ def stranger(name, content=b"evil"):
 
 def test_only_the_six_files_are_read_and_nothing_is_written(tmp_path):
     extra = [
-        stranger("../outside.bin"),
-        stranger(str(tmp_path / "absolute.bin")),
-        stranger(f"{FOLDER}/readme.html"),
-        stranger(f"{FOLDER}/../{FOLDER}/{NAMES[0]}"),
+        other_member("../outside.bin"),
+        other_member(str(tmp_path / "absolute.bin")),
+        other_member(f"{FOLDER}/readme.html"),
+        other_member(f"{FOLDER}/../{FOLDER}/{NAMES[0]}"),
         link(NAMES[0], "/etc/passwd"),
     ]
     write_archive(tmp_path / "own", gzip.compress(tar(extra=extra)))
-    expect(data.cifar10(tmp_path / "own"))
+    assert_complete(data.cifar10(tmp_path / "own"))
     assert [path.name for path in tmp_path.rglob("*")] == ["own", ARCHIVE]
 
 
 def test_an_unzipped_archive_will_do(tmp_path):
     write_archive(tmp_path, tar(), name="cifar-10-binary.tar")
-    expect(data.cifar10(tmp_path))
+    assert_complete(data.cifar10(tmp_path))
 
 
 def test_the_order_in_the_archive_does_not_matter(tmp_path):
     backwards = dict(reversed(CONTENTS.items()))
-    expect(data.cifar10(write_archive(tmp_path, bz2.compress(tar(backwards)))))
+    assert_complete(data.cifar10(write_archive(tmp_path, bz2.compress(tar(backwards)))))
 
 
 TAR = tar()
@@ -270,28 +270,28 @@ def test_a_damaged_archive_is_refused(tmp_path, content, message):
 
 
 def serve(monkeypatch, archive, checksum=None):
-    """The archive on a server; returns the list of addresses asked for."""
-    asked = []
+    """Put the archive on a fake server; return the list of requested addresses."""
+    requested = []
 
     def urlopen(url, timeout):
-        asked.append(url)
+        requested.append(url)
         return io.BytesIO(archive)
 
     checksum = checksum or hashlib.md5(archive, usedforsecurity=False).hexdigest()
     source = cifar.CIFAR_10._replace(checksums={cifar.ARCHIVE: checksum})
     monkeypatch.setattr(cifar, "CIFAR_10", source)
     monkeypatch.setattr(download, "urlopen", urlopen)
-    return asked
+    return requested
 
 
 def test_the_archive_is_downloaded_once(tmp_path, monkeypatch):
-    asked = serve(monkeypatch, gzip.compress(TAR))
-    expect(data.cifar10())
-    assert asked == [f"https://www.cs.toronto.edu/~kriz/{ARCHIVE}"]
+    requested = serve(monkeypatch, gzip.compress(TAR))
+    assert_complete(data.cifar10())
+    assert requested == [f"https://www.cs.toronto.edu/~kriz/{ARCHIVE}"]
     folder = tmp_path / "cache/fnn" / FOLDER
     assert [path.name for path in folder.iterdir()] == [ARCHIVE]
-    expect(data.cifar10())
-    assert len(asked) == 1
+    assert_complete(data.cifar10())
+    assert len(requested) == 1
 
 
 def test_a_wrong_checksum_stores_nothing(tmp_path, monkeypatch):

@@ -1,4 +1,4 @@
-"""Every layer in the table keeps every promise of the contract, in both modes."""
+"""The contract of a layer: each row of the table keeps it, in both modes."""
 
 import dataclasses
 import functools
@@ -18,16 +18,16 @@ from fnn.network import output_shape
 KEYS = jax.random.split(jax.random.key(7))
 KEY = KEYS[1]
 EVERY_LAYER = pytest.mark.parametrize("case", LAYERS, ids=[c.name for c in LAYERS])
-PASTED = pytest.mark.parametrize(
+WITH_CODE_AS_REPR = pytest.mark.parametrize(
     "case",
-    [c for c in LAYERS if c.pastes],
-    ids=[c.name for c in LAYERS if c.pastes],
+    [c for c in LAYERS if c.repr_is_code],
+    ids=[c.name for c in LAYERS if c.repr_is_code],
 )
 BOTH_MODES = pytest.mark.parametrize("train", [True, False], ids=["train", "eval"])
 
 
 class Problem(NamedTuple):
-    """Numbers to try a layer on."""
+    """Random numbers to run a layer on: variables, x and dy."""
 
     variables: Variables
     x: np.ndarray
@@ -35,9 +35,9 @@ class Problem(NamedTuple):
 
 
 def problem(case, dtype, seed=0) -> Problem:
-    """Random numbers everywhere: no scale is 1, no bias, delta or running mean is 0.
+    """Draw everything at random: no scale is 1, no bias, delta or running mean is 0.
 
-    In NumPy: each operation of JAX outside `jit` would be compiled by itself.
+    NumPy draws, because JAX would compile each operation outside `jit` by itself.
     """
     rng = np.random.default_rng(seed)
     wide = dtype if dtype == jnp.float64 else jnp.float32
@@ -73,7 +73,7 @@ def by_jax(layer, params, state, x, dy, train) -> Backward:
 
 
 def assert_close(got, expected, tolerance):
-    """Every leaf, to `tolerance` times the largest number of all leaves."""
+    """Compare every leaf, to `tolerance` times the largest number of all leaves."""
     assert jax.tree.structure(got) == jax.tree.structure(expected)
     expected = [in_float64(leaf) for leaf in jax.tree.leaves(expected)]
     scale = max([1e-3, *(abs(leaf).max(initial=0) for leaf in expected)])
@@ -94,13 +94,13 @@ def unstack(tree, i):
     return jax.tree.map(lambda leaf: leaf[i], tree)
 
 
-def kinds(tree):
-    """Structure, shapes and dtypes of a pytree."""
+def specs(tree):
+    """Return the pytree with the shape and dtype of each leaf in its place."""
     return jax.tree.map(lambda leaf: jax.ShapeDtypeStruct(leaf.shape, leaf.dtype), tree)
 
 
 def rebuilt(value):
-    """The same layer constructed anew."""
+    """Construct the same layer anew."""
     if isinstance(value, tuple):
         return tuple(map(rebuilt, value))
     if not dataclasses.is_dataclass(value):
@@ -116,7 +116,7 @@ def rebuilt(value):
 @BOTH_MODES
 def test_backward_is_the_derivative_of_forward_in_float64(case, train):
     def slope(p, dp, dx):
-        """Central difference of <y, dy> along (dp, dx)."""
+        """Return the central difference of <y, dy> along (dp, dx)."""
 
         def along(h):
             params = jax.tree.map(lambda a, da: a + h * da, p.variables.params, dp)
@@ -151,7 +151,7 @@ def test_backward_is_the_derivative_of_forward_in_float64(case, train):
 @EVERY_LAYER
 @BOTH_MODES
 def test_backward_holds_across_jit_in_float32_and_bfloat16(case, train):
-    """`saved` leaves one compiled program and enters another."""
+    # Two programs, so that `saved` leaves one and enters the other.
     single, half = (problem(case, dtype) for dtype in (jnp.float32, jnp.bfloat16))
 
     @jax.jit
@@ -170,9 +170,9 @@ def test_backward_holds_across_jit_in_float32_and_bfloat16(case, train):
     outs, auto = forwards(case.layer, single, half)
     hand = backwards(case.layer, [out.saved for out in outs], single, half)
     for p, out, grads in zip((single, half), outs, hand, strict=True):
-        assert kinds(out.y) == kinds(p.dy)
-        assert kinds(out.state) == kinds(p.variables.state)
-        assert kinds(grads) == Backward(kinds(p.x), kinds(p.variables.params))
+        assert specs(out.y) == specs(p.dy)
+        assert specs(out.state) == specs(p.variables.state)
+        assert specs(grads) == Backward(specs(p.x), specs(p.variables.params))
     assert_close(hand[0], auto, 1e-5)
     assert_close(jax.tree.map(in_float64, hand[1]), auto, 0.1)
 
@@ -182,11 +182,11 @@ def test_backward_holds_across_jit_in_float32_and_bfloat16(case, train):
 
 @EVERY_LAYER
 @BOTH_MODES
-def test_output_shape_is_the_one_init_threads(case, train):
+def test_output_shape_is_the_one_that_init_computes(case, train):
     p = problem(case, jnp.float32)
     y = jax.eval_shape(lambda p: forward(case.layer, *p.variables, p.x, train).y, p)
-    threaded = output_shape(case.layer, p.variables, case.in_shape)
-    assert y == jax.ShapeDtypeStruct((case.batch, *threaded), jnp.float32)
+    expected = output_shape(case.layer, p.variables, case.in_shape)
+    assert y == jax.ShapeDtypeStruct((case.batch, *expected), jnp.float32)
 
 
 @EVERY_LAYER
@@ -210,7 +210,7 @@ def test_train_returns_a_state_that_scan_can_carry(case, dtype):
         state = jax.eval_shape(
             lambda p: forward(case.layer, *p.variables, p.x, train=True).state, p
         )
-        assert state == kinds(p.variables.state)
+        assert state == specs(p.variables.state)
 
 
 # ---- init ------------------------------------------------------------------------
@@ -222,9 +222,9 @@ def test_init_is_a_pure_function_of_its_key(case):
         return case.layer.init(key, case.in_shape)
 
     eager = jax.device_get(init(KEY))
-    assert jax.eval_shape(init, KEY) == kinds(eager)
+    assert jax.eval_shape(init, KEY) == specs(eager)
     batched = jax.device_get(jax.vmap(init)(KEYS))
-    assert kinds(unstack(batched, 1)) == kinds(eager)
+    assert specs(unstack(batched, 1)) == specs(eager)
     assert_close(unstack(batched, 1), eager, 1e-6)
 
 
@@ -234,10 +234,8 @@ def test_init_is_a_pure_function_of_its_key(case):
 @EVERY_LAYER
 @BOTH_MODES
 def test_vmap_over_networks_is_a_loop_over_networks(case, train):
-    """Over the parameters and over the layer's own numbers, such as dropout rates.
-
-    The numbers are float32, the computation float64: a layer casts them.
-    """
+    # vmap runs over the parameters and over the layer's own numbers, such as dropout
+    # rates. These are float32 and the computation is float64: a layer casts them.
 
     def run(layer, p):
         out = forward(layer, *p.variables, p.x, train)
@@ -288,14 +286,14 @@ def test_equal_constructions_are_equal_and_hash_alike(case):
     assert again != fnn.Dense(99)
 
 
-@PASTED
+@WITH_CODE_AS_REPR
 def test_repr_can_be_pasted_back(case):
     names = vars(fnn)
     assert eval(repr(case.layer), names) == case.layer
 
 
-@PASTED
-def test_pickle_gives_an_equal_layer(case):
+@WITH_CODE_AS_REPR
+def test_pickle_returns_an_equal_layer(case):
     assert pickle.loads(pickle.dumps(case.layer)) == case.layer
 
 

@@ -1,4 +1,4 @@
-"""Convolution and pooling: any geometry, ties, what is not computed, and errors."""
+"""Convolution and pooling: any geometry, ties, products left out, and errors."""
 
 import functools
 import re
@@ -11,7 +11,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 import fnn
-from fnn.layers.windows import window
+from fnn.layers.windows import make_window
 
 LOSS = fnn.losses.SquaredError()
 
@@ -21,7 +21,7 @@ def numbers(shape, seed=0):
 
 
 def assert_backward_is_vjp(layer, in_shape, x=None):
-    """In float64, every gradient against `jax.vjp` of the forward."""
+    """Compare every gradient with `jax.vjp` of the forward, in float64."""
 
     @jax.jit
     def both_ways(params, x, dy):
@@ -52,7 +52,7 @@ QUICK = settings(max_examples=8, deadline=None, derandomize=True)
 
 @st.composite
 def geometries(draw, padding_below_window=False):
-    """(sizes, window, stride, padding, dilation) of one to three spatial axes."""
+    """Draw (sizes, window, stride, padding, dilation) of one to three spatial axes."""
     axes = draw(st.integers(1, 3))
 
     def each(low, high):
@@ -84,7 +84,9 @@ def fits(layer, in_shape):
 def test_convolution_of_any_geometry(geometry, channels):
     sizes, size, stride, padding, dilation = geometry
     groups, inputs, outputs = channels
-    layer = fnn.Conv(outputs, size, stride, padding, dilation, groups)
+    layer = fnn.Conv(
+        outputs, size, stride=stride, padding=padding, dilation=dilation, groups=groups
+    )
     if fits(layer, (*sizes, inputs)):
         assert_backward_is_vjp(layer, (*sizes, inputs))
 
@@ -94,7 +96,9 @@ def test_convolution_of_any_geometry(geometry, channels):
 def test_transposed_convolution_of_any_geometry(geometry, channels):
     sizes, size, stride, padding, dilation = geometry
     groups, inputs, outputs = channels
-    layer = fnn.ConvTranspose(outputs, size, stride, padding, dilation, groups)
+    layer = fnn.ConvTranspose(
+        outputs, size, stride=stride, padding=padding, dilation=dilation, groups=groups
+    )
     if fits(layer, (*sizes, inputs)):
         assert_backward_is_vjp(layer, (*sizes, inputs))
 
@@ -119,14 +123,14 @@ def test_pooling_of_any_geometry(geometry, largest, ties):
         ((5, 4, 6), (3, 2, 1), 1, 1),
     ],
 )
-def test_padding_with_the_images_own_places(mode, sizes, size, stride, dilation):
-    layer = fnn.Conv(3, size, stride, mode, dilation)
+def test_padding_with_the_images_own_pixels(mode, sizes, size, stride, dilation):
+    layer = fnn.Conv(3, size, stride=stride, padding=mode, dilation=dilation)
     assert_backward_is_vjp(layer, (*sizes, 2))
 
 
 @pytest.mark.parametrize("mode", ["CIRCULAR", "REFLECT"])
 def test_padding_is_numpys(mode):
-    """A template of ones shows what stands at the edges."""
+    # A template of ones shows the padding at the edges.
     x = numbers((2, 6, 1)).astype(np.float32)
     layer = fnn.Conv(1, 3, padding=mode, bias=False)
     y = layer.forward(fnn.ConvParams(np.ones((3, 1, 1), np.float32), ()), (), x).y
@@ -140,8 +144,16 @@ def test_padding_is_numpys(mode):
 
 
 def test_convolution_is_the_sum_in_its_docstring():
-    """y_npo = Σ_k Σ_i x_n,(sp+dk−lo),i W_kio, index by index."""
-    layer = fnn.Conv(4, (3, 2), (2, 1), ((1, 2), (0, 1)), (1, 2), groups=2, bias=False)
+    # y_npo = Σ_k Σ_i x_n,(sp+dk−lo),i W_kio, index by index.
+    layer = fnn.Conv(
+        4,
+        (3, 2),
+        stride=(2, 1),
+        padding=((1, 2), (0, 1)),
+        dilation=(1, 2),
+        groups=2,
+        bias=False,
+    )
     x, weight = numbers((2, 5, 4, 6)), numbers((3, 2, 3, 4), 1)
     with jax.enable_x64(True):
         y = np.asarray(layer.forward(fnn.ConvParams(weight, ()), (), x).y)
@@ -158,9 +170,9 @@ def test_convolution_is_the_sum_in_its_docstring():
 
 
 def test_transposed_convolution_is_the_adjoint_of_a_convolution():
-    """⟨Conv(a), b⟩ = ⟨a, ConvTranspose(b)⟩ for the same weight."""
-    conv = fnn.Conv(3, 4, 2, bias=False)
-    back = fnn.ConvTranspose(5, 4, 2, bias=False)
+    # ⟨Conv(a), b⟩ = ⟨a, ConvTranspose(b)⟩ for the same weight.
+    conv = fnn.Conv(3, 4, stride=2, bias=False)
+    back = fnn.ConvTranspose(5, 4, stride=2, bias=False)
     with jax.enable_x64(True):
         params = fnn.ConvParams(numbers((4, 4, 5, 3)), ())
         a, b = numbers((2, 8, 6, 5), 1), numbers((2, 4, 3, 3), 2)
@@ -170,7 +182,7 @@ def test_transposed_convolution_is_the_adjoint_of_a_convolution():
 
 
 @pytest.mark.parametrize("layer", [fnn.MaxPool(2), fnn.MaxPool(3, 2)])
-def test_of_equal_maxima_the_first_wins(layer):
+def test_the_first_of_equal_maxima_wins(layer):
     x = jnp.ones((1, 5, 5, 1))
     y, saved, _ = layer.forward((), (), x)
     dx = layer.backward((), saved, jnp.ones_like(y)).dx[0, :, :, 0]
@@ -179,7 +191,7 @@ def test_of_equal_maxima_the_first_wins(layer):
     np.testing.assert_array_equal(dx, expected)
 
 
-def test_a_nan_is_pooled_and_gets_the_gradient():
+def test_a_nan_is_the_maximum_and_receives_the_gradient():
     x = jnp.array([1.0, jnp.nan, 2.0, 3.0]).reshape(1, 4, 1)
     y, saved, _ = fnn.MaxPool(2).forward((), (), x)
     dx = fnn.MaxPool(2).backward((), saved, jnp.full_like(y, jnp.nan)).dx.ravel()
@@ -187,20 +199,20 @@ def test_a_nan_is_pooled_and_gets_the_gradient():
     assert np.isnan(dx[:2]).any()
 
 
-# ---- What is not computed --------------------------------------------------------
+# ---- Products that are left out --------------------------------------------------
 
 
-def convolutions(net, in_shape, what):
-    """How many convolutions the compiled gradient holds."""
+def count_convolutions(net, in_shape, function):
+    """Count the convolutions in a compiled function of (net, variables, x, y)."""
     variables = net.init(jax.random.key(0), in_shape)
     x = jnp.ones((2, *in_shape))
     y = net.forward(*variables, x).y
-    run = jax.jit(functools.partial(what, net)).lower(variables, x, y)
-    # On a GPU they are calls of cuDNN.
+    run = jax.jit(functools.partial(function, net)).lower(variables, x, y)
+    # On a GPU, convolutions are calls of cuDNN.
     return len(re.findall(r" convolution\(|__cudnn\$conv", run.compile().as_text()))
 
 
-def test_dx_of_the_first_layer_is_not_computed_when_nobody_asks():
+def test_dx_of_the_first_layer_is_not_computed_where_nobody_uses_it():
     net = fnn.serial(fnn.Conv(3, 3), fnn.Tanh(), fnn.Conv(2, 3))
 
     def gradient(net, variables, x, y):
@@ -211,8 +223,8 @@ def test_dx_of_the_first_layer_is_not_computed_when_nobody_asks():
         return net.backward(variables.params, saved, y)
 
     forwards, weights = 2, 2
-    assert convolutions(net, (6, 5, 2), gradient) == forwards + weights + 1
-    assert convolutions(net, (6, 5, 2), with_dx) == forwards + weights + 2 - 1
+    assert count_convolutions(net, (6, 5, 2), gradient) == forwards + weights + 1
+    assert count_convolutions(net, (6, 5, 2), with_dx) == forwards + weights + 2 - 1
 
 
 # ---- The receptive field ---------------------------------------------------------
@@ -222,8 +234,12 @@ def test_dx_of_the_first_layer_is_not_computed_when_nobody_asks():
     "net",
     [
         fnn.serial(fnn.Conv(2, 5, padding="VALID"), fnn.MaxPool(2), fnn.Conv(2, 3)),
-        fnn.serial(fnn.Conv(2, 3, dilation=2), fnn.AvgPool(3, 2), fnn.Conv(2, 3, 2)),
-        fnn.serial(fnn.Conv(2, 3, 2), fnn.ConvTranspose(2, 4, 2), fnn.Conv(2, 3)),
+        fnn.serial(
+            fnn.Conv(2, 3, dilation=2), fnn.AvgPool(3, 2), fnn.Conv(2, 3, stride=2)
+        ),
+        fnn.serial(
+            fnn.Conv(2, 3, stride=2), fnn.ConvTranspose(2, 4, stride=2), fnn.Conv(2, 3)
+        ),
         fnn.serial(fnn.AvgPool(2), fnn.Upsample(2), fnn.Conv(2, 3)),
         fnn.residual(fnn.serial(fnn.Conv(2, 3), fnn.Conv(1, (5, 1))), fnn.Conv(1, 1)),
     ],
@@ -244,7 +260,7 @@ def test_receptive_field_is_the_support_of_the_gradient(net):
         out = net.forward(*variables, x)
         return net.backward(variables.params, out.saved, dy).dx
 
-    for seed in range(3):  # a pool looks at one place at a time
+    for seed in range(3):  # a max-pool has one winner at a time
         x = jax.random.uniform(jax.random.key(seed), (1, *shape))
         y = net.forward(*variables, x).y
         middle = y.shape[1] // 2
@@ -271,7 +287,7 @@ def test_receptive_field_is_the_support_of_the_gradient(net):
             "kernel_size must be a positive integer, or a tuple",
         ),
         (lambda: fnn.Conv(4, (3, 3, 3, 3)), "at most three spatial axes"),
-        (lambda: fnn.Conv(4, 3, 0), "stride must be a positive integer"),
+        (lambda: fnn.Conv(4, 3, stride=0), "stride must be a positive integer"),
         (lambda: fnn.Conv(4, 3, padding="FULL"), "'SAME', 'VALID', 'CIRCULAR', 'REFL"),
         (lambda: fnn.Conv(4, 3, padding=-1), "got -1"),
         (lambda: fnn.Conv(4, 3, groups=3), "groups=3 does not divide features=4"),
@@ -289,7 +305,7 @@ def test_impossible_layers_are_refused(make, text):
 @pytest.mark.parametrize(
     ("layer", "in_shape", "texts"),
     [
-        (fnn.Conv(4, 5, padding="VALID"), (4, 8, 1), ["4×8", "5×5", "0×4 places"]),
+        (fnn.Conv(4, 5, padding="VALID"), (4, 8, 1), ["4×8", "5×5", "0×4 positions"]),
         (fnn.Conv(4, 3, dilation=4, padding=1), (5, 5, 1), ["9×9", "2×2", "0×0"]),
         (fnn.Conv(4, 3, groups=2), (5, 5, 3), ["groups=2", "the 3 features"]),
         (fnn.Conv(4, 3), (784,), ["(H, W, C)", "(784,)", "Reshape"]),
@@ -298,12 +314,12 @@ def test_impossible_layers_are_refused(make, text):
         (fnn.ConvTranspose(4, 2, padding=3), (3, 3, 1), ["4×4", "takes off 6×6"]),
         (fnn.MaxPool(6), (5, 7, 2), ["5×7", "6×6", "0×1"]),
         (fnn.MaxPool(2, padding=2), (5, 7, 2), ["a window of 2 with padding 2"]),
-        (fnn.AdaptiveAvgPool(6), (5, 7, 2), ["more places", "(5, 7)"]),
+        (fnn.AdaptiveAvgPool(6), (5, 7, 2), ["more positions", "(5, 7)"]),
         (fnn.GlobalAvgPool(), (7,), ["(H, W, C)", "(7,)"]),
     ],
     ids=repr,
 )
-def test_what_does_not_fit_is_an_error_at_init_with_the_numbers(layer, in_shape, texts):
+def test_a_layer_that_does_not_fit_is_refused_at_init(layer, in_shape, texts):
     with pytest.raises(ValueError) as caught:
         fnn.serial(layer).init(jax.random.key(0), in_shape)
     message = str(caught.value)
@@ -344,9 +360,9 @@ def test_a_convolution_takes_the_initialiser_of_what_follows():
     assert float(drawn[fnn.Identity()].var()) == pytest.approx(1 / fan_in, rel=0.1)
 
 
-def test_windows_know_where_they_look():
-    slides = window(fnn.MaxPool(2), (7,), 3, 2, "SAME", 2)
-    assert (slides.extent, slides.padding, slides.outputs((7,))) == (
+def test_a_window_has_an_extent_padding_and_output_sizes():
+    window = make_window(fnn.MaxPool(2), (7,), 3, 2, "SAME", 2)
+    assert (window.extent, window.padding, window.output_sizes((7,))) == (
         (5,),
         ((2, 2),),
         (4,),

@@ -56,7 +56,7 @@ PARAMS = {
 # ---- Paths -----------------------------------------------------------------------
 
 
-def test_walk_gives_every_layer_its_path_parents_first():
+def test_walk_yields_every_layer_with_its_path_parents_first():
     nodes = list(walk(NET, VARIABLES))
     assert list(dict.fromkeys(node.path for node in nodes)) == list(PATHS)
     for node in nodes:
@@ -64,7 +64,7 @@ def test_walk_gives_every_layer_its_path_parents_first():
         assert probe_inside or node.layer == PATHS[node.path]
 
 
-def test_walk_gives_every_layer_its_variables():
+def test_walk_yields_every_layer_with_its_variables():
     found = {node.path: node.variables for node in walk(NET, VARIABLES)}
     body = VARIABLES.params[1].body
     assert found["1/Residual/body/0/Dense"] == Variables(body[0], ())
@@ -205,7 +205,7 @@ def test_describe_shows_shapes_and_no_numbers(tree, text):
 
 @pytree
 class Recipe:
-    """Structure, a number, a number or schedule, and a child."""
+    """A pytree with structure, a number, a number or schedule, and a child."""
 
     name: str
     rate: float = leaf(0.5)
@@ -228,12 +228,12 @@ def test_numbers_become_floats(number):
 
 
 @pytest.mark.parametrize("value", ["2", True, np.True_])
-def test_what_only_looks_like_a_number_is_refused(value):
+def test_values_that_only_look_like_numbers_are_refused(value):
     with pytest.raises(TypeError, match=r"Recipe\.rate must be a number, got"):
         Recipe("a", value)
 
 
-def test_checks_run_on_construction_after_numbers_became_floats():
+def test_checks_run_on_construction_after_numbers_become_floats():
     with pytest.raises(ValueError, match="rate must be ≥ 0"):
         Recipe("a", -1)
 
@@ -304,7 +304,7 @@ def test_a_concrete_jax_number_is_a_number():
     assert hash(layer) == hash(fnn.Dropout(0.25))
 
 
-def test_children_without_with_children_are_an_error_in_words():
+def test_children_without_with_children_are_refused():
     @fnn.layer
     class Twice(fnn.Layer):
         inner: fnn.Layer = fnn.leaf()

@@ -20,7 +20,7 @@ from fnn.data import datasets, download
 
 NAMES = tuple(datasets.MNIST.checksums)
 
-# Read at once: the fixture `alone` hides the setting from the tests.
+# Read before the fixture `isolated` hides the setting from the tests.
 REAL_MNIST = Path(os.environ.get("FNN_DATA_DIR", "unset")) / "mnist"
 
 
@@ -31,7 +31,7 @@ def idx_bytes(array, code=0x08, dtype=">u1"):
 
 
 def write_images(folder, n_train=5, n_test=3, compressed=False, size=(4, 6)):
-    """A data set in MNIST's format, small; returns its arrays by file name."""
+    """Write a small data set in MNIST's format; return its arrays by file name."""
     folder.mkdir(parents=True, exist_ok=True)
     rng = np.random.default_rng(0)
     shapes = [(n_train, *size), (n_train,), (n_test, *size), (n_test,)]
@@ -49,8 +49,8 @@ def write_images(folder, n_train=5, n_test=3, compressed=False, size=(4, 6)):
 
 
 @pytest.fixture(autouse=True)
-def alone(monkeypatch, tmp_path):
-    """No network, no settings, no cache but those that a test makes."""
+def isolated(monkeypatch, tmp_path):
+    """Hide the network, the user's settings and the user's cache."""
 
     def refuse(url, timeout):
         raise URLError("no network in tests")
@@ -234,20 +234,20 @@ def test_the_real_mnist():
 
 
 class Server:
-    """Stands in for `urlopen`: serves archives by address, and keeps a log."""
+    """A fake `urlopen`, which serves archives by address and keeps a log."""
 
     def __init__(self, archives):
         self.archives = archives
-        self.asked = []
+        self.requested = []
 
     def __call__(self, url, timeout):
         assert timeout > 0
-        self.asked.append(url)
+        self.requested.append(url)
         return io.BytesIO(self.archives[url.rsplit("/", 1)[1]])
 
 
 def serve(monkeypatch, tmp_path, which):
-    """A small data set on a server, with its true checksums."""
+    """Put a small data set on a fake server, with its true checksums."""
     write_images(tmp_path / "server", compressed=True)
     archives = {
         path.name: path.read_bytes() for path in (tmp_path / "server").iterdir()
@@ -279,11 +279,11 @@ def test_missing_files_are_downloaded_once(tmp_path, monkeypatch, load, which, f
     server = serve(monkeypatch, tmp_path, which)
     first = load()
     url = getattr(datasets, which).url
-    assert server.asked == [f"{url}{name}.gz" for name in NAMES]
+    assert server.requested == [f"{url}{name}.gz" for name in NAMES]
     stored = sorted(path.name for path in (tmp_path / "cache/fnn" / folder).iterdir())
     assert stored == sorted(f"{name}.gz" for name in NAMES)  # and no temporary file
     second = load()
-    assert len(server.asked) == 4
+    assert len(server.requested) == 4
     jax.tree.map(np.testing.assert_array_equal, first, second)
 
 
@@ -292,7 +292,7 @@ def test_only_the_missing_file_is_downloaded(tmp_path, monkeypatch):
     write_images(tmp_path / "own")
     (tmp_path / "own" / NAMES[1]).unlink()
     data.mnist(tmp_path / "own")
-    assert [url.rsplit("/", 1)[1] for url in server.asked] == [f"{NAMES[1]}.gz"]
+    assert [url.rsplit("/", 1)[1] for url in server.requested] == [f"{NAMES[1]}.gz"]
 
 
 @pytest.mark.parametrize("which", ["MNIST", "FASHION_MNIST"])
@@ -306,7 +306,7 @@ def test_a_wrong_checksum_stores_nothing(tmp_path, monkeypatch, which):
     with pytest.raises(
         ValueError, match=rf"expected {source.algorithm} {expected}, got .*Try again"
     ):
-        download.fetch(source, name, folder)
+        download.fetch_file(source, name, folder)
     assert not folder.exists()
 
 
@@ -320,7 +320,7 @@ def test_a_wrong_checksum_stores_nothing(tmp_path, monkeypatch, which):
         (gzip.compress(b"cut" * 99, mtime=0)[:-9], "end-of-stream marker"),
         (ZIPPED[:10] + b"\xff" * 30, "invalid block type"),
     ],
-    ids=["no network", "timeout", "cut line", "login page", "cut file", "noise"],
+    ids=["no network", "timeout", "cut off", "login page", "cut file", "noise"],
 )
 def test_without_the_files_it_says_what_to_do(tmp_path, monkeypatch, trouble, reason):
     def urlopen(url, timeout):
@@ -373,7 +373,7 @@ def test_digits_are_images_in_the_unit_interval():
         assert set(y.tolist()) == set(range(10))
 
 
-def test_digits_split_is_stratified_and_loses_nothing():
+def test_digits_split_is_stratified_and_complete():
     from sklearn.datasets import load_digits
 
     (x, y), (xt, yt) = data.digits(test_fraction=0.3)
@@ -400,14 +400,14 @@ def test_digits_without_scikit_learn_say_how_to_install_it(monkeypatch):
 
 
 def rows(n):
-    """Examples that know their own index, of three classes of unequal size."""
+    """Return examples that hold their own index, of three classes of unequal size."""
     index = np.arange(n)
     return np.stack([index, index], axis=1), np.where(index % 10 < 7, 0, index % 3)
 
 
 @pytest.mark.parametrize("stratify", [False, True])
 @pytest.mark.parametrize("fraction", [0.1, 0.25, 1 / 3, 0.9])
-def test_split_parts_are_disjoint_whole_and_of_the_asked_size(fraction, stratify):
+def test_split_parts_are_disjoint_complete_and_of_the_right_size(fraction, stratify):
     x, y = rows(53)
     (xt, yt), (xv, yv) = data.split(x, y, fraction, stratify=stratify)
     assert len(xv) == round(fraction * 53)
@@ -438,9 +438,7 @@ def test_split_follows_the_key_and_takes_a_seed_for_one():
     one, same = data.split(x, y, 0.5, 7), data.split(x, y, 0.5, jax.random.key(7))
     jax.tree.map(np.testing.assert_array_equal, one, same)
     assert (one.train[0] != data.split(x, y, 0.5, 8).train[0]).any()
-    with jax.enable_x64(
-        True
-    ):  # the precision of the arithmetic is none of its business
+    with jax.enable_x64(True):  # the split does not depend on the precision
         jax.tree.map(np.testing.assert_array_equal, one, data.split(x, y, 0.5, 7))
 
 
@@ -508,7 +506,7 @@ def test_xor_noise_is_its_standard_deviation():
     assert np.asarray(noisy - clean).std() == pytest.approx(0.3, rel=0.05)
 
 
-def test_two_moons_lie_on_their_half_circles():
+def test_two_moons_are_on_their_half_circles():
     x, y = data.two_moons(jax.random.key(0), 200, noise=0.0)
     x, y = np.asarray(x), np.asarray(y)
     upper, lower = x[y == 0], x[y == 1]
@@ -518,7 +516,7 @@ def test_two_moons_lie_on_their_half_circles():
     assert lower[:, 1].max() < 0.5 + 1e-6
 
 
-def test_spirals_lie_on_their_arms():
+def test_spirals_are_on_their_arms():
     x, y = data.spirals(jax.random.key(0), 300, classes=5, noise=0.0)
     x, y = np.asarray(x), np.asarray(y)
     radius = np.linalg.norm(x, axis=1)

@@ -1,4 +1,4 @@
-"""Several processes on this machine train as one does, and fall as one."""
+"""Several processes on this machine train as one does; if one dies, all end."""
 
 import os
 import re
@@ -41,7 +41,7 @@ def losses(printed):
 def alone(capsys, *options):
     capsys.readouterr()
     with warnings.catch_warnings():
-        warnings.filterwarnings("ignore", "the run goes on elsewhere")
+        warnings.filterwarnings("ignore", "the run goes on in another environment")
         assert train_distributed.main([*ALONE, *options]) == 0
     return losses(capsys.readouterr().out)
 
@@ -78,26 +78,26 @@ def test_two_train_as_one_where_one_dies_both_end_and_one_goes_on(tmp_path, caps
     assert first.returncode != 0
     assert time.monotonic() - died < 3 * HEARTBEAT
     assert "Another process has probably died" in error or "another task died" in error
-    together = losses(printed + out)
-    last = max(together)
-    went_on = alone(capsys, *folder, "--epochs", str(last + 2))
-    assert min(went_on) > 1  # it did not begin again
-    assert max(went_on) == last + 2
+    by_two = losses(printed + out)
+    last = max(by_two)
+    resumed = alone(capsys, *folder, "--epochs", str(last + 2))
+    assert min(resumed) > 1  # it did not begin again
+    assert max(resumed) == last + 2
     by_one = alone(capsys, "--epochs", str(last + 2))
-    assert_close(together, by_one)
-    assert_close(went_on, by_one)
+    assert_close(by_two, by_one)
+    assert_close(resumed, by_one)
 
 
 @pytest.mark.parametrize(
-    ("options", "said"),
+    ("options", "message"),
     [
         (["--heartbeat", "0"], "heartbeat must be at least 1"),
         (["--batch-size", "0"], "batch_size must be at least 1"),
         (["--learning-rate", "-1"], "learning_rate"),
     ],
 )
-def test_wrong_options(options, said, capsys):
+def test_wrong_options(options, message, capsys):
     with pytest.raises(SystemExit) as caught:
         train_distributed.main([*ALONE, *options])
     assert caught.value.code == 2
-    assert said in capsys.readouterr().err
+    assert message in capsys.readouterr().err

@@ -1,4 +1,4 @@
-"""Early stopping by itself: the same rule in a loop, under jit and under vmap."""
+"""Early stopping by itself: the same in a loop, under jit and under vmap."""
 
 import jax
 import jax.numpy as jnp
@@ -9,7 +9,7 @@ from fnn.training.early_stopping import EarlyStopping
 
 NAN, INF = float("nan"), float("inf")
 
-# (name, rule, metrics by epoch, best_epoch, epoch at which it stops or None)
+# (name, early stopping, metrics by epoch, best_epoch, epoch of the stop or None)
 RUNS = [
     ("patience 1", EarlyStopping(1), [3, 2, 4, 1], 2, 3),
     ("exactly patience", EarlyStopping(2), [3, 2, 4, 4, 1], 2, 4),
@@ -28,48 +28,48 @@ RUNS = [
 ]
 
 
-def by_loop(rule, metrics):
-    state, stops = rule.init(), []
+def by_loop(early_stopping, metrics):
+    state, stops = early_stopping.init(), []
     for epoch, metric in enumerate(metrics, start=1):
-        state = rule.update(state, metric, epoch)
+        state = early_stopping.update(state, metric, epoch)
         stops.append(bool(state.stop))
     return int(state.best_epoch), np.array(stops)
 
 
 @jax.jit
-def by_scan(rule, metrics):
-    def body(state, seen):
-        state = rule.update(state, *seen)
+def by_scan(early_stopping, metrics):
+    def body(state, inputs):
+        state = early_stopping.update(state, *inputs)
         return state, state.stop
 
     epochs = jnp.arange(1, len(metrics) + 1)
-    state, stops = jax.lax.scan(body, rule.init(), (metrics, epochs))
+    state, stops = jax.lax.scan(body, early_stopping.init(), (metrics, epochs))
     return state.best_epoch, stops
 
 
-def by_vmap(rule, metrics):
-    # Beside a run that always improves: the one must not disturb the other.
+def by_vmap(early_stopping, metrics):
+    # Together with a run that always improves, which must not change the other.
     metrics = jnp.asarray(metrics, float)
-    other = jnp.arange(0.0, len(metrics)) * (1.0 if rule.mode == "max" else -1.0)
-    both = jnp.stack([other, metrics])
-    best, stops = jax.vmap(by_scan, in_axes=(None, 0))(rule, both)
+    sign = 1.0 if early_stopping.mode == "max" else -1.0
+    both = jnp.stack([jnp.arange(0.0, len(metrics)) * sign, metrics])
+    best, stops = jax.vmap(by_scan, in_axes=(None, 0))(early_stopping, both)
     return best[1], stops[1]
 
 
-def as_scan(rule, metrics):
-    return by_scan(rule, jnp.asarray(metrics, float))
+def as_scan(early_stopping, metrics):
+    return by_scan(early_stopping, jnp.asarray(metrics, float))
 
 
 @pytest.mark.parametrize("way", [by_loop, as_scan, by_vmap])
 @pytest.mark.parametrize(
-    ("rule", "metrics", "best_epoch", "stop_at"),
+    ("early_stopping", "metrics", "best_epoch", "stop_at"),
     [run[1:] for run in RUNS],
     ids=[run[0] for run in RUNS],
 )
 def test_stops_when_it_should_and_knows_the_best(
-    rule, metrics, best_epoch, stop_at, way
+    early_stopping, metrics, best_epoch, stop_at, way
 ):
-    best, stops = way(rule, metrics)
+    best, stops = way(early_stopping, metrics)
     expected = [stop_at is not None and e >= stop_at for e in range(1, len(stops) + 1)]
     assert best == best_epoch
     assert list(stops) == expected
@@ -77,10 +77,26 @@ def test_stops_when_it_should_and_knows_the_best(
 
 def test_min_delta_is_a_leaf():
     metrics = jnp.array([9.0, 8.0, 7.0, 6.0])
-    rules = EarlyStopping(1, jnp.array([0.5, 1.5]))
-    best, stops = jax.vmap(by_scan, in_axes=(0, None))(rules, metrics)
+    two = EarlyStopping(1, jnp.array([0.5, 1.5]))
+    best, stops = jax.vmap(by_scan, in_axes=(0, None))(two, metrics)
     assert best.tolist() == [4, 1]
     assert stops[:, -1].tolist() == [False, True]
+
+
+@pytest.mark.parametrize(
+    ("early_stopping", "text"),
+    [
+        (EarlyStopping(), "EarlyStopping(patience=5, min_delta=0.0, every=1)"),
+        (
+            EarlyStopping(3, 0.5, "max", "accuracy", subset=0.5),
+            "EarlyStopping(patience=3, min_delta=0.5, mode='max', monitor='accuracy', "
+            "every=1, subset=0.5)",
+        ),
+    ],
+)
+def test_the_repr_shows_its_numbers_and_can_be_pasted_back(early_stopping, text):
+    assert repr(early_stopping) == text
+    assert eval(text) == early_stopping
 
 
 @pytest.mark.parametrize(

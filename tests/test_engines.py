@@ -14,13 +14,13 @@ ENGINES = ["manual", "autodiff"]
 
 
 def sigmoid_net(*sizes):
-    """The lecture's network: sigmoid units, the last sigmoid inside the loss."""
+    """Make the lecture's network: sigmoid units, the last sigmoid inside the loss."""
     layers = [part for size in sizes[1:] for part in (fnn.Dense(size), fnn.Sigmoid())]
     return fnn.serial(*layers[:-1])
 
 
 def to_theta(params: DenseParams) -> np.ndarray:
-    """Θ (s_{l+1}, s_l + 1): the bias in column 0, beside the transposed weight."""
+    """Return Θ (s_{l+1}, s_l + 1): the bias in column 0, then the transposed weight."""
     return np.column_stack([params.bias, np.transpose(params.weight)])
 
 
@@ -224,7 +224,7 @@ def test_a_missing_key_names_the_layer():
     batch = jnp.ones((2, 4)), jnp.array([0, 1])
     with pytest.raises(ValueError, match=r"Dropout.*pass key=jax.random.key") as error:
         fnn.value_and_grad(net, SoftmaxCrossEntropy())(variables, batch)
-    assert "in Serial layer 1: Dropout()" in error.value.__notes__[0]
+    assert "in Serial layer 1: Dropout(rate=0.5)" in error.value.__notes__[0]
 
 
 LOSS = SoftmaxCrossEntropy()

@@ -1,7 +1,8 @@
-"""The experiments: what they leave behind, what they say, and what they refuse."""
+"""Training on digits: the run folder, the output, wrong options, the shared parts."""
 
 import contextlib
 import dataclasses
+import importlib
 import json
 import math
 import subprocess
@@ -11,11 +12,14 @@ from pathlib import Path
 import jax
 import numpy as np
 import pytest
+from command_lines import assert_refused
+from experiment_runs import json_lines
 
 import fnn
 from experiments import __main__ as listing
-from experiments import command_line, figures, problem, runs, seeds, train_digits
-from experiments.terminal import console, epoch_bar, report_text
+from experiments import train_digits
+from experiments.shared import command_line, figures, problem, run_folder, seeds
+from experiments.shared.terminal import coloured_report, console, epoch_bar
 from experiments.train_digits import PRESETS, Config
 
 ROOT = Path(__file__).parent.parent
@@ -23,13 +27,9 @@ SMALL = ["--layers", "12", "--epochs", "4", "--batch-size", "64", "--learning-ra
 SMALL += ["0.01", "--dropout", "0.1", "--l2", "0.5"]
 
 
-def lines(path: Path) -> list[dict]:
-    return [json.loads(line) for line in path.read_text().splitlines()]
-
-
 @pytest.fixture(scope="module")
 def run(tmp_path_factory) -> tuple[Path, str]:
-    """One small run with everything in it, and what it printed at 80 columns."""
+    """Make one small run with all steps; return its folder and output (80 columns)."""
     folder = tmp_path_factory.mktemp("run") / "here"
     with pytest.MonkeyPatch.context() as patch, contextlib.ExitStack() as stack:
         patch.setenv("COLUMNS", "80")
@@ -44,7 +44,7 @@ def run(tmp_path_factory) -> tuple[Path, str]:
 # ---- A run -----------------------------------------------------------------------
 
 
-def test_everything_lands_in_one_folder(run):
+def test_all_results_are_in_one_folder(run):
     folder, _ = run
     found = {str(p.relative_to(folder)) for p in folder.rglob("*") if p.is_file()}
     checkpoints = {name for name in found if name.startswith("checkpoints/")}
@@ -81,7 +81,7 @@ def test_the_result_fits_the_metrics_and_the_config(run):
     folder, printed = run
     result = json.loads((folder / "result.json").read_text())
     config = json.loads((folder / "config.json").read_text())
-    epochs = lines(folder / "metrics.jsonl")
+    epochs = json_lines(folder / "metrics.jsonl")
     assert [line["epoch"] for line in epochs] == [1, 2, 3, 4] and result["epochs"] == 4
     losses = [line["validation_loss"] for line in epochs]
     assert result["best_epoch"] == 1 + int(np.argmin(losses))
@@ -112,7 +112,7 @@ def test_both_engines_reach_the_same_history(run, tmp_path):
     out = tmp_path / "autodiff"
     options = ["--engine", "autodiff", "--no-check", "--out", str(out)]
     assert train_digits.main([*SMALL, *options]) == 0
-    ours, theirs = (lines(path / "metrics.jsonl") for path in (run[0], out))
+    ours, theirs = (json_lines(path / "metrics.jsonl") for path in (run[0], out))
     for name in ("train_loss", "validation_loss", "validation_accuracy"):
         a, b = ([line[name] for line in history] for history in (ours, theirs))
         np.testing.assert_allclose(a, b, rtol=1e-4, atol=1e-4)
@@ -166,7 +166,7 @@ def test_help_lists_every_field_in_one_line_with_its_default(capsys, monkeypatch
         train_digits.main(["--help"])
     assert stopped.value.code == 0
     printed = " ".join(capsys.readouterr().out.replace("│", " ").split())
-    documented = problem.Training.__doc__ + Config.__doc__
+    documented = problem.TrainingConfig.__doc__ + Config.__doc__
     for field in dataclasses.fields(Config):
         assert f"--{field.name.replace('_', '-')} " in printed.replace(",", " ")
         described = documented.partition(f"    {field.name}: ")[2]
@@ -177,12 +177,14 @@ def test_help_lists_every_field_in_one_line_with_its_default(capsys, monkeypatch
 def test_defaults_are_those_of_the_dataset(capsys):
     options = dict(prog="p", description="d")
     for argv in (["--dataset", "mnist"], ["--dataset=mnist"]):
-        config = command_line.parse(PRESETS, "dataset", argv, **options)
+        config = command_line.parse_with_presets(PRESETS, "dataset", argv, **options)
         assert config == PRESETS["mnist"]
     argv = ["--epochs", "3", "--dataset", "mnist"]
-    config = command_line.parse(PRESETS, "dataset", argv, **options)
+    config = command_line.parse_with_presets(PRESETS, "dataset", argv, **options)
     assert config == dataclasses.replace(PRESETS["mnist"], epochs=3)
-    assert command_line.parse(PRESETS, "dataset", [], **options) == Config()
+    assert (
+        command_line.parse_with_presets(PRESETS, "dataset", [], **options) == Config()
+    )
     with pytest.raises(SystemExit):
         train_digits.main(["--dataset", "mnist", "--help"])
     assert "512 512" in capsys.readouterr().out
@@ -215,34 +217,33 @@ WRONG = [
     ("argv", "message"), WRONG, ids=[" ".join(w[0]) for w in WRONG]
 )
 def test_wrong_options_are_named_before_any_work(argv, message, tmp_path, capfd):
-    out = tmp_path / "never"
-    with pytest.raises(SystemExit) as stopped:
-        train_digits.main([*argv, "--out", str(out)])
-    assert stopped.value.code == 2 and not out.exists()
-    printed = " ".join("".join(capfd.readouterr()).replace("│", " ").split())
-    assert message in printed and "Traceback" not in printed
+    assert_refused(train_digits.main, " ".join(argv), message, tmp_path, capfd)
 
 
 def test_another_run_is_never_overwritten(tmp_path, monkeypatch, capfd):
     monkeypatch.chdir(tmp_path)
-    names = [str(runs.new_folder(None, "a-seed0")) for _ in range(3)]
+    names = [str(run_folder.create(None, "a-seed0")) for _ in range(3)]
     assert names == ["runs/a-seed0", "runs/a-seed0-2", "runs/a-seed0-3"]
     own = tmp_path / "own"
-    assert runs.new_folder(own, "a") == own == runs.new_folder(own, "a")  # empty still
+    assert (
+        run_folder.create(own, "a") == own == run_folder.create(own, "a")
+    )  # empty still
     (own / "result.json").touch()
     with pytest.raises(SystemExit):
         train_digits.main([*SMALL, "--out", str(own)])
     assert "already holds something" in capfd.readouterr().err
 
 
-def test_python_m_experiments_lists_them(capsys):
+def test_python_m_experiments_lists_the_scripts_only(capsys):
     assert listing.main() == 0
     printed = capsys.readouterr().out
     first = train_digits.__doc__.partition("\n")[0]
     assert f"python -m experiments.train_digits\n    {first}\n" in printed
-    assert "experiments.runs" not in printed and "figures" not in printed
+    assert "shared" not in printed and "run_folder" not in printed
     assert listing.experiments().keys() >= {"train_digits"}
     assert all(listing.experiments().values())
+    for name in listing.experiments():
+        assert callable(importlib.import_module(f"experiments.{name}").main)
 
 
 def test_missing_extras_are_named():
@@ -265,7 +266,7 @@ def test_every_activation_and_optimizer_can_be_built():
         assert type(net.layers[3]).__name__.lower() == name.replace("_", "")
         assert len(net.layers) == 5  # flatten, dropout of pixels, dense, it, dense
     for name in ("sgd", "momentum", "nesterov", "rmsprop", "adadelta", "adam"):
-        assert problem.optimizer(Config(optimizer=name)).learning_rate == 1e-3
+        assert problem.make_optimizer(Config(optimizer=name)).learning_rate == 1e-3
 
 
 def test_mnist_is_found_in_a_folder_and_in_its_parent(tmp_path, monkeypatch):
@@ -273,18 +274,18 @@ def test_mnist_is_found_in_a_folder_and_in_its_parent(tmp_path, monkeypatch):
     monkeypatch.setattr(fnn.data, "fashion_mnist", asked.append)
     (tmp_path / "fashion-mnist").mkdir()
     for folder in (tmp_path, tmp_path / "fashion-mnist", None):
-        problem.load(Config(dataset="fashion_mnist", data_dir=folder))
+        problem.load_dataset(Config(dataset="fashion_mnist", data_dir=folder))
     assert asked == [tmp_path / "fashion-mnist", tmp_path / "fashion-mnist", None]
 
 
 def test_json_has_no_nan(tmp_path):
     record = {"loss": math.nan, "inf": [math.inf, 1], "path": Path("a"), "α": (1.5,)}
     expected = {"loss": None, "inf": [None, 1], "path": "a", "α": [1.5]}
-    runs.write_json(tmp_path / "one.json", record)
+    run_folder.write_json(tmp_path / "one.json", record)
     assert json.loads((tmp_path / "one.json").read_text()) == expected
     for _ in range(2):
-        runs.append_json_line(tmp_path / "lines.jsonl", record)
-    assert lines(tmp_path / "lines.jsonl") == [expected] * 2
+        run_folder.append_json_line(tmp_path / "lines.jsonl", record)
+    assert json_lines(tmp_path / "lines.jsonl") == [expected] * 2
 
 
 def test_mean_and_deviation():
@@ -295,16 +296,16 @@ def test_mean_and_deviation():
 
 def test_the_bar_shows_the_best_epoch(capsys, monkeypatch):
     monkeypatch.setenv("COLUMNS", "120")
-    with epoch_bar(console(), 3) as show:
-        show({"epoch": 1, "train_loss": 1.0, "validation_loss": 0.5})
-        show({"epoch": 2, "train_loss": 0.5, "validation_loss": math.nan})
-        show({"epoch": 3, "train_loss": 0.25})
+    with epoch_bar(console(), 3) as show_epoch:
+        show_epoch({"epoch": 1, "train_loss": 1.0, "validation_loss": 0.5})
+        show_epoch({"epoch": 2, "train_loss": 0.5, "validation_loss": math.nan})
+        show_epoch({"epoch": 3, "train_loss": 0.25})
     printed = capsys.readouterr().out
     assert "3/3" in printed and "train 0.2500  best 0.5000 @ 1" in printed
 
 
-def test_report_text_colours_verdicts_only():
-    text = report_text("a   1e-9 pass\nb   FAIL\nFAILED: first divergence at b")
+def test_a_coloured_report_colours_verdicts_only():
+    text = coloured_report("a   1e-9 pass\nb   FAIL\nFAILED: first divergence at b")
     assert text.splitlines() == [
         "a   1e-9 [green]pass[/]",
         "b   [bold red]FAIL[/]",
@@ -343,30 +344,30 @@ def test_learning_curves_label_their_axes_and_mark_the_best(tmp_path):
     assert legend[2:] == ["best epoch: 2", "stopped early: 3"]
 
 
-# ---- Going on --------------------------------------------------------------------
+# ---- Resuming --------------------------------------------------------------------
 
 
-def test_a_run_that_is_interrupted_goes_on(tmp_path, capsys, monkeypatch):
-    """Ctrl-C in the third epoch, then --resume: the run that nobody interrupted."""
+def test_an_interrupted_run_is_resumed(tmp_path, capsys, monkeypatch):
+    """Interrupt the third epoch, then resume: the results of an uninterrupted run."""
     options = ["--no-check", "--layers", "8", "--epochs", "5", "--health"]
     options += ["--checkpoint-every", "2"]
     assert train_digits.main([*options, "--out", str(tmp_path / "alone")]) == 0
-    folder, told = tmp_path / "run", []
-    append = runs.JsonLines.append
+    folder, epochs = tmp_path / "run", []
+    append = run_folder.JsonLines.append
 
     def interrupt(lines, record):
         append(lines, record)
-        told.append(record["epoch"])
-        if told == [1, 2, 3]:
+        epochs.append(record["epoch"])
+        if epochs == [1, 2, 3]:
             raise KeyboardInterrupt
 
-    monkeypatch.setattr(runs.JsonLines, "append", interrupt)
+    monkeypatch.setattr(run_folder.JsonLines, "append", interrupt)
     assert train_digits.main([*options, "--out", str(folder)]) == 0
     assert f"--resume {folder}" in capsys.readouterr().out.replace("\n", "")
     with (folder / "metrics.jsonl").open("a") as file:  # written after the checkpoint
         file.write('{"epoch": 4, "train_loss": 99}\n')
     assert train_digits.main(["--resume", str(folder)]) == 0
-    assert told == [1, 2, 3, 4, 5]
+    assert epochs == [1, 2, 3, 4, 5]
     texts = [
         (where / "metrics.jsonl").read_text() for where in (tmp_path / "alone", folder)
     ]
@@ -380,16 +381,16 @@ def test_a_run_that_is_interrupted_goes_on(tmp_path, capsys, monkeypatch):
 
 
 @pytest.mark.parametrize(
-    ("content", "said"),
+    ("content", "message"),
     [
         (None, "there is no run"),
         ('{"dataset": "digits", "x": 1}', "another experiment"),
     ],
 )
-def test_what_cannot_go_on(tmp_path, capsys, content, said):
+def test_no_run_to_resume(tmp_path, capsys, content, message):
     if content:
         (tmp_path / "config.json").write_text(content)
     with pytest.raises(SystemExit) as caught:
         train_digits.main(["--resume", str(tmp_path)])
     assert caught.value.code == 2
-    assert said in capsys.readouterr().err
+    assert message in capsys.readouterr().err

@@ -22,7 +22,7 @@ W1, B1, W2, B2 = (0.4, 0.7), (0.1, -0.2), (0.9, -0.6), 0.3
 
 
 def exercise(net=EXERCISE, b1=B1, loss=None):
-    """The arguments of `explain`, with the numbers above."""
+    """Return the arguments of `explain`, with the numbers above."""
     first = DenseParams(jnp.array([W1]), jnp.array(b1))
     second = DenseParams(jnp.array(W2)[:, None], jnp.array([B2]))
     variables = fnn.Variables((first, (), second, ()), ((),) * 4)
@@ -144,11 +144,11 @@ def problem(name, examples=3):
 @pytest.mark.parametrize("name", NETWORKS)
 def test_the_product_is_the_gradient_of_every_parameter(name):
     net, loss, variables, batch = problem(name)
-    how = {"key": jax.random.key(2), "train": True}
+    options = {"key": jax.random.key(2), "train": True}
     grad = fnn.value_and_grad(net, loss, "autodiff")
-    grads = fnn.named_params(net, grad(variables, batch, **how).grads)
+    grads = fnn.named_params(net, grad(variables, batch, **options).grads)
     for path, expected in grads.items():
-        why = fnn.explain(net, loss, variables, batch, path, limit=10**6, **how)
+        why = fnn.explain(net, loss, variables, batch, path, limit=10**6, **options)
         assert why.agrees, str(why)
         np.testing.assert_allclose(why.product, expected, rtol=2e-4, atol=1e-6)
         np.testing.assert_allclose(why.autodiff, why.product, rtol=1e-9, atol=1e-15)
@@ -164,7 +164,7 @@ def test_the_product_is_the_gradient_of_every_parameter(name):
                 np.testing.assert_allclose(parts, factor.product, rtol=1e-9, atol=1e-15)
 
 
-def test_a_block_after_the_parameter_is_one_factor_and_says_what_each_branch_brings():
+def test_a_block_after_the_parameter_is_one_factor_with_a_row_for_each_branch():
     why = fnn.explain(*problem("residual"), "0/Dense.bias")
     last, first = why.factors[1:3]
     assert last.path == "2/Residual.dx" and first.path == "1/Residual.dx"
@@ -179,14 +179,14 @@ def test_a_block_around_the_parameter_leads_into_the_branch():
         *("loss.delta", "2/Parallel.dx", "1/Parallel.dparams"),
         "1/Parallel/0/Dense.bias",
     ]
-    into = why.factors[2]  # y = [f_1(x), f_2(x)], of which one unit is meant
+    into = why.factors[2]  # y = [f_1(x), f_2(x)], of which the parameter moves one
     np.testing.assert_array_equal(into.value, np.eye(3))
 
 
 def test_only_what_the_parameter_has_an_influence_on_is_shown():
     net, loss, variables, batch = problem("conv", examples=1)
-    how = {"index": (0, 0, 0, 1), "key": jax.random.key(0)}
-    why = fnn.explain(net, loss, variables, batch, "0/Conv.weight", **how)
+    options = {"index": (0, 0, 0, 1), "key": jax.random.key(0)}
+    why = fnn.explain(net, loss, variables, batch, "0/Conv.weight", **options)
     shapes = {f.path: f.shape for f in why.factors}
     assert shapes["0/Conv.weight"] == (9, 1)  # not the border, nor other channels
     assert shapes["1/BatchNorm.dx"] == (9, 9)
@@ -201,10 +201,10 @@ def test_dropout_hides_no_unit_and_draws_the_masks_of_training():
     grad = fnn.value_and_grad(net, loss)
     dropped = set()
     for seed in range(4):
-        how = {"key": jax.random.key(seed), "train": True}
-        why = fnn.explain(net, loss, variables, batch, "0/Dense.bias", 4, **how)
+        options = {"key": jax.random.key(seed), "train": True}
+        why = fnn.explain(net, loss, variables, batch, "0/Dense.bias", 4, **options)
         assert symbols(why)[2] == "∂z⁽¹⁾₅/∂a⁽¹⁾₅"
-        expected = grad(variables, batch, **how).grads[0].bias[4]
+        expected = grad(variables, batch, **options).grads[0].bias[4]
         assert why.product == pytest.approx(float(expected), abs=1e-6)
         dropped.add(why.factors[2].value.item())
     assert dropped == {0, 2}
@@ -240,18 +240,18 @@ def test_a_plan_is_explained_by_its_own_backward_and_judged_by_the_plain_network
 @pytest.mark.parametrize("seed", range(2))
 def test_random_networks(trial, seed):
     net, loss, variables, batch, options = trial(seed)
-    how = {name: options[name] for name in ("key", "train") if name in options}
+    del options["l2"]  # an explanation is of the loss alone
     path = next(iter(fnn.named_params(net, variables.params)))
-    why = fnn.explain(net, loss, variables, batch, path, **how)
+    why = fnn.explain(net, loss, variables, batch, path, **options)
     assert why.agrees, str(why)
     assert max(map(len, str(why).splitlines())) <= 80
 
 
-# ---- What is wrong shows ---------------------------------------------------------
+# ---- Wrong backwards are named ---------------------------------------------------
 
 
 def wrong(parent, dx=None, bias=None):
-    """A layer whose dx, or bias, is that function of the right one and the params."""
+    """Make a layer whose dx, or bias gradient, is a function of the right one."""
 
     def backward(self, params, saved, dy):
         right = parent.backward(self, params, saved, dy)
@@ -273,9 +273,9 @@ WRONG = {
 
 @pytest.mark.parametrize("path", WRONG)
 def test_a_wrong_layer_is_named(path):
-    place, layer = WRONG[path]
+    index, layer = WRONG[path]
     layers = list(EXERCISE.layers)
-    layers[place] = layer
+    layers[index] = layer
     why = fnn.explain(*exercise(fnn.serial(*layers)), "0/Dense.bias", 1)
     assert not why.agrees and why.first_divergence == path
     assert why.error == pytest.approx(abs(why.product - why.autodiff)) != 0
@@ -306,7 +306,7 @@ def test_a_forgotten_shortcut_is_named():
     assert abs(sum(parts.values()) - why.factors[2].product) > 1e-3
 
 
-# ---- What cannot be explained ----------------------------------------------------
+# ---- Wrong arguments -------------------------------------------------------------
 
 
 def test_an_unknown_path_is_answered_by_the_closest_ones():
@@ -357,10 +357,15 @@ def test_the_experiment_explains_the_exercise(tmp_path, capsys, monkeypatch):
     names = ["w₁₁", "w₁₂", "b₁₁", "b₁₂", "w₂₁", "w₂₂", "b₂₁"]
     assert [line["symbol"] for line in found] == names
     assert all(line["agrees"] for line in found)
-    said = json.loads((out / "result.json").read_text())["conclusion"]
-    assert f"∂L/∂b₁₂ is, by hand, {shown['product']:.4g}, the product of 5" in said
-    assert "for all 7 weights and biases" in said and "(of 3 to 5 factors)" in said
-    assert said in " ".join(printed.split())
+    conclusion = json.loads((out / "result.json").read_text())["conclusion"]
+    assert (
+        f"∂L/∂b₁₂ is, by hand, {shown['product']:.4g}, the product of 5" in conclusion
+    )
+    assert (
+        "for all 7 weights and biases" in conclusion
+        and "(of 3 to 5 factors)" in conclusion
+    )
+    assert conclusion in " ".join(printed.split())
     assert max(map(len, printed.partition("Numbers")[0].splitlines())) <= 80
 
 
@@ -376,15 +381,15 @@ def test_the_experiment_explains_a_network_for_digits(tmp_path, capsys):
 
 def test_what_is_concluded_depends_on_the_numbers():
     right = fnn.explain(*exercise(), "0/Dense.bias", 1)
-    said = chain_of_factors.conclude(right, [right])
-    assert "is what jax.grad says" in said and "for all 1 weights" in said
-    place, layer = WRONG["1/Relu.dx"]
+    conclusion = chain_of_factors.conclude(right, [right])
+    assert "is what jax.grad says" in conclusion and "for all 1 weights" in conclusion
+    index, layer = WRONG["1/Relu.dx"]
     layers = list(EXERCISE.layers)
-    layers[place] = layer
+    layers[index] = layer
     other = fnn.explain(*exercise(fnn.serial(*layers)), "0/Dense.bias", 1)
-    said = chain_of_factors.conclude(other, [right, other])
-    assert "for 1 of 2 weights and biases" in said
-    assert said.endswith("is not what jax.grad says: wrong at 1/Relu.dx.")
+    conclusion = chain_of_factors.conclude(other, [right, other])
+    assert "for 1 of 2 weights and biases" in conclusion
+    assert conclusion.endswith("is not what jax.grad says: wrong at 1/Relu.dx.")
 
 
 @pytest.mark.parametrize(

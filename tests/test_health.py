@@ -64,7 +64,7 @@ def test_a_dead_relu_is_seen():
     assert result.health["1/Relu"]["dead"].tolist() == [np.float32(0.4)] * 2
 
 
-def test_it_changes_nothing_and_goes_through_checkpoints(tmp_path):
+def test_it_changes_nothing_and_is_kept_in_checkpoints(tmp_path):
     without = fit(health=False)
     assert without.health is None
     whole = fit()
@@ -75,7 +75,7 @@ def test_it_changes_nothing_and_goes_through_checkpoints(tmp_path):
 
 
 def test_planned_images_and_optax():
-    """A plan is shown as the layers that it was made of."""
+    """The health of a plan is that of the layers it was made of."""
     net = fnn.serial(
         fnn.Conv(8, 3), fnn.Relu(), fnn.MaxPool(2), fnn.BatchNorm(),
         fnn.Dropout(0.2), fnn.residual(fnn.Conv(8, 3)), fnn.Flatten(), fnn.Dense(2),
@@ -96,9 +96,9 @@ def test_planned_images_and_optax():
 
 
 def test_records_hold_python_numbers():
-    told = []
-    fit(on_epoch=told.append)
-    assert all(type(v) is float for v in told[-1]["health"]["0/Dense"].values())
+    records = []
+    fit(on_epoch=records.append)
+    assert all(type(v) is float for v in records[-1]["health"]["0/Dense"].values())
 
 
 def test_a_wrong_flag():

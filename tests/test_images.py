@@ -1,4 +1,4 @@
-"""Training on images: the networks, and the recipe with all that images add to it."""
+"""Training on images: the networks, and the recipe with its options for images."""
 
 import json
 from dataclasses import replace
@@ -9,18 +9,16 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 from command_lines import assert_refused
+from experiment_runs import json_lines
 
 import fnn
-from experiments import networks, problem, train_images
+from experiments import train_images
+from experiments.shared import networks, problem
 from experiments.train_images import PRESETS
 
 DIGITS = PRESETS["digits"]
 SMALL = ["--epochs", "3", "--batch-size", "64", "--learning-rate", "0.01"]
 SMALL += ["--dropout", "0.1", "--augment"]
-
-
-def lines(path: Path) -> list[dict]:
-    return [json.loads(line) for line in path.read_text().splitlines()]
 
 
 LENET = networks.lenet
@@ -82,7 +80,7 @@ def test_resnet_wants_a_block():
 
 @pytest.fixture(scope="module")
 def run(tmp_path_factory) -> Path:
-    """One small run, gradient check and augmentation included."""
+    """Make one small run with gradient check and augmentation; return its folder."""
     out = tmp_path_factory.mktemp("images") / "run"
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(networks, "lenet", small_lenet)
@@ -101,7 +99,7 @@ def test_a_run_leaves_everything_in_its_folder(run):
     bias = next(line for line in check.splitlines() if line.startswith("0/Conv.bias"))
     assert bias.endswith("pass")  # on black pixels it would sit on the ReLU's kink
     result = json.loads((run / "result.json").read_text())
-    epochs = lines(run / "metrics.jsonl")
+    epochs = json_lines(run / "metrics.jsonl")
     assert result["epochs"] == len(epochs) == 3
     assert epochs[2]["train_loss"] < epochs[0]["train_loss"]
     assert result["test_accuracy"] > 0.3  # chance: 0.1
@@ -112,7 +110,7 @@ def test_autodiff_trains_the_same_network(run, tmp_path):
     options = ["--engine", "autodiff", "--no-check", "--out", str(tmp_path / "run")]
     assert train_images.main([*SMALL, *options]) == 0
     ours, theirs = (
-        [line["validation_loss"] for line in lines(out / "metrics.jsonl")]
+        [line["validation_loss"] for line in json_lines(out / "metrics.jsonl")]
         for out in (run, tmp_path / "run")
     )
     np.testing.assert_allclose(ours, theirs, rtol=1e-3)
@@ -135,8 +133,8 @@ def test_wrong_gradients_stop_the_run(tmp_path, capsys, monkeypatch):
 
 def test_the_check_is_made_off_the_kinks_and_training_is_not():
     built = train_images.build(DIGITS)
-    start = problem.seeded(built, DIGITS, 0)
-    moved = problem.off_kinks(start, 5)
+    start = problem.make_start(built, DIGITS, 0)
+    moved = problem.move_off_kinks(start, 5)
     (x, y), (x_moved, y_moved) = start.data.train, moved.data.train
     assert len(x_moved) == 5 and (y_moved == y[:5]).all()
     assert (x[:5] == 0).any() and (x_moved > x[:5]).all()
@@ -181,7 +179,7 @@ def test_cifar10_is_found_in_a_folder_and_in_its_parent(tmp_path, monkeypatch):
     inside = tmp_path / "cifar-10-batches-bin"
     inside.mkdir()
     for folder in (tmp_path, inside, None):
-        problem.load(replace(PRESETS["cifar10"], data_dir=folder))
+        problem.load_dataset(replace(PRESETS["cifar10"], data_dir=folder))
     assert asked == [inside, inside, None]
 
 

@@ -1,4 +1,4 @@
-"""Each kernel against the operation that it stands for, in float64 and exactly."""
+"""Each kernel against the operation that it replaces, in float64 and exactly."""
 
 from fractions import Fraction
 from functools import partial
@@ -12,10 +12,16 @@ from jax import lax
 
 import fnn
 from fnn.kernels.batch_norm import batch_norm_backward, batch_norm_forward
-from fnn.kernels.block import Block
+from fnn.kernels.conv_block import ConvBlock
 from fnn.kernels.im2col import Im2col, col2im, im2col
-from fnn.kernels.layout import turn
-from fnn.kernels.planes import apart, deal, place, together, written
+from fnn.kernels.layout import swap_batch_and_channels as swap
+from fnn.kernels.planes import (
+    materialize,
+    pad_or_crop,
+    planes_to_space,
+    space_to_planes,
+    split_planes,
+)
 from fnn.kernels.winograd import Winograd, toom_cook
 from fnn.layers.convolution import ConvParams
 from fnn.layers.normalization import moments
@@ -29,29 +35,30 @@ def draws(*shapes, seed=0):
 
 
 @partial(jax.jit, static_argnums=(0, 4))
-def both(kernel, x, weight, dy, how):
-    """(y, dx, dW) of the kernel, and of XLA's convolution with its transpose."""
+def both(kernel, x, weight, dy, window):
+    """Compute (y, dx, dW) by the kernel, and by XLA's convolution and its transpose."""
+    stride, padding, dilation = window
 
     def convolve(x, weight):
         y = lax.conv_general_dilated(
-            turn(x), weight, how[0], how[1], rhs_dilation=how[2],
+            swap(x), weight, stride, padding, rhs_dilation=dilation,
             dimension_numbers=("NHWC", "HWIO", "NHWC"),
         )  # fmt: skip
-        return turn(y)
+        return swap(y)
 
     y, transpose = jax.vjp(convolve, x, weight)
     planes, saved = kernel.forward(x, weight)
-    ours = together(planes, kernel.group, y.shape[1:3])
-    gradients = kernel.backward(weight, saved, apart(dy, kernel.group))
+    ours = planes_to_space(planes, kernel.group, y.shape[1:3])
+    gradients = kernel.backward(weight, saved, space_to_planes(dy, kernel.group))
     return (ours, *gradients), (y, *transpose(dy))
 
 
-def check(kernel, kernel_size, how=((1, 1), NONE, (1, 1)), tolerance=1e-12):
+def check(kernel, kernel_size, window=((1, 1), NONE, (1, 1)), tolerance=1e-12):
     with jax.enable_x64(True):
         x, weight = draws((3, 11, 13, 2), (*kernel_size, 3, 4))
-        rows, columns = kernel.outputs(weight.shape, x.shape[1:3])
+        rows, columns = kernel.output_sizes(weight.shape, x.shape[1:3])
         (dy,) = draws((4, rows, columns, 2), seed=1)
-        for a, b in zip(*both(kernel, x, weight, dy, how), strict=True):
+        for a, b in zip(*both(kernel, x, weight, dy, window), strict=True):
             np.testing.assert_allclose(a, b, atol=tolerance * float(abs(b).max()))
 
 
@@ -63,7 +70,7 @@ def check(kernel, kernel_size, how=((1, 1), NONE, (1, 1)), tolerance=1e-12):
         ((2, 3), SOME, (1, 1), (1, 1), (3, 2)),
         ((2, 2), SOME, (1, 1), (2, 3), (3, 4)),
         ((1, 2), SOME, (2, 3), (1, 1), (3, 3)),
-        ((3, 3), NONE, (1, 1), (1, 1), (1, 1)),  # places between windows
+        ((3, 3), NONE, (1, 1), (1, 1), (1, 1)),  # positions between windows
     ],
 )
 def test_im2col_is_the_convolution(stride, padding, dilation, group, kernel_size):
@@ -80,7 +87,7 @@ def test_winograd_is_the_convolution(m, r, padding):
 
 @pytest.mark.parametrize(
     ("kernel", "size"),
-    [(Im2col(keep=False), (3, 3)), (Winograd(2, keep=False), (3, 3))],
+    [(Im2col(keep_patches=False), (3, 3)), (Winograd(2, keep_patches=False), (3, 3))],
 )
 def test_patches_can_be_made_again(kernel, size):
     check(kernel, size)
@@ -95,21 +102,21 @@ def test_col2im_is_the_transpose_of_im2col():
     with jax.enable_x64(True):
         for stride, padding, group in product([1, 2], [NONE, SOME], [(1, 1), (2, 2)]):
             kernel = Im2col((stride, stride), padding, (1, 1), group)
-            steps = kernel.steps((3, 3), (7, 8))
+            axes = kernel.patch_axes((3, 3), (7, 8))
             (x,) = draws((2, 7, 8, 3))
-            (p,) = draws(im2col(x, *steps).shape, seed=1)
-            ours = (col2im(p, *steps, 3) * x).sum()
-            np.testing.assert_allclose(ours, (p * im2col(x, *steps)).sum(), rtol=1e-10)
+            (p,) = draws(im2col(x, *axes).shape, seed=1)
+            ours = (col2im(p, *axes, 3) * x).sum()
+            np.testing.assert_allclose(ours, (p * im2col(x, *axes)).sum(), rtol=1e-10)
 
 
 def test_another_kernel_of_the_same_numbers_is_another_kernel():
-    """What is compiled is looked up by equality: a kernel of your own must differ."""
+    """Compiled programs are found by equality: a kernel of your own must differ."""
 
     class Mine(Winograd):
         pass
 
     assert Mine(2) != Winograd(2) and Mine(2) == Mine(2)
-    assert Block(Mine(2)) != Block(Winograd(2))
+    assert ConvBlock(Mine(2)) != ConvBlock(Winograd(2))
     assert len({Mine(2), Winograd(2), Winograd(2)}) == 2
 
 
@@ -119,23 +126,25 @@ def test_another_kernel_of_the_same_numbers_is_another_kernel():
 @pytest.mark.parametrize(("m", "r"), [(1, 3), (2, 3), (4, 3), (6, 3), (2, 5), (4, 5)])
 def test_toom_cook_is_exact(m, r):
     """y = Aᵀ ((G g) ⊙ (Bᵀ d)), in fractions: not an approximation of it."""
-    toom = toom_cook(m, r)
+    matrices = toom_cook(m, r)
     d = [Fraction(3 * j * j - 7, j + 2) for j in range(m + r - 1)]
     g = [Fraction(k - 2, 5) for k in range(r)]
 
     def times(matrix, vector):
         return [sum(a * b for a, b in zip(row, vector, strict=True)) for row in matrix]
 
-    products = [a * b for a, b in zip(times(toom.g, g), times(toom.bt, d), strict=True)]
+    products = [
+        a * b for a, b in zip(times(matrices.g, g), times(matrices.bt, d), strict=True)
+    ]
     expected = [sum(d[i + k] * g[k] for k in range(r)) for i in range(m)]
-    assert times(toom.at, products) == expected
+    assert times(matrices.at, products) == expected
 
 
 @pytest.mark.parametrize(("m", "r"), [(2, 3), (4, 3), (4, 5)])
 def test_rounding_stays_within_its_bound(m, r):
     x, weight = (a.astype(jnp.float32) for a in draws((8, 9, 24, 4), (3, r, 8, 4)))
     planes, _ = Winograd(m).forward(x, weight)
-    y = together(planes, (1, m), (7, 25 - r))
+    y = planes_to_space(planes, (1, m), (7, 25 - r))
     with jax.enable_x64(True):
         wide = [jnp.asarray(a, jnp.float64) for a in (x, weight)]
         exact = Im2col().forward(*wide)[0][0]
@@ -151,7 +160,7 @@ def test_rounding_stays_within_its_bound(m, r):
 def test_equal_outputs_of_a_constant_row_are_equal_to_the_bit():
     weight = draws((5, 5, 3, 4))[0].astype(jnp.float32)
     x = jnp.full((3, 8, 12, 2), 0.3, jnp.float32)
-    y = together(Winograd(4).forward(x, weight)[0], (1, 4), (4, 8))
+    y = planes_to_space(Winograd(4).forward(x, weight)[0], (1, 4), (4, 8))
     assert (np.asarray(y) == np.asarray(y)[:, :1, :1]).all()
 
 
@@ -159,44 +168,44 @@ def test_equal_outputs_of_a_constant_row_are_equal_to_the_bit():
 
 
 @pytest.mark.parametrize("group", [(1, 1), (2, 2), (1, 4), (3, 2)])
-def test_planes_put_together_are_the_image(group):
+def test_planes_back_in_space_are_the_image(group):
     (x,) = draws((2, 7, 9, 3))
-    planes = apart(x, group)
+    planes = space_to_planes(x, group)
     assert len(planes) == group[0] * group[1]
-    np.testing.assert_array_equal(together(planes, group, (7, 9)), x)
+    np.testing.assert_array_equal(planes_to_space(planes, group, (7, 9)), x)
     np.testing.assert_array_equal(planes[-1][:, 0, 0], x[:, group[0] - 1, group[1] - 1])
 
 
-def test_planes_dealt_out_again_are_planes_of_the_product():
+def test_planes_split_again_are_planes_of_the_product():
     (x,) = draws((2, 12, 8, 3))
-    dealt = deal(apart(x, (2, 1)), (2, 1), (2, 2), (3, 4))
-    for a, b in zip(dealt, apart(x, (4, 2)), strict=True):
+    split = split_planes(space_to_planes(x, (2, 1)), (2, 1), (2, 2), (3, 4))
+    for a, b in zip(split, space_to_planes(x, (4, 2)), strict=True):
         np.testing.assert_array_equal(a, b)
 
 
-def test_place_cuts_and_fills():
+def test_pad_or_crop_moves_pads_and_crops():
     x = jnp.arange(6.0).reshape(1, 2, 3, 1)
-    moved = place(x, (1, -1), (3, 3))[0, :, :, 0]
+    moved = pad_or_crop(x, (1, -1), (3, 3))[0, :, :, 0]
     np.testing.assert_array_equal(moved, [[0, 0, 0], [1, 2, 0], [4, 5, 0]])
 
 
-def test_written_is_the_identity_also_for_what_is_not_a_number():
+def test_materialize_is_the_identity_also_of_nan():
     x = jnp.array([jnp.nan, -0.0, jnp.inf, 1.0])
-    np.testing.assert_array_equal(written(x), x)
-    np.testing.assert_array_equal(written(x, after=jnp.zeros(1)), x)
+    np.testing.assert_array_equal(materialize(x), x)
+    np.testing.assert_array_equal(materialize(x, after=jnp.zeros(1)), x)
 
 
 # ---- Blocks and batch normalisation ----------------------------------------------
 
 BLOCKS = [
-    Block(Im2col(), True),
-    Block(Im2col(), True, (2, 2)),
-    Block(Im2col(group=(2, 2)), False, (2, 2)),
-    Block(Im2col(group=(3, 2)), True, (3, 2)),
+    ConvBlock(Im2col(), True),
+    ConvBlock(Im2col(), True, (2, 2)),
+    ConvBlock(Im2col(group=(2, 2)), False, (2, 2)),
+    ConvBlock(Im2col(group=(3, 2)), True, (3, 2)),
     # F(2, 3) has powers of two only, and rounds nothing here.
-    Block(Winograd(2), True, (2, 2)),
-    Block(Winograd(2), False, (3, 2)),
-    Block(Winograd(2), True, (3, 4)),
+    ConvBlock(Winograd(2), True, (2, 2)),
+    ConvBlock(Winograd(2), False, (3, 2)),
+    ConvBlock(Winograd(2), True, (3, 4)),
 ]
 
 
@@ -214,10 +223,10 @@ def test_block_is_its_layers_ties_included(block, bias):
         params = ConvParams(weight, b if bias else ())
         out = net.forward((params, *[()] * len(layers[1:])), ((),) * len(layers), x)
         back = net.backward((params, *[()] * len(layers[1:])), out.saved, dy)
-        y, saved = block.forward(turn(x), *params)
-        dx, dweight, db = block.backward(*params, saved, turn(dy))
+        y, saved = block.forward(swap(x), *params)
+        dx, dweight, db = block.backward(*params, saved, swap(dy))
         plain = back.dparams[0]
-        return (turn(y), turn(dx), dweight, db), (out.y, back.dx, *plain)
+        return (swap(y), swap(dx), dweight, db), (out.y, back.dx, *plain)
 
     with jax.enable_x64(True):
         x = jnp.asarray(draw.integers(-1, 2, size=(2, 11, 12, 3)).astype(float))
@@ -230,20 +239,20 @@ def test_block_is_its_layers_ties_included(block, bias):
             np.testing.assert_allclose(a, expected, atol=1e-11)
 
 
-def test_winograd_and_im2col_have_the_same_winners_on_a_background():
+def test_winograd_and_im2col_have_the_same_argmax_on_a_background():
     with jax.enable_x64(True):
         (weight,) = draws((3, 3, 3, 4))
         x, gradients = jnp.full((3, 10, 14, 2), 0.3), []
         for kernel in (Winograd(4), Im2col()):
-            block = Block(kernel, False, (2, 2))
+            block = ConvBlock(kernel, False, (2, 2))
             y, saved = jax.jit(block.forward)(x, weight, ())
             (dy,) = draws(y.shape, seed=1)
             gradients.append(jax.jit(block.backward)(weight, (), saved, dy)[0])
         np.testing.assert_allclose(*gradients, atol=1e-11)
 
 
-def test_block_passes_on_what_is_not_a_number():
-    block = Block(Im2col(group=(2, 2)), False, (2, 2))
+def test_block_passes_on_nan():
+    block = ConvBlock(Im2col(group=(2, 2)), False, (2, 2))
     x = jnp.zeros((1, 4, 4, 1)).at[0, 1, 2, 0].set(jnp.nan)
     weight = jnp.ones((1, 1, 1, 1))
     y, saved = block.forward(x, weight, ())
@@ -264,9 +273,9 @@ def test_batch_norm_is_its_layers(train, relu):
         y = jax.nn.relu(out.y) if relu else out.y
         back = norm.backward(params, out.saved, g)
         stats = map(jnp.ravel, moments(x, (0, 1, 2))) if train else state
-        ours, saved = batch_norm_forward(turn(x), *params, *stats, norm.eps, relu)
-        dx, *rest = batch_norm_backward(params.scale, saved, turn(dy), train)
-        return (turn(ours), turn(dx), *rest), (y, back.dx, *back.dparams)
+        ours, saved = batch_norm_forward(swap(x), *params, *stats, norm.eps, relu)
+        dx, *rest = batch_norm_backward(params.scale, saved, swap(dy), train)
+        return (swap(ours), swap(dx), *rest), (y, back.dx, *back.dparams)
 
     with jax.enable_x64(True):
         x, dy = draws((3, 4, 5, 2), (3, 4, 5, 2))
@@ -282,7 +291,7 @@ def test_dscale_of_batch_norm_is_within_its_bound(mean):
     """A few ε of the sums that are subtracted, also where μ is many times σ."""
 
     def dscale(x, dy):
-        stats = map(jnp.ravel, moments(turn(x), (0, 1, 2)))
+        stats = map(jnp.ravel, moments(swap(x), (0, 1, 2)))
         one = jnp.ones(len(x), x.dtype)
         _, saved = batch_norm_forward(x, one, 0 * one, *stats, 1e-5, False)
         return batch_norm_backward(one, saved, dy, True)[1]

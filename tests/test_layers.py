@@ -1,4 +1,4 @@
-"""What is special to a layer. What all layers promise is in test_contract.py."""
+"""Properties of single layers. Those of all layers are in test_contract.py."""
 
 import re
 
@@ -17,7 +17,7 @@ ENGINES = pytest.mark.parametrize("engine", ["manual", "autodiff"])
 
 
 def slope_at(activation, x, engine):
-    """∂y/∂x of an activation at one number."""
+    """Compute ∂y/∂x of an activation at one number."""
     x = jnp.full((1, 1), x)
     if engine == "manual":
         saved = activation.forward((), (), x).saved
@@ -93,7 +93,10 @@ X = np.linspace(-3, 3, 7)
         (fnn.LeakyRelu(0.2), lambda x: np.where(x > 0, x, 0.2 * x)),
         (fnn.Elu(1.5), lambda x: np.where(x > 0, x, 1.5 * np.expm1(x))),
         (fnn.Gelu(), lambda x: np.asarray(jax.nn.gelu(x, approximate=False))),
-        (fnn.Gelu(True), lambda x: np.asarray(jax.nn.gelu(x, approximate=True))),
+        (
+            fnn.Gelu(approximate=True),
+            lambda x: np.asarray(jax.nn.gelu(x, approximate=True)),
+        ),
         (fnn.Silu(), lambda x: x / (1 + np.exp(-x))),
         (fnn.Softplus(), lambda x: np.log1p(np.exp(x))),
         (fnn.Softmax(), lambda x: np.exp(x) / np.exp(x).sum()),
@@ -176,7 +179,7 @@ def test_dropout_without_a_key_says_which_layer_and_what_to_pass():
 
 
 @pytest.mark.parametrize("rate", [1, 1.0, -0.1, 1.5, float("nan")])
-def test_dropout_refuses_a_rate_that_is_no_probability_of_dropping(rate):
+def test_dropout_refuses_a_rate_outside_0_to_1(rate):
     text = re.escape("must be in [0, 1), got ") + ".*For a probability q of keeping"
     with pytest.raises(ValueError, match=text):
         fnn.Dropout(rate)
@@ -186,7 +189,7 @@ def test_dropout_refuses_a_rate_that_is_no_probability_of_dropping(rate):
 
 
 def numpy_batch_norm(x, scale, bias, mean, var, momentum, eps):
-    """Algorithm 1 of Ioffe and Szegedy, and the running statistics."""
+    """Compute algorithm 1 of Ioffe and Szegedy, and the running statistics."""
     rows = np.asarray(x, np.float64).reshape(-1, x.shape[-1])
     m = len(rows)
     mu = rows.sum(0) / m
@@ -220,7 +223,7 @@ def test_batch_norm_is_the_papers_algorithm(shape):
         np.testing.assert_allclose(evaluated.y, y, rtol=1e-12)
 
 
-def test_batch_norm_of_one_example_is_finite_and_teaches_nothing():
+def test_batch_norm_of_one_example_is_finite_and_has_no_gradient():
     norm = fnn.BatchNorm()
     params, state = norm.init(KEY, (3,))
     x = jnp.array([[1.0, -2.0, 1e6]])
@@ -245,12 +248,12 @@ def test_layer_norm_does_not_see_the_other_examples():
 @pytest.mark.parametrize(
     ("in_shape", "groups", "other"),
     [
-        ((8,), 1, fnn.LayerNorm(1e-5)),
-        ((7, 3, 8), 8, fnn.InstanceNorm(1e-5)),
+        ((8,), 1, fnn.LayerNorm(eps=1e-5)),
+        ((7, 3, 8), 8, fnn.InstanceNorm(eps=1e-5)),
     ],
     ids=["one group", "groups of one"],
 )
-def test_the_extremes_of_group_norm_are_its_neighbours(in_shape, groups, other):
+def test_group_norm_at_its_extremes_is_another_norm(in_shape, groups, other):
     norm, x = fnn.GroupNorm(groups), jax.random.normal(KEY, (6, *in_shape))
     variables = norm.init(KEY, in_shape)
     assert_trees_close(norm.forward(*variables, x).y, other.forward(*variables, x).y)
@@ -268,7 +271,7 @@ def test_the_extremes_of_group_norm_are_its_neighbours(in_shape, groups, other):
     ids=repr,
 )
 def test_statistics_do_not_overflow_in_half_precision(norm):
-    """The square of 300 is more than float16 can hold."""
+    # The square of 300 is more than float16 can hold.
     x = 300 * jax.random.normal(KEY, (6, 5, 4))
     params, state = norm.init(KEY, (5, 4))
     single = norm.forward(params, state, x, train=True).y
@@ -426,7 +429,7 @@ BATCH = jnp.linspace(-1, 1, 24).reshape(6, 4), jnp.ones((6, 3))
 
 @ENGINES
 def test_a_probes_gradient_is_delta(engine):
-    """δ of the last layer is the loss's; that of the others goes back from there."""
+    # δ of the last layer is the loss's; that of the others follows from it.
     variables = DEEP.init(KEY, (4,))
     probed, probed_variables = fnn.probe(DEEP, variables, BATCH[0])
     out = grads_of(probed, probed_variables, BATCH, engine)
@@ -509,7 +512,7 @@ def test_the_penalty_falls_on_weights_alone(engine):
 
 @layer
 class Scale(Layer):
-    """y = s x, whose s is penalised although it is no `weight`."""
+    """A layer y = s x, whose s is penalised although it is no `weight`."""
 
     penalized = ("s",)
 
@@ -678,11 +681,11 @@ WRONG_CALLS = {
         "got 6",
     ),
     "negative eps": (
-        lambda: fnn.LayerNorm(-1),
+        lambda: fnn.LayerNorm(eps=-1),
         "LayerNorm(eps=-1.0): eps is added under the root and must be ≥ 0",
     ),
     "eps that is no number": (
-        lambda: fnn.RMSNorm(float("nan")),
+        lambda: fnn.RMSNorm(eps=float("nan")),
         "RMSNorm(eps=nan): eps is added under the root and must be ≥ 0",
     ),
     "layer norm's params in RMS norm": (

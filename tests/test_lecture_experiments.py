@@ -1,19 +1,20 @@
 """The experiments about the lecture: blame, constant starts, momentum."""
 
-import json
 from itertools import product
 from pathlib import Path
 
 import jax
 import numpy as np
 import pytest
-from command_lines import printed_help
+from command_lines import assert_refused, printed_help
+from experiment_runs import conclusion, json_lines
 from matplotlib.colors import to_rgb
 from matplotlib.figure import Figure
 
 import fnn
 from experiments import __main__ as listing
-from experiments import blame, constant_start, figures, momentum_curves
+from experiments import blame, constant_start, momentum_curves
+from experiments.shared import figures
 
 
 @pytest.fixture(autouse=True)
@@ -21,18 +22,10 @@ def _wide(monkeypatch):
     monkeypatch.setenv("COLUMNS", "80")
 
 
-def lines(path: Path) -> list[dict]:
-    return [json.loads(line) for line in path.read_text().splitlines()]
-
-
-def conclusion(out: Path) -> str:
-    return json.loads((out / "result.json").read_text())["conclusion"]
-
-
 def run(experiment, options: str, out: Path) -> tuple[int, list[dict], str]:
-    """The exit status, the numbers and the conclusion."""
+    """Run an experiment: the exit status, the numbers and the conclusion."""
     status = experiment.main([*options.split(), "--out", str(out)])
-    return status, lines(out / "numbers.jsonl"), conclusion(out)
+    return status, json_lines(out / "numbers.jsonl"), conclusion(out)
 
 
 # ---- Blame -----------------------------------------------------------------------
@@ -41,7 +34,7 @@ SMALL = "--hidden 5 4 --epochs 2 --learning-rate 0.05"
 
 
 def test_blame_flows_back_as_the_lecture_says(tmp_path):
-    status, numbers, said = run(blame, SMALL, tmp_path / "run")
+    status, numbers, text = run(blame, SMALL, tmp_path / "run")
     assert status == 0 and len(numbers) == 3
     for line in numbers:
         *deltas, output = map(np.array, line["delta"])
@@ -56,8 +49,8 @@ def test_blame_flows_back_as_the_lecture_says(tmp_path):
     assert numbers[0]["image"] == numbers[1]["image"] != numbers[2]["image"]
     most = np.argmax(numbers[1]["blame"])
     unit = np.abs(numbers[1]["delta"][most]).argmax()
-    assert f"most is in layer {most + 2} (" in said and f"with unit {unit});" in said
-    assert "has the same δ as the recursion" in said
+    assert f"most is in layer {most + 2} (" in text and f"with unit {unit});" in text
+    assert "has the same δ as the recursion" in text
     assert (tmp_path / "run/figures/blame.png").stat().st_size > 10_000
 
 
@@ -72,13 +65,13 @@ def test_blame_is_the_derivative_by_z():
         return blame.LOSS.value(outputs, y)
 
     delta = jax.grad(cost)(x.reshape(1, -1) @ first.weight + first.bias)[0]
-    found = blame.blamed("before", net, variables, (x, y))
+    found = blame.measure_blame("before", net, variables, (x, y))
     np.testing.assert_allclose(found["delta"][0], delta, rtol=1e-5)
     flow = second.weight.T * np.array(found["delta"][1])[:, None]
     np.testing.assert_allclose(found["flow"][1], flow, rtol=1e-6)
     a = np.asarray(fnn.predict(net, variables, x)).argmax()
-    said = "that is right" if a == y[0] else f"taken for {a}"
-    assert found["example"] == f"{y[0]} {said}, before training"
+    text = "that is right" if a == y[0] else f"taken for {a}"
+    assert found["example"] == f"{y[0]} {text}, before training"
 
 
 def test_the_digits_cost_most_and_least():
@@ -86,7 +79,7 @@ def test_the_digits_cost_most_and_least():
     x, y = (part[:40] for part in fnn.data.digits().test)
     variables = net.init(jax.random.key(0), x.shape[1:])
     examples = [(x[[i]], y[[i]]) for i in range(len(y))]
-    most, least = blame.extremes(net, variables, (x, y))
+    most, least = blame.extreme_examples(net, variables, (x, y))
 
     def cost(example):
         return fnn.evaluate(net, blame.LOSS, variables, example)["loss"]
@@ -105,11 +98,11 @@ def test_a_backward_that_passes_on_other_blame_is_found(tmp_path, monkeypatch):
             return right._replace(dx=right.dx / 2)
 
     monkeypatch.setattr(blame.fnn, "Sigmoid", Lenient)
-    status, numbers, said = run(blame, SMALL, tmp_path / "run")
+    status, numbers, text = run(blame, SMALL, tmp_path / "run")
     assert status == 1
     for line in numbers:
         assert line["error"] == pytest.approx([3 / 4, 1 / 2, 0], abs=1e-5)
-    assert "has another δ than the recursion (off by at most 8e-01 of" in said
+    assert "has another δ than the recursion (off by at most 8e-01 of" in text
 
 
 def test_what_is_concluded_about_blame_depends_on_the_numbers():
@@ -118,14 +111,14 @@ def test_what_is_concluded_about_blame_depends_on_the_numbers():
         blames = [{"blame": b, "delta": delta} for b in (before, after, (0, 0, 0))]
         return blame.conclude(blames, error)
 
-    said = concluded((1, 2, 4), (3, 2, 1), 4e-8)
-    assert "shrinks from 4 to 1 before training and grows from 1 to 3 after" in said
-    assert "when most is in layer 2 (62% of that with unit 2)" in said
-    assert "the same δ as the recursion (off by at most 4e-08" in said
-    said = concluded((1, 2, 4), (0.5, 2, 1), np.nan)
-    assert "shrinks from 1 to 0.5 after" in said
-    assert "most is in layer 3 (50% of that with unit 2)" in said
-    assert "another δ than the recursion" in said
+    text = concluded((1, 2, 4), (3, 2, 1), 4e-8)
+    assert "shrinks from 4 to 1 before training and grows from 1 to 3 after" in text
+    assert "when most is in layer 2 (62% of that with unit 2)" in text
+    assert "the same δ as the recursion (off by at most 4e-08" in text
+    text = concluded((1, 2, 4), (0.5, 2, 1), np.nan)
+    assert "shrinks from 1 to 0.5 after" in text
+    assert "most is in layer 3 (50% of that with unit 2)" in text
+    assert "another δ than the recursion" in text
 
 
 # ---- A constant start ------------------------------------------------------------
@@ -133,7 +126,7 @@ def test_what_is_concluded_about_blame_depends_on_the_numbers():
 
 def test_only_a_random_start_makes_units_different(tmp_path):
     options = "--hidden 5 --epochs 4 --seeds 2 --learning-rate 0.5"
-    status, numbers, said = run(constant_start, options, tmp_path / "run")
+    status, numbers, text = run(constant_start, options, tmp_path / "run")
     assert status == 0
     starts = [(n["start"], n["seed"]) for n in numbers]
     assert starts == list(product(("random", "constant", "zeros"), (0, 1)))
@@ -143,18 +136,18 @@ def test_only_a_random_start_makes_units_different(tmp_path):
         assert np.any(np.array(line["spread"]) > 0) == (line["start"] == "random")
     ends = [line["test_accuracy"][-1] for line in numbers[:2]]
     assert min(ends) > 0.5
-    assert f"accuracy of {np.mean(ends):.1%} ± {np.std(ends, ddof=1):.1%}; from" in said
-    assert "in 4 epochs: from random they differ by up to " in said
-    assert "from zeros they stay equal to the last bit, with" in said
+    assert f"accuracy of {np.mean(ends):.1%} ± {np.std(ends, ddof=1):.1%}; from" in text
+    assert "in 4 epochs: from random they differ by up to " in text
+    assert "from zeros they stay equal to the last bit, with" in text
     assert (tmp_path / "run/figures/units.png").stat().st_size > 10_000
 
 
 def test_units_that_start_equal_do_move():
     config = constant_start.Config(hidden=3)
     for start, value in {"zeros": 0, "constant": 0.1}.items():
-        _, before = constant_start.trained(start, config, seed=0, epochs=0)
+        _, before = constant_start.train_from(start, config, seed=0, epochs=0)
         assert before.shape == (64, 3) and (before == np.float32(value)).all()
-        _, after = constant_start.trained(start, config, seed=0, epochs=1)
+        _, after = constant_start.train_from(start, config, seed=0, epochs=1)
         assert np.abs(after - before).max() > 1e-6
         assert (after == after[:, :1]).all()
 
@@ -181,16 +174,16 @@ def test_what_is_concluded_about_starts_depends_on_the_numbers():
         lines_of("zeros", 0, (0.1, 0.1)),
         lines_of("constant", 0, (0.2, 0.3)),
     )
-    said = constant_start.conclude([*random, *zeros, *constant])
-    assert "in 2 epochs: from random they differ by up to 1.5, with a test" in said
-    assert "accuracy of 91.0% ± 1.4%; from constant they stay equal to the last" in said
-    assert "accuracy of 25.0% ± 7.1%; from zeros they stay equal to the last" in said
-    assert said.endswith("10.0% ± 0.0% (mean ± standard deviation of 2 seeds).")
-    said = constant_start.conclude(
+    text = constant_start.conclude([*random, *zeros, *constant])
+    assert "in 2 epochs: from random they differ by up to 1.5, with a test" in text
+    assert "accuracy of 91.0% ± 1.4%; from constant they stay equal to the last" in text
+    assert "accuracy of 25.0% ± 7.1%; from zeros they stay equal to the last" in text
+    assert text.endswith("10.0% ± 0.0% (mean ± standard deviation of 2 seeds).")
+    text = constant_start.conclude(
         [*lines_of("random", 0, (0, 0)), *lines_of("zeros", 1e-7, (0, 0)), *constant]
     )
-    assert "from random they stay equal to the last bit" in said
-    assert "from zeros they differ by up to 1e-07" in said
+    assert "from random they stay equal to the last bit" in text
+    assert "from zeros they differ by up to 1e-07" in text
 
 
 # ---- Momentum --------------------------------------------------------------------
@@ -198,7 +191,7 @@ def test_what_is_concluded_about_starts_depends_on_the_numbers():
 
 def test_momentum_curves_are_told_apart(tmp_path):
     options = "--steps 60 --seeds 2"
-    status, numbers, said = run(momentum_curves, options, tmp_path / "run")
+    status, numbers, text = run(momentum_curves, options, tmp_path / "run")
     assert status == 0
     names = [(n["problem"], n["curve"]) for n in numbers]
     curves = "gradient descent", "momentum 0.5", "momentum 0.9"
@@ -211,9 +204,9 @@ def test_momentum_curves_are_told_apart(tmp_path):
     assert plain.tolist() == [1, 1]
     assert np.all((half > 1.7) & (half < 2.3))  # 1/(1 − β) = 2
     assert np.all((most > 3) & (most < 10))
-    assert "by oscillation (momentum 0.9 rises most" in said
-    assert "on the digits by speed (gradient descent ×1.0" in said
-    assert said.endswith("and no loss ever rises (means of 2 seeds).")
+    assert "by oscillation (momentum 0.9 rises most" in text
+    assert "on the digits by speed (gradient descent ×1.0" in text
+    assert text.endswith("and no loss ever rises (means of 2 seeds).")
     assert (tmp_path / "run/figures/curves.png").stat().st_size > 10_000
 
 
@@ -231,7 +224,7 @@ def test_the_valley_is_descended_as_the_recurrence_says(beta):
 
 def test_the_digits_are_descended_as_fit_does():
     config = momentum_curves.Config(steps=4, seeds=2)
-    losses = momentum_curves.on_digits(config)
+    losses = momentum_curves.descend_on_digits(config)
     train, _ = fnn.data.digits()
     expected = fnn.fit(
         fnn.serial(fnn.Flatten(), fnn.Dense(32), fnn.Tanh(), fnn.Dense(10)),
@@ -257,13 +250,13 @@ def test_the_digits_are_descended_as_fit_does():
 )
 def test_when_a_loss_arrives_for_good(loss, gain):
     plain = np.array([[4, 3, 2.5, 2]])
-    numbers = momentum_curves.measured("valley", [plain, np.array([loss]), plain])
+    numbers = momentum_curves.measure("valley", [plain, np.array([loss]), plain])
     assert [n["gain"] for n in numbers] == [[1], [gain], [1]]
 
 
 def test_rises_are_counted_but_not_rounding():
     plain, rising = np.array([[4, 3, 2.0]]), np.array([[1, 2, 2 + 1e-8]])
-    numbers = momentum_curves.measured("valley", [plain, rising, rising])
+    numbers = momentum_curves.measure("valley", [plain, rising, rising])
     assert [n["rises"] for n in numbers] == [[0], [1], [1]]
 
 
@@ -282,16 +275,18 @@ def test_what_is_concluded_about_momentum_depends_on_the_numbers():
 
     numbers = lines_of("valley", (1, 2, 5), (0, 1, 9))
     numbers += lines_of("digits", (1, 0.5, 1.1), (0, 0, 0))
-    said = momentum_curves.conclude(numbers)
-    assert "momentum 0.5 ×2.0, momentum 0.9 ×5.0) and by oscillation (mom" in said
-    assert "(momentum 0.9 rises most: at 9 steps); on the digits not by speed " in said
-    assert "(momentum 0.5 ×0.5, gradient descent ×1.0, momentum 0.9 ×1.1) and" in said
-    assert said.endswith("no loss ever rises (means of 2 seeds).")
+    text = momentum_curves.conclude(numbers)
+    assert "momentum 0.5 ×2.0, momentum 0.9 ×5.0) and by oscillation (mom" in text
+    assert "(momentum 0.9 rises most: at 9 steps); on the digits not by speed " in text
+    assert "(momentum 0.5 ×0.5, gradient descent ×1.0, momentum 0.9 ×1.1) and" in text
+    assert text.endswith("no loss ever rises (means of 2 seeds).")
 
 
 def test_a_line_with_a_band_is_the_mean_and_the_range():
     axes = Figure().subplots()
-    figures.line_with_band(axes, [0, 2], np.array([[1, 5], [2, 5], [6, 8]]), color="C1")
+    figures.draw_mean_and_range(
+        axes, [0, 2], np.array([[1, 5], [2, 5], [6, 8]]), color="C1"
+    )
     (line,), (band,) = axes.lines, axes.collections
     assert line.get_xydata().tolist() == [[0, 3], [2, 6]]
     corners = set(map(tuple, band.get_paths()[0].vertices.tolist()))
@@ -322,12 +317,7 @@ WRONG = [
 
 @pytest.mark.parametrize(("name", "argv", "message"), WRONG)
 def test_wrong_options_are_named_before_any_work(name, argv, message, tmp_path, capfd):
-    out = tmp_path / "never"
-    with pytest.raises(SystemExit) as stopped:
-        EXPERIMENTS[name].main([*argv.split(), "--out", str(out)])
-    assert stopped.value.code == 2 and not out.exists()
-    printed = " ".join("".join(capfd.readouterr()).replace("│", " ").split())
-    assert message in printed and "Traceback" not in printed
+    assert_refused(EXPERIMENTS[name].main, argv, message, tmp_path, capfd)
 
 
 DIVERGING = [

@@ -1,4 +1,4 @@
-"""Losses: value and delta against NumPy, against each other, and at the extremes."""
+"""Losses: value and delta against NumPy, against each other, and for extreme inputs."""
 
 import re
 
@@ -25,11 +25,11 @@ def logits(case, seed=0):
     return 3 * np.random.default_rng(seed).normal(size=(N, case.outputs))
 
 
-# ---- The value, transcribed ------------------------------------------------------
+# ---- The value, transcribed in NumPy ---------------------------------------------
 
 
 def targets(case):
-    """What the labels stand for, (N, K) in float64."""
+    """Return the targets that the labels stand for, (N, K) in float64."""
     y = case.labels
     if y.ndim == 2:
         return y.astype(np.float64)
@@ -84,7 +84,7 @@ def test_delta_is_the_derivative_of_value(case):
         z, y = jnp.asarray(logits(case)), jnp.asarray(case.labels)
         delta, expected = case.loss.delta(z, y), jax.grad(case.loss.value)(z, y)
         np.testing.assert_allclose(delta, expected, rtol=0, atol=1e-14)
-        for seed in (1, 2, 3):  # and along random directions by central differences
+        for seed in (1, 2, 3):  # and central differences along random directions
             direction = np.random.default_rng(seed).normal(size=z.shape)
             step = 1e-6 * direction
             values = [case.loss.value(z + s * step, y) for s in (1, -1)]
@@ -188,7 +188,7 @@ def test_uint8_indices_do_not_wrap_around_in_more_than_256_classes():
 
 
 def test_delta_is_a_minus_t_over_n_also_where_float32_rows_do_not_quite_sum_to_one():
-    """Else a float64 check of float32 labels would find an error of 1e-7."""
+    """Otherwise a float64 check of float32 labels would find an error of 1e-7."""
     rows = SOFT.astype(np.float32)
     assert (rows.astype(np.float64).sum(1) != 1).any()
     with jax.enable_x64(True):
@@ -215,8 +215,8 @@ def test_smoothing_and_threshold_are_leaves():
         one_by_one = jnp.stack([value(make(number), y) for number in numbers])
         assert len(traces) == 1
         losses = make(jnp.array(numbers))
-        together = jax.vmap(lambda loss, y=y: loss.value(z, y))(losses)
-        np.testing.assert_allclose(together, one_by_one, rtol=1e-6)
+        vmapped = jax.vmap(lambda loss, y=y: loss.value(z, y))(losses)
+        np.testing.assert_allclose(vmapped, one_by_one, rtol=1e-6)
 
 
 @EVERY_LOSS
@@ -279,7 +279,7 @@ WRONG_CHECKS = {
     "fewer labels than outputs": (
         lambda: SOFTMAX.value(jnp.zeros((3, 4)), jnp.zeros(2, jnp.int32)),
         "SoftmaxCrossEntropy() got outputs of shape (3, 4) and labels of shape (2,): "
-        "both must have one entry an example on the first axis",
+        "both must have one entry per example on the first axis",
     ),
     "a single label": (
         lambda: SquaredError().value(jnp.zeros((3, 1)), jnp.zeros(())),
@@ -309,7 +309,7 @@ WRONG_CHECKS = {
         lambda: SoftmaxCrossEntropy(1.5),
         "label_smoothing is a share and must be in [0, 1], got 1.5",
     ),
-    "smoothing that is no number": (
+    "smoothing that is not a number": (
         lambda: SoftmaxCrossEntropy("much"),
         "SoftmaxCrossEntropy.label_smoothing must be a number, got 'much'",
     ),
@@ -323,7 +323,7 @@ def test_wrong_labels_say_what_was_expected_and_where_they_are_wrong(name):
         call()
 
 
-def test_check_looks_at_shapes_alone_where_labels_are_traced():
+def test_check_uses_only_shapes_where_labels_are_traced():
     jax.eval_shape(lambda y: SOFTMAX.check((4,), y), jnp.array([99]))
     with pytest.raises(ValueError, match="expected labels of shape"):
         jax.eval_shape(lambda y: SOFTMAX.check((4,), y), jnp.zeros((3, 5)))

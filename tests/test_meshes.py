@@ -1,4 +1,4 @@
-"""Many devices: the losses, gradients and BatchNorm of one, whatever is split."""
+"""Many devices: losses, gradients and BatchNorm are those of one device."""
 
 import jax
 import jax.numpy as jnp
@@ -9,9 +9,9 @@ from jax.sharding import NamedSharding
 from jax.sharding import PartitionSpec as P
 
 import fnn
-from fnn.training.compiled.epoch import run_epoch_on
-from fnn.training.compiled.meshes import check_mesh, split
-from fnn.training.evaluation import averages, begin_measuring
+from fnn.training.compiled.epoch import epoch_program
+from fnn.training.compiled.meshes import check_mesh, shard_batch
+from fnn.training.evaluation import average_batches, start_evaluation
 
 pytestmark = pytest.mark.skipif(
     len(jax.devices()) < 8, reason="needs eight devices of one kind"
@@ -57,34 +57,35 @@ def test_eight_devices_have_the_losses_of_one(engine):
 
 def test_the_minibatch_is_split():
     on = check_mesh(mesh(8))
-    compiled = jax.jit(lambda x: split(x, on)).lower(jnp.ones((64, 6))).compile()
+    compiled = jax.jit(lambda x: shard_batch(x, on)).lower(jnp.ones((64, 6))).compile()
     assert compiled.output_shardings.spec == P("batch")
 
 
 def test_validation_is_split():
-    """Also where a thousand examples at once are more than the devices can share."""
+    """A last batch that the devices do not divide is not split."""
     seen = []
 
-    def look(x):
+    def inspect(x):
         jax.debug.inspect_array_sharding(x, callback=seen.append)
         return x
 
-    net = fnn.serial(fnn.Lambda(look), fnn.Flatten(), fnn.Dense(2))
+    net = fnn.serial(fnn.Lambda(inspect), fnn.Flatten(), fnn.Dense(2))
     variables = net.init(jax.random.key(0), (6, 6, 1))
     on = check_mesh(mesh(8))
-    (whole,) = begin_measuring(net, LOSS, variables, (X, Y), 180, ()).values()
+    (whole,) = start_evaluation(net, LOSS, variables, (X, Y), 180, ()).values()
     seen.clear()
-    (each,) = begin_measuring(net, LOSS, variables, (X, Y), 80, (), on).values()
+    (each,) = start_evaluation(net, LOSS, variables, (X, Y), 80, (), on).values()
     shapes = {sharding.shard_shape((80, 6, 6, 1))[0] for sharding in seen}
     assert shapes == {10, 80}  # the last 20 are not split
     np.testing.assert_allclose(
-        averages({"": each}, 180, 80)[""], averages({"": whole}, 180, 180)[""],
+        average_batches({"": each}, 180, 80)[""],
+        average_batches({"": whole}, 180, 180)[""],
         rtol=1e-6,
     )  # fmt: skip
 
 
 def test_batch_norm_sees_the_whole_batch():
-    """Every device's share has another mean; the statistics are those of all."""
+    """Every device's shard has another mean; the statistics are those of the batch."""
     shift = jnp.repeat(jnp.arange(8.0), 8)[:, None]
     x = shift + jnp.ones((64, 3)) * jnp.arange(3.0)
     y = jnp.zeros((64, 3))
@@ -139,32 +140,32 @@ def test_data_that_is_split_already_stays_so():
 
 def test_a_second_epoch_does_not_compile_again():
     first = fit(mesh(8), epochs=1)
-    run = run_epoch_on(check_mesh(mesh(8)), first.carry)
+    run = epoch_program(check_mesh(mesh(8)), first.carry)
     before = run._cache_size()
     fit(mesh(8), epochs=3)
     assert run._cache_size() == before > 0
 
 
 def test_a_run_on_a_mesh_goes_on_from_its_checkpoint(tmp_path):
-    alone = fit(mesh(8), epochs=3)
+    whole = fit(mesh(8), epochs=3)
     fit(mesh(8), epochs=2, checkpoint_dir=tmp_path)
     again = fit(mesh(8), epochs=3, checkpoint_dir=tmp_path, resume=True)
     jax.tree.map(
         np.testing.assert_array_equal,
         jax.tree.map(np.asarray, again.carry),
-        jax.tree.map(np.asarray, alone.carry),
+        jax.tree.map(np.asarray, whole.carry),
     )
 
 
 @pytest.mark.parametrize(
-    ("options", "error", "said"),
+    ("options", "error", "message"),
     [
         (dict(batch_size=60), ValueError, "60 cannot be split over the 8 .* as 56"),
         (dict(batch_size=5), ValueError, "a multiple, such as 8"),
         (dict(on=8), TypeError, "must be a jax.sharding.Mesh"),
     ],
 )
-def test_wrong_meshes(options, error, said):
+def test_wrong_meshes(options, error, message):
     on = options.pop("on", None) or mesh(8)
-    with pytest.raises(error, match=said):
+    with pytest.raises(error, match=message):
         fit(on, **options)

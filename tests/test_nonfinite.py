@@ -1,4 +1,4 @@
-"""When numbers go bad: each policy, and the place where it began."""
+"""Numbers that are not finite: each policy, and the layer where they begin."""
 
 import jax
 import jax.numpy as jnp
@@ -8,6 +8,7 @@ import pytest
 
 import fnn
 from fnn.gradients.engines import manual
+from fnn.training.compiled.order import epoch_order
 
 LOSS = fnn.losses.SoftmaxCrossEntropy()
 X = jax.random.normal(jax.random.key(0), (50, 3)) / 4
@@ -17,7 +18,7 @@ BATCH, EPOCHS = 12, 4
 
 @jax.jit
 def log_above(x):
-    """The logarithm of what is above −3: of one example of X it is NaN."""
+    """The logarithm of x + 3: NaN below −3."""
     return jnp.log(x + 3)
 
 
@@ -25,7 +26,7 @@ NET = fnn.serial(fnn.Lambda(log_above), fnn.Dense(4), fnn.Tanh(), fnn.Dense(2))
 
 
 def one_bad(example):
-    """The training data, with one example that the logarithm cannot take."""
+    """The training data, with one example whose logarithm is NaN."""
     x = X.at[example].set(-4.0)
     return x, Y
 
@@ -40,8 +41,6 @@ def fit(policy, data, net=NET, optimizer=None, **options):
 
 def by_hand(data, epochs, skips):
     """The same steps in a plain loop, which skips or stops at a bad one."""
-    from fnn.training.compiled.epoch import schedule
-
     optimizer, n = fnn.optimizers.adam(0.05), len(data[0])
     init_key, train_key = jax.random.split(jax.random.key(1))
     variables = NET.init(init_key, (3,))
@@ -49,7 +48,7 @@ def by_hand(data, epochs, skips):
     grad = jax.jit(fnn.value_and_grad(NET, LOSS, manual))
     for epoch in range(1, epochs + 1):
         counts.append(0)
-        (full, _), rest, step_key = schedule(train_key, epoch, n, BATCH)
+        full, rest, step_key = epoch_order(train_key, epoch, n, BATCH)
         for t, indices in enumerate([*full, rest]):
             batch = tuple(part[indices] for part in data)
             out = grad(variables, batch, key=jax.random.fold_in(step_key, t))
@@ -93,17 +92,15 @@ def test_stop_keeps_the_variables_before_the_bad_step():
 
 def test_raise_names_epoch_step_and_layer():
     _, (epoch, step), _ = by_hand(one_bad(7), EPOCHS, skips=False)
-    said = rf"epoch {epoch}, step {step}: the output of 0/Lambda is not finite"
-    with pytest.raises(FloatingPointError, match=said):
+    message = rf"epoch {epoch}, step {step}: the output of 0/Lambda is not finite"
+    with pytest.raises(FloatingPointError, match=message):
         fit("raise", one_bad(7))
 
 
 def test_the_last_smaller_step_counts_too():
-    """The last example of the first epoch is in its step of 50 mod 12 = 2."""
-    from fnn.training.compiled.epoch import schedule
-
+    """The last example of the first epoch is in its step of 50 mod 12 = 2 examples."""
     train_key = jax.random.split(jax.random.key(1))[1]
-    _, rest, _ = schedule(train_key, 1, 50, BATCH)
+    _, rest, _ = epoch_order(train_key, 1, 50, BATCH)
     result = fit("stop", one_bad(int(rest[0])))
     assert result.nonfinite[:2] == (1, 4)
     assert result.nonfinite.where == "the output of 0/Lambda"
@@ -111,10 +108,10 @@ def test_the_last_smaller_step_counts_too():
 
 @pytest.mark.parametrize("policy", ["raise", "stop", "skip"])
 def test_where_all_is_finite_no_bit_changes(policy):
-    plain, watched = fit(None, (X, Y)), fit(policy, (X, Y))
-    jax.tree.map(np.testing.assert_array_equal, plain.carry, watched.carry)
-    assert watched.nonfinite is None
-    assert watched.stopped == "epochs"
+    plain, guarded = fit(None, (X, Y)), fit(policy, (X, Y))
+    jax.tree.map(np.testing.assert_array_equal, plain.carry, guarded.carry)
+    assert guarded.nonfinite is None
+    assert guarded.stopped == "epochs"
 
 
 def test_without_a_policy_a_run_ends_after_the_epoch():
@@ -124,8 +121,7 @@ def test_without_a_policy_a_run_ends_after_the_epoch():
 
 
 def test_the_best_variables_survive_a_stop():
-    rule = fnn.EarlyStopping(patience=9)
-    good = dict(validation=(X, Y), early_stopping=rule)
+    good = dict(validation=(X, Y), early_stopping=fnn.EarlyStopping(patience=9))
     begun = fit(None, (X, Y), epochs=2, **good)
     result = fit("stop", one_bad(3), resume=begun, **good)
     assert result.stopped == "diverged"
@@ -136,18 +132,18 @@ def test_on_eight_devices_and_from_a_checkpoint(tmp_path):
     if len(jax.devices()) < 8:
         pytest.skip("needs eight devices")
     options = dict(batch_size=16, mesh=jax.make_mesh((8,), ("batch",)))
-    alone = fit("skip", one_bad(7), **options)
+    whole = fit("skip", one_bad(7), **options)
     fit("skip", one_bad(7), epochs=2, checkpoint_dir=tmp_path, **options)
     again = fit("skip", one_bad(7), checkpoint_dir=tmp_path, resume=True, **options)
     jax.tree.map(
         np.testing.assert_array_equal,
-        *(jax.tree.map(np.asarray, r.carry) for r in (alone, again)),
+        *(jax.tree.map(np.asarray, r.carry) for r in (whole, again)),
     )
-    assert again.history["skipped"].tolist() == alone.history["skipped"].tolist()
+    assert again.history["skipped"].tolist() == whole.history["skipped"].tolist()
 
 
 @pytest.mark.parametrize("policy", ["stop", None])
-def test_a_run_that_was_stopped_does_not_go_on_unless_told_how(tmp_path, policy):
+def test_a_stopped_run_does_not_go_on_under_the_same_policy(tmp_path, policy):
     data = one_bad(7)
     ended = fit(policy, data, checkpoint_dir=tmp_path)
     again = fit(policy, data, checkpoint_dir=tmp_path, resume=True)
@@ -156,7 +152,7 @@ def test_a_run_that_was_stopped_does_not_go_on_unless_told_how(tmp_path, policy)
     jax.tree.map(np.testing.assert_array_equal, again.carry, ended.carry)
 
 
-def test_a_run_that_was_stopped_goes_on_as_one_that_skips_or_measures(tmp_path):
+def test_a_stopped_run_goes_on_as_one_that_skips_and_measures_health(tmp_path):
     fit("stop", one_bad(40), checkpoint_dir=tmp_path)
     options = dict(checkpoint_dir=tmp_path, resume=True)
     again = fit("skip", one_bad(40), epochs=3, health=True, **options)
@@ -165,7 +161,7 @@ def test_a_run_that_was_stopped_goes_on_as_one_that_skips_or_measures(tmp_path):
     assert np.isnan(deltas).tolist() == [True, False, False]
 
 
-# ---- The first layer where it goes bad -------------------------------------------
+# ---- The first layer whose numbers are not finite --------------------------------
 
 
 def overflow(x):
@@ -183,7 +179,7 @@ class BadBackward(fnn.Layer):
         return fnn.Backward(dy * jnp.nan, ())
 
 
-PLACES = {
+FIRST_NONFINITE = {
     "the output of 1/Lambda": fnn.serial(fnn.Dense(3), fnn.Lambda(overflow)),
     "the output of 1/1/Lambda": fnn.serial(
         fnn.Tanh(), fnn.serial(fnn.Dense(2), fnn.Lambda(overflow))
@@ -195,12 +191,12 @@ PLACES = {
 }
 
 
-@pytest.mark.parametrize("place", PLACES)
-def test_the_first_place_is_named(place):
-    net = PLACES[place]
+@pytest.mark.parametrize("where", FIRST_NONFINITE)
+def test_the_first_nonfinite_array_is_named(where):
+    net = FIRST_NONFINITE[where]
     variables = net.init(jax.random.key(0), (3,))
     batch = jnp.ones((4, 3)), jnp.zeros(4, jnp.int32)
-    assert fnn.first_nonfinite(net, LOSS, variables, batch) == place
+    assert fnn.first_nonfinite(net, LOSS, variables, batch) == where
 
 
 def test_a_number_that_float16_alone_cannot_hold_is_found():

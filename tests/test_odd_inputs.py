@@ -1,4 +1,4 @@
-"""A sample of what `scripts/soak/inputs.py` draws by the thousand; what it found."""
+"""A sample of the inputs of `scripts/soak/inputs.py`, and the faults it has found."""
 
 import io
 import os
@@ -17,7 +17,7 @@ import odd_losses
 import pytest
 from hypothesis import HealthCheck, Phase, given, settings
 from odd_files import READERS, Wrong, is_refusal
-from odd_inputs import judged
+from odd_inputs import judge
 
 import fnn
 
@@ -39,7 +39,7 @@ SAMPLE = {
 
 @pytest.fixture(autouse=True)
 def as_a_user_has_it():
-    """JAX's own promotion of dtypes; and all frames, to see where errors come from."""
+    """Run with JAX's usual promotion of dtypes, and with all frames of a traceback."""
     before = jax.config.jax_traceback_filtering
     jax.config.update("jax_traceback_filtering", "off")
     with jax.numpy_dtype_promotion("standard"):
@@ -51,7 +51,7 @@ def as_a_user_has_it():
 def test_odd_inputs_are_right_or_refused(name):
     @settings(
         max_examples=SAMPLE[name],
-        phases=[Phase.explicit, Phase.generate],  # a line is short as it is
+        phases=[Phase.explicit, Phase.generate],  # lines are too short to shrink
         suppress_health_check=list(HealthCheck),
     )
     @given(FAMILIES[name].inputs)
@@ -69,7 +69,7 @@ EVALUATE = "fnn.evaluate(NET, LOSS, VARIABLES, (X, Y), metrics={0})"
 
 
 def fit(**other: str) -> str:
-    """A call of fit with other options, or with another optimizer, net or loss."""
+    """Write a call of fit with other options, or another optimizer, net or loss."""
     sgd = "fnn.optimizers.sgd(RATE)"
     line = FIT.replace(sgd, other.pop("optimizer", sgd))
     for name, positional in (("net", "NET"), ("loss", "LOSS")):
@@ -79,13 +79,13 @@ def fit(**other: str) -> str:
     return line.format("".join(f", {name}={part}" for name, part in other.items()))
 
 
-def stop(rule: str) -> str:
-    return fit(validation="(X, Y)", early_stopping=f"fnn.EarlyStopping({rule})")
+def early_stop(options: str) -> str:
+    return fit(validation="(X, Y)", early_stopping=f"fnn.EarlyStopping({options})")
 
 
 INTEGERS = "[-1, 0, 1, 2, 100, 120]"
 
-#: What was found: raw errors, and answers that were wrong.
+#: Inputs that once led to raw errors or to wrong answers, with their right verdict.
 FOUND = [
     ("fit", fit(), "right"),
     ("fit", fit(train="(X.astype('complex64'), Y)"), "refused"),  # took the real part
@@ -108,10 +108,10 @@ FOUND = [
     ("fit", fit(loss="fnn.losses"), "refused"),
     ("fit", fit(variables="jax.tree.map(str, VARIABLES)"), "refused"),
     ("fit", fit(optimizer="fnn.optimizers.sgd(jnp.ones((2, 2)))"), "refused"),
-    ("fit", stop("patience=[]"), "refused"),
-    ("fit", stop("monitor=np.ones(2)"), "refused"),
-    ("fit", stop("mode=np.ones(2)"), "refused"),
-    ("fit", stop("min_delta=[]"), "refused"),
+    ("fit", early_stop("patience=[]"), "refused"),
+    ("fit", early_stop("monitor=np.ones(2)"), "refused"),
+    ("fit", early_stop("mode=np.ones(2)"), "refused"),
+    ("fit", early_stop("min_delta=[]"), "refused"),
     ("evaluate, predict", EVALUATE.format("{3: fnn.accuracy}"), "refused"),
     ("evaluate, predict", EVALUATE.format("{'m': lambda z, y: None}"), "refused"),
     ("evaluate, predict", EVALUATE.format("{'m': lambda z, y: z}"), "refused"),
@@ -148,7 +148,7 @@ FOUND = [
 
 
 @pytest.mark.parametrize(("family", "line", "verdict"), FOUND)
-def test_what_was_found_stays_mended(family, line, verdict):
+def test_faults_that_were_found_stay_mended(family, line, verdict):
     assert FAMILIES[family].run(line) == verdict
 
 
@@ -161,7 +161,7 @@ class Bomb:
 
 
 def test_no_reader_unpickles(tmp_path):
-    """Not even where the size is what the header says."""
+    # Not even where the size is the one in the header.
     pickled = pickle.dumps(np.array([Bomb()], dtype=object))
     pickled += bytes(-len(pickled) % 8)
     header = (
@@ -176,7 +176,7 @@ def test_no_reader_unpickles(tmp_path):
                 with pytest.raises(ValueError):
                     READERS[reader](bytes([first]) + content, tmp_path)
     assert "FNN_BOMB" not in os.environ
-    pickle.loads(pickled)  # it would have
+    pickle.loads(pickled)  # the bomb does go off when it is unpickled
     assert os.environ.pop("FNN_BOMB") == "went off"
 
 
@@ -199,38 +199,38 @@ HEADER = "{'descr': '<f4', 'fortran_order': False, 'shape': (2,)}"
 INTACT = npz(npy(HEADER, bytes(8)))
 
 
-def marked(at: int, what: bytes) -> bytes:
-    """The intact archive, with other bytes in its first directory entry."""
-    place = INTACT.index(b"PK\1\2") + at
-    return INTACT[:place] + what + INTACT[place + len(what) :]
+def with_bytes(at: int, what: bytes) -> bytes:
+    """Return the intact archive with other bytes in its first directory entry."""
+    start = INTACT.index(b"PK\1\2") + at
+    return INTACT[:start] + what + INTACT[start + len(what) :]
 
 
-def elsewhere() -> bytes:
-    """The intact archive, whose directory says that it begins five bytes later."""
+def with_wrong_offset() -> bytes:
+    """Return the intact archive with its directory's offset five bytes too large."""
     (offset,) = struct.unpack("<I", INTACT[-6:-2])
     return INTACT[:-6] + struct.pack("<I", offset + 5) + INTACT[-2:]
 
 
 @pytest.mark.parametrize(
-    ("content", "said"),
+    ("content", "text"),
     [
-        (elsewhere(), ""),
+        (with_wrong_offset(), ""),
         (npz(npy(HEADER.replace(")", "\0"), bytes(8))), ""),
         (npz(npy(f"if 1:\n  a\n b\n{HEADER}", bytes(8))), ""),
         (npz(npy(HEADER.replace("2", "-" * 9000 + "2"), bytes(8))), ""),
         (npz(npy(HEADER, bytes(8)), b"[" * 100_000), ""),
         (npz(npy(HEADER, bytes(8), b"\3\0")), r"version \(3, 0\) of the npy format"),
         (npz(npy(HEADER, bytes(9))), "a has 9 bytes, where its header says 8"),
-        (marked(8, b"\1"), "encrypted"),
-        (marked(10, b"\x0e"), "compressed in a way that NumPy does not write"),
+        (with_bytes(8, b"\1"), "encrypted"),
+        (with_bytes(10, b"\x0e"), "compressed in a way that NumPy does not write"),
     ],
     ids=["offset", "bracket", "indentation", "signs", "brackets", "version", "length",
          "encrypted", "compression"],
 )  # fmt: skip
-def test_damage_of_any_kind_is_called_damage(content, said, tmp_path):
+def test_damage_of_any_kind_is_called_damage(content, text, tmp_path):
     path = tmp_path / "x.npz"
     path.write_bytes(content)
-    message = rf"is not a checkpoint .* or it is damaged: .*{said}"
+    message = rf"is not a checkpoint .* or it is damaged: .*{text}"
     with pytest.raises(ValueError, match=message) as caught:
         fnn.load(path, {"a": np.zeros(2, np.float32)})
     assert not str(caught.value).endswith(": ")
@@ -245,7 +245,7 @@ def test_a_header_cannot_ask_for_memory(tmp_path):
     tracemalloc.stop()
 
 
-def test_an_intact_one_of_these_is_loaded(tmp_path):
+def test_the_intact_archive_is_loaded(tmp_path):
     (tmp_path / "x.npz").write_bytes(npz(npy(HEADER, np.float32([1, 2]).tobytes())))
     loaded = fnn.load(tmp_path / "x.npz", {"a": np.zeros(2, np.float32)})
     assert loaded["a"].tolist() == [1, 2]
@@ -254,12 +254,12 @@ def test_an_intact_one_of_these_is_loaded(tmp_path):
 # ---- The judge can fail ----------------------------------------------------------
 
 
-def test_the_judge_knows_whose_error_it_is():
+def test_the_judge_knows_who_raised_an_error():
     def raw():
         return jnp.ones(2) @ jnp.ones(3)
 
     def accident():
-        return fnn.Dense(2).init(jax.random.key(0), 3)  # len(3), inside fnn
+        return fnn.serial(fnn.Relu()).backward(((),), 3, jnp.ones((2, 3)))  # iter(3)
 
     def own():
         return fnn.Dense(0)
@@ -267,13 +267,13 @@ def test_the_judge_knows_whose_error_it_is():
     def user():
         raise ValueError("not fnn's")
 
-    assert judged("", own, print) == "refused"
+    assert judge("", own, print) == "refused"
     for call in (raw, accident, user):
         with pytest.raises(Exception) as caught:
             call()
         assert not is_refusal(caught.value)
         with pytest.raises(Wrong):
-            judged("", call, print)
+            judge("", call, print)
 
 
 TANH = "fnn.Tanh() | float32 | [1, 2, 3, 4, 5, 6]"

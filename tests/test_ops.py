@@ -1,4 +1,4 @@
-"""The drop-ins: JAX's numbers, fnn's gradients, and networks of other libraries."""
+"""Functions that replace JAX's: same numbers, fnn's gradients, in any library."""
 
 import json
 
@@ -93,7 +93,8 @@ def test_max_pool_is_reduce_window_with_the_handwritten_gradient(
 
 
 def test_the_gradient_is_the_handwritten_one_and_not_jaxs():
-    """JAX's gradient of a pool is `select_and_scatter`; of a convolution, its own."""
+    # JAX's gradient of a pool is `select_and_scatter`; that of a convolution is a
+    # convolution in a layout of its own.
     x, w = jnp.ones((2, 8, 8, 3)), jnp.ones((3, 3, 3, 5))
 
     def cost(x, w):
@@ -106,7 +107,7 @@ def test_the_gradient_is_the_handwritten_one_and_not_jaxs():
     assert layouts and {text.partition(")")[0] for text in layouts} == {"(0, 3, 1, 2"}
 
 
-def test_a_batch_of_weights_is_mapped():
+def test_vmap_over_weights_is_a_loop_over_weights():
     x, ws = jnp.asarray(numbers((2, 5, 5, 1))), jnp.asarray(numbers((3, 2, 2, 1, 4), 1))
 
     def grad(w):
@@ -128,7 +129,7 @@ def test_a_batch_of_weights_is_mapped():
     ],
     ids=lambda options: next(iter(options)),
 )
-def test_what_is_not_supported_is_refused(options):
+def test_unsupported_options_are_refused(options):
     (name,) = options
     with pytest.raises(ValueError, match=rf"fnn.ops.conv: {name} must be .*, got"):
         fnn.ops.conv(

@@ -1,4 +1,4 @@
-"""The optimizers against optax and against the lecture, over whole trajectories."""
+"""The optimizers compared with optax and with the lecture, over whole trajectories."""
 
 import dataclasses
 import inspect
@@ -28,7 +28,7 @@ def decaying(count):
 
 
 def recorded_grads():
-    """1,000 gradients of every kind side by side, and the noisy ones by themselves."""
+    """Return 1,000 gradients of every kind, and noisy ones in a second leaf."""
     rng, t = np.random.default_rng(0), np.arange(STEPS)[:, None]
     frequency = np.linspace(0.5, 3, 5)
     sparse = rng.random((STEPS, 6)) < 0.05
@@ -105,7 +105,7 @@ OPTAX = [
 
 
 def trajectory(optimizer, dtype):
-    """All updates and states: on the recorded gradients, and down the bowl."""
+    """Return all updates and states, on the recorded gradients and in the bowl."""
     cast = partial(jax.tree.map, lambda x: jnp.asarray(x, dtype))
     params, curvature = cast(PARAMS | {"bowl": START}), cast(CURVATURE)
 
@@ -124,7 +124,7 @@ def trajectory(optimizer, dtype):
 
 
 def statistics(state):
-    """A state's trees by name, whether it is fnn's or an optax chain's."""
+    """Return a state's trees by name, for fnn's states and those of optax's chains."""
     if hasattr(state, "_asdict"):
         trees = state._asdict()
         inner = statistics(trees.pop("inner_state", ()))
@@ -135,10 +135,10 @@ def statistics(state):
 
 
 def distance(ours, theirs):
-    """The largest difference, over the largest value that the weight has had."""
+    """Return the largest difference, over the largest value of the weight so far."""
     scale = np.maximum.accumulate(np.abs(theirs.astype(float)), axis=0)
-    apart = np.abs(ours.astype(float) - theirs.astype(float))
-    return np.max(np.where(apart == 0, 0, apart / np.maximum(scale, 1e-300)))
+    error = np.abs(ours.astype(float) - theirs.astype(float))
+    return np.max(np.where(error == 0, 0, error / np.maximum(scale, 1e-300)))
 
 
 @pytest.mark.parametrize("dtype", ["float32", "float64"])
@@ -150,15 +150,15 @@ def test_follows_optax_for_a_thousand_steps(name, args, kwargs, ulps, dtype):
             theirs = trajectory(getattr(optax, name)(*args, **kwargs), dtype)
     shared = ours[1].keys() & theirs[1].keys()
     assert shared >= theirs[1].keys() - {"count"}
-    near = ulps * np.finfo(np.float32).eps if dtype == "float32" else 1e-12
+    tolerance = ulps * np.finfo(np.float32).eps if dtype == "float32" else 1e-12
     for a, b in ((ours[0], theirs[0]), *((ours[1][s], theirs[1][s]) for s in shared)):
         if dtype == "float32" and isinstance(a, dict):
-            # Closed loops are compared in float64: near the bottom of the bowl an
-            # adaptive step is the quotient of two small numbers, and rounding in the
-            # 7th digit is soon visible. (Centered, optax is even NaN there.)
+            # The bowl is compared in float64 only: near its minimum an adaptive step is
+            # the quotient of two small numbers, and rounding in the 7th digit is soon
+            # visible. (Centered, optax is even NaN there.)
             assert np.isfinite(a.pop("bowl")).all() and b.pop("bowl") is not None
-        apart = jax.tree.map(distance, a, b)
-        assert max(jax.tree.leaves(apart)) <= near, apart
+        distances = jax.tree.map(distance, a, b)
+        assert max(jax.tree.leaves(distances)) <= tolerance, distances
 
 
 def test_arguments_are_those_of_optax():
@@ -189,25 +189,25 @@ LECTURE = [
     ("Nesterov", lecture.nesterov, optimizers.nesterov, {}),
 ]
 RATES = {"constant": 0.01, "schedule": decaying}
-SHAKE = np.random.default_rng(1).normal(size=(STEPS, 6)) * 0.1
-SHAKE[:, 0] = 0.0  # a weight whose gradient is always 0, as of a dead ReLU
+NOISE = np.random.default_rng(1).normal(size=(STEPS, 6)) * 0.1
+NOISE[:, 0] = 0.0  # a weight whose gradient is always 0, as behind a dead ReLU
 BOWL = CURVATURE * (np.arange(6) > 0)
 
 
 def path(optimizer, start=START):
-    """Stored and evaluation parameters, (STEPS + 1, 6), down a bowl that shakes."""
+    """Return stored and evaluation parameters, (STEPS + 1, 6), in a noisy bowl."""
 
-    def step(carry, shake):
+    def step(carry, noise):
         theta, state = carry
-        updates, state = optimizer.update(BOWL * theta + shake, state, theta)
+        updates, state = optimizer.update(BOWL * theta + noise, state, theta)
         theta = optax.apply_updates(theta, updates)
         return (theta, state), (theta, optimizers.eval_params(state, theta))
 
     @jax.jit
-    def run(theta, shakes):
-        return jax.lax.scan(step, (theta, optimizer.init(theta)), shakes)[1]
+    def run(theta, noises):
+        return jax.lax.scan(step, (theta, optimizer.init(theta)), noises)[1]
 
-    stored, wanted = run(jnp.asarray(start), jnp.asarray(SHAKE))
+    stored, wanted = run(jnp.asarray(start), jnp.asarray(NOISE))
     return np.vstack([start, stored]), np.vstack([start, wanted])
 
 
@@ -217,7 +217,7 @@ def test_follows_the_lecture(equation, oracle, build, kwargs, rate):
     alpha = RATES[rate]
     expected = oracle(
         START,
-        lambda t, theta: BOWL * theta + SHAKE[t],
+        lambda t, theta: BOWL * theta + NOISE[t],
         (lambda t: alpha(np.int32(t))) if callable(alpha) else lambda t: alpha,
         STEPS,
     )
@@ -228,7 +228,7 @@ def test_follows_the_lecture(equation, oracle, build, kwargs, rate):
 
 
 @pytest.mark.parametrize("rate", RATES)
-def test_look_ahead_traces_the_path_of_optax_in_another_variable(rate):
+def test_look_ahead_follows_optax_in_another_variable(rate):
     build = partial(optimizers.rmsprop, RATES[rate], momentum=0.9)
     with jax.enable_x64(True):
         stored, wanted = path(build(nesterov="lookahead"))
@@ -242,7 +242,7 @@ def test_look_ahead_traces_the_path_of_optax_in_another_variable(rate):
     assert np.abs(stored - wanted).max() > 1e-3
 
 
-def test_a_schedule_tells_the_two_forms_of_momentum_apart():
+def test_the_two_forms_of_momentum_differ_under_a_schedule():
     with jax.enable_x64(True):
         ours, _ = path(optimizers.momentum(decaying))
         theirs, _ = path(optimizers.sgd(decaying, momentum=0.9))
@@ -281,7 +281,7 @@ SMALL = {"w": W, "b": B}
 
 
 def scanned(optimizer, params, grads):
-    """The updates of a hundred gradients that swell and ebb, and the last state."""
+    """Return the updates of 100 gradients of changing size, and the last state."""
 
     def step(state, size):
         g = jax.tree.map(lambda g: g * size.astype(g.dtype), grads)
@@ -297,7 +297,7 @@ def scanned(optimizer, params, grads):
 run = jax.jit(scanned)
 
 
-#: Of every dtype the last two are the largest, one of each sign.
+#: The last two of each dtype are its largest numbers, one of each sign.
 EXTREMES = {
     "float32": [0.0, 1e-45, 1e-38, 1e-20, 1e-8, 1.0, 1e10, 1e20, 1e30, 3e38, -3e38],
     "float16": [0.0, 6e-8, 1e-4, 1.0, 65504.0, -65504.0],
@@ -319,7 +319,7 @@ def test_extreme_gradients_stay_finite_and_keep_the_dtype(build):
     for dtype, update in updates.items():
         assert update.dtype == dtype
         assert (update[:, 0] == 0).all()
-        # A gradient too large for its square moves its weight all the same, downhill.
+        # A gradient whose square overflows still moves its weight, downhill.
         assert (jnp.sign(update[0, -2:]) == jnp.array([-1, 1], dtype)).all()
 
 
@@ -352,7 +352,7 @@ def test_an_optimizer_is_an_ordinary_argument_of_jit(build):
 
 @every
 def test_as_an_argument_it_makes_the_steps_that_it_makes_as_a_constant(build):
-    # Only 1 − β is not quite the same: of a float32 β, not of a Python number.
+    # Only 1 − β differs a little: β is a float32, not a Python number.
     optimizer = build(1e-2)
     constant, _ = jax.jit(partial(scanned, optimizer))(SMALL, SMALL)
     argument, _ = run(optimizer, SMALL, SMALL)
@@ -498,7 +498,7 @@ def test_errors_teach(wrong, text):
         wrong()
 
 
-# ---- Two places where the lecture contradicts itself -----------------------------
+# --- two passages where the lecture contradicts itself ----------------------------
 
 
 def test_a_weight_without_gradient_is_zero_by_zero_in_the_lecture_and_not_here():
@@ -521,7 +521,7 @@ def test_a_weight_without_gradient_is_zero_by_zero_in_the_lecture_and_not_here()
 
 
 def test_delta_is_the_error_and_nothing_else():
-    # In the lecture δ is the error, a small constant, the momentum, and a change.
+    # In the lecture δ is the error, a small constant, the momentum, and an update.
     made = [getattr(optimizers, name) for name in optimizers.__all__]
     classes = [part for part in made if dataclasses.is_dataclass(part)]
     assert len(classes) > 5

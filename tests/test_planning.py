@@ -1,4 +1,4 @@
-"""Planning: the same network, faster, and what is said of it."""
+"""Planning: the same network, faster, and the table of its changes."""
 
 import json
 
@@ -30,15 +30,15 @@ Y = np.array([0, 1, 2, 0, 1, 2, 0], np.int32)
 
 
 def costs(**elements):
-    """Whatever can be done by a kernel is done by one; F(2, 3) first of all."""
+    """Return a table that prefers kernels to plain layers, and F(2, 3) to others."""
     ms = {"plain": 9.0, "im2col": 2.0, "grouped im2col": 2.0, "Winograd F(2,3)": 1.0}
-    cheap = dict.fromkeys(built_in().elements, 0.1) | {"turn": 0.0}
+    cheap = dict.fromkeys(built_in().elements, 0.1) | {"transpose": 0.0}
     cheap |= {"BatchNorm": 1.0, "Relu": 1.0, "MaxPool": 1.0} | elements
     return Costs("a test", ((Work(3, 1, 1, 4, 4, 25, 4), ms),), cheap)
 
 
-def planned(net=NET, shape=IMAGE, **how):
-    return fnn.plan(net, shape, **(dict(platform="cpu", costs=costs()) | how))
+def planned(net=NET, shape=IMAGE, **options):
+    return fnn.plan(net, shape, **(dict(platform="cpu", costs=costs()) | options))
 
 
 def gradients(net, variables, trial):
@@ -52,7 +52,7 @@ def gradients(net, variables, trial):
     return run(variables, trial.batch, options["key"])
 
 
-# Between them, every rule: see the test below.
+# Together they try every rewrite: see the test below.
 SEEDS = [2, 3, 14, 15, 35]
 
 
@@ -74,7 +74,7 @@ def test_plan_computes_what_the_plain_network_does(seed):
                 np.testing.assert_allclose(a, b, atol=1e-9 * max(whole, 1))
 
 
-def test_the_seeds_above_try_every_rule():
+def test_the_seeds_above_try_every_rewrite():
     tried = {
         change.path.rpartition("/")[2] + " by " + change.kernel.split()[0]
         for seed in SEEDS
@@ -109,28 +109,28 @@ def test_a_plan_has_the_variables_and_the_keys_of_its_network():
     assert "0/Conv+Relu+MaxPool.weight" in fnn.named_params(plan, plain.params)
 
 
-def test_what_a_stage_has_done_is_absorbed_in_its_place():
+def test_layers_that_a_stage_includes_are_absorbed():
     layers = planned().net.layers
     assert isinstance(layers[0], ConvStage) and len(layers) == len(NET.layers)
     assert layers[1:3] == (Absorbed(fnn.Relu()), Absorbed(fnn.MaxPool(2)))
     assert layers[3] == fnn.Dropout(0.3) and layers[6] == fnn.Dense(3)
 
 
-def test_plain_turns_a_plan_back():
+def test_plain_converts_a_plan_back():
     plan = planned()
     assert fnn.plain(plan) == NET
     assert fnn.plain(NET) is NET
     assert fnn.plan(plan, IMAGE, platform="gpu").net == NET
 
 
-def test_an_image_is_turned_only_where_that_pays():
-    dear = planned(costs=costs(turn=1e9))
+def test_an_image_is_transposed_only_where_that_pays():
+    dear = planned(costs=costs(transpose=1e9))
     assert dear.changes == () and dear.net == NET
     assert "none would pay" in str(dear)
 
 
 def test_a_subclass_is_left_alone():
-    """It may compute something else than its parent, whose rule would not know."""
+    """It may compute something else than its parent, and rewrites cannot know."""
 
     @fnn.layer
     class Twice(fnn.Conv):
@@ -207,21 +207,21 @@ def test_an_ensemble_has_no_grouped_convolution():
     assert "convolution" not in program(planned(net, shape, costs=slow, ensemble=True))
 
 
-# ---- What is said ----------------------------------------------------------------
+# ---- Printed tables and errors ---------------------------------------------------
 
 
-def test_a_plan_says_what_was_done_and_what_it_saves():
-    said = str(planned())
+def test_a_plan_prints_its_changes_and_their_times():
+    text = str(planned())
     for part in (
         "0/Conv+Relu+MaxPool", "Winograd F(2,3)", "4/Residual/body/0/BatchNorm+Relu",
         "batch norm + ReLU", "before", "after", "batch of 64", "fast", "a test",
     ):  # fmt: skip
-        assert part in said
-    assert max(map(len, said.splitlines())) <= 80
+        assert part in text
+    assert max(map(len, text.splitlines())) <= 80
 
 
 @pytest.mark.parametrize(
-    ("how", "said"),
+    ("options", "message"),
     [
         (dict(mode="quick"), "mode must be one of"),
         (dict(platform="abacus"), '"cpu", "gpu" or "tpu"'),
@@ -231,9 +231,9 @@ def test_a_plan_says_what_was_done_and_what_it_saves():
         (dict(costs={"conv": 1}), "load_costs"),
     ],
 )
-def test_wrong_arguments_are_refused_in_plain_words(how, said):
-    with pytest.raises((ValueError, TypeError), match=said):
-        planned(**how)
+def test_wrong_arguments_are_refused_in_plain_words(options, message):
+    with pytest.raises((ValueError, TypeError), match=message):
+        planned(**options)
 
 
 def test_other_images_are_refused():
@@ -246,7 +246,7 @@ def test_other_images_are_refused():
 def test_costs_are_read_back_and_a_wrong_file_is_named(tmp_path):
     table = {
         "machine": "here",
-        "elements": {"turn": 1.0},
+        "elements": {"transpose": 1.0},
         "blocks": [{"work": Work(3, 1, 1, 8, 8, 100, 10)._asdict(), "ms": {"a": 2.0}}],
     }
     file = tmp_path / "costs.json"
@@ -256,7 +256,10 @@ def test_costs_are_read_back_and_a_wrong_file_is_named(tmp_path):
     # Twice the channels in and out: four times the multiplications of the nearest.
     assert read.block("a", Work(3, 1, 1, 16, 16, 100, 10)) == 8.0
     assert read.block("b", Work(3, 1, 1, 16, 16, 100, 10)) == float("inf")
-    assert read.element("turn", 2_000_000) == 2.0
+    assert read.element("transpose", 2_000_000) == 2.0
+    older = table | {"elements": {"turn": 1.0}}
+    file.write_text(json.dumps(older))
+    assert fnn.load_costs(file) == read
     file.write_text('{"machine": "here"}')
     with pytest.raises(ValueError, match=r"costs\.json is not a table of costs"):
         fnn.load_costs(file)

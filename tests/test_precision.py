@@ -1,4 +1,4 @@
-"""Half, single and double precision: what is computed in which, and how well."""
+"""Half, single and double precision: the dtypes of results, and their rounding."""
 
 import jax
 import jax.numpy as jnp
@@ -22,7 +22,7 @@ Y = np.array([0, 1, 2, 0, 1, 2], np.int32)
 
 
 def gradients(engine, precision=None, loss_scale=None):
-    """Of NET's fresh variables, compiled."""
+    """Compute the gradients of NET's fresh variables, compiled."""
     variables = NET.init(jax.random.key(0), (5,))
     grad_fn = jax.jit(fnn.value_and_grad(NET, LOSS, engine, precision=precision))
     return grad_fn(variables, (X, Y), loss_scale=loss_scale)
@@ -42,7 +42,7 @@ def cosine(a, b):
 
 
 @pytest.mark.parametrize("precision", HALF)
-def test_what_is_kept_is_float32_and_what_is_computed_is_half(exact, precision):
+def test_results_are_float32_and_their_computation_is_half(exact, precision):
     outs = [gradients(e, precision, 2.0**10) for e in ENGINES]
     eps = float(jnp.finfo(precision).eps)
     for out in outs:
@@ -84,7 +84,7 @@ def test_layers_compute_in_half_precision_and_state_stays(engine):
     ids=["dense", "conv"],
 )
 def test_sums_over_the_batch_are_accumulated_in_float32(net, shape, engine, precision):
-    """Added one by one in bfloat16, ones do not get past 256; in float16, past 2048."""
+    # Added one by one, ones do not get past 256 in bfloat16, nor past 2048 in float16.
     x = jnp.ones(shape)
     params, state = net.init(jax.random.key(0), shape[1:])
     variables = jax.tree.map(jnp.zeros_like, params), state
@@ -106,7 +106,7 @@ def test_wide_sums_reach_into_compiled_functions():
     assert np.all(with_wide_sums(slope, b) == 64 * 16 * 16)
 
 
-def test_what_l2_falls_on_and_its_precision_are_those_of_float32():
+def test_the_penalty_is_computed_in_float32():
     net = fnn.Dense(3)
     variables = net.init(jax.random.key(0), (2,))
     x, y = jnp.zeros((4, 2)), jnp.zeros((4, 3))
@@ -127,7 +127,7 @@ def test_objective_is_the_loss_in_that_precision(exact):
     assert value != float(exact.loss)
 
 
-def test_a_precision_that_is_none_is_refused():
+def test_an_unknown_precision_is_refused():
     with pytest.raises(ValueError, match="precision must be 'bfloat16' or 'float16'"):
         fnn.value_and_grad(NET, LOSS, precision="float64")
     with pytest.raises(ValueError, match=r"loss_scale keeps .* pass precision="):
@@ -138,7 +138,7 @@ def test_a_precision_that_is_none_is_refused():
 
 
 @pytest.mark.parametrize("engine", ENGINES)
-def test_a_loss_scale_brings_back_what_vanishes_in_float16(engine):
+def test_a_loss_scale_keeps_gradients_that_vanish_in_float16(engine):
     net = fnn.Dense(3)
     variables = net.init(jax.random.key(0), (2,))
     # δ is 2e-8, a third of float16's smallest number; x is 1 and the gradient Σ δ.
@@ -151,7 +151,7 @@ def test_a_loss_scale_brings_back_what_vanishes_in_float16(engine):
     np.testing.assert_allclose(abs(kept), 8e-8, rtol=1e-2)
 
 
-def test_an_overflow_leaves_out_the_step_and_keeps_the_state():
+def test_an_overflow_skips_the_step_and_keeps_the_state():
     net = fnn.serial(fnn.Dense(3), fnn.BatchNorm(), fnn.Dense(3))
     optimizer = optimizers.loss_scaled(optimizers.adam(0.1), initial=2.0**40)
     variables = net.init(jax.random.key(0), (2,))
@@ -179,8 +179,8 @@ def test_an_overflow_leaves_out_the_step_and_keeps_the_state():
     assert float(abs(variables.state[1].mean).max()) > 0
 
 
-def test_the_scale_follows_the_rule():
-    """That of torch.amp.GradScaler, written out."""
+def test_the_scale_changes_as_in_pytorch():
+    # The scales are those of torch.amp.GradScaler.
     optimizer = optimizers.loss_scaled(optimizers.sgd(0.1), 8, period=3, minimum=2)
     update = jax.jit(optimizer.update)
     bad, nan, fine = jnp.array([1, jnp.inf]), jnp.array([jnp.nan, 1]), jnp.ones(2)
@@ -194,7 +194,7 @@ def test_the_scale_follows_the_rule():
     assert float(update(fine, largest)[1].scale) == 2.0**127  # never infinite
 
 
-def test_loss_scaled_keeps_what_look_ahead_optimizers_know():
+def test_loss_scaled_keeps_eval_params_of_look_ahead_optimizers():
     inner = optimizers.nesterov(0.25, momentum=0.5)
     optimizer, params = optimizers.loss_scaled(inner), jnp.ones(2)
     updates, state = optimizer.update(jnp.ones(2), optimizer.init(params), params)
@@ -231,16 +231,16 @@ def test_lost_digits_are_those_of_the_precision(dtype):
 def test_float16_is_audited_with_gradients_that_it_can_hold():
     net, small = fnn.Dense(3), fnn.losses.Huber(1e-6)
     variables = net.init(jax.random.key(0), (5,))
-    how = dict(train=True, l2=1e-7, n=6)
+    options = dict(train=True, l2=1e-7, n=6)
     batch = X, np.ones((6, 3), np.float32)
-    scaled, l2 = scaled_for_float16(net, small, variables, batch, key=None, **how)
+    scaled, l2 = scaled_for_float16(net, small, variables, batch, key=None, **options)
     assert l2 == scaled.scale * 1e-7 and np.log2(scaled.scale) % 1 == 0
     grads = fnn.value_and_grad(net, scaled, l2=l2)(variables, batch).grads
     assert 2**7 < max(float(abs(g).max()) for g in grads) <= 2**10
 
 
 def in_half_only(dx, dy):
-    """7% off, in the half precisions alone."""
+    """Return dx, 7% too large in the half precisions alone."""
     return dx * jnp.asarray(1.07 if dx.dtype.itemsize == 2 else 1, dx.dtype)
 
 
@@ -252,8 +252,8 @@ def wrong_dx(self, params, saved, dy):
 def audited(layer, precision):
     net = fnn.serial(fnn.Dense(4), layer, fnn.Dense(3))
     variables = net.init(jax.random.key(0), (5,))
-    how = dict(precision=precision, max_coordinates=2)
-    return fnn.compare_gradients(net, LOSS, variables, (X, Y), **how)
+    options = dict(precision=precision, max_coordinates=2)
+    return fnn.compare_gradients(net, LOSS, variables, (X, Y), **options)
 
 
 def test_right_layers_pass_in_float16_which_is_judged_by_its_own_digits():
@@ -262,7 +262,7 @@ def test_right_layers_pass_in_float16_which_is_judged_by_its_own_digits():
     assert report.precision == "float16" and "float16     rounding" in str(report)
     eps = float(jnp.finfo("float16").eps)
     assert eps / 16 < max(row.engine32 for row in report.rows) < 16 * eps
-    # Gradients are told as they are, not as float16 was given them.
+    # The report shows the gradients themselves, without the scale for float16.
     assert all(row.largest < 1 for row in report.rows)
 
 
@@ -280,10 +280,12 @@ def test_float64_reaches_from_the_data_to_the_optimizer_and_the_history():
     with jax.enable_x64(True):
         net = fnn.serial(fnn.Dense(4), fnn.Tanh(), fnn.BatchNorm(), fnn.Dense(3))
         x, y = np.random.default_rng(2).normal(size=(12, 5)), np.arange(12) % 3
-        how = dict(epochs=2, batch_size=12, plan=None, key=jax.random.key(1), l2=0.1)
+        options = dict(
+            epochs=2, batch_size=12, plan=None, key=jax.random.key(1), l2=0.1
+        )
         manual, auto = (
             fnn.fit(
-                net, LOSS, optimizers.adam(0.01), train=(x, y), engine=engine, **how
+                net, LOSS, optimizers.adam(0.01), train=(x, y), engine=engine, **options
             )
             for engine in ENGINES
         )

@@ -37,7 +37,7 @@ def test_bfloat16_learns_what_float32_learns(engine):
     assert not np.array_equal(narrow.history["train_loss"], wide.history["train_loss"])
 
 
-def test_float16_with_a_loss_scale_that_finds_its_place():
+def test_float16_with_a_loss_scale_that_adapts():
     scaled = fnn.optimizers.loss_scaled(fnn.optimizers.adam(3e-3), initial=2.0**30)
     result = fit(scaled, precision="float16", on_nonfinite="skip")
     assert result.history["skipped"].sum() == 0  # the optimizer has seen to them

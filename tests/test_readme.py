@@ -1,4 +1,4 @@
-"""The README's Python runs, and says what it says it says."""
+"""The README's Python runs, and prints what the README shows."""
 
 import contextlib
 import io
@@ -13,7 +13,7 @@ BLOCKS = BLOCK.findall(README)
 
 
 def words(text: str) -> list[str]:
-    """What a reader sees, without numbers that differ from machine to machine."""
+    """Return the words of a text, without numbers, which differ between machines."""
     return re.sub(r"[-+]?\d[\d.,e×/-]*|[─\s]+", " ", text).split()
 
 

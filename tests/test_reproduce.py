@@ -1,10 +1,8 @@
 """Published results: the settings, how they are measured, the bound on weights."""
 
-import json
 import math
 import re
 from dataclasses import replace
-from pathlib import Path
 
 import jax
 import jax.numpy as jnp
@@ -12,18 +10,20 @@ import numpy as np
 import optax
 import pytest
 from command_lines import assert_refused
+from experiment_runs import conclusion, json_lines
 
 import fnn
 from experiments import __main__ as listing
-from experiments import published_runs, reproduce
-from experiments.published import SETTINGS
-from experiments.reproduce import Config, Row, compared, conclude
+from experiments import reproduce
+from experiments.reproduce import Config, Row, compare, conclude
+from experiments.shared import published_runs
+from experiments.shared.published import SETTINGS
 
 # ---- The bound on each unit's incoming weights -----------------------------------
 
 
 def looped(weight: np.ndarray, c: float) -> np.ndarray:
-    """Unit by unit, in float64."""
+    """Compute the projection unit by unit, in float64."""
     out = np.array(weight, np.float64)
     for j in range(weight.shape[-1]):
         norm = math.sqrt(sum(w * w for w in out[..., j].ravel()))
@@ -160,7 +160,7 @@ def test_a_wrong_bound_is_refused(wrong, kind, text):
 
 @pytest.fixture
 def images(monkeypatch) -> fnn.data.Dataset:
-    """Digits, drawn as large as MNIST's: 240 to train on, 60 for the test."""
+    """Replace MNIST by enlarged digits: 240 for training, 60 for the test."""
 
     def enlarged(part):
         x, y = part
@@ -172,10 +172,6 @@ def images(monkeypatch) -> fnn.data.Dataset:
     monkeypatch.setattr(fnn.data, "mnist", lambda folder=None: small)
     monkeypatch.setenv("COLUMNS", "80")
     return small
-
-
-def lines(path: Path) -> list[dict]:
-    return [json.loads(line) for line in path.read_text().splitlines()]
 
 
 def test_every_setting_is_the_network_of_its_source():
@@ -213,18 +209,18 @@ def test_the_penalty_is_that_of_the_books_program():
 
 def test_images_are_divided_as_the_sources_do(images):
     (x, y), test = images
-    best = published_runs.parts(SETTINGS["nielsen-3"], images, False)
+    best = published_runs.split_images(SETTINGS["nielsen-3"], images, False)
     np.testing.assert_array_equal(best.train[0], x[:200])
     np.testing.assert_array_equal(best.test[1], test[1])
-    assert best.watched is best.test
-    validated = published_runs.parts(SETTINGS["nielsen-6"], images, False)
-    np.testing.assert_array_equal(validated.watched[1], y[200:])
+    assert best.validation is best.test
+    validated = published_runs.split_images(SETTINGS["nielsen-6"], images, False)
+    np.testing.assert_array_equal(validated.validation[1], y[200:])
     np.testing.assert_array_equal(validated.train[1], y[:200])
-    last = published_runs.parts(SETTINGS["dropout-relu"], images, False)
-    assert len(last.train[0]) == 240 and last.watched is None
-    first = published_runs.parts(SETTINGS["nielsen-3-thousand"], images, False)
+    last = published_runs.split_images(SETTINGS["dropout-relu"], images, False)
+    assert len(last.train[0]) == 240 and last.validation is None
+    first = published_runs.split_images(SETTINGS["nielsen-3-thousand"], images, False)
     assert len(first.train[0]) == 4  # 1,000 of 60,000
-    squared = published_runs.parts(SETTINGS["nielsen-1"], images, False)
+    squared = published_runs.split_images(SETTINGS["nielsen-1"], images, False)
     np.testing.assert_array_equal(squared.train[1].argmax(1), y[:200])
     assert squared.train[1].shape == (200, 10) and squared.train[1].sum() == 200
 
@@ -232,16 +228,16 @@ def test_images_are_divided_as_the_sources_do(images):
 @pytest.mark.parametrize("name", ["nielsen-1", "nielsen-6", "dropout-relu"])
 def test_tuning_never_sees_the_test_images(name, images):
     (x, _), _ = images
-    data = published_runs.parts(SETTINGS[name], images, True)
+    data = published_runs.split_images(SETTINGS[name], images, True)
     np.testing.assert_array_equal(data.train[0], x[:200])
     np.testing.assert_array_equal(data.test[0], x[200:])
 
 
 def test_what_is_reported_is_what_the_source_reports(images):
     setting = replace(SETTINGS["nielsen-3"], epochs=10)
-    data = published_runs.parts(setting, images, False)
-    seen, made = [], fnn.optimizers.sgd(4.0)  # too fast: no epoch is like another
-    got = published_runs.run(setting, made, data, 0, seen.append)
+    data = published_runs.split_images(setting, images, False)
+    seen, optimizer = [], fnn.optimizers.sgd(4.0)  # too fast: all epochs differ
+    got = published_runs.train_and_measure(setting, optimizer, data, 0, seen.append)
     accuracies = [record["validation_accuracy"] for record in seen]
     assert got["test_accuracy"] == pytest.approx(max(accuracies))
     assert got["best_epoch"] == 1 + int(np.argmax(accuracies))
@@ -250,32 +246,31 @@ def test_what_is_reported_is_what_the_source_reports(images):
     assert got["best_epoch"] != 1 + np.argmin([r["validation_loss"] for r in seen])
 
     validated = replace(setting, measured="validated")
-    own = published_runs.run(
-        validated, made, published_runs.parts(validated, images, False), 0, seen.append
-    )
+    data = published_runs.split_images(validated, images, False)
+    own = published_runs.train_and_measure(validated, optimizer, data, 0, seen.append)
     held_out = [record["validation_accuracy"] for record in seen[10:]]
     assert own["best_epoch"] == 1 + int(np.argmax(held_out))
     # The same key, the same training: that epoch's accuracy on the test images.
     assert own["test_accuracy"] == pytest.approx(accuracies[own["best_epoch"] - 1])
 
     last = replace(setting, measured="last", examples=50_000)
-    own = published_runs.run(
-        last, made, published_runs.parts(last, images, False), 0, seen.append
-    )
+    data = published_runs.split_images(last, images, False)
+    own = published_runs.train_and_measure(last, optimizer, data, 0, seen.append)
     assert own["test_accuracy"] == pytest.approx(accuracies[-1])
     assert "validation_accuracy" not in seen[-1]
 
 
 def test_the_optimizers_are_those_of_the_settings():
-    book = published_runs.optimizer(SETTINGS["nielsen-1"], 50_000)
+    book = published_runs.make_optimizer(SETTINGS["nielsen-1"], 50_000)
     assert book == fnn.optimizers.sgd(3.0)
     setting = SETTINGS["dropout-relu"]
-    made = published_runs.optimizer(setting, 60_000)
-    assert made.momentum == 0.95
+    optimizer = published_runs.make_optimizer(setting, 60_000)
+    assert optimizer.momentum == 0.95
     steps = setting.epochs * math.ceil(60_000 / setting.batch_size)
     with jax.numpy_dtype_promotion("standard"):
-        rates = [float(made.learning_rate(step)) for step in (0, steps // 20, steps)]
-        chain = published_runs.optimizer(SETTINGS["dropout-max-norm"], 60_000)
+        points = (0, steps // 20, steps)
+        rates = [float(optimizer.learning_rate(step)) for step in points]
+        chain = published_runs.make_optimizer(SETTINGS["dropout-max-norm"], 60_000)
         weight = 5 * jnp.ones((9, 2))
         updates, _ = chain.update(jnp.zeros((9, 2)), chain.init(weight), weight)
     assert rates == pytest.approx([0, setting.learning_rate, 0], abs=1e-9)
@@ -289,20 +284,18 @@ def test_a_run_leaves_a_line_for_every_seed_and_a_sentence(images, tmp_path, cap
     out, names = tmp_path / "run", ["nielsen-1", "nielsen-3-l2"]
     options = ["--seeds", "2", "--epochs", "3", "--out", str(out)]
     assert reproduce.main([*names, *options]) == 0
-    numbers = lines(out / "numbers.jsonl")
+    numbers = json_lines(out / "numbers.jsonl")
     assert [(n["name"], n["seed"]) for n in numbers] == [
         (name, seed) for name in names for seed in (0, 1)
     ]
     rows = [
-        compared(
-            n, SETTINGS[n], [m["test_accuracy"] for m in numbers if m["name"] == n]
-        )
+        compare(n, SETTINGS[n], [m["test_accuracy"] for m in numbers if m["name"] == n])
         for n in names
     ]
-    said = json.loads((out / "result.json").read_text())["conclusion"]
-    assert said == conclude(rows, Config(tuple(names), epochs=3))
+    text = conclusion(out)
+    assert text == conclude(rows, Config(tuple(names), epochs=3))
     printed = capsys.readouterr().out
-    assert said in " ".join(printed.split())
+    assert text in " ".join(printed.split())
     assert f"{rows[0].mean:.2%} ± {rows[0].deviation:.2%}" in printed
     assert "95.42%" in printed and "96.49%" in printed
     assert max(map(len, printed.splitlines())) <= 80
@@ -321,7 +314,7 @@ def test_deep_networks_are_trained_and_measured(images, tmp_path, monkeypatch):
     options = ["--seeds", "1", "--epochs", "1", "--out", str(tmp_path / "run")]
     with jax.numpy_dtype_promotion("standard"):  # optax's schedules mix dtypes
         assert reproduce.main([*names, *options]) == 0
-    numbers = lines(tmp_path / "run" / "numbers.jsonl")
+    numbers = json_lines(tmp_path / "run" / "numbers.jsonl")
     assert [n["name"] for n in numbers] == names
     assert all(0 <= n["test_accuracy"] <= 1 for n in numbers)
 
@@ -330,18 +323,19 @@ def test_deep_networks_are_trained_and_measured(images, tmp_path, monkeypatch):
 
 
 def test_the_interval_is_where_another_run_is_expected():
-    row = compared("nielsen-1", SETTINGS["nielsen-1"], [0.95, 0.954, 0.952])
+    row = compare("nielsen-1", SETTINGS["nielsen-1"], [0.95, 0.954, 0.952])
     assert row.mean == pytest.approx(0.952) and row.deviation == pytest.approx(0.002)
     # Student's t with two degrees: 4.3027.
-    assert row.half == pytest.approx(4.3027 * 0.002 * math.sqrt(4 / 3), rel=1e-4)
+    assert row.half_width == pytest.approx(4.3027 * 0.002 * math.sqrt(4 / 3), rel=1e-4)
     assert row.gap == pytest.approx(0.952 - 0.9542)
 
 
 def test_the_interval_holds_19_of_20_further_runs():
     draws = np.random.default_rng(0).normal(0.95, 0.002, (4000, 4))
-    rows = [compared("", SETTINGS["nielsen-1"], d[:3].tolist()) for d in draws]
+    rows = [compare("", SETTINGS["nielsen-1"], d[:3].tolist()) for d in draws]
     held = [
-        abs(d[3] - row.mean) <= row.half for d, row in zip(draws, rows, strict=True)
+        abs(d[3] - row.mean) <= row.half_width
+        for d, row in zip(draws, rows, strict=True)
     ]
     assert np.mean(held) == pytest.approx(0.95, abs=0.015)
 
@@ -353,13 +347,13 @@ def test_what_is_concluded_depends_on_the_numbers():
         "1 of 1 published figures lie where 95% of our runs are expected (at most "
         "±1.00 points from our means: nielsen-1)."
     )
-    worse = row._replace(half=0.001)
+    worse = row._replace(half_width=0.001)
     assert conclude([row, worse], config) == (
         "1 of 2 published figures lie where 95% of our runs are expected (at most "
         "±1.00 points from our means: nielsen-1); nielsen-1 is 0.22 points worse than "
         "published."
     )
-    alone = row._replace(mean=0.96, half=math.nan)
+    alone = row._replace(mean=0.96, half_width=math.nan)
     assert conclude([alone], config) == (
         "nielsen-1 is 0.58 points better than published."
     )
@@ -372,7 +366,7 @@ def test_what_is_concluded_depends_on_the_numbers():
 
 
 def test_of_two_published_figures_the_nearer_one_counts():
-    row = compared("nielsen-3", SETTINGS["nielsen-3"], [0.9550, 0.9552])
+    row = compare("nielsen-3", SETTINGS["nielsen-3"], [0.9550, 0.9552])
     assert row.gap == pytest.approx(0.9551 - 0.9549)
 
 

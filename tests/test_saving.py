@@ -1,4 +1,4 @@
-"""Checkpoints: what goes in comes out, and nothing else does."""
+"""Saving and loading: the same numbers come back, and foreign files are refused."""
 
 import io
 import os
@@ -80,7 +80,7 @@ def test_numpy_opens_it_and_names_are_places(tmp_path):
     assert (weight == variables.params[0].weight).all()
 
 
-def test_replaces_whole_or_not_at_all(tmp_path):
+def test_a_file_is_replaced_whole_or_not_at_all(tmp_path):
     path = tmp_path / "x.npz"
     save(path, jnp.ones(2))
     save(path, jnp.zeros(2))
@@ -123,7 +123,7 @@ def test_a_failure_while_writing_leaves_the_old_file(tmp_path, monkeypatch):
     ],
     ids=["extra", "missing", "different"],
 )
-def test_says_what_does_not_match(like, lines, tmp_path):
+def test_the_error_lists_what_does_not_match(like, lines, tmp_path):
     path = tmp_path / "x.npz"
     save(path, {"a": np.ones(2), "b": [np.ones(3, np.int32)]})
     with pytest.raises(ValueError, match="does not hold what `like`") as error:
@@ -219,5 +219,5 @@ def test_a_missing_file_is_called_missing(tmp_path):
 
 
 def test_ml_dtypes_are_what_jax_uses():
-    # The claim that `save` rests on: such dtypes have kind "V" or NumPy's own letter.
+    # `save` relies on it that such dtypes have kind "V" or NumPy's own letter.
     assert np.dtype(ml_dtypes.bfloat16).kind == "V"

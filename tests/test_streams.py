@@ -1,4 +1,4 @@
-"""Batches that are read: the steps of arrays, read ahead, with their own errors."""
+"""Batches that are read: the same steps as from arrays, and errors of their own."""
 
 import threading
 import time
@@ -10,7 +10,7 @@ import numpy as np
 import pytest
 
 import fnn
-from fnn.training.compiled.epoch import schedule
+from fnn.training.compiled.order import epoch_order
 
 LOSS = fnn.losses.SoftmaxCrossEntropy()
 KEY = jax.random.key(1)
@@ -27,7 +27,7 @@ def fit(train, **options):
 
 
 class Shuffled:
-    """The minibatches that `fit` makes of arrays, epoch after epoch."""
+    """A source of the minibatches that `fit` makes of arrays, epoch after epoch."""
 
     def __init__(self, x=X, y=Y):
         self.x, self.y, self.epoch = x, y, 0
@@ -38,13 +38,13 @@ class Shuffled:
 
     def batches(self, epoch):
         train_key = jax.random.split(KEY)[1]
-        (full, _), rest, _ = schedule(train_key, epoch, len(self.x), BATCH)
+        full, rest, _ = epoch_order(train_key, epoch, len(self.x), BATCH)
         for indices in [*np.asarray(full), np.asarray(rest)]:
             yield self.x[indices], self.y[indices]
 
 
-def looked_at(source):
-    """`fit` opens a source once to see what its batches are like."""
+def after_a_sample(source):
+    """Return the source such that epoch 1 comes after the sample that `fit` reads."""
     source.epoch = -1
     return source
 
@@ -56,7 +56,7 @@ def assert_close(a, b, atol=1e-6):
 @pytest.mark.parametrize("options", [{}, dict(l2=0.1), dict(engine="autodiff")])
 def test_the_same_batches_give_the_same_training(options):
     arrays = fit((X, Y), **options)
-    read = fit(fnn.Batches(looked_at(Shuffled()), n=50), **options)
+    read = fit(fnn.Batches(after_a_sample(Shuffled()), n=50), **options)
     for name in ("train_loss", "epoch"):
         assert_close(read.history[name], arrays.history[name])
     assert_close(read.variables, arrays.variables, atol=1e-5)
@@ -68,7 +68,7 @@ def generator():
 
 
 class Loader:
-    """As torch's: a data set, and an order of its own."""
+    """A loader like torch's: a data set, and an order of its own."""
 
     dataset = range(48)
 
@@ -99,8 +99,8 @@ def test_the_penalty_knows_the_size_of_a_data_set():
 
 
 def test_it_reads_ahead_while_the_device_computes(monkeypatch):
-    """A chunk is a step here; the last is read before the first two are done."""
-    monkeypatch.setattr(fnn.training.run.streams, "STEPS", 1)
+    """A chunk is one step here; the last is read before the first two are done."""
+    monkeypatch.setattr(fnn.training.run.streams, "MAX_STEPS", 1)
     read, trained = [], []
 
     def watched():
@@ -110,15 +110,15 @@ def test_it_reads_ahead_while_the_device_computes(monkeypatch):
 
     check = fnn.training.run.train_epoch._check_chunk
 
-    def slow(job, chunk):
+    def slow(spec, chunk):
         trained.append((chunk.first, len(read)))
         time.sleep(0.2)
-        check(job, chunk)
+        check(spec, chunk)
 
     monkeypatch.setattr(fnn.training.run.train_epoch, "_check_chunk", slow)
     fit(fnn.Batches(watched, ahead=2), epochs=1)
     assert [first for first, _ in trained] == [0, 1, 2, 3]
-    assert trained[1][1] >= 4  # one batch to look at, then 0, 1, 2 while 0 was slow
+    assert trained[1][1] >= 4  # the sample, then 0, 1, 2 while 0 was slow
 
 
 def test_an_error_of_the_source_comes_with_its_own_traceback():
@@ -147,7 +147,7 @@ def test_bad_steps_are_found_in_batches_too():
             net, LOSS, fnn.optimizers.adam(0.05), train=train, on_nonfinite="skip",
             **options,
         )
-        for train in ((x, Y), fnn.Batches(looked_at(Shuffled(x))))
+        for train in ((x, Y), fnn.Batches(after_a_sample(Shuffled(x))))
     ]  # fmt: skip
     arrays, read = results
     assert read.nonfinite == arrays.nonfinite
@@ -156,7 +156,7 @@ def test_bad_steps_are_found_in_batches_too():
 
 
 class Endless:
-    """An iterator that says where it is, as grain's do."""
+    """An iterator that has a position, as grain's have."""
 
     def __init__(self):
         self.at = 0
@@ -186,7 +186,7 @@ def test_the_position_of_an_iterator_is_part_of_a_checkpoint(tmp_path):
 
 
 class InBytes(Endless):
-    """One whose position is bytes, as that of grain's DataLoader is."""
+    """An iterator whose position is bytes, as of grain's DataLoader."""
 
     def get_state(self):
         return bytes([self.at])
@@ -196,7 +196,7 @@ class InBytes(Endless):
 
 
 def of_grain():
-    """Two iterators of grain's, one for each of its interfaces."""
+    """Return two iterators of grain's, one for each of its interfaces."""
     grain = pytest.importorskip("grain")
     examples = list(zip(X, Y, strict=True))
     sampler = grain.samplers.IndexSampler(num_records=50, shuffle=True, seed=0)
@@ -244,20 +244,22 @@ def test_health_mesh_and_a_smaller_last_batch():
 
 
 @pytest.mark.parametrize(
-    ("train", "error", "said"),
+    ("train", "error", "message"),
     [
         (generator(), ValueError, "can be read only once"),
         (lambda: iter([]), ValueError, "no batches"),
         (fnn.data.xor, TypeError, r"but xor is missing .*: 'key'. Pass lambda: xor\("),
-        (lambda: iter([X[:4]]), TypeError, r"pairs \(x, y\), got ndarray"),
+        (lambda: iter([X[:4]]), TypeError, r"a pair \(x, y\), got ndarray"),
         (lambda: iter([(X[:4], Y[:3])]), ValueError, "one entry an example"),
+        (lambda: iter([(X[0], Y[0])]), ValueError, r"alone is x\[None\], y\[None\]"),
+        (lambda: iter([(X[:0], Y[:0])]), ValueError, "a batch without examples"),
         (lambda: iter([(X[:4], Y[:4]), (X[:4, :2], Y[:4])]), ValueError, "at step 1"),
         (lambda: iter([(X[:4].astype(np.uint8), Y[:4])]), TypeError, "/ 255"),
         (fnn.Batches(generator, steps=9), ValueError, "ended after 4 batches"),
     ],
 )
-def test_wrong_sources(train, error, said):
-    with pytest.raises(error, match=said):
+def test_wrong_sources(train, error, message):
+    with pytest.raises(error, match=message):
         fit(train)
 
 

@@ -1,4 +1,4 @@
-"""A sweep trains what `fit` would: every member, each stopped in its own time."""
+"""A sweep trains each member as `fit` would, and stops each in its own time."""
 
 import re
 
@@ -44,19 +44,19 @@ def fitted(i, j, s, options, dtype=jnp.float32, build=build):
     )  # fmt: skip
 
 
-def assert_same(swept, place, fit, tolerance):
-    """The member at that place, against a result of `fit`."""
-    assert swept.epochs[place] == fit.epochs
-    assert swept.best_epoch[place] == fit.best_epoch
-    assert swept.stopped[place] == fit.stopped
+def assert_same(swept, index, fit, tolerance):
+    """Compare the member at an index of the grid with a result of `fit`."""
+    assert swept.epochs[index] == fit.epochs
+    assert swept.best_epoch[index] == fit.best_epoch
+    assert swept.stopped[index] == fit.stopped
     for name in ("train_loss", "validation_loss", "validation_accuracy"):
-        want, got = fit.history[name], swept.history[name][place]
+        want, got = fit.history[name], swept.history[name][index]
         np.testing.assert_allclose(got[: len(want)], want, rtol=0, atol=tolerance)
         assert np.isnan(got[len(want) :]).all()
     for name in ("variables", "last_variables"):
         jax.tree.map(
             lambda all, one: np.testing.assert_allclose(
-                all[place], one, rtol=0, atol=10 * tolerance
+                all[index], one, rtol=0, atol=10 * tolerance
             ),
             getattr(swept, name),
             jax.tree.map(np.asarray, getattr(fit, name)),
@@ -73,22 +73,22 @@ def test_every_member_is_what_fit_trains():
         assert swept.epochs.shape == (3, 2, 2)
         assert list(swept.axes) == ["learning_rate", "rate", "key"]
         assert chunks == [(5, 12), (10, 12), (12, 12)]
-        for place in np.ndindex(3, 2, 2):
-            assert_same(swept, place, fitted(*place, OPTIONS, jnp.float64), 1e-10)
+        for index in np.ndindex(3, 2, 2):
+            assert_same(swept, index, fitted(*index, OPTIONS, jnp.float64), 1e-10)
     assert len(set(swept.epochs.ravel().tolist())) >= 3  # stopped in their own time
     assert set(swept.stopped.ravel()) == {"epochs", "patience"}
 
 
 def test_in_float32_losses_agree_to_1e_5():
     swept = fnn.sweep(build, GRID, keys=KEYS, **data(), **OPTIONS)
-    for place in np.ndindex(3, 2, 2):
-        fit = fitted(*place, OPTIONS)
-        same = min(swept.epochs[place], fit.epochs)
-        # The largest rate throws losses up to 3, and what was rounded off with them.
-        thrown = RATES[place[0]] == max(RATES)
-        bound = dict(rtol=1e-5, atol=0) if thrown else dict(rtol=0, atol=1e-6)
+    for index in np.ndindex(3, 2, 2):
+        fit = fitted(*index, OPTIONS)
+        same = min(swept.epochs[index], fit.epochs)
+        # The largest rate drives losses up to 3, and rounding errors with them.
+        is_large = RATES[index[0]] == max(RATES)
+        bound = dict(rtol=1e-5, atol=0) if is_large else dict(rtol=0, atol=1e-6)
         for name in ("train_loss", "validation_loss"):
-            got, want = swept.history[name][place], fit.history[name]
+            got, want = swept.history[name][index], fit.history[name]
             np.testing.assert_allclose(got[:same], want[:same], **bound)
 
 
@@ -117,13 +117,13 @@ def by_optax(learning_rate, rate):
 
 @pytest.mark.parametrize("build", [look_ahead, by_optax])
 def test_look_ahead_optax_and_every(build):
-    rule = fnn.EarlyStopping(patience=2, every=3, subset=0.7)
-    options = OPTIONS | dict(early_stopping=rule, epochs=11)
+    early_stopping = fnn.EarlyStopping(patience=2, every=3, subset=0.7)
+    options = OPTIONS | dict(early_stopping=early_stopping, epochs=11)
     with jax.enable_x64():
         swept = fnn.sweep(build, GRID, keys=KEYS, **data(jnp.float64), **options)
-        for place in ((0, 0, 0), (2, 1, 1)):
-            fit = fitted(*place, options, jnp.float64, build)
-            assert_same(swept, place, fit, 1e-10)
+        for index in ((0, 0, 0), (2, 1, 1)):
+            fit = fitted(*index, options, jnp.float64, build)
+            assert_same(swept, index, fit, 1e-10)
     np.testing.assert_array_equal(swept.history["validation_epoch"], [3, 6, 9])
 
 
@@ -176,12 +176,77 @@ def test_the_best_hyperparameters_have_the_best_mean():
     assert best == {"learning_rate": RATES[i], "rate": GRID["rate"][j]}
 
 
+SMALL = dict(keys=KEYS[:1], epochs=2, train=problem(), batch_size=35)
+
+
+def test_a_metric_may_be_an_integer():
+    metrics = {"largest": lambda z, y: y.max(), "any": lambda z, y: (y > 1).any()}
+    swept = fnn.sweep(
+        refuse, {"rate": [0.1]}, **SMALL, validation=problem(31), metrics=metrics
+    )
+    assert swept.history["validation_largest"].ravel().tolist() == [2, 2]
+    assert swept.history["validation_any"].ravel().tolist() == [1, 1]
+
+
+def assert_fits_a_screen(text):
+    lines = text.splitlines()
+    assert len(lines) < 24
+    assert max(map(len, lines)) <= 80
+
+
+def test_a_sweep_prints_its_grid_and_the_best():
+    swept = fnn.sweep(build, GRID, keys=KEYS, **data(), **OPTIONS)
+    assert repr(swept) == "Sweep(3 learning_rate, 2 rate, 2 key)"
+    assert_fits_a_screen(str(swept))
+    best, losses = swept.best(), swept.at_best("loss").mean(-1)
+    head, rule, *axes, _, loss, stopped = str(swept).splitlines()
+    assert head.split() == ["axis", "size", "lowest", "highest", "best"]
+    assert rule == "─" * len(head)
+    assert [row.split() for row in axes] == [
+        ["learning_rate", "3", "0.02", "0.5", f"{best['learning_rate']:.4g}"],
+        ["rate", "2", "0", "0.3", f"{best['rate']:.4g}"],
+        ["key", "2", "0", "1"],
+    ]
+    text, value, rest = re.fullmatch(r"(.*): (\S+) (.*)", loss).groups()
+    assert text == "best validation loss at the best epoch"
+    assert float(value) == pytest.approx(losses.min(), rel=1e-3)
+    assert rest == "(the mean of 2 keys)"
+    counts = dict(re.findall(r"(\w+) \((\d+)\)", stopped))
+    assert stopped.startswith("12 members, stopped by ")
+    assert sum(map(int, counts.values())) == 12
+    assert int(counts["patience"]) == (swept.stopped == "patience").sum()
+
+
+def test_a_sweep_without_validation_prints_its_training_loss():
+    swept = fnn.sweep(refuse, {"rate": [0.1, 0.5]}, **SMALL)
+    losses = swept.history["train_loss"][:, 0, -1]
+    value = f"{losses.min():.4g}"
+    assert f"best training loss of the last epoch: {value} (the mean" in str(swept)
+
+
+def test_a_large_grid_fits_a_screen():
+    swept = fnn.sweep(refuse, {"rate": [0.1]}, **SMALL)
+    names = ["a" * 100, *(f"hyperparameter_{i}" for i in range(29))]
+    axes = {name: np.array([0.123456789e-5]) for name in names} | swept.axes
+    shape = (1,) * 31
+    swept = swept._replace(
+        axes={name: axes[name] for name in axes if name != "rate"},
+        history={"train_loss": np.full((*shape, 2), np.nan)},
+        epochs=np.ones(shape, int),
+        stopped=np.full(shape, "diverged"),
+    )
+    assert_fits_a_screen(str(swept))
+    assert_fits_a_screen(repr(swept))
+    assert "... 20 more axes" in str(swept)
+    assert str(swept).splitlines()[-4].startswith("key")
+
+
 def refuse(rate):
     return fnn.serial(fnn.Dropout(rate), fnn.Dense(3)), LOSS, fnn.optimizers.sgd(0.1)
 
 
 @pytest.mark.parametrize(
-    ("options", "said"),
+    ("options", "message"),
     [
         (dict(grid=[0.1, 0.2]), "grid must map names to the values"),
         (dict(grid={"rate": 0.1}), "a sequence of numbers"),
@@ -202,14 +267,13 @@ def refuse(rate):
         (dict(batch_size=1000), "larger than the training set"),
     ],
 )
-def test_wrong_arguments(options, said):
+def test_wrong_arguments(options, message):
     given = dict(build=refuse, grid={"rate": [0.1]}, keys=KEYS, epochs=2, batch_size=8)
     given |= dict(train=problem()) | options
     with pytest.raises((ValueError, TypeError)) as caught:
         fnn.sweep(given.pop("build"), given.pop("grid"), **given)
     text = "\n".join([str(caught.value), *getattr(caught.value, "__notes__", ())])
-
-    assert re.search(said, text)
+    assert re.search(message, text)
 
 
 def test_an_unknown_metric_is_named():

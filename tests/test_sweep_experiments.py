@@ -1,37 +1,21 @@
-"""The experiments that sweep: early stopping and weight decay, dropout's rates."""
-
-import json
-from pathlib import Path
+"""The experiments with sweeps: early stopping and weight decay, dropout rates."""
 
 import jax
 import numpy as np
 import pytest
 from command_lines import assert_refused, printed_help
+from experiment_runs import conclusion, json_lines
 from matplotlib.figure import Figure
 
 import fnn
 from experiments import __main__ as listing
-from experiments import (
-    dropout_rates,
-    early_stopping,
-    few_digits,
-    figures,
-    seeds,
-    sweep_figures,
-)
+from experiments import dropout_rates, early_stopping
+from experiments.shared import digits_subset, figures, seeds, sweep_figures
 
 
 @pytest.fixture(autouse=True)
 def _wide(monkeypatch):
     monkeypatch.setenv("COLUMNS", "100")
-
-
-def lines(path: Path) -> list[dict]:
-    return [json.loads(line) for line in path.read_text().splitlines()]
-
-
-def conclusion(out: Path) -> str:
-    return json.loads((out / "result.json").read_text())["conclusion"]
 
 
 # ---- Early stopping --------------------------------------------------------------
@@ -43,7 +27,7 @@ SMALL = early_stopping.Config(
 
 @pytest.fixture(scope="module")
 def stopped(tmp_path_factory):
-    """The folder of a small run."""
+    """Make a small run, and return its folder."""
     out = tmp_path_factory.mktemp("early_stopping")
     options = "--examples 30 --validation 20 --hidden 4 --steps 12 --seeds 2"
     argv = [*options.split(), "--penalties", "0", "1", "50", "--out", str(out)]
@@ -52,12 +36,12 @@ def stopped(tmp_path_factory):
 
 
 def test_early_stopping_measures_what_fit_trains(stopped):
-    numbers = lines(stopped / "numbers.jsonl")
+    numbers = json_lines(stopped / "numbers.jsonl")
     assert [(n["seed"], n["penalty"]) for n in numbers] == [
         (seed, penalty) for seed in range(2) for penalty in SMALL.penalties
     ]
     line = numbers[4]
-    train, validation = few_digits.drawn(30, 20, seed=1, noise=SMALL.noise)
+    train, validation = digits_subset.sample_digits(30, 20, seed=1, noise=SMALL.noise)
     net = fnn.serial(fnn.Flatten(), fnn.Dense(4), fnn.Relu(), fnn.Dense(10))
     loss, optimizer = fnn.losses.SoftmaxCrossEntropy(), fnn.optimizers.adam(1e-2)
     result = fnn.fit(
@@ -79,8 +63,8 @@ def test_early_stopping_measures_what_fit_trains(stopped):
 
 
 def test_retraining_makes_as_many_updates_on_all_data(stopped):
-    plain = lines(stopped / "numbers.jsonl")[3]
-    data = few_digits.drawn(30, 20, seed=1, noise=SMALL.noise)
+    plain = json_lines(stopped / "numbers.jsonl")[3]
+    data = digits_subset.sample_digits(30, 20, seed=1, noise=SMALL.noise)
     x, y = (np.concatenate(parts) for parts in zip(*data, strict=True))
     assert plain["best_step"] == np.argmin(plain["validation_curve"]) + 1
     net = fnn.serial(fnn.Flatten(), fnn.Dense(4), fnn.Relu(), fnn.Dense(10))
@@ -97,16 +81,16 @@ def test_retraining_makes_as_many_updates_on_all_data(stopped):
 
 
 def test_early_stopping_draws_and_concludes(stopped):
-    numbers = lines(stopped / "numbers.jsonl")
-    said = early_stopping.conclude(early_stopping.compared(numbers))
-    assert conclusion(stopped) == said
+    numbers = json_lines(stopped / "numbers.jsonl")
+    text = early_stopping.conclude(early_stopping.choose_penalties(numbers))
+    assert conclusion(stopped) == text
     assert (stopped / "figures/early_stopping.png").stat().st_size > 10_000
 
 
 @pytest.mark.parametrize(("noise", "wrong"), [(0, 0), (0.3, 0.3), (1, 1)])
 def test_labels_are_wrong_as_often_as_asked_for(noise, wrong):
-    noisy = few_digits.drawn(900, 300, seed=3, noise=noise)
-    clean = few_digits.drawn(900, 300, seed=3)
+    noisy = digits_subset.sample_digits(900, 300, seed=3, noise=noise)
+    clean = digits_subset.sample_digits(900, 300, seed=3)
     assert [len(part[1]) for part in noisy] == [900, 300]
     for part, right in zip(noisy, clean, strict=True):
         np.testing.assert_array_equal(part[0], right[0])
@@ -114,8 +98,8 @@ def test_labels_are_wrong_as_often_as_asked_for(noise, wrong):
         assert part[1].min() == 0 and part[1].max() == 9
 
 
-def two_seeds(curve, stop, again, decayed, norm=1e-6) -> early_stopping.Lines:
-    """Two seeds whose test errors are given in percent, and one more by 1."""
+def two_seeds(curve, stop, again, decayed, norm=1e-6) -> early_stopping.Choice:
+    """Return two seeds with these test errors in percent; some of the second are +1."""
     plain, chosen, most = [], [], []
     for seed in range(2):
         plain.append({"validation_curve": np.add(curve, 0.01 * seed).tolist()})
@@ -125,29 +109,29 @@ def two_seeds(curve, stop, again, decayed, norm=1e-6) -> early_stopping.Lines:
         plain[-1]["retrained_test_error"] = again / 100
         chosen.append({"penalty": 3, "test_error": (decayed + seed) / 100})
         most.append({"penalty": 90, "test_error": 0.9, "weight_norm": norm})
-    return early_stopping.Lines(plain, chosen, most)
+    return early_stopping.Choice(plain, chosen, most)
 
 
 def test_what_early_stopping_concludes_depends_on_the_numbers():
-    said = early_stopping.conclude(
+    text = early_stopping.conclude(
         two_seeds([2, 1, 1.5], stop=12, again=10, decayed=11)
     )
     assert (
-        "is U-shaped: at the end it is 0.5 ± 0 above its least, at step 2 ± 0" in said
+        "is U-shaped: at the end it is 0.5 ± 0 above its least, at step 2 ± 0" in text
     )
-    assert "stopping there errs 8.5 ± 0.7 points less than going on" in said
-    assert "retraining 2.0 ± 0.0 points less than stopping" in said
-    assert "retraining errs least, 10.0% ± 0.0%, 1.5 ± 0.7 points less than" in said
-    assert "weights of norm 1e-06 (pathologically small: it is 20 without" in said
-    assert "λ = 90" in said and said.endswith("errs 90.0% ± 0.0%.")
+    assert "stopping there errs 8.5 ± 0.7 points less than going on" in text
+    assert "retraining 2.0 ± 0.0 points less than stopping" in text
+    assert "retraining errs least, 10.0% ± 0.0%, 1.5 ± 0.7 points less than" in text
+    assert "weights of norm 1e-06 (pathologically small: it is 20 without" in text
+    assert "λ = 90" in text and text.endswith("errs 90.0% ± 0.0%.")
 
     other = two_seeds([2, 1.5, 1], stop=25, again=26, decayed=10.5, norm=15.0)
-    said = early_stopping.conclude(other)
-    assert "is not surely U-shaped" in said and "at step 3" in said
-    assert "errs 4.5 ± 0.7 points more than going on" in said
-    assert "retraining 1.0 ± 0.0 points more than stopping" in said
-    assert "weight decay errs least, 11.0% ± 0.7%" in said
-    assert "norm 15 (it is 20 without" in said
+    text = early_stopping.conclude(other)
+    assert "is not surely U-shaped" in text and "at step 3" in text
+    assert "errs 4.5 ± 0.7 points more than going on" in text
+    assert "retraining 1.0 ± 0.0 points more than stopping" in text
+    assert "weight decay errs least, 11.0% ± 0.7%" in text
+    assert "norm 15 (it is 20 without" in text
 
     near = early_stopping.conclude(two_seeds([2, 1, 3], stop=20, again=11, decayed=11))
     assert "stopping there errs 0.5 ± 0.7 points less (within the spread)" in near
@@ -159,10 +143,10 @@ def test_weight_decay_is_chosen_by_validation_and_never_0():
         for seed, losses in enumerate([(0.1, 0.3, 0.2), (0.1, 0.2, 0.3)])
         for penalty, loss in zip((0, 1, 5), losses, strict=True)
     ]
-    found = early_stopping.compared(numbers)
+    found = early_stopping.choose_penalties(numbers)
     assert [n["penalty"] for n in found.plain] == [0, 0]
     assert [n["penalty"] for n in found.chosen] == [5, 1]
-    assert [n["penalty"] for n in found.most] == [5, 5]
+    assert [n["penalty"] for n in found.largest] == [5, 5]
 
 
 # ---- Dropout ---------------------------------------------------------------------
@@ -173,7 +157,7 @@ def test_dropout_rates_chooses_by_validation_and_tests_two(tmp_path, capsys):
     options = "--examples 40 --validation 60 --width 8 --epochs 9 --seeds 2"
     grid = "--learning-rate 0.05 --visible 0 0.2 --hidden 0 0.4".split()
     assert dropout_rates.main([*options.split(), *grid, "--out", str(out)]) == 0
-    numbers = lines(out / "numbers.jsonl")
+    numbers = json_lines(out / "numbers.jsonl")
     assert len(numbers) == 8
     errors = dropout_rates.by_pair(numbers, "validation_error")
     best = min(errors, key=lambda pair: errors[pair].mean())
@@ -185,7 +169,7 @@ def test_dropout_rates_chooses_by_validation_and_tests_two(tmp_path, capsys):
     assert (out / "figures/dropout_rates.png").stat().st_size > 10_000
 
     # The last pair, its second seed: hidden and visible are not exchanged.
-    train, validation = few_digits.drawn(40, 60, seed=0)
+    train, validation = digits_subset.sample_digits(40, 60, seed=0)
     net, loss = dropout_rates.network(8, 0.2, 0.4), dropout_rates.LOSS
     assert [node.rate for node in net.layers if isinstance(node, fnn.Dropout)] == [
         *(0.2, 0.4, 0.4)
@@ -202,7 +186,7 @@ def test_dropout_rates_chooses_by_validation_and_tests_two(tmp_path, capsys):
 
 
 def dropped(validation, test, pair=(0.2, 0.5)) -> list[dict]:
-    """Two seeds without dropout, then with it; errors in percent, the second's + 1."""
+    """Return two seeds without dropout, then with it; errors in percent."""
     return [
         {"p_visible": rates[0], "p_hidden": rates[1], "seed": seed}
         | {"validation_error": (v + seed) / 100, "test_error": (t + slope * seed) / 100}
@@ -214,33 +198,33 @@ def dropped(validation, test, pair=(0.2, 0.5)) -> list[dict]:
 
 
 def test_what_dropout_rates_concludes_depends_on_the_numbers():
-    said = dropout_rates.conclude(dropped((6, 4), (7, 4)))
-    assert said.startswith("p_visible = 0.2 and p_hidden = 0.5 have the least")
-    assert "of 2 pairs, 4.5% ± 0.7% (no dropout: 6.5% ± 0.7%)" in said
-    assert "they err 5.0% ± 1.4%, no dropout 7.5% ± 0.7%: dropout helps by more" in said
-    assert said.endswith("(2.5 ± 0.7 points less, seed by seed).")
-    said = dropout_rates.conclude(dropped((6, 4), (6, 6)))
-    assert "makes no difference beyond the spread over the seeds (0.5 ± 0.7" in said
-    said = dropout_rates.conclude(dropped((6, 4), (4, 6)))
-    assert "harms by more than the spread" in said and "2.5 ± 0.7 points more" in said
-    said = dropout_rates.conclude(dropped((4, 6), (4, 6))[:2])
-    assert said.startswith("No dropout has the least validation error")
-    assert said.endswith("4.5% ± 0.7% on the test images: here dropout does not help.")
+    text = dropout_rates.conclude(dropped((6, 4), (7, 4)))
+    assert text.startswith("p_visible = 0.2 and p_hidden = 0.5 have the least")
+    assert "of 2 pairs, 4.5% ± 0.7% (no dropout: 6.5% ± 0.7%)" in text
+    assert "they err 5.0% ± 1.4%, no dropout 7.5% ± 0.7%: dropout helps by more" in text
+    assert text.endswith("(2.5 ± 0.7 points less, seed by seed).")
+    text = dropout_rates.conclude(dropped((6, 4), (6, 6)))
+    assert "makes no difference beyond the spread over the seeds (0.5 ± 0.7" in text
+    text = dropout_rates.conclude(dropped((6, 4), (4, 6)))
+    assert "harms by more than the spread" in text and "2.5 ± 0.7 points more" in text
+    text = dropout_rates.conclude(dropped((4, 6), (4, 6))[:2])
+    assert text.startswith("No dropout has the least validation error")
+    assert text.endswith("4.5% ± 0.7% on the test images: here dropout does not help.")
 
 
-# ---- What both draw and say ------------------------------------------------------
+# ---- The shared figures and texts ------------------------------------------------
 
 
 def test_bars_are_means_and_sample_standard_deviations():
     assert seeds.plus_minus(np.array([0.1, 0.2])) == "15.0% ± 7.1%"
     assert seeds.plus_minus([1, 5], ".1f") == "3.0 ± 2.8"
     axes = Figure().subplots()
-    sweep_figures.mean_with_bars(axes, [0, 2], [[1, 3], [5, 5]])
+    sweep_figures.draw_means_with_bars(axes, [0, 2], [[1, 3], [5, 5]])
     (line, _, (bars,)) = axes.containers[0]
     assert line.get_xydata().tolist() == [[0, 2], [2, 5]]
     low, high = bars.get_segments()[0][:, 1]
     assert (low, high) == pytest.approx((2 - 2**0.5, 2 + 2**0.5))
-    sweep_figures.mean_across(axes, [1, 3], color="C1")
+    sweep_figures.draw_mean_across(axes, [1, 3], color="C1")
     assert [*axes.lines[-1].get_ydata()] == [2, 2]
     band = axes.patches[-1].get_extents().transformed(axes.transData.inverted())
     assert (band.y0, band.y1) == pytest.approx((low, high))
@@ -249,7 +233,9 @@ def test_bars_are_means_and_sample_standard_deviations():
 def test_the_ring_is_at_the_pair_chosen():
     axes = Figure().subplots()
     values = {(v, h): np.array([v, v + 2 * h]) for v in (0, 0.1) for h in (0, 0.4)}
-    sweep_figures.over_two(axes, values, chosen=(0.1, 0.4), title="v")
+    sweep_figures.draw_over_two_hyperparameters(
+        axes, values, chosen=(0.1, 0.4), title="v"
+    )
     (ring,) = (line for line in axes.lines if line.get_label() == "chosen")
     (at,) = ring.get_xydata()
     assert at == pytest.approx((0.4 + 0.4 / 16 / 2, 0.5))
@@ -259,7 +245,7 @@ def test_losses_of_seeds_have_a_ring_at_each_best_step():
     axes = Figure().subplots()
     losses = np.array([[3.0, 1, 2], [4, 3, 2]])
     both = {"train": losses / 2, "validation": losses}
-    figures.losses_of_seeds(axes, both, best=np.array([2, 3]))
+    figures.draw_losses(axes, both, best=np.array([2, 3]))
     assert axes.lines[-1].get_xydata().tolist() == [[2, 1], [3, 2]]
     means = {line.get_label(): [*line.get_ydata()] for line in axes.lines}
     assert means["train"] == [1.75, 1, 1] and means["validation"] == [3.5, 2, 2]

@@ -1,26 +1,26 @@
 """The experiment that compares optimizers, each with its own best learning rate."""
 
-import json
-
 import jax
 import jax.numpy as jnp
 import lecture_optimizers
 import numpy as np
 import pytest
 from command_lines import assert_refused, printed_help
+from experiment_runs import conclusion, json_lines
 
 import fnn
 from experiments import __main__ as listing
-from experiments import optimizers_compared, tuning
+from experiments import optimizers_compared
 from experiments.optimizers_compared import conclude
-from experiments.tuning import (
+from experiments.shared import tuning
+from experiments.shared.tuning import (
     OPTIMIZERS,
     SOLVED,
-    Tuned,
+    Tuning,
     among_the_best,
     descend,
-    on_digits,
-    ranked,
+    rank,
+    tune_on_digits,
 )
 
 STEPS = 30
@@ -28,7 +28,7 @@ STEPS = 30
 
 @pytest.fixture
 def few(monkeypatch):
-    """Three optimizers only: to compile a sweep takes seconds."""
+    """Leave three optimizers only, because compiling a sweep takes seconds."""
     names = ("sgd", "rmsprop+nesterov", "adam")
     monkeypatch.setattr(
         optimizers_compared, "OPTIMIZERS", {name: OPTIMIZERS[name] for name in names}
@@ -41,22 +41,24 @@ def few(monkeypatch):
 
 @pytest.mark.parametrize("name", sorted(OPTIMIZERS.keys() - {"nadam", "amsgrad"}))
 def test_optimizers_have_the_lectures_numbers(name):
-    """A descent ends where the lecture's does, from the same start, turned alike."""
+    """Compare with the lecture's loop, from the same start, with the same rotation."""
     oracle = getattr(lecture_optimizers, name.replace("+", "_"))
     with jax.enable_x64():
         key, bowl = jax.random.key(5), fnn.data.ill_conditioned_bowl(3)
-        turn_key, start_key = jax.random.split(key)
-        turn = np.asarray(jax.random.orthogonal(turn_key, 2))
+        rotation_key, start_key = jax.random.split(key)
+        rotation = np.asarray(jax.random.orthogonal(rotation_key, 2))
         moved = bowl.start + 0.3 * np.asarray(jax.random.normal(start_key, (2,)))
-        hessian = turn.T @ np.diag([1.0, 3.0]) @ turn
-        path = oracle(turn.T @ moved, lambda t, x: hessian @ x, lambda t: 0.02, STEPS)
+        hessian = rotation.T @ np.diag([1.0, 3.0]) @ rotation
+        path = oracle(
+            rotation.T @ moved, lambda t, x: hessian @ x, lambda t: 0.02, STEPS
+        )
         losses = np.einsum("ti,ij,tj->t", path, hessian, path)
         got = descend(bowl, OPTIMIZERS[name](0.02), key, STEPS)
     # The start is rounded to float32, as fnn.data has it.
     assert float(got) == pytest.approx(losses[-1] / losses[0], rel=1e-5)
 
 
-def test_gradient_descent_does_not_see_how_the_coordinates_are_turned():
+def test_gradient_descent_does_not_depend_on_the_rotation_of_the_coordinates():
     bowl = fnn.data.ill_conditioned_bowl(3)
     for key in jax.random.split(jax.random.key(0), 6):
         moved = bowl.start + 0.3 * jax.random.normal(jax.random.split(key)[1], (2,))
@@ -76,7 +78,7 @@ def test_a_loss_is_at_most_that_of_the_start_and_at_least_solved(rate, expected)
 
 def test_on_a_surface_the_rate_is_chosen_on_other_starts():
     bowl, rates = fnn.data.ill_conditioned_bowl(3), [0.01, 0.1, 0.3, 10.0]
-    tuned = tuning.on_surface(bowl, fnn.optimizers.sgd, rates, steps=5, starts=4)
+    tuned = tuning.tune_on_surface(bowl, fnn.optimizers.sgd, rates, steps=5, starts=4)
     keys = jax.random.split(jax.random.key(0), 8)
     expected = [
         [np.log10(descend(bowl, fnn.optimizers.sgd(rate), k, 5)) for k in keys]
@@ -89,7 +91,7 @@ def test_on_a_surface_the_rate_is_chosen_on_other_starts():
 
 def test_on_digits_the_rate_is_chosen_on_validation_and_measured_on_test_images():
     rates = [1e-3, 1.0, 1e30]  # with 1 the second epoch is worse than the first
-    tuned = on_digits(OPTIMIZERS["sgd"], rates, epochs=2, seeds=2)
+    tuned = tune_on_digits(OPTIMIZERS["sgd"], rates, epochs=2, seeds=2)
     assert tuned.losses.shape == (3, 2) and tuned.best == 1
     (x, y), test = fnn.data.digits()
     data = fnn.data.split(x, y, 0.2, jax.random.key(0), stratify=True)
@@ -114,8 +116,8 @@ def test_on_digits_the_rate_is_chosen_on_validation_and_measured_on_test_images(
 # ---- The comparison --------------------------------------------------------------
 
 
-def scored(scores: list[float], best: int = 1) -> Tuned:
-    return Tuned(np.zeros((3, len(scores))), best, scores)
+def scored(scores: list[float], best: int = 1) -> Tuning:
+    return Tuning(np.zeros((3, len(scores))), best, scores)
 
 
 def test_level_is_less_than_two_standard_errors_behind_seed_by_seed():
@@ -125,36 +127,36 @@ def test_level_is_less_than_two_standard_errors_behind_seed_by_seed():
         "level": scored([1.0, 2.0, 3.1]),  # by 0.033 ± 0.033
         "same": scored([1.0, 2.0, 3.0]),
     }
-    assert ranked(tuned) == ["first", "same", "level", "behind"]
+    assert rank(tuned) == ["first", "same", "level", "behind"]
     assert among_the_best(tuned) == ["first", "same", "level"]
 
 
 def test_what_is_concluded_depends_on_the_numbers():
     good, bad = scored([1.0, 2.0]), scored([3.0, 4.5])
-    apart = {"bowl": {"sgd": good, "adam": bad}, "digits": {"sgd": bad, "adam": good}}
-    assert conclude(apart) == (
+    split = {"bowl": {"sgd": good, "adam": bad}, "digits": {"sgd": bad, "adam": good}}
+    assert conclude(split) == (
         "No consensus: 2 of 2 optimizers are among the best on some problem, none on "
         "all (bowl: sgd; digits: adam), each with its own best learning rate; on the "
         "digits sgd, the worst, errs 3.8±1.1%, and adam 1.5±0.7% (mean ± standard "
         "deviation of 2 seeds)."
     )
-    level = apart | {"digits": {"sgd": good, "adam": good._replace(best=2)}}
-    said = conclude(level)
-    assert said.startswith(
+    level = split | {"digits": {"sgd": good, "adam": good._replace(best=2)}}
+    text = conclude(level)
+    assert text.startswith(
         "A consensus, sgd, among the best on all problems (bowl: sgd;"
     )
-    assert "digits: sgd and 1 more)" in said
-    assert said.endswith(
+    assert "digits: sgd and 1 more)" in text
+    assert text.endswith(
         "at the edge of the grid, perhaps not at its best: adam on digits."
     )
 
 
 def test_the_table_fits_80_columns():
-    widest = dict.fromkeys(OPTIMIZERS, Tuned(np.zeros((1, 2)), 0, [-9.9, -10.0]))
+    widest = dict.fromkeys(OPTIMIZERS, Tuning(np.zeros((1, 2)), 0, [-9.9, -10.0]))
     results = {"bowl": widest, "valley": widest, "Rosenbrock": widest}
-    rows = optimizers_compared.rows(results, [0.0046])
-    digits = dict.fromkeys(OPTIMIZERS, Tuned(np.zeros((1, 2)), 0, [3.1, 3.3]))
-    last = optimizers_compared.rows({"digits": digits}, [0.00046])
+    rows = optimizers_compared.table_rows(results, [0.0046])
+    digits = dict.fromkeys(OPTIMIZERS, Tuning(np.zeros((1, 2)), 0, [3.1, 3.3]))
+    last = optimizers_compared.table_rows({"digits": digits}, [0.00046])
     columns = [*zip(*rows, strict=True), [row[1] for row in last]]
     widths = [max(map(len, column)) for column in columns]
     assert sum(widths) + 2 * (len(widths) - 1) <= 80
@@ -164,8 +166,7 @@ def test_optimizers_are_compared(few, tmp_path, capsys):
     out = tmp_path / "run"
     small = "--per-decade 1 --lowest 1e-3 --highest 1 --starts 3 --epochs 2 --seeds 2"
     assert optimizers_compared.main([*small.split(), "--out", str(out)]) == 0
-    text = (out / "numbers.jsonl").read_text()
-    numbers = [json.loads(line) for line in text.splitlines()]
+    numbers = json_lines(out / "numbers.jsonl")
     assert len(numbers) == 4 * 3
     results = {n["problem"]: {} for n in numbers}
     for n in numbers:
@@ -173,11 +174,11 @@ def test_optimizers_are_compared(few, tmp_path, capsys):
         assert losses.shape == (4, 2 if n["problem"] == "digits" else 3)
         best = [1e-3, 1e-2, 0.1, 1].index(pytest.approx(n["rate"]))
         assert best == losses.mean(1).argmin()
-        results[n["problem"]][n["optimizer"]] = Tuned(losses, best, n["scores"])
-    said = json.loads((out / "result.json").read_text())["conclusion"]
-    assert said == conclude(results)
+        results[n["problem"]][n["optimizer"]] = Tuning(losses, best, n["scores"])
+    text = conclusion(out)
+    assert text == conclude(results)
     printed = capsys.readouterr().out
-    assert said in " ".join(printed.split())
+    assert text in " ".join(printed.split())
     assert "rmsprop+nesterov" in printed and "…" not in printed
     assert (out / "figures" / "optimizers.png").stat().st_size > 10_000
 

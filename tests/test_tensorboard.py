@@ -1,4 +1,4 @@
-"""Event files: what a run reports is what TensorBoard's own reader finds."""
+"""Event files: TensorBoard's own reader finds the records of a run."""
 
 import struct
 import subprocess
@@ -104,12 +104,12 @@ def test_arrays_are_histograms_and_dicts_are_groups(tmp_path):
     assert event.histogram_value.bucket == [2]
     assert event.histogram_value.bucket_limit == [1]
     [event] = reader.Histograms("weights")
-    told = event.histogram_value
-    assert (event.step, told.min, told.max, told.num) == (3, 0, 30, 4)
-    assert (told.sum, told.sum_squares) == (46, 1126)
+    got = event.histogram_value
+    assert (event.step, got.min, got.max, got.num) == (3, 0, 30, 4)
+    assert (got.sum, got.sum_squares) == (46, 1126)
     counts, edges = np.histogram(weights, 30)
-    assert list(told.bucket) == counts.tolist()
-    assert told.bucket_limit == pytest.approx(edges[1:])
+    assert list(got.bucket) == counts.tolist()
+    assert got.bucket_limit == pytest.approx(edges[1:])
 
 
 def test_neighbours_in_float64_have_a_histogram(tmp_path):
@@ -119,7 +119,7 @@ def test_neighbours_in_float64_have_a_histogram(tmp_path):
     assert sum(event.histogram_value.bucket) == 3
 
 
-def test_what_is_not_finite_is_counted(tmp_path):
+def test_numbers_that_are_not_finite_are_counted(tmp_path):
     with fnn.TensorBoard(tmp_path) as board:
         board({"epoch": 1, "a": np.array([1.0, np.nan, np.inf]), "b": [np.nan]})
         board({"epoch": 2, "a": np.array([np.nan]), "b": 1e300})
@@ -147,7 +147,7 @@ def test_a_figure_is_an_image(tmp_path):
 
 
 def test_tensorboard_shows_it(tmp_path):
-    """Through what its server reads: scalars, histograms and images alike."""
+    """The reader of its server finds scalars, histograms and images."""
     with fnn.TensorBoard(tmp_path) as board:
         board({"epoch": 1, "train_loss": 0.5, "weights": np.arange(5.0)})
         board.figure("picture", Figure(figsize=(1, 1)), step=1)
@@ -176,18 +176,18 @@ def test_tensorboard_shows_it(tmp_path):
         ({"epoch": 1, "f": print}, "f must be a number or an array of numbers"),
     ],
 )
-def test_what_is_no_record_is_refused(tmp_path, record, message):
+def test_a_value_that_is_no_record_is_refused(tmp_path, record, message):
     with fnn.TensorBoard(tmp_path) as board, pytest.raises(TypeError, match=message):
         board(record)
 
 
-def test_what_is_no_figure_is_refused(tmp_path):
+def test_a_value_that_is_no_figure_is_refused(tmp_path):
     with fnn.TensorBoard(tmp_path) as board:
         with pytest.raises(TypeError, match=r"must be a Matplotlib figure, got list"):
             board.figure("picture", [1, 2], step=1)
 
 
-def test_a_closed_file_takes_nothing(tmp_path):
+def test_a_closed_file_cannot_be_written(tmp_path):
     board = fnn.TensorBoard(tmp_path)
     board.close()
     board.close()
@@ -201,7 +201,7 @@ def test_a_file_is_no_folder(tmp_path):
         fnn.TensorBoard(tmp_path / "file")
 
 
-def test_without_tensorboard_it_says_how_to_install_it(tmp_path, monkeypatch):
+def test_without_tensorboard_the_error_says_how_to_install_it(tmp_path, monkeypatch):
     monkeypatch.setitem(
         sys.modules, "tensorboard.summary.writer.event_file_writer", None
     )

@@ -1,4 +1,4 @@
-"""The oracle, held against finite differences, against JAX, and against the lecture."""
+"""The oracle, compared with finite differences, with JAX, and with the lecture."""
 
 import itertools
 import math
@@ -10,7 +10,7 @@ import pytest
 
 from fnn import textbook
 
-# No two layers alike, so that no transposed or shifted index goes unnoticed.
+# No two layers are equal, so that a transposed or shifted index is noticed.
 NETWORKS = {
     "logistic regression": (3, 1),
     "no hidden layer": (4, 3),
@@ -31,7 +31,7 @@ def problem(sizes, n=7, seed=0):
 @jax.jit
 @jax.value_and_grad
 def jax_cost_and_gradients(thetas, X, Y, lam):
-    """The same J, vectorised, from JAX's own pieces."""
+    """Compute the same J, vectorised, with JAX's own functions."""
     a = X
     for theta in thetas[:-1]:
         a = jax.nn.sigmoid(a @ theta[:, 1:].T + theta[None, :, 0])
@@ -81,10 +81,10 @@ def test_cost_of_logistic_regression_is_the_written_formula():
 
 @pytest.mark.parametrize("z", [1e3, -1e3, 1e8, -1e8])
 @pytest.mark.parametrize("y", [0.0, 1.0])
-def test_saturated_outputs_cost_what_they_should_and_stay_finite(z, y):
+def test_saturated_outputs_have_the_right_and_finite_cost(z, y):
     theta = np.array([[z, 0.0]])
-    blamed = z if y == 0 else -z  # −log(1 − g(z)) → z and −log g(z) → −z
-    expected = max(blamed, 0.0)
+    limit = z if y == 0 else -z  # −log(1 − g(z)) → z and −log g(z) → −z
+    expected = max(limit, 0.0)
     assert textbook.cost([theta], [[1.0]], [[y]]) == pytest.approx(expected, rel=1e-12)
     assert np.isfinite(textbook.gradients([theta], [[1.0]], [[y]])[0]).all()
 
@@ -206,8 +206,8 @@ def test_gradient_descent_learns_exclusive_or():
     Y = np.array([[0], [1], [1], [0]])
     start = textbook.initialise((2, 3, 1), seed=0, spread=2.0)
     descent = textbook.gradient_descent(start, X, Y, learning_rate=5.0, max_epochs=600)
-    said = [textbook.forward(descent.thetas, x)[-1][0] for x in X]
-    assert [round(h) for h in said] == [0, 1, 1, 0]
+    outputs = [textbook.forward(descent.thetas, x)[-1][0] for x in X]
+    assert [round(h) for h in outputs] == [0, 1, 1, 0]
     assert descent.costs[-1] < 0.05
 
 
@@ -252,7 +252,7 @@ def test_10_2_the_gradient_check_passes_with_lambda_over_n_and_fails_with_lambda
 
 
 def lecture_gradient(a, delta):
-    """Δ_ij += a_i δ_i, as the lecture once has it, for one example and one layer."""
+    """Compute Δ_ij += a_i δ_i, as the lecture has it in one place, for one example."""
     Delta = np.zeros((len(delta), len(a)))
     for i, j in np.ndindex(*Delta.shape):
         Delta[i, j] += a[i] * delta[i]
@@ -268,18 +268,18 @@ def test_10_3_the_activation_in_delta_has_index_j_not_i(sizes):
     np.testing.assert_allclose(D[:, 1:], right, atol=1e-15)
 
     s_1, s_2 = sizes
-    if s_1 < s_2:  # unit i of layer 2 has no namesake in layer 1
+    if s_1 < s_2:  # layer 1 has no unit i for each unit i of layer 2
         with pytest.raises(IndexError):
             lecture_gradient(X[0], delta)
     else:  # the loop runs, and is wrong
         assert np.abs(lecture_gradient(X[0], delta) - right).max() > 0.1
-    if s_1 != s_2:  # written with whole vectors it does not type-check either
+    if s_1 != s_2:  # with whole vectors the shapes do not fit either
         with pytest.raises(ValueError, match="could not be broadcast"):
             X[0] * delta
 
 
 def penalty_sum(thetas, limits):
-    """Σ Θ² over rows 1..limits(l)[0] and columns 1..limits(l)[1] of every Θ^(l)."""
+    """Return Σ Θ² over rows 1..limits(l)[0], columns 1..limits(l)[1] of every Θ^(l)."""
     total = 0.0
     for layer, theta in enumerate(thetas, start=1):
         rows, columns = limits(layer)
@@ -307,11 +307,11 @@ def test_10_4_the_limits_of_the_penalty_are_s_l_and_s_l_plus_1(sizes):
 
     with pytest.raises(KeyError, match="0"):  # Θ^(1) would need a layer 0
         penalty_sum(thetas, lecture)
-    s[0] = 1  # granted one, the limits still are not those of any Θ^(l)
+    s[0] = 1  # even with a layer 0, the limits are not those of any Θ^(l)
     if sizes[0] < sizes[-1]:
         assert penalty_sum(thetas, lecture) < 0.5 * everything  # misses weights
     else:
-        with pytest.raises(IndexError):  # asks for weights that do not exist
+        with pytest.raises(IndexError):  # reads weights that do not exist
             penalty_sum(thetas, lecture)
 
 

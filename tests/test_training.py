@@ -19,7 +19,7 @@ from fnn import optimizers
 from fnn.gradients.engines import ENGINES, manual, value_and_grad
 from fnn.losses import SigmoidCrossEntropy, SoftmaxCrossEntropy, SquaredError
 from fnn.training import EarlyStopping, accuracy, evaluate, fit, predict
-from fnn.training.compiled.descent import as_optimizer, start
+from fnn.training.compiled.descent import as_optimizer, initial_carry
 from fnn.training.compiled.epoch import epoch
 from fnn.training.compiled.order import shuffle
 
@@ -68,7 +68,7 @@ def close(a, b, rtol=1e-5, atol=1e-6) -> None:
 
 
 class Counting:
-    """An engine that counts how often it is traced, and remembers with which n."""
+    """An engine that counts how often it is traced, and keeps the values of n."""
 
     def __init__(self):
         self.traces, self.ns = 0, set()
@@ -83,7 +83,7 @@ class Counting:
 
 
 def batches_of_epoch(key, e, n=N, size=BATCH):
-    """The documented keys, by hand: the indices and the key of each step."""
+    """Yield the indices and the key of each step, from the documented keys."""
     _, train_key = jax.random.split(key)
     order_key, step_key = jax.random.split(jax.random.fold_in(train_key, e))
     order = np.asarray(shuffle(order_key, n))
@@ -163,7 +163,7 @@ def test_fit_is_the_loop_written_by_hand():
 
 def test_epoch_is_a_pure_function_that_vmaps_over_rates():
     optimizer = as_optimizer(optimizers.sgd(0.1))
-    carry = start(optimizer, linear().init(KEY, (FEATURES,)))
+    carry = initial_carry(optimizer, linear().init(KEY, (FEATURES,)))
     data = tuple(map(jnp.asarray, TRAIN))
 
     @jax.jit
@@ -205,12 +205,12 @@ def test_epochs_differ_in_order_and_masks():
     assert len(set(result.history["train_loss"])) == 3
 
 
-RULES = {"no early stopping": None, "early stopping": EarlyStopping(9, every=2)}
+STOPPING = {"no early stopping": None, "early stopping": EarlyStopping(9, every=2)}
 
 
-@pytest.mark.parametrize("rule", RULES.values(), ids=RULES.keys())
-def test_resumed_is_never_interrupted(rule):
-    run = partial(full_fit, validation=VALIDATION, early_stopping=rule)
+@pytest.mark.parametrize("early_stopping", STOPPING.values(), ids=STOPPING.keys())
+def test_a_resumed_run_is_bit_identical_to_an_uninterrupted_one(early_stopping):
+    run = partial(full_fit, validation=VALIDATION, early_stopping=early_stopping)
     whole = run(epochs=5)
     part = run(epochs=3)
     kept = jax.tree.map(jnp.copy, part.carry)
@@ -225,9 +225,10 @@ def test_resumed_is_never_interrupted(rule):
 
 
 def test_resumed_with_more_patience():
-    bad = EarlyStopping(1, min_delta=100.0)  # only the first evaluation can improve
+    # Only the first evaluation can improve by this much.
+    impatient = EarlyStopping(1, min_delta=100.0)
     run = partial(linear_fit, validation=VALIDATION, epochs=9)
-    stopped = run(early_stopping=bad)
+    stopped = run(early_stopping=impatient)
     assert (stopped.stopped, stopped.epochs, stopped.best_epoch) == ("patience", 2, 1)
     more = run(early_stopping=EarlyStopping(3, min_delta=100.0), resume=stopped)
     assert (more.stopped, more.epochs, more.best_epoch) == ("patience", 4, 1)
@@ -349,7 +350,7 @@ def test_evaluate_and_predict_compile_once():
         call()
         del traces[:]
         call()
-        # What is left is the check of shapes, which runs nothing: no batch is traced.
+        # The check of shapes alone is left, which runs nothing: no batch is traced.
         assert {shape[0] for shape in traces} <= {N, 1}
 
 
@@ -434,10 +435,9 @@ def test_a_decay_after_a_lookahead_is_refused_at_once():
 
 def test_the_best_variables_come_back():
     records = []
-    rule = EarlyStopping(patience=3, mode="max", monitor="accuracy")
     result = linear_fit(
         validation=VALIDATION,
-        early_stopping=rule,
+        early_stopping=EarlyStopping(patience=3, mode="max", monitor="accuracy"),
         epochs=40,
         on_epoch=records.append,
     )
@@ -455,18 +455,18 @@ def test_the_best_variables_come_back():
 
 def test_divergence_ends_the_run_and_the_best_survive():
     run = partial(linear_fit, epochs=9, validation=VALIDATION)
-    rule, explosive = EarlyStopping(patience=5), optimizers.sgd(1e38)
+    stopping, explosive = EarlyStopping(patience=5), optimizers.sgd(1e38)
     plain = run(explosive, resume=run(epochs=2))
     assert plain.stopped == "diverged"
     assert 2 < plain.epochs == plain.best_epoch < 9
     assert np.isnan(plain.history["validation_loss"][-1])
-    good = run(epochs=2, early_stopping=rule)
-    kept = run(explosive, early_stopping=rule, resume=good)
+    good = run(epochs=2, early_stopping=stopping)
+    kept = run(explosive, early_stopping=stopping, resume=good)
     assert (kept.stopped, kept.epochs) == ("diverged", plain.epochs)
     assert kept.best_epoch == good.best_epoch > 0
     assert same_bits(kept.variables, good.variables)
     broken = jax.tree.map(lambda a: a * jnp.inf, good.variables)
-    hopeless = run(variables=broken, early_stopping=rule)
+    hopeless = run(variables=broken, early_stopping=stopping)
     assert (hopeless.stopped, hopeless.epochs) == ("diverged", 1)
     assert hopeless.best_epoch == 0  # no evaluation was ever an improvement
     assert same_bits(hopeless.variables, broken)
@@ -518,9 +518,9 @@ def test_a_second_ctrl_c_raises_at_once():
 
 
 def test_validation_can_be_rarer_and_smaller():
-    rule = EarlyStopping(patience=9, every=3, subset=0.5)
+    half = EarlyStopping(patience=9, every=3, subset=0.5)
     options = {"validation": VALIDATION, "epochs": 7}
-    result = linear_fit(early_stopping=rule, **options)
+    result = linear_fit(early_stopping=half, **options)
     assert result.history["validation_epoch"].tolist() == [3, 6]
     assert result.history["epoch"].tolist() == [1, 2, 3, 4, 5, 6, 7]
     assert result.best_epoch in (3, 6)
@@ -548,6 +548,31 @@ def test_records_are_plain_numbers():
     assert result.history.keys() == keys | {"validation_epoch"}
     for name in keys:
         assert [record[name] for record in records] == list(result.history[name])
+
+
+def test_a_result_describes_itself_in_a_few_lines():
+    result = linear_fit(validation=VALIDATION, early_stopping=EarlyStopping(9))
+    train, validation = (
+        f"{result.history[name][-1]:.4g}" for name in ("train_loss", "validation_loss")
+    )
+    assert repr(result).splitlines() == [
+        "FitResult",
+        "  epochs       2",
+        "  stopped      'epochs'",
+        f"  best_epoch   {result.best_epoch}",
+        f"  last losses  train_loss {train}, validation_loss {validation}",
+        "  parameters   15",
+        "  history      epoch, train_loss, seconds, validation_epoch, validation_loss,",
+        "               validation_accuracy",
+    ]
+    unseen = linear_fit(epochs=0)
+    assert "  last losses  none\n" in repr(unseen)
+    bad = fnn.training.Nonfinite(1, 3, "the output of 0/Dense")
+    line = "  nonfinite    epoch 1, step 3: the output of 0/Dense is not finite"
+    assert repr(unseen._replace(nonfinite=bad)).splitlines()[-1] == line
+    many = {f"validation_{name}": np.zeros(1) for name in range(40)}
+    lines = repr(result._replace(history=result.history | many)).splitlines()
+    assert max(map(len, lines)) <= 80
 
 
 # ---- Evaluation ------------------------------------------------------------------
@@ -646,7 +671,6 @@ def other_variables(*layers):
 Dataset = namedtuple("Dataset", ["train", "test"])
 BOTH = Dataset(TRAIN, VALIDATION)
 
-RULE = EarlyStopping()
 HELD_OUT = {"validation": VALIDATION}
 
 BAD = [
@@ -726,7 +750,11 @@ BAD = [
     ({"net": fnn.Relu}, TypeError, r"net is the class Relu; pass an instance, Relu\("),
     ({"loss": SquaredError}, TypeError, "loss is the class SquaredError; pass an inst"),
     # Early stopping and metrics
-    ({"early_stopping": RULE}, ValueError, r"needs validation data: pass validation="),
+    (
+        {"early_stopping": EarlyStopping()},
+        ValueError,
+        r"needs validation data: pass validation=",
+    ),
     ({"early_stopping": 5, **HELD_OUT}, TypeError, "must be fnn.EarlyStopping"),
     (
         {"early_stopping": EarlyStopping(monitor="f1"), **HELD_OUT},

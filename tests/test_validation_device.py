@@ -1,4 +1,4 @@
-"""Validation beside training, on another device: the same result, sooner."""
+"""Validation on another device while training goes on: the same result, sooner."""
 
 import jax
 import jax.numpy as jnp
@@ -23,14 +23,14 @@ def problem(seed, n):
 
 
 def fit(**options):
-    told = []
+    records = []
     given = dict(
         train=problem(0, 60), validation=problem(5, 40), key=jax.random.key(2),
         epochs=40, batch_size=20, early_stopping=fnn.EarlyStopping(patience=3),
-        on_epoch=told.append,
+        on_epoch=records.append,
     )  # fmt: skip
     result = fnn.fit(NET, LOSS, fnn.optimizers.adam(0.05), **given | options)
-    return result, told
+    return result, records
 
 
 def assert_same_bits(a, b):
@@ -39,71 +39,72 @@ def assert_same_bits(a, b):
 
 @pytest.fixture
 def slow_validation(monkeypatch):
-    """No evaluation is known before training has to wait for it."""
-    monkeypatch.setattr(loop, "_known", lambda begun: False)
+    """No evaluation is finished before training has to wait for it."""
+    monkeypatch.setattr(loop, "_is_finished", lambda evaluation: False)
 
 
 def test_the_same_bits_and_only_epochs_trained_meanwhile_are_extra(slow_validation):
-    waiting, told = fit()
-    beside, told_late = fit(validation_device="another")
-    assert waiting.stopped == beside.stopped == "patience"
-    assert_same_bits(waiting.variables, beside.variables)
-    assert waiting.best_epoch == beside.best_epoch
-    assert_same_bits(tuple(waiting.stopping), tuple(beside.stopping))
-    assert beside.epochs == waiting.epochs + loop.AHEAD
+    waiting, records = fit()
+    parallel, late_records = fit(validation_device="another")
+    assert waiting.stopped == parallel.stopped == "patience"
+    assert_same_bits(waiting.variables, parallel.variables)
+    assert waiting.best_epoch == parallel.best_epoch
+    assert_same_bits(tuple(waiting.stopping), tuple(parallel.stopping))
+    assert parallel.epochs == waiting.epochs + loop.MAX_PENDING
     n = waiting.epochs
     for name in ("train_loss", "validation_loss", "validation_accuracy"):
-        assert_same_bits(beside.history[name][:n], waiting.history[name])
-    assert len(beside.history["validation_loss"]) == n
-    assert len(beside.history["train_loss"]) == beside.epochs
-    assert [record["epoch"] for record in told_late] == list(
-        range(1, beside.epochs + 1)
+        assert_same_bits(parallel.history[name][:n], waiting.history[name])
+    assert len(parallel.history["validation_loss"]) == n
+    assert len(parallel.history["train_loss"]) == parallel.epochs
+    assert [record["epoch"] for record in late_records] == list(
+        range(1, parallel.epochs + 1)
     )
-    assert told_late[n - 1]["validation_loss"] == told[n - 1]["validation_loss"]
+    assert late_records[n - 1]["validation_loss"] == records[n - 1]["validation_loss"]
 
 
 def test_an_end_by_epochs_has_every_evaluation(slow_validation):
-    rule = fnn.EarlyStopping(patience=50, every=2)
-    waiting, _ = fit(early_stopping=rule, epochs=9)
-    beside, told = fit(early_stopping=rule, epochs=9, validation_device="another")
-    assert beside.stopped == "epochs"
+    patient = fnn.EarlyStopping(patience=50, every=2)
+    options = dict(early_stopping=patient, epochs=9)
+    waiting, _ = fit(**options)
+    parallel, records = fit(**options, validation_device="another")
+    assert parallel.stopped == "epochs"
     for name in waiting.history.keys() - {"seconds"}:
-        assert_same_bits(beside.history[name], waiting.history[name])
-    assert_same_bits(waiting.variables, beside.variables)
-    assert_same_bits(waiting.last_variables, beside.last_variables)
-    assert [r["epoch"] for r in told if "validation_loss" in r] == [2, 4, 6, 8]
+        assert_same_bits(parallel.history[name], waiting.history[name])
+    assert_same_bits(waiting.variables, parallel.variables)
+    assert_same_bits(waiting.last_variables, parallel.last_variables)
+    assert [r["epoch"] for r in records if "validation_loss" in r] == [2, 4, 6, 8]
 
 
-def test_patience_that_runs_out_in_the_last_epoch_is_said(slow_validation):
+def test_patience_that_runs_out_in_the_last_epoch_is_reported(slow_validation):
     waiting, _ = fit()
-    beside, _ = fit(epochs=waiting.epochs, validation_device="another")
-    assert (beside.stopped, beside.epochs) == ("patience", waiting.epochs)
+    parallel, _ = fit(epochs=waiting.epochs, validation_device="another")
+    assert (parallel.stopped, parallel.epochs) == ("patience", waiting.epochs)
 
 
 def test_training_does_not_wait_for_a_large_validation_set(monkeypatch):
-    pending, settle = [], loop._settle
+    pending, finish = [], loop._finish_evaluations
 
-    def watched(job, progress, ahead):
+    def count_and_finish(spec, progress, at_most):
         pending.append(len(progress.pending))
-        return settle(job, progress, ahead)
+        return finish(spec, progress, at_most)
 
-    monkeypatch.setattr(loop, "_settle", watched)
+    monkeypatch.setattr(loop, "_finish_evaluations", count_and_finish)
     data = problem(7, 200_000)
-    beside, _ = fit(validation=data, validation_device=jax.devices()[1], epochs=9)
+    parallel, _ = fit(validation=data, validation_device=jax.devices()[1], epochs=9)
     assert max(pending) > 1  # an epoch ended before the evaluation of the one before
     waiting, _ = fit(validation=data, epochs=9)
-    assert_same_bits(waiting.variables, beside.variables)
+    assert_same_bits(waiting.variables, parallel.variables)
 
 
 def test_without_early_stopping_it_only_measures(slow_validation):
     waiting, _ = fit(early_stopping=None, epochs=3)
-    beside, _ = fit(early_stopping=None, epochs=3, validation_device="another")
+    parallel, _ = fit(early_stopping=None, epochs=3, validation_device="another")
     assert_same_bits(
-        waiting.history["validation_loss"], beside.history["validation_loss"]
+        waiting.history["validation_loss"], parallel.history["validation_loss"]
     )
 
 
-def test_on_one_device_it_takes_its_turn_and_says_so(monkeypatch):
+def test_on_one_device_it_validates_in_turn_and_warns(monkeypatch):
     with pytest.warns(UserWarning, match="in turn with training"):
         result, _ = fit(validation_device=jax.devices()[0], epochs=2)
     assert len(result.history["validation_loss"]) == 2

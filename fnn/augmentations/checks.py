@@ -1,17 +1,17 @@
-"""What augmentations check: their own sizes at once, the images when they come."""
+"""Checks of augmentations: of their sizes when they are built, of the images in use."""
 
 from typing import Any
 
 import jax.numpy as jnp
-from jax import Array
 
 from fnn.checks import check_key, expect_shape, is_integer
+from fnn.typing import Array, KeyArray, Shaped
 
 __all__ = ["check_images", "check_size"]
 
 
 def check_size(augmentation: Any, name: str, least: int) -> None:
-    """Make a field a Python integer; an error where it is none, or too small."""
+    """Turn a field into a Python integer, or raise if it is none, or too small."""
     size = getattr(augmentation, name)
     if not is_integer(size) or size < least:
         raise ValueError(
@@ -23,8 +23,11 @@ def check_size(augmentation: Any, name: str, least: int) -> None:
 
 def check_images(
     augmentation: Any, key: Any, x: Any, side: int = 1
-) -> tuple[Array, Array]:
-    """A key, and images (N, H, W, C) with sides of at least so many pixels."""
+) -> tuple[KeyArray, Shaped[Array, "N H W C"]]:
+    """Return the key and the images as arrays, or raise if they are none.
+
+    The sides of the images must have at least `side` pixels.
+    """
     key, x = check_key(key), jnp.asarray(x)
     expect_shape(augmentation, x, ("N", "H", "W", "C"))
     if min(x.shape[1:3]) < side:

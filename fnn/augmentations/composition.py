@@ -1,13 +1,13 @@
-"""Augmentations one after the other, and functions as augmentations."""
+"""Compose augmentations, and make augmentations of functions."""
 
 from collections.abc import Callable
 from typing import Any
 
 import jax
-from jax import Array
 
 from fnn.checks import check_key, expect_instance
 from fnn.pytree import holds_numbers, leaf, pytree
+from fnn.typing import Array
 
 __all__ = ["Augmentation", "Compose", "Function", "as_augmentation", "compose"]
 
@@ -16,14 +16,14 @@ Augmentation = Callable[[Array, Array], Array]
 
 
 def compose(*augmentations: Augmentation) -> "Compose":
-    """Augmentations one after the other, in the order given.
+    """Apply augmentations one after the other, in this order.
 
     Args:
-        *augmentations: those of this module, or functions `(key, x) -> x`. None at all
-            is the identity.
+        *augmentations: augmentations of fnn, or functions `(key, x) -> x`. Without any,
+            the result is the identity.
 
     Returns:
-        An augmentation.
+        An augmentation of images (N, H, W, C).
 
     Raises:
         TypeError: one of them is not a function.
@@ -40,7 +40,7 @@ def compose(*augmentations: Augmentation) -> "Compose":
 
 @pytree
 class Compose:
-    """Augmentations one after the other; built by `compose`.
+    """A sequence of augmentations, applied in order; built by `compose`.
 
         x_0 = x,    x_i = f_i(fold_in(key, i − 1), x_{i−1}),    y = x_L
 
@@ -63,7 +63,7 @@ class Compose:
 
 @pytree
 class Function:
-    """A function as a pytree without leaves: it is structure, and compiled in.
+    """A function as a pytree without leaves: the function is compiled in.
 
     Args:
         function: `(key, x) -> x`.
@@ -76,11 +76,17 @@ class Function:
 
 
 def as_augmentation(augment: Any) -> Augmentation:
-    """An augmentation that can be an argument of a compiled function.
+    """Return an augmentation that can be an argument of a compiled function.
 
-    fnn's own are, and so is any registered pytree of numbers; any other function is
-    wrapped in a `Function`. Define yours once: a lambda that is written anew for each
-    run is another function, and compiles again.
+    A registered pytree of numbers, such as fnn's own, is returned unchanged; any other
+    function is wrapped in a `Function`. Define yours once: a lambda that is created
+    again for each run is another function, and compiles again.
+
+    Args:
+        augment: a function `(key, x) -> x`.
+
+    Returns:
+        An augmentation of images (N, H, W, C).
 
     Raises:
         TypeError: it is not a function, or cannot be compiled in.

@@ -1,28 +1,28 @@
-"""Cut-out: a part of the image is removed.
+"""Cut-out: remove a part of the image.
 
 Legend: N images, H × W pixels, C channels.
 """
 
 import jax
 import jax.numpy as jnp
-from jax import Array
 
 from fnn.augmentations.checks import check_images, check_size
 from fnn.pytree import pytree
+from fnn.typing import Array, Bool, KeyArray
 
 __all__ = ["CutOut"]
 
 
 @pytree
 class CutOut:
-    """Set a square of s × s pixels at a random place of each image to zero.
+    """An augmentation that sets a square of s × s pixels of each image to zero.
 
         y_nijc = 0 where 0 ≤ i − a_n + h < s and 0 ≤ j − b_n + h < s, else x_nijc
         (a_n, b_n), the centre, uniform on the pixels of the image;    h = ⌊s/2⌋
 
-    A centre near the border leaves a part of the square outside the image, and more of
-    the image is then seen: the authors found that to matter. They cut after the mean
-    over the training set was subtracted, so that zero stands for it.
+    Near the border a part of the square is outside the image, and fewer pixels are
+    removed: the authors found this important. They apply it to images from which the
+    mean over the training set was subtracted, so that zero is the mean.
 
     Args:
         size: s, at most H and W.
@@ -53,8 +53,8 @@ class CutOut:
         column = self._is_cut(column_key, len(x), x.shape[2])[:, None, :, None]
         return jnp.where(row & column, jnp.zeros_like(x), x)
 
-    def _is_cut(self, key: Array, n: int, length: int) -> Array:
-        """Which of the rows, or columns, the square of each image has: (n, length)."""
+    def _is_cut(self, key: KeyArray, n: int, length: int) -> Bool[Array, "n length"]:
+        """Return which rows, or columns, of each image belong to its square."""
         centre = jax.random.randint(key, (n, 1), 0, length, jnp.int32)
         i = jnp.arange(length, dtype=jnp.int32) - centre + self.size // 2
         return (0 <= i) & (i < self.size)

@@ -1,10 +1,10 @@
-"""Shifts, crops and flips: every pixel of the result is looked up in the image.
+"""Shifts, crops and flips: each pixel of the result is a pixel of the image.
 
     y_nijc = x[n, rows_ni, columns_nj, c]
 
-Draws decide on the rows and the columns, and one gather of C channels a pixel does the
-rest; padded or mirrored images are never made. This is for speed on a CPU (two cores,
-in a scan, microseconds for 64 images of 28×28×1 and 128 of 32×32×3, p = 2 and 4):
+Rows and columns are drawn at random, and one gather of C channels per pixel makes the
+result; no padded or mirrored image is made. This is the fastest way on a CPU (two
+cores, in a scan, microseconds for 64 images of 28×28×1 and 128 of 32×32×3, p = 2, 4):
 
     shift or crop: this                                     15     220
         `vmap` of `dynamic_slice` on padded images          50     800
@@ -17,7 +17,7 @@ in a scan, microseconds for 64 images of 28×28×1 and 128 of 32×32×3, p = 2 a
     crop, then flip: this                                   40     510
         the select again, which computes the crop twice    260    3300
 
-The loops are as fast or faster here, but on a GPU would launch kernels for each image.
+Loops are as fast or faster here, but on a GPU they would launch kernels per image.
 
 Legend: N images, H × W pixels, C channels.
 """
@@ -26,22 +26,22 @@ from typing import Literal
 
 import jax
 import jax.numpy as jnp
-from jax import Array
 
 from fnn.augmentations.checks import check_images, check_size
 from fnn.pytree import leaf, pytree
+from fnn.typing import Array, Int, KeyArray, Shaped
 
 __all__ = ["Flip", "RandomCrop", "Shift"]
 
 
 @pytree
 class Shift:
-    """Move each image by whole pixels, up to p in each direction; zeros come in.
+    """An augmentation that moves each image by up to p pixels; the rest is zero.
 
         y_nijc = x_{n, i+a_n, j+b_n, c}, or 0 where that is outside the image
         a_n, b_n uniform on {−p, ..., p}
 
-    The same as `RandomCrop(p)`, draw by draw.
+    It returns the same images as `RandomCrop(p)`.
 
     Args:
         pixels: p, less than H and W. 0 is the identity.
@@ -69,12 +69,12 @@ class Shift:
 
     def __call__(self, key: Array, x: Array) -> Array:
         key, x = check_images(self, key, x, side=self.pixels + 1)
-        return _shifted(key, x, self.pixels, "zeros")
+        return _shift(key, x, self.pixels, "zeros")
 
 
 @pytree
 class RandomCrop:
-    """Pad each image on all sides, then crop it back to its size at a random place.
+    """An augmentation that pads each image, then crops it at a random position.
 
         y_nijc = z_{n, i+p+a_n, j+p+b_n, c},    z = x padded by p on all sides
         a_n, b_n uniform on {−p, ..., p}
@@ -82,10 +82,10 @@ class RandomCrop:
     Args:
         padding: p, less than H and W. 0 is the identity.
         fill: "zeros", or "reflect": the image mirrored at its border pixels, which are
-            not repeated (`numpy.pad` has the same name for it).
+            not repeated, as in `numpy.pad`.
 
     Raises:
-        ValueError: p or `fill` is none of these; x is not of shape (N, H, W, C).
+        ValueError: p or `fill` is not as above; x is not of shape (N, H, W, C).
 
     Example:
         >>> import jax, jax.numpy as jnp
@@ -111,16 +111,16 @@ class RandomCrop:
 
     def __call__(self, key: Array, x: Array) -> Array:
         key, x = check_images(self, key, x, side=self.padding + 1)
-        return _shifted(key, x, self.padding, self.fill)
+        return _shift(key, x, self.padding, self.fill)
 
 
 @pytree
 class Flip:
-    """Mirror each image left to right, with probability p.
+    """An augmentation that mirrors each image left to right, with probability p.
 
         y_nijc = x_{n, i, W−1−j, c} where u_n < p, else x_nijc        u_n ~ U[0, 1)
 
-    For photographs. A mirrored digit or letter is another one, or none.
+    Use it for photographs. A mirrored digit or letter is no longer the same digit.
 
     Args:
         probability: p, in [0, 1]. A leaf: a sweep may vary it.
@@ -150,43 +150,49 @@ class Flip:
     def __call__(self, key: Array, x: Array) -> Array:
         key, x = check_images(self, key, x)
         u = jax.random.uniform(key, (len(x), 1), jnp.float32)
-        rows, columns = _range(x.shape[1])[None], _range(x.shape[2])[None]
+        rows, columns = _indices(x.shape[1])[None], _indices(x.shape[2])[None]
         is_flipped = u < jnp.asarray(self.probability, u.dtype)
         columns = jnp.where(is_flipped, x.shape[2] - 1 - columns, columns)
-        return _looked_up(x, rows, columns)
+        return _gather_pixels(x, rows, columns)
 
 
-# ---- Looking up ------------------------------------------------------------------
+# ---- Rows and columns ------------------------------------------------------------
 
 
-def _shifted(key: Array, x: Array, most: int, fill: str) -> Array:
-    a, b = jax.random.randint(key, (2, len(x), 1), -most, most + 1, jnp.int32)
+def _shift(
+    key: KeyArray, x: Shaped[Array, "N H W C"], p: int, fill: str
+) -> Shaped[Array, "N H W C"]:
+    a, b = jax.random.randint(key, (2, len(x), 1), -p, p + 1, jnp.int32)
     height, width = x.shape[1:3]
-    rows, columns = _range(height) + a, _range(width) + b
+    rows, columns = _indices(height) + a, _indices(width) + b
     if fill == "reflect":
-        return _looked_up(x, _reflected(rows, height), _reflected(columns, width))
-    y = _looked_up(x, rows.clip(0, height - 1), columns.clip(0, width - 1))
-    row_is_in = (0 <= rows) & (rows < height)
-    column_is_in = (0 <= columns) & (columns < width)
-    is_in = row_is_in[:, :, None, None] & column_is_in[:, None, :, None]
-    return jnp.where(is_in, y, jnp.zeros_like(y))
+        return _gather_pixels(x, _reflect(rows, height), _reflect(columns, width))
+    y = _gather_pixels(x, rows.clip(0, height - 1), columns.clip(0, width - 1))
+    is_row_inside = (0 <= rows) & (rows < height)
+    is_column_inside = (0 <= columns) & (columns < width)
+    is_inside = is_row_inside[:, :, None, None] & is_column_inside[:, None, :, None]
+    return jnp.where(is_inside, y, jnp.zeros_like(y))
 
 
-def _range(size: int) -> Array:
+def _indices(size: int) -> Int[Array, "size"]:
     return jnp.arange(size, dtype=jnp.int32)
 
 
-def _reflected(i: Array, size: int) -> Array:
-    """−1, −2, ... become 1, 2, ..., and size, ... become size − 2, ..."""
+def _reflect(i: Int[Array, "N I"], size: int) -> Int[Array, "N I"]:
+    """Mirror indices at 0 and at size − 1, so that all are inside the image."""
     last = size - 1
     return last - abs(last - abs(i))
 
 
-def _looked_up(x: Array, rows: Array, columns: Array) -> Array:
-    """y_nijc = x[n, rows_ni, columns_nj, c], for indices that are inside.
+def _gather_pixels(
+    x: Shaped[Array, "N H W C"],
+    rows: Int[Array, "#N H"],
+    columns: Int[Array, "#N W"],
+) -> Shaped[Array, "N H W C"]:
+    """Return y_nijc = x[n, rows_ni, columns_nj, c], for indices that are inside.
 
-    Of shapes (N, H) and (N, W), or with 1 for N where all images have the same.
+    One row of indices may serve for all images.
     """
-    n = _range(len(x))[:, None, None]
+    n = _indices(len(x))[:, None, None]
     pixels = x.at[n, rows[:, :, None], columns[:, None, :]]
     return pixels.get(mode="promise_in_bounds")

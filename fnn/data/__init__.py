@@ -4,11 +4,11 @@ Data sets are NumPy arrays until training starts; toy problems are pure function
 `jax.random` key.
 
     digits, mnist, fashion_mnist,
-    cifar10                          a `Dataset`: .train and .test, each (x, y)
-    split                            training data into .train and .validation
-    read_idx, read_cifar_batch       one file in MNIST's, in CIFAR-10's format
-    xor, two_moons, spirals          (x, y) in the plane
-    ill_conditioned_bowl, rosenbrock a `Target`: .f, .start, .minimum
+    cifar10                          return a `Dataset`: .train and .test, each (x, y)
+    split                            splits training data: .train and .validation
+    read_idx, read_cifar_batch       read one file in the format of MNIST, of CIFAR-10
+    xor, two_moons, spirals          return points (x, y) in the plane
+    ill_conditioned_bowl, rosenbrock return a `Target`: .f, .start, .minimum
 """
 
 from fnn.data.cifar import cifar10, read_cifar_batch

@@ -1,6 +1,6 @@
 """CIFAR-10: small photographs of ten kinds of things.
 
-The binary version: six files of 10,000 records. A record is 3,073 bytes:
+The binary version has six files of 10,000 records. A record has 3,073 bytes:
 
     byte  0         the label, 0 to 9
     bytes 1-3072    the pixels: 1,024 red, 1,024 green, 1,024 blue, each row by row
@@ -17,7 +17,7 @@ from pathlib import Path
 import numpy as np
 
 from fnn.data.datasets import Dataset
-from fnn.data.download import Source, fetch, find, locate
+from fnn.data.download import DAMAGED, Source, fetch_file, find_file, locate_folder
 from fnn.data.splitting import Examples
 
 __all__ = ["cifar10", "read_cifar_batch"]
@@ -40,25 +40,22 @@ RECORDS = 10_000
 _CHANNELS, _SIDE, _CLASSES = 3, 32, 10
 _RECORD = 1 + _CHANNELS * _SIDE * _SIDE
 
-_MEND = "the file is damaged or of another format; delete it and fetch it again"
-
 
 def cifar10(folder: str | os.PathLike[str] | None = None) -> Dataset:
-    """CIFAR-10: 50,000 + 10,000 photographs of 32 × 32 pixels, ten kinds of things.
+    """Return CIFAR-10: 50,000 + 10,000 photographs of 32 × 32 pixels, ten classes.
 
-    In the order of the labels: airplane, automobile, bird, cat, deer, dog, frog, horse,
-    ship, truck. Where the data are, in this order:
+    The labels 0 to 9 are airplane, automobile, bird, cat, deer, dog, frog, horse, ship,
+    truck. The folder is the first of these:
 
     1. `folder`, if given;
-    2. if FNN_DATA_DIR is set: its subfolder `cifar-10-batches-bin`, or itself if the
-       data lie there;
+    2. if FNN_DATA_DIR is set: its subfolder `cifar-10-batches-bin`, or itself if it
+       has the data;
     3. the user's cache: `$XDG_CACHE_HOME/fnn/cifar-10-batches-bin`, or
        `~/.cache/fnn/cifar-10-batches-bin`.
 
-    They are the six files `data_batch_1.bin` to `data_batch_5.bin` and
-    `test_batch.bin`, or `cifar-10-binary.tar.gz`, which is read as it is: nothing is
-    unpacked to the disk. If none of them is there, the archive is downloaded (170 MB)
-    and checked.
+    The data are the six files `data_batch_1.bin` to `data_batch_5.bin` and
+    `test_batch.bin`, or the archive `cifar-10-binary.tar.gz`, which is not unpacked to
+    the disk. If none of them is there, the archive is downloaded (170 MB) and verified.
 
     Args:
         folder: The folder with the six files or the archive.
@@ -79,12 +76,12 @@ def cifar10(folder: str | os.PathLike[str] | None = None) -> Dataset:
     Source: A. Krizhevsky, "Learning Multiple Layers of Features from Tiny Images",
     2009, https://www.cs.toronto.edu/~kriz/cifar.html.
     """
-    folder = locate(CIFAR_10, folder, _holds)
+    folder = locate_folder(CIFAR_10, folder, _has_files)
     if _missing(folder):
-        batches = _read_archive(_archive(folder))
+        batches = _read_archive(_find_or_fetch_archive(folder))
     else:
-        batches = [_whole(folder / name) for name in BATCHES]
-    return Dataset(_joined(batches[:-1]), _joined(batches[-1:]))
+        batches = [_read_full_batch(folder / name) for name in BATCHES]
+    return Dataset(_concatenate(batches[:-1]), _concatenate(batches[-1:]))
 
 
 def read_cifar_batch(path: str | os.PathLike[str]) -> Examples:
@@ -94,8 +91,7 @@ def read_cifar_batch(path: str | os.PathLike[str]) -> Examples:
         path: The file, such as `data_batch_1.bin`.
 
     Returns:
-        Images `(N, 32, 32, 3)` of uint8, as they are stored, and labels `(N,)` of
-        int32.
+        Images `(N, 32, 32, 3)` of uint8, as stored, and labels `(N,)` of int32.
 
     Raises:
         FileNotFoundError: If there is no such file.
@@ -110,39 +106,39 @@ def read_cifar_batch(path: str | os.PathLike[str]) -> Examples:
         >>> x.shape, x[0, 0, 0].tolist(), y.tolist()
         ((1, 32, 32, 3), [255, 0, 128], [7])
     """
-    return _parsed(Path(path).read_bytes(), str(path))
+    return _parse_records(Path(path).read_bytes(), str(path))
 
 
-# ---- Where the six files are -----------------------------------------------------
+# ---- Find the six files ----------------------------------------------------------
 
 
 def _missing(folder: Path) -> list[str]:
     return [name for name in BATCHES if not (folder / name).is_file()]
 
 
-def _holds(folder: Path) -> bool:
-    return not _missing(folder) or find(ARCHIVE, folder) is not None
+def _has_files(folder: Path) -> bool:
+    return not _missing(folder) or find_file(ARCHIVE, folder) is not None
 
 
-def _archive(folder: Path) -> Path:
-    archive, missing = find(ARCHIVE, folder), _missing(folder)
+def _find_or_fetch_archive(folder: Path) -> Path:
+    archive, missing = find_file(ARCHIVE, folder), _missing(folder)
     if archive is None and len(missing) < len(BATCHES):
-        # Somebody put the others there: do not fetch 170 MB behind their back.
+        # Somebody put the other files there, and may not want a download of 170 MB.
         raise FileNotFoundError(
             f"CIFAR-10 is incomplete: {folder} has no {', '.join(missing)}. Put what "
             "is missing there, or take the other files away: the archive is then "
             "downloaded"
         )
-    return archive or fetch(CIFAR_10, ARCHIVE, folder)
+    return archive or fetch_file(CIFAR_10, ARCHIVE, folder)
 
 
-def _whole(path: Path) -> Examples:
+def _read_full_batch(path: Path) -> Examples:
     _check_size(path.stat().st_size, str(path))
     return read_cifar_batch(path)
 
 
 def _read_archive(path: Path) -> list[Examples]:
-    """The six files in a tar archive; whatever else is in it is not looked at.
+    """Read the six files in a tar archive, and ignore all others.
 
     Nothing is written to the disk, and no more bytes are read than a file can have.
     """
@@ -151,60 +147,60 @@ def _read_archive(path: Path) -> list[Examples]:
     wanted = {f"{CIFAR_10.folder}/{name}": name for name in BATCHES}
     found: dict[str, Examples] = {}
     try:
-        # As a stream: decompressed once, and only as far as the last of the six.
+        # A stream is decompressed once, and only as far as the last of the six files.
         with tarfile.open(path, "r|*") as archive:
             for member in archive:
-                is_wanted = member.name in wanted and member.isfile()  # no link
+                is_wanted = member.name in wanted and member.isfile()  # not a link
                 file = archive.extractfile(member) if is_wanted else None
                 if file is not None:
-                    place = f"{path}: {member.name}"
-                    _check_size(member.size, place)
-                    found[wanted[member.name]] = _parsed(file.read(), place)
+                    name = f"{path}: {member.name}"
+                    _check_size(member.size, name)
+                    found[wanted[member.name]] = _parse_records(file.read(), name)
                 if len(found) == len(BATCHES):
                     break
     except (OSError, EOFError, zlib.error, tarfile.TarError) as error:
         raise ValueError(
             f"{path}: expected a complete tar archive, got one that cannot be read "
-            f"({error}): {_MEND}"
+            f"({error}): {DAMAGED}"
         ) from error
     if missing := [name for name in wanted if wanted[name] not in found]:
         raise ValueError(
             f"{path}: expected the six files of CIFAR-10's binary version, got no "
-            f"{', '.join(missing)}: {_MEND}"
+            f"{', '.join(missing)}: {DAMAGED}"
         )
     return [found[name] for name in BATCHES]
 
 
-# ---- What is in them -------------------------------------------------------------
+# ---- Parse a file ----------------------------------------------------------------
 
 
-def _check_size(size: int, place: str) -> None:
+def _check_size(size: int, file: str) -> None:
     if size != RECORDS * _RECORD:
         raise ValueError(
-            f"{place}: expected {RECORDS * _RECORD} bytes, {RECORDS} records of "
-            f"{_RECORD} bytes, got {size}: {_MEND}"
+            f"{file}: expected {RECORDS * _RECORD} bytes, {RECORDS} records of "
+            f"{_RECORD} bytes, got {size}: {DAMAGED}"
         )
 
 
-def _parsed(content: bytes, place: str) -> Examples:
+def _parse_records(content: bytes, file: str) -> Examples:
     n, rest = divmod(len(content), _RECORD)
     if n == 0 or rest:
         raise ValueError(
-            f"{place}: expected records of {_RECORD} bytes, got {len(content)} bytes, "
-            f"{n} records and {rest} bytes: {_MEND}"
+            f"{file}: expected records of {_RECORD} bytes, got {len(content)} bytes, "
+            f"{n} records and {rest} bytes: {DAMAGED}"
         )
     records = np.frombuffer(content, np.uint8).reshape(n, _RECORD)
     labels, planes = records[:, 0], records[:, 1:].reshape(n, _CHANNELS, _SIDE, _SIDE)
     if wrong := np.flatnonzero(labels >= _CLASSES).tolist():
         raise ValueError(
-            f"{place}: expected labels 0 to {_CLASSES - 1}, got {labels[wrong[0]]} in "
-            f"record {wrong[0]}: {_MEND}"
+            f"{file}: expected labels 0 to {_CLASSES - 1}, got {labels[wrong[0]]} in "
+            f"record {wrong[0]}: {DAMAGED}"
         )
     images = np.ascontiguousarray(planes.transpose(0, 2, 3, 1))
     return images, labels.astype(np.int32)
 
 
-def _joined(batches: list[Examples]) -> Examples:
+def _concatenate(batches: list[Examples]) -> Examples:
     images, labels = (np.concatenate(part) for part in zip(*batches, strict=True))
-    # Divided into float32 at once: the 50,000 take 614 MB, not three times that.
+    # Divide into float32 at once: the 50,000 take 614 MB, not three times that.
     return np.divide(images, 255, dtype=np.float32), labels

@@ -1,7 +1,7 @@
-"""The data sets: handwritten digits, small and large, and clothes.
+"""The data sets of gray images: handwritten digits, small and large, and clothes.
 
 Legend: N examples, H × W pixels, one channel. Images are `(N, H, W, 1)` float32 in
-[0, 1], labels `(N,)` int32. Everything here is NumPy: data reaches the device when
+[0, 1], labels `(N,)` int32. All are NumPy arrays: they are moved to the device when
 training starts.
 """
 
@@ -11,7 +11,7 @@ from typing import NamedTuple
 
 import numpy as np
 
-from fnn.data.download import Source, fetch, find, locate
+from fnn.data.download import Source, fetch_file, find_file, locate_folder
 from fnn.data.idx import read_idx
 from fnn.data.splitting import Examples, shuffled_split
 
@@ -19,9 +19,9 @@ __all__ = ["Dataset", "digits", "fashion_mnist", "mnist"]
 
 
 class Dataset(NamedTuple):
-    """The two parts of a published data set; `test` is for the last measurement only.
+    """The two parts of a published data set; `test` is for the final measurement only.
 
-    For validation, take a part of `train` with `split`.
+    For validation, set a part of `train` aside with `split`.
     """
 
     train: Examples
@@ -66,15 +66,15 @@ FASHION_MNIST = Source(
 
 
 def digits(test_fraction: float = 0.2, seed: int = 0) -> Dataset:
-    """The 1,797 handwritten digits of 8 × 8 pixels that scikit-learn bundles.
+    """Return the 1,797 handwritten digits of 8 × 8 pixels that scikit-learn bundles.
 
-    No download. The data come without a test set: this makes one with
+    Nothing is downloaded. The data have no test set of their own: one is made as by
     `split(..., stratify=True)`, so every digit has its share in both parts, and the
-    same seed gives the same parts.
+    same seed returns the same parts.
 
     Args:
         test_fraction: The share of the examples that goes to `test`.
-        seed: Of the shuffle that decides which.
+        seed: The seed of the shuffle.
 
     Returns:
         A `Dataset`, images `(N, 8, 8, 1)` and labels 0 to 9.
@@ -99,7 +99,7 @@ def digits(test_fraction: float = 0.2, seed: int = 0) -> Dataset:
             "pip install 'fnn[experiments]'"
         ) from error
     pixels, labels = load_digits(return_X_y=True)
-    x = np.asarray(pixels, np.float32).reshape(-1, 8, 8, 1) / 16  # 16 is its white
+    x = np.asarray(pixels, np.float32).reshape(-1, 8, 8, 1) / 16  # white is 16
     y = np.asarray(labels, np.int32)
     return Dataset(
         *shuffled_split(x, y, test_fraction, seed, stratify=True, name="test_fraction")
@@ -107,16 +107,16 @@ def digits(test_fraction: float = 0.2, seed: int = 0) -> Dataset:
 
 
 def mnist(folder: str | os.PathLike[str] | None = None) -> Dataset:
-    """MNIST: 60,000 + 10,000 handwritten digits of 28 × 28 pixels.
+    """Return MNIST: 60,000 + 10,000 handwritten digits of 28 × 28 pixels.
 
-    Where the files are, in this order:
+    The folder is the first of these:
 
     1. `folder`, if given;
-    2. if FNN_DATA_DIR is set: its subfolder `mnist`, or itself if the files lie there;
+    2. if FNN_DATA_DIR is set: its subfolder `mnist`, or itself if it has the files;
     3. the user's cache: `$XDG_CACHE_HOME/fnn/mnist`, or `~/.cache/fnn/mnist`.
 
-    Files that are missing there are downloaded (11 MB in all) and checked. Plain and
-    gzip-compressed files both work.
+    Files that are missing there are downloaded (11 MB in all) and verified. Files may
+    be plain or gzip-compressed.
 
     Args:
         folder: The folder with the four IDX files.
@@ -136,15 +136,15 @@ def mnist(folder: str | os.PathLike[str] | None = None) -> Dataset:
 
     Source: Y. LeCun, C. Cortes, C. J. C. Burges, http://yann.lecun.com/exdb/mnist/.
     """
-    return _load(MNIST, locate(MNIST, folder, _holds))
+    return _load(MNIST, locate_folder(MNIST, folder, _has_files))
 
 
 def fashion_mnist(folder: str | os.PathLike[str] | None = None) -> Dataset:
-    """Fashion-MNIST: MNIST's shape and size, with ten kinds of clothes; much harder.
+    """Return Fashion-MNIST: as large as MNIST, with ten kinds of clothes; much harder.
 
-    The files are looked for, and fetched where missing (31 MB in all), as `mnist` does
-    it, in a folder `fashion-mnist`. Files that lie in FNN_DATA_DIR itself are not
-    taken: they have the very names of MNIST's, and would be mistaken for them.
+    The files are found or downloaded (31 MB in all) as in `mnist`, in a folder
+    `fashion-mnist`. Files in FNN_DATA_DIR itself are not used: MNIST's files have the
+    same names and could be mistaken for them.
 
     Args:
         folder: The folder with the four IDX files.
@@ -165,20 +165,21 @@ def fashion_mnist(folder: str | os.PathLike[str] | None = None) -> Dataset:
     Source: H. Xiao, K. Rasul, R. Vollgraf, "Fashion-MNIST: a Novel Image Dataset for
     Benchmarking Machine Learning Algorithms", arXiv:1708.07747.
     """
-    return _load(FASHION_MNIST, locate(FASHION_MNIST, folder))
+    return _load(FASHION_MNIST, locate_folder(FASHION_MNIST, folder))
 
 
-def _holds(folder: Path) -> bool:
-    return all(find(name, folder) for name in MNIST.checksums)
+def _has_files(folder: Path) -> bool:
+    return all(find_file(name, folder) for name in MNIST.checksums)
 
 
 def _load(source: Source, folder: Path) -> Dataset:
-    """Read the four files of a data set in MNIST's format, fetching what is missing."""
+    """Read the four files of a data set in MNIST's format; download missing ones."""
     paths = [
-        find(name, folder) or fetch(source, name, folder) for name in source.checksums
+        find_file(name, folder) or fetch_file(source, name, folder)
+        for name in source.checksums
     ]
-    train = _labelled_images(paths[0], paths[1])
-    test = _labelled_images(paths[2], paths[3])
+    train = _read_examples(paths[0], paths[1])
+    test = _read_examples(paths[2], paths[3])
     if train[0].shape[1:] != test[0].shape[1:]:
         raise ValueError(
             f"{folder}: expected training and test images of one size, got "
@@ -188,7 +189,7 @@ def _load(source: Source, folder: Path) -> Dataset:
     return Dataset(train, test)
 
 
-def _labelled_images(images_path: Path, labels_path: Path) -> Examples:
+def _read_examples(images_path: Path, labels_path: Path) -> Examples:
     images, labels = read_idx(images_path), read_idx(labels_path)
     if images.ndim != 3 or images.dtype != np.uint8:
         raise ValueError(
@@ -206,6 +207,6 @@ def _labelled_images(images_path: Path, labels_path: Path) -> Examples:
             f"and {len(labels)} labels in {labels_path}: the files belong to different "
             f"data sets"
         )
-    # Divided into float32 at once: MNIST's 60,000 take 188 MB, not three times that.
+    # Divide into float32 at once: MNIST's 60,000 take 188 MB, not three times that.
     x = np.divide(images[..., None], 255, dtype=np.float32)
     return x, labels.astype(np.int32)

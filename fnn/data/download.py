@@ -1,4 +1,4 @@
-"""Where the files of a public data set are, and how they are fetched."""
+"""Find the files of a public data set, or download them."""
 
 import gzip
 import hashlib
@@ -11,16 +11,19 @@ from pathlib import Path
 from typing import Literal, NamedTuple
 from urllib.request import urlopen
 
-__all__ = ["Source", "fetch", "find", "locate"]
+__all__ = ["DAMAGED", "Source", "fetch_file", "find_file", "locate_folder"]
 
-#: Seconds without a sign of life from the server before a download is given up.
+#: The end of an error about a file that cannot be read.
+DAMAGED = "the file is damaged or of another format; delete it and fetch it again"
+
+#: Seconds for which the server may be silent before a download fails.
 TIMEOUT = 30.0
 
 
 class Source(NamedTuple):
     """A data set of gzip-compressed files at one address, with their checksums."""
 
-    title: str  #: what people call it
+    title: str  #: its name in error messages
     folder: str  #: the name of its folder, under FNN_DATA_DIR or the cache
     url: str  #: the address of the files, ending in a slash
     algorithm: str  #: the checksum, a name that hashlib knows
@@ -28,67 +31,69 @@ class Source(NamedTuple):
     checksums: Mapping[str, str]  #: by file name, without the ".gz"
 
 
-def locate(
+def locate_folder(
     source: Source,
     folder: str | os.PathLike[str] | None,
-    holds: Callable[[Path], bool] | None = None,
+    has_files: Callable[[Path], bool] | None = None,
 ) -> Path:
-    """The folder of a data set, whether its files are there yet or not.
+    """Return the folder of a data set, whether its files are there yet or not.
 
     Args:
         source: The data set.
         folder: The folder that the user named, if any.
-        holds: Says whether a folder has the files. With it, FNN_DATA_DIR itself is
-            taken where its subfolder does not have them and it does.
+        has_files: Returns whether a folder has the files. If it is given, FNN_DATA_DIR
+            itself is used where it has them and its subfolder does not.
 
     Returns:
-        `folder`; without it, `source.folder` in FNN_DATA_DIR; where that is not set,
-        `source.folder` in the user's cache.
+        `folder` if it was named; otherwise `source.folder` in FNN_DATA_DIR, or in the
+        user's cache if FNN_DATA_DIR is not set.
     """
     if folder is not None:
         return Path(folder).expanduser()
     if root := os.environ.get("FNN_DATA_DIR"):
-        itself = Path(root).expanduser()
-        inside = itself / source.folder
-        return itself if holds and holds(itself) and not holds(inside) else inside
+        parent = Path(root).expanduser()
+        subfolder = parent / source.folder
+        use_parent = has_files and has_files(parent) and not has_files(subfolder)
+        return parent if use_parent else subfolder
     cache = os.environ.get("XDG_CACHE_HOME") or "~/.cache"
     return Path(cache).expanduser() / "fnn" / source.folder
 
 
-def find(name: str, folder: Path) -> Path | None:
-    """The file `name` or `name.gz` in the folder, or None."""
+def find_file(name: str, folder: Path) -> Path | None:
+    """Return the path of `name` or `name.gz` in the folder, or None without one."""
     candidates = (folder / name, folder / f"{name}.gz")
     return next((path for path in candidates if path.is_file()), None)
 
 
-def fetch(source: Source, name: str, folder: Path) -> Path:
-    """Download one file of a data set into a folder, checked by its checksum.
+def fetch_file(source: Source, name: str, folder: Path) -> Path:
+    """Download one file of a data set into a folder, and verify its checksum.
 
-    The file appears there under its name only when it is whole and its checksum is
-    right: it is written under a temporary name first, then renamed. An interrupted or
-    a second, simultaneous download can therefore do no harm.
+    The file is written under a temporary name first and renamed when it is complete
+    and its checksum is right. An interrupted or a second, simultaneous download can
+    therefore do no harm.
 
     Args:
         source: The data set.
         name: One of `source.checksums`, without the ".gz".
-        folder: Where to put it; created if need be.
+        folder: The folder for the file; created if it does not exist.
 
     Returns:
         The path of the new file, `folder / f"{name}.gz"`.
 
     Raises:
-        FileNotFoundError: If it cannot be fetched or stored; says what to do by hand.
-        ValueError: If what came has another checksum.
+        FileNotFoundError: If it cannot be fetched or stored, with what to do by hand.
+        ValueError: If the file has another checksum.
     """
     url = f"{source.url}{name}.gz"
     target = folder / f"{name}.gz"
     try:
         with urlopen(url, timeout=TIMEOUT) as response:
             archive = response.read()
-        content = archive if source.checksum_of == "archive" else _unzip(archive)
-        _check(source, name, url, content)
-        _write(target, archive)
-    # A portal's login page, a cut line and a full disk each have their own exception.
+        of_archive = source.checksum_of == "archive"
+        content = archive if of_archive else gzip.decompress(archive)
+        _check_checksum(source, name, url, content)
+        _write_then_rename(target, archive)
+    # A login page, a lost connection and a full disk each raise their own exception.
     except (OSError, EOFError, zlib.error, http.client.HTTPException) as error:
         files = ", ".join(f"{file}.gz" for file in source.checksums)
         pronoun = "it" if len(source.checksums) == 1 else "them"
@@ -102,12 +107,8 @@ def fetch(source: Source, name: str, folder: Path) -> Path:
     return target
 
 
-def _unzip(archive: bytes) -> bytes:
-    return gzip.decompress(archive)
-
-
-def _check(source: Source, name: str, url: str, content: bytes) -> None:
-    # The published md5 is guarded against accidents, not against an attacker.
+def _check_checksum(source: Source, name: str, url: str, content: bytes) -> None:
+    # An md5 protects against accidents, not against an attacker.
     hasher = hashlib.new(source.algorithm, content, usedforsecurity=False)
     expected, got = source.checksums[name], hasher.hexdigest()
     if got != expected:
@@ -118,7 +119,7 @@ def _check(source: Source, name: str, url: str, content: bytes) -> None:
         )
 
 
-def _write(target: Path, content: bytes) -> None:
+def _write_then_rename(target: Path, content: bytes) -> None:
     target.parent.mkdir(parents=True, exist_ok=True)
     partial = target.with_name(f"{target.name}.{uuid.uuid4().hex}.part")
     try:

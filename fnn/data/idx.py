@@ -17,12 +17,15 @@ import math
 import os
 import zlib
 from pathlib import Path
+from typing import Any, NamedTuple
 
 import numpy as np
 
+from fnn.data.download import DAMAGED
+
 __all__ = ["DTYPES", "read_idx"]
 
-#: The type codes of the format, and how their elements lie in the file.
+#: The type codes of the format, and the dtypes of the elements in the file.
 DTYPES = {
     0x08: np.dtype(">u1"),
     0x09: np.dtype(">i1"),
@@ -32,18 +35,25 @@ DTYPES = {
     0x0E: np.dtype(">f8"),
 }
 
-# A bound on what a header may claim that every NumPy can hold.
+# The most dimensions that every version of NumPy supports.
 _MOST_DIMENSIONS = 32
 
-_MEND = "the file is damaged or of another format; delete it and fetch it again"
+
+class _Header(NamedTuple):
+    """The header of an IDX file."""
+
+    shape: tuple[int, ...]
+    dtype: np.dtype[Any]
+    size: int  #: bytes of the header
+    data_size: int  #: bytes of the elements that should follow
 
 
 def read_idx(path: str | os.PathLike[str]) -> np.ndarray:
-    """Read one IDX file, plain or gzip-compressed (told apart by content, not name).
+    """Read one IDX file, plain or gzip-compressed, whatever its name.
 
-    The header is believed only as far as the bytes in the file bear it out, so a
-    corrupt one cannot ask for more memory than the file itself has. And a compressed
-    file is unpacked only as far as its header says, and a little to see that it ends.
+    A corrupt header cannot ask for more memory than the bytes in the file justify. A
+    compressed file is decompressed only as far as its header says, and a little more
+    to see that it ends there.
 
     Args:
         path: The file.
@@ -64,75 +74,76 @@ def read_idx(path: str | os.PathLike[str]) -> np.ndarray:
         array([7, 2, 1], dtype=uint8)
     """
     path = Path(path)
-    raw = _decompressed(path)
+    header, content = _read_content(path)
+    got = len(content) - header.size
+    if got != header.data_size:
+        fault = "truncated" if got < header.data_size else "followed by other bytes"
+        raise ValueError(
+            f"{path}: expected {header.data_size} bytes of data for dimensions "
+            f"{header.shape} of {header.dtype.name}, got {got} (the data is {fault}, "
+            f"or the header corrupt): {DAMAGED}"
+        )
+    data = np.frombuffer(content, header.dtype, offset=header.size)
+    return data.reshape(header.shape).astype(header.dtype.newbyteorder("="))
+
+
+def _read_content(path: Path) -> tuple[_Header, bytes]:
+    """Read the header and the whole content of a file, decompressed."""
+    raw = path.read_bytes()
+    if raw[:2] != b"\x1f\x8b":
+        return _parse_header(path, raw), raw
+    try:
+        with gzip.GzipFile(fileobj=io.BytesIO(raw)) as stream:
+            # A little is read before the header is parsed: damage that has changed the
+            # header is reported as damage of the compressed file.
+            start = stream.read(2**16)
+            header = _parse_header(path, start)
+            # gzip makes a file at most 1032 times as short. One byte more than expected
+            # shows that the content does not end there.
+            longest = min(header.size + header.data_size, 1032 * len(raw)) + 1
+            return header, start + stream.read(max(longest - len(start), 0))
+    except (OSError, EOFError, zlib.error) as error:
+        raise ValueError(
+            f"{path}: expected a complete gzip file, got {len(raw)} bytes that do not "
+            f"decompress ({error}): {DAMAGED}"
+        ) from error
+
+
+def _parse_header(path: Path, raw: bytes) -> _Header:
+    """Parse the header at the start of a file's content, or raise what is wrong."""
     if len(raw) < 4:
         raise ValueError(
             f"{path}: expected an IDX header of at least 4 bytes, got {len(raw)} "
-            f"bytes: {_MEND}"
+            f"bytes: {DAMAGED}"
         )
     if raw[:2] != b"\0\0":
         raise ValueError(
             f"{path}: expected an IDX file, which starts with two zero bytes, got "
-            f"0x{raw[:2].hex()}: {_MEND}"
+            f"0x{raw[:2].hex()}: {DAMAGED}"
         )
     code, n_dims = raw[2], raw[3]
     if code not in DTYPES:
         known = ", ".join(f"0x{known:02X} ({DTYPES[known].name})" for known in DTYPES)
         raise ValueError(
             f"{path}: expected an IDX type code out of {known}, got 0x{code:02X}: "
-            f"{_MEND}"
+            f"{DAMAGED}"
         )
     if not 1 <= n_dims <= _MOST_DIMENSIONS:
         raise ValueError(
             f"{path}: expected 1 to {_MOST_DIMENSIONS} dimensions, got {n_dims}: "
-            f"{_MEND}"
+            f"{DAMAGED}"
         )
-    start = 4 + 4 * n_dims
-    if len(raw) < start:
+    size = 4 + 4 * n_dims
+    if len(raw) < size:
         raise ValueError(
-            f"{path}: expected a header of {start} bytes for {n_dims} dimensions, got "
-            f"a file of {len(raw)} bytes: {_MEND}"
+            f"{path}: expected a header of {size} bytes for {n_dims} dimensions, got "
+            f"a file of {len(raw)} bytes: {DAMAGED}"
         )
-    shape = tuple(int(size) for size in np.frombuffer(raw, ">u4", n_dims, offset=4))
-    dtype = DTYPES[code]
+    shape = tuple(int(length) for length in np.frombuffer(raw, ">u4", n_dims, offset=4))
     # Python's integers: the product of corrupt dimensions overflows 64 bits.
-    expected, got = math.prod(shape) * dtype.itemsize, len(raw) - start
-    if expected == 0:
+    data_size = math.prod(shape) * DTYPES[code].itemsize
+    if data_size == 0:
         raise ValueError(
-            f"{path}: expected at least one element, got dimensions {shape}: {_MEND}"
+            f"{path}: expected at least one element, got dimensions {shape}: {DAMAGED}"
         )
-    if got != expected:
-        fault = "truncated" if got < expected else "followed by other bytes"
-        raise ValueError(
-            f"{path}: expected {expected} bytes of data for dimensions {shape} of "
-            f"{dtype.name}, got {got} (the data is {fault}, or the header corrupt): "
-            f"{_MEND}"
-        )
-    data = np.frombuffer(raw, dtype, offset=start).reshape(shape)
-    return data.astype(dtype.newbyteorder("="))
-
-
-def _decompressed(path: Path) -> bytes:
-    raw = path.read_bytes()
-    if raw[:2] != b"\x1f\x8b":
-        return raw
-    try:
-        with gzip.GzipFile(fileobj=io.BytesIO(raw)) as stream:
-            header = stream.read(4 + 4 * _MOST_DIMENSIONS)
-            # What a file is packed from is at most 1032 times as long; and a little is
-            # always read, so that damage is found that has spoilt the header.
-            rest = min(_claimed(header), 1032 * len(raw)) - len(header)
-            return header + stream.read(max(rest, 2**16) + 1)
-    except (OSError, EOFError, zlib.error) as error:
-        raise ValueError(
-            f"{path}: expected a complete gzip file, got {len(raw)} bytes that do not "
-            f"decompress ({error}): {_MEND}"
-        ) from error
-
-
-def _claimed(raw: bytes) -> int:
-    """How long the file is by its header; 0 where that is not one."""
-    if len(raw) < 4 or raw[2] not in DTYPES or len(raw) < 4 + 4 * raw[3]:
-        return 0
-    shape = np.frombuffer(raw, ">u4", raw[3], offset=4).tolist()
-    return 4 + 4 * raw[3] + math.prod(shape) * DTYPES[raw[2]].itemsize
+    return _Header(shape, DTYPES[code], size, data_size)

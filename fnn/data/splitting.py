@@ -1,4 +1,4 @@
-"""Setting a part of the examples aside, in shuffled order."""
+"""Split examples in two parts, for training and for validation."""
 
 from typing import NamedTuple
 
@@ -30,19 +30,19 @@ def split(
 ) -> Split:
     """Shuffle the examples and set a share of them aside for validation.
 
-    Exactly round(fraction · N) examples go to `validation`, the rest to `train`, both
-    in shuffled order. The same key gives the same split.
+    Exactly round(fraction · N) examples go to `validation`, the others to `train`,
+    both in shuffled order. The same key returns the same split.
 
     Args:
         x: Inputs, shape (N, ...).
         y: Targets, shape (N, ...).
         fraction: The share that goes to `validation`, strictly between 0 and 1.
         key: A `jax.random` key, or a plain seed.
-        stratify: Give every class the same share in both parts (to within one
+        stratify: Whether every class has the same share in both parts (to within one
             example); `y` must then be labels, shape (N,).
 
     Returns:
-        A `Split`: `.train` and `.validation`, each `(x, y)`, copies in NumPy.
+        A `Split`: `.train` and `.validation`, each `(x, y)`, copied to NumPy.
 
     Raises:
         ValueError: If x and y have different lengths, or one part would be empty.
@@ -65,7 +65,7 @@ def shuffled_split(
     stratify: bool,
     name: str,
 ) -> Split:
-    """`split`, with the name under which the caller knows `fraction`."""
+    """Split as `split` does; errors call the fraction `name`."""
     x, y = np.asarray(x), np.asarray(y)
     if x.ndim == 0 or y.ndim == 0 or len(x) != len(y):
         raise ValueError(
@@ -94,12 +94,12 @@ def shuffled_split(
     key = jax.random.key(int(key)) if isinstance(key, int | np.integer) else key
     order = np.asarray(jax.random.permutation(key, n))
 
-    # Set aside `count` positions, evenly spaced along the shuffled examples. Where
-    # these are lined up class by class, every class gives its share.
+    # Choose `count` positions, evenly spaced along the shuffled examples. Where these
+    # are sorted by class, each class contributes its share.
     position = np.arange(1, n + 1)
-    aside = position * count // n > (position - 1) * count // n
-    line = order[np.argsort(y[order], kind="stable")] if stratify else order
-    chosen = np.zeros(n, bool)
-    chosen[line] = aside
-    train, validation = order[~chosen[order]], order[chosen[order]]
+    is_chosen = position * count // n > (position - 1) * count // n
+    sequence = order[np.argsort(y[order], kind="stable")] if stratify else order
+    in_validation = np.zeros(n, bool)
+    in_validation[sequence] = is_chosen
+    train, validation = order[~in_validation[order]], order[in_validation[order]]
     return Split((x[train], y[train]), (x[validation], y[validation]))

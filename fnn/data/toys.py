@@ -1,8 +1,8 @@
-"""Problems small enough to see: points in the plane, and valleys to descend.
+"""Problems small enough to draw: points in the plane, and functions to minimise.
 
-The classification problems are pure functions of a key, `(x, y)` with x `(n, 2)`
-float32 and y `(n,)` int32. Point i belongs to class i mod K, of K classes, so every
-stretch of the data has all classes alike.
+The classification problems are pure functions of a key. They return `(x, y)`, with x
+`(n, 2)` float32 and y `(n,)` int32. Of K classes, point i belongs to class i mod K: any
+slice of the data has as many points of each class, give or take one.
 """
 
 from collections.abc import Callable
@@ -12,6 +12,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 from jax import Array
+from jaxtyping import Float, Int
 
 __all__ = [
     "Target",
@@ -23,14 +24,16 @@ __all__ = [
 ]
 
 
-def xor(key: Array, n: int, noise: float = 0.1) -> tuple[Array, Array]:
-    """The exclusive or: the smallest problem that no single line solves.
+def xor(
+    key: Array, n: int, noise: float | Array = 0.1
+) -> tuple[Float[Array, "n 2"], Int[Array, "n"]]:
+    """Draw points for the exclusive or: two classes that no straight line separates.
 
         x = c + noise · ε,   c ∈ {0, 1}²,   ε ~ N(0, I),   y = c_1 ⊕ c_2
 
     Args:
         key: A `jax.random` key.
-        n: The number of points; the four corners c take turns.
+        n: The number of points; the four corners c alternate.
         noise: The standard deviation around each corner.
 
     Returns:
@@ -44,14 +47,16 @@ def xor(key: Array, n: int, noise: float = 0.1) -> tuple[Array, Array]:
         >>> x.tolist(), y.tolist()
         ([[0.0, 0.0], [0.0, 1.0], [1.0, 1.0], [1.0, 0.0]], [0, 1, 0, 1])
     """
-    _check(n, noise)
+    _check_points(n, noise)
     corners = jnp.array([[0, 0], [0, 1], [1, 1], [1, 0]], jnp.float32)
     corner = jnp.arange(n, dtype=jnp.int32) % 4
     return corners[corner] + noise * _normal(key, (n, 2)), corner % 2
 
 
-def two_moons(key: Array, n: int, noise: float = 0.1) -> tuple[Array, Array]:
-    """Two half circles, each reaching into the other.
+def two_moons(
+    key: Array, n: int, noise: float | Array = 0.1
+) -> tuple[Float[Array, "n 2"], Int[Array, "n"]]:
+    """Draw points of two half circles, each with one end inside the other.
 
         class 0: (cos t, sin t),   class 1: (1 − cos t, ½ − sin t),   t ~ U(0, π)
 
@@ -59,8 +64,8 @@ def two_moons(key: Array, n: int, noise: float = 0.1) -> tuple[Array, Array]:
 
     Args:
         key: A `jax.random` key.
-        n: The number of points; the classes take turns.
-        noise: The standard deviation across the moons.
+        n: The number of points; the classes alternate.
+        noise: The standard deviation in both coordinates.
 
     Returns:
         x `(n, 2)` float32 and y `(n,)` int32.
@@ -73,7 +78,7 @@ def two_moons(key: Array, n: int, noise: float = 0.1) -> tuple[Array, Array]:
         >>> x.shape, y.shape
         ((100, 2), (100,))
     """
-    _check(n, noise)
+    _check_points(n, noise)
     key_t, key_noise = jax.random.split(key)
     t = jax.random.uniform(key_t, (n,), jnp.float32, maxval=np.pi)
     y = jnp.arange(n, dtype=jnp.int32) % 2
@@ -84,9 +89,9 @@ def two_moons(key: Array, n: int, noise: float = 0.1) -> tuple[Array, Array]:
 
 
 def spirals(
-    key: Array, n: int, classes: int = 3, noise: float = 0.2
-) -> tuple[Array, Array]:
-    """Arms of a spiral, one class each, wound around each other.
+    key: Array, n: int, classes: int = 3, noise: float | Array = 0.2
+) -> tuple[Float[Array, "n 2"], Int[Array, "n"]]:
+    """Draw points on the arms of a spiral, one class on each arm.
 
         x = t (cos φ, sin φ),   φ = 2π y / classes + 4t + noise · ε,   t ~ U(0, 1)
 
@@ -94,7 +99,7 @@ def spirals(
 
     Args:
         key: A `jax.random` key.
-        n: The number of points; the classes take turns.
+        n: The number of points; the classes alternate.
         classes: The number of arms.
         noise: The standard deviation of the angle, in radians.
 
@@ -109,7 +114,7 @@ def spirals(
         >>> y.tolist()
         [0, 1, 2, 0, 1, 2]
     """
-    _check(n, noise)
+    _check_points(n, noise)
     if classes < 2:
         raise ValueError(f"expected two or more classes, got classes={classes}")
     key_t, key_noise = jax.random.split(key)
@@ -121,22 +126,22 @@ def spirals(
 
 
 class Target(NamedTuple):
-    """A function to minimise, of a vector, whose minimum is known."""
+    """A function of a vector to minimise, with its minimum."""
 
     f: Callable[[Array], Array]  #: θ `(dim,)` -> a scalar, of θ's dtype
-    start: np.ndarray  #: where optimizers customarily start, float32
-    minimum: np.ndarray  #: where they should arrive, float32; f is 0 there
+    start: np.ndarray  #: the usual start of an optimizer, float32
+    minimum: np.ndarray  #: the minimum, float32; f is 0 there
 
 
 def ill_conditioned_bowl(condition_number: float = 100.0, dim: int = 2) -> Target:
-    """A convex bowl, steep along one axis and shallow along another.
+    """Return a convex bowl, steep along one axis and shallow along another.
 
         f(θ) = ½ Σ_i c_i θ_i²,   c_i from 1 to κ in geometric steps
 
-    The curvatures c_i are the eigenvalues of the Hessian, and their ratio κ is what
-    gradient descent suffers from: it diverges for a learning rate above 2/κ, and below
-    that it crawls along the shallow axis. The axes are the coordinates', which favours
-    optimizers with one step size per coordinate.
+    The curvatures c_i are the eigenvalues of the Hessian. Gradient descent diverges for
+    a learning rate above 2/κ, and with a smaller one it is slow along the shallow axis.
+    The axes are those of the coordinates, which favours optimizers with one step size
+    per coordinate.
 
     Args:
         condition_number: κ, at least 1.
@@ -162,14 +167,14 @@ def ill_conditioned_bowl(condition_number: float = 100.0, dim: int = 2) -> Targe
     curvatures = np.geomspace(1.0, condition_number, dim)
 
     def f(theta: Array) -> Array:
-        theta = _point(theta, dim)
+        theta = _check_point(theta, dim)
         return 0.5 * jnp.sum(jnp.asarray(curvatures, theta.dtype) * theta**2)
 
     return Target(f, np.ones(dim, np.float32), np.zeros(dim, np.float32))
 
 
 def rosenbrock(dim: int = 2) -> Target:
-    """Rosenbrock's banana: a curved valley, easy to find and hard to follow.
+    """Return Rosenbrock's function: a curved valley, easy to find, hard to follow.
 
         f(θ) = Σ_{i<dim} 100 (θ_{i+1} − θ_i²)² + (1 − θ_i)²
 
@@ -193,23 +198,23 @@ def rosenbrock(dim: int = 2) -> Target:
     _check_dim(dim)
 
     def f(theta: Array) -> Array:
-        theta = _point(theta, dim)
-        here, after = theta[:-1], theta[1:]
-        return jnp.sum(100 * (after - here**2) ** 2 + (1 - here) ** 2)
+        theta = _check_point(theta, dim)
+        this, following = theta[:-1], theta[1:]
+        return jnp.sum(100 * (following - this**2) ** 2 + (1 - this) ** 2)
 
     start = np.where(np.arange(dim) % 2 == 0, -1.2, 1.0).astype(np.float32)
     return Target(f, start, np.ones(dim, np.float32))
 
 
-def _normal(key: Array, shape: tuple[int, ...]) -> Array:
-    # float32 whatever the default, so that a key gives the same points everywhere.
+def _normal(key: Array, shape: tuple[int, ...]) -> Float[Array, "..."]:
+    # float32 whatever JAX's default is, so that a key always returns the same points.
     return jax.random.normal(key, shape, jnp.float32)
 
 
-def _check(n: int, noise: float) -> None:
+def _check_points(n: int, noise: float | Array) -> None:
     if n < 1:
         raise ValueError(f"expected at least one point, got n={n}")
-    # A traced noise, as in a sweep over noises, has no value to look at.
+    # A traced noise, as in a sweep over noises, has no value to check.
     if isinstance(noise, int | float) and not noise >= 0:
         raise ValueError(
             f"noise is a standard deviation and must be 0 or more, got {noise}"
@@ -221,7 +226,7 @@ def _check_dim(dim: int) -> None:
         raise ValueError(f"expected two or more coordinates, got dim={dim}")
 
 
-def _point(theta: Array, dim: int) -> Array:
+def _check_point(theta: Array, dim: int) -> Float[Array, "dim"]:
     theta = jnp.asarray(theta)
     if theta.shape != (dim,):
         raise ValueError(

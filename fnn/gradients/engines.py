@@ -1,12 +1,12 @@
-"""Two ways to the same gradient, and room for a third.
+"""Two engines that compute the same gradient, and the signature of others.
 
 An engine is a function
 
     engine(net, loss, variables, batch, *, key, train, l2, n) -> Gradients
 
 `manual` calls the handwritten `backward` of each layer. `autodiff` lets JAX
-differentiate the raw `forward`: nothing handwritten stands between, so that it can
-judge the other. Both compute, with the layers' own conventions at kinks,
+differentiate the raw `forward`; it uses no handwritten derivative, so that it can judge
+the other. Both compute, with the layers' own conventions at kinks,
 
     J = loss(net(x), y) + λ/(2n) Σ Θ²,      Θ the weights (no biases, no scales)
 """
@@ -16,21 +16,18 @@ from typing import Any, NamedTuple, Protocol
 
 import jax
 import jax.numpy as jnp
-from jax import Array
 
-from fnn.checks import (
-    as_inputs,
-    check_key,
-    check_l2,
-    check_pair,
-    describe,
-)
+from fnn.checks import as_inputs, check_key, check_l2, check_pair, describe
 from fnn.core import Layer, Variables, as_variables, expect_layer
 from fnn.gradients.penalty import has_penalty, penalty, penalty_grads
-from fnn.gradients.precision import in_precision, narrowed, with_loss_scale
+from fnn.gradients.precision import (
+    engine_in_precision,
+    net_in_precision,
+    with_loss_scale,
+)
 from fnn.losses import Loss, expect_loss
 from fnn.network import named_params
-from fnn.typing import Batch, PyTree
+from fnn.typing import Array, Batch, KeyArray, Number, PyTree
 
 __all__ = [
     "ENGINES",
@@ -45,7 +42,7 @@ __all__ = [
 
 
 class Gradients(NamedTuple):
-    """What an engine returns.
+    """The result of an engine.
 
     `loss` J, a scalar, the penalty included; `outputs` z (N, ...); `state` the new
     state of the layers; `grads` ∂J/∂params, a tree like the parameters.
@@ -67,15 +64,25 @@ class Engine(Protocol):
         variables: Variables,
         batch: Batch,
         *,
-        key: Array | None,
+        key: KeyArray | None,
         train: bool,
-        l2: float | Array,
+        l2: Number,
         n: int | Array,
     ) -> Gradients: ...
 
 
-def manual(net, loss, variables, batch, *, key, train, l2, n) -> Gradients:
-    """Backpropagation as the layers write it."""
+def manual(
+    net: Layer,
+    loss: Loss,
+    variables: Variables,
+    batch: Batch,
+    *,
+    key: KeyArray | None,
+    train: bool,
+    l2: Number,
+    n: int | Array,
+) -> Gradients:
+    """Compute gradients by the handwritten backward of each layer."""
     x, y = batch
     params, state = variables
     out = net.forward(params, state, x, key=key, train=train)
@@ -88,12 +95,22 @@ def manual(net, loss, variables, batch, *, key, train, l2, n) -> Gradients:
     return Gradients(value, out.y, out.state, grads)
 
 
-def autodiff(net, loss, variables, batch, *, key, train, l2, n) -> Gradients:
-    """`jax.grad` of the forward and of the loss's value."""
+def autodiff(
+    net: Layer,
+    loss: Loss,
+    variables: Variables,
+    batch: Batch,
+    *,
+    key: KeyArray | None,
+    train: bool,
+    l2: Number,
+    n: int | Array,
+) -> Gradients:
+    """Compute gradients by `jax.grad` of the forward and of the loss's value."""
     x, y = batch
     params, state = variables
 
-    def cost(params):
+    def cost(params: PyTree) -> tuple[Array, tuple[Array, PyTree]]:
         out = net.forward(params, state, x, key=key, train=train)
         value = loss.value(out.y, y)
         if has_penalty(l2):
@@ -108,7 +125,7 @@ ENGINES: dict[str, Engine] = {"manual": manual, "autodiff": autodiff}
 
 
 def get_engine(engine: str | Engine) -> Engine:
-    """The engine of that name; a function is taken as it is."""
+    """Return the engine of this name; return a function as it is."""
     if callable(engine):
         return engine
     if not isinstance(engine, str) or engine not in ENGINES:
@@ -128,11 +145,11 @@ def value_and_grad(
     loss: Loss,
     engine: str | Engine = "manual",
     *,
-    l2: float | Array = 0.0,
+    l2: Number = 0.0,
     n: int | None = None,
     precision: str | None = None,
 ) -> Callable[..., Gradients]:
-    """A function that computes loss, outputs, new state and gradients of a batch.
+    """Make a function that computes loss, outputs, state and gradients of a batch.
 
     Args:
         net: the network.
@@ -142,19 +159,20 @@ def value_and_grad(
         l2: λ of the penalty λ/(2n) Σ Θ² on the weights.
         n: n of the penalty; the batch size by default. Training by minibatches wants
             the size of the whole training set, and `fnn.fit` passes that.
-        precision: "bfloat16" or "float16" computes the network in that, forward and
+        precision: "bfloat16" or "float16" to compute the network in it, forward and
             backward, with parameters, gradients, loss and state in float32 (see
-            `fnn.gradients.precision`); None in the dtype of the parameters.
+            `fnn.gradients.precision`); None for the dtype of the parameters.
 
     Returns:
         `grad_fn(variables, (x, y), *, key=None, train=True, loss_scale=None) ->
         Gradients`, a pure function: put it under `jax.jit`, `jax.vmap` or
-        `jax.lax.scan`. `loss_scale` is s of a half precision, as an optimizer's
-        `fnn.optimizers.loss_scale(state)` says; what comes back is divided by it.
+        `jax.lax.scan`. `loss_scale` is s of a half precision, which
+        `fnn.optimizers.loss_scale(state)` reads from an optimizer's state; the result
+        is already divided by it.
 
     Raises:
-        ValueError: an unknown engine; and, from `grad_fn`, inputs, labels or
-            parameters that do not fit the network.
+        ValueError: the engine is unknown; or, from `grad_fn`, inputs, labels or
+            parameters do not fit the network.
 
     Example:
         >>> import jax, jax.numpy as jnp, fnn
@@ -166,7 +184,7 @@ def value_and_grad(
         >>> grad_fn(variables, batch).grads[0].weight.shape
         (4, 8)
     """
-    run = in_precision(get_engine(engine), precision)
+    engine_fn = engine_in_precision(get_engine(engine), precision)
     expect_layer("net", net)
     expect_loss(loss)
     if not isinstance(l2, jax.Array):
@@ -178,14 +196,14 @@ def value_and_grad(
         *,
         key: Array | None = None,
         train: bool = True,
-        loss_scale: float | Array | None = None,
+        loss_scale: Number | None = None,
     ) -> Gradients:
         x, y = _as_batch(batch)
         variables = as_variables(variables)
         key = None if key is None else check_key(key)
-        size = len(x) if n is None else n
-        scaled = with_loss_scale(run, loss_scale)
-        out = scaled(net, loss, variables, (x, y), key=key, train=train, l2=l2, n=size)
+        options = dict(key=key, train=train, l2=l2, n=len(x) if n is None else n)
+        scaled = with_loss_scale(engine_fn, loss_scale)
+        out = scaled(net, loss, variables, (x, y), **options)
         if not isinstance(out, Gradients):
             raise TypeError(
                 "an engine returns fnn.Gradients(loss, outputs, state, grads), got "
@@ -206,19 +224,19 @@ def objective(
     *,
     key: Array | None = None,
     train: bool = True,
-    l2: float | Array = 0.0,
-    n: int | None = None,
+    l2: Number = 0.0,
+    n: int | Array | None = None,
     precision: str | None = None,
 ) -> Callable[[PyTree], Array]:
-    """J as a function of the parameters alone: same batch, same key, same state.
+    """Make J a function of the parameters alone: same batch, same key, same state.
 
     Args:
         net: the network.
         loss: the loss.
         variables: its variables; only the state is used.
-        batch: (x, y).
-        key: as in training.
-        train: in training mode, or in evaluation mode.
+        batch: x (N, ...) and y (N, ...).
+        key: the key of the step, for a network that draws random numbers.
+        train: whether the network is in training mode, or in evaluation mode.
         l2: λ of the penalty.
         n: n of the penalty; the batch size by default.
         precision: as in `value_and_grad`.
@@ -238,7 +256,7 @@ def objective(
     x, y = _as_batch(batch)
     variables = as_variables(variables)
     size = len(x) if n is None else n
-    net = narrowed(net, precision)
+    net = net_in_precision(net, precision)
 
     def cost(params: PyTree) -> Array:
         out = net.forward(params, variables.state, x, key=key, train=train)

@@ -1,4 +1,4 @@
-"""Gradients from the definition: no derivative is written anywhere here.
+"""Gradients from the definition of the derivative, as difference quotients.
 
     central difference      ∂f/∂θ_i ≈ (f(θ + h e_i) − f(θ − h e_i)) / 2h
     along a direction v     ∇f·v    ≈ (f(θ + h v) − f(θ − h v)) / 2h
@@ -7,7 +7,7 @@ Taylor's theorem leaves a truncation error h² f'''/6, and rounding leaves ε |f
 Their sum is smallest near h = ε^(1/3): 6e-6 in float64, 5e-3 in float32. (Press et al.,
 Numerical Recipes, section 5.7.)
 
-Legend: P numbers in all parameters together, M coordinates or directions looked at.
+Legend: P numbers in all parameters together, M coordinates or directions.
 """
 
 from collections.abc import Callable, Sequence
@@ -16,10 +16,9 @@ from typing import Any, NamedTuple
 import jax
 import jax.numpy as jnp
 import numpy as np
-from jax import Array
 from jax.flatten_util import ravel_pytree
 
-from fnn.typing import PyTree
+from fnn.typing import Array, Float, KeyArray, Number, PyTree, Shaped
 
 __all__ = [
     "Differences",
@@ -31,19 +30,20 @@ __all__ = [
     "numerical_gradients",
 ]
 
+#: A scalar function of the parameters.
 Objective = Callable[[PyTree], Array]
 
-#: What the perturbed copies of the parameters may take at one time, in bytes.
+#: The bytes that the perturbed copies of the parameters may take at one time.
 MEMORY = 2**22
 
 
 def best_h(dtype: Any) -> float:
-    """The step ε^(1/3), where truncation and rounding balance for an f of scale 1."""
+    """Return ε^(1/3), where truncation and rounding balance for an f of scale 1."""
     return float(jnp.finfo(dtype).eps) ** (1 / 3)
 
 
 class Differences(NamedTuple):
-    """What M steps of size h say about f, each array of shape (M,).
+    """The difference quotients of f for M steps of size h, each array of shape (M,).
 
     `left` and `right` are the slopes on either side, which agree where f is smooth
     and not at a kink; `central` is the estimate of the derivative.
@@ -55,24 +55,27 @@ class Differences(NamedTuple):
 
 
 def differences(
-    f: Objective, params: PyTree, directions: Array, h: float | Array
+    f: Objective,
+    params: PyTree,
+    directions: Shaped[Array, "M"] | Shaped[Array, "M P"],
+    h: Number,
 ) -> Differences:
-    """Difference quotients of f at `params`, many at a time under `vmap`.
+    """Compute difference quotients of f at `params`, many at a time under `vmap`.
 
     Args:
         f: a scalar function of the parameters.
-        params: where; P numbers of one dtype.
+        params: the parameters to differentiate at; P numbers of one dtype.
         directions: (M,) integers, coordinates of the raveled parameters; or (M, P)
             vectors v.
         h: the step.
 
     Returns:
-        Three slopes for each direction. As many directions run together as their
-        copies of the parameters fit into `MEMORY` bytes, at most 256: memory is bounded
+        Three slopes for each direction. Directions run together where their copies of
+        the parameters fit into `MEMORY` bytes, at most 256 of them: memory is bounded
         by that, and by as many evaluations of f.
     """
     theta, unravel = ravel_pytree(params)
-    here = f(params)
+    value = f(params)
 
     def along(direction: Array) -> Differences:
         if direction.ndim:
@@ -80,26 +83,29 @@ def differences(
             up = down = h
         else:
             plus, minus = theta.at[direction].add(h), theta.at[direction].add(-h)
-            # The steps really taken: θ ± h was rounded.
+            # The steps as they are after rounding θ ± h.
             up = plus[direction] - theta[direction]
             down = theta[direction] - minus[direction]
         above, below = f(unravel(plus)), f(unravel(minus))
-        right, left = (above - here) / up, (here - below) / down
+        right, left = (above - value) / up, (value - below) / down
         return Differences(left, right, (above - below) / (up + down))
 
-    together = int(np.clip(MEMORY // (4 * theta.nbytes + 1), 1, 256))
-    return jax.lax.map(along, directions, batch_size=min(together, len(directions)))
+    batch_size = int(np.clip(MEMORY // (4 * theta.nbytes + 1), 1, 256))
+    return jax.lax.map(along, directions, batch_size=min(batch_size, len(directions)))
 
 
 def numerical_gradients(
     f: Objective, params: PyTree, *, h: float | None = None
 ) -> PyTree:
-    """The whole gradient by central differences: two evaluations of f a number.
+    """Compute the whole gradient by central differences.
+
+    It takes two evaluations of f for each number in the parameters.
 
     Args:
         f: a scalar function of the parameters, such as `fnn.objective(...)`.
-        params: where. In float64 (`with jax.enable_x64(True)`) about ten digits are
-            right, in float32 about three.
+        params: the parameters to differentiate at. In float64
+            (`with jax.enable_x64(True)`) about ten digits are right, in float32 about
+            three.
         h: the step; ε^(1/3) by default.
 
     Returns:
@@ -115,13 +121,13 @@ def numerical_gradients(
         Array([ 3., 12.], dtype=float64)
     """
     theta, unravel = ravel_pytree(params)
-    h = _positive(best_h(theta.dtype) if h is None else h)
+    h = _check_step(best_h(theta.dtype) if h is None else h)
 
     @jax.jit
-    def run(params: PyTree) -> Array:
+    def gradient(params: PyTree) -> Array:
         return differences(f, params, jnp.arange(theta.size), h).central
 
-    return unravel(run(params).astype(theta.dtype))
+    return unravel(gradient(params).astype(theta.dtype))
 
 
 def directional_derivatives(
@@ -129,19 +135,19 @@ def directional_derivatives(
     params: PyTree,
     grads: PyTree,
     *,
-    key: Array,
+    key: KeyArray,
     directions: int = 8,
     h: float | None = None,
-) -> tuple[Array, Array]:
+) -> tuple[Float[Array, "M"], Float[Array, "M"]]:
     """Check a gradient along random directions, at two evaluations of f for each.
 
     A wrong gradient g differs from ∇f by some e ≠ 0, and e·v ≠ 0 for almost every v:
-    the cost does not grow with the number of parameters. It says that something is
-    wrong, not where.
+    the cost does not grow with the number of parameters. The check finds that something
+    is wrong, but not where.
 
     Args:
         f: a scalar function of the parameters.
-        params: where; P numbers.
+        params: the parameters to differentiate at; P numbers.
         grads: the gradient to check, a tree like `params`.
         key: draws the directions, uniform on the unit sphere.
         directions: M.
@@ -161,11 +167,11 @@ def directional_derivatives(
     """
     theta, _ = ravel_pytree(params)
     flat_grads = _raveled_like(theta, grads)
-    h = _positive(best_h(theta.dtype) if h is None else h)
+    h = _check_step(best_h(theta.dtype) if h is None else h)
     v = jax.random.normal(key, (directions, theta.size), theta.dtype)
     v = v / jnp.linalg.norm(v, axis=1, keepdims=True)
-    run = jax.jit(lambda params, v: differences(f, params, v, h).central)
-    return run(params, v), v @ flat_grads
+    slopes = jax.jit(lambda params, v: differences(f, params, v, h).central)
+    return slopes(params, v), v @ flat_grads
 
 
 class HSweep(NamedTuple):
@@ -190,17 +196,23 @@ def h_sweep(
     h: Sequence[float] | np.ndarray | None = None,
     coordinates: int = 256,
 ) -> HSweep:
-    """How the error of central differences depends on h: the V of gradient checking.
+    """Measure how the error of central differences depends on the step h.
 
-    Left of the best h rounding dominates and the error falls as 1/h; right of it
-    truncation does and the error grows as h².
+    Plotted with two logarithmic axes it is a V: left of the best h rounding dominates
+    and the error falls as 1/h; right of it truncation does and the error grows as h².
 
     Args:
         f: a scalar function of the parameters.
-        params: where, in float32 or float64.
+        params: the parameters to differentiate at, in float32 or float64.
         grads: the gradient that is taken for the truth, a tree like `params`.
         h: the S steps; by default 1e-12 to 1e-1, four a decade.
         coordinates: how many of the P coordinates are used, evenly spread.
+
+    Returns:
+        An `HSweep`: the steps, the error of each, and the best step.
+
+    Raises:
+        ValueError: a step is not positive, or `grads` is of another size.
 
     Example:
         >>> import jax, jax.numpy as jnp, fnn
@@ -214,7 +226,7 @@ def h_sweep(
     claimed = _raveled_like(theta, grads)
     steps = 10.0 ** np.arange(-12, -0.99, 0.25) if h is None else np.asarray(h, float)
     for step in steps:
-        _positive(step)
+        _check_step(step)
     at = jnp.unique(
         jnp.linspace(0, theta.size - 1, min(coordinates, theta.size)).astype(int)
     )
@@ -227,18 +239,19 @@ def h_sweep(
         return jax.lax.map(error, jnp.asarray(steps, theta.dtype))
 
     error = np.asarray(errors(params)) / float(jnp.abs(claimed[at]).max())
-    # A step that rounds away gives 0/0; it is as wrong as can be.
+    # A step that is lost in rounding gives 0/0: no error is larger.
     error = np.where(np.isfinite(error), error, np.inf)
     return HSweep(steps, error, float(steps[error.argmin()]), best_h(theta.dtype))
 
 
-def _positive(h: float) -> float:
+def _check_step(h: float) -> float:
     if not h > 0:
         raise ValueError(f"the step h must be a positive number, got {h}")
     return float(h)
 
 
 def _raveled_like(theta: Array, grads: PyTree) -> Array:
+    """Return the gradients as one vector, of the size of the parameters θ."""
     flat, _ = ravel_pytree(grads)
     if flat.shape != theta.shape:
         raise ValueError(

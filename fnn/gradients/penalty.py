@@ -5,23 +5,22 @@ unless it says otherwise; never on biases, nor on scales of normalisations.
 """
 
 import jax.numpy as jnp
-from jax import Array
 
 from fnn.core import Layer
 from fnn.dtypes import at_least_float32, widen
 from fnn.network import map_params
-from fnn.typing import PyTree
+from fnn.typing import Array, Number, PyTree, Scalar
 
 __all__ = ["has_penalty", "penalty", "penalty_grads"]
 
 
-def has_penalty(l2: float | Array) -> bool:
-    """Whether to compute a penalty at all: a λ that is traced might be anything."""
+def has_penalty(l2: Number) -> bool:
+    """Return whether to compute a penalty; true for a traced λ, which is unknown."""
     return not (isinstance(l2, int | float) and l2 == 0)
 
 
-def penalty(net: Layer, params: PyTree, l2: float | Array, n: int | Array) -> Array:
-    """λ/(2n) Σ Θ² over the leaves that layers declare as `penalized`: the weights."""
+def penalty(net: Layer, params: PyTree, l2: Number, n: Number) -> Scalar:
+    """Compute λ/(2n) Σ Θ² over the leaves that layers declare as `penalized`."""
     squares: list[Array] = []
 
     def add(path: str, layer: Layer, leaf: Array) -> None:
@@ -33,10 +32,11 @@ def penalty(net: Layer, params: PyTree, l2: float | Array, n: int | Array) -> Ar
     return jnp.asarray(l2, total.dtype) / (2 * jnp.asarray(n, total.dtype)) * total
 
 
-def penalty_grads(
-    net: Layer, params: PyTree, l2: float | Array, n: int | Array
-) -> PyTree:
-    """(λ/n) Θ for the weights, 0 elsewhere. Not λ Θ: see the gradient check fail."""
+def penalty_grads(net: Layer, params: PyTree, l2: Number, n: Number) -> PyTree:
+    """Compute (λ/n) Θ for the weights, 0 elsewhere; a tree like `params`.
+
+    λ Θ would be wrong: the gradient check fails with it.
+    """
 
     def grad(path: str, layer: Layer, leaf: Array) -> Array:
         if not _is_penalized(path, layer):

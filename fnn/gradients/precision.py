@@ -1,17 +1,17 @@
-"""Mixed precision: the network in 8 or 11 bits, everything that adds up in 24.
+"""Mixed precision: the network in 8 or 11 bits, sums and parameters in 24.
 
     z = float32( net( half(Θ), half(x) ) )           half: to bfloat16 or float16
     δ = s ∂L/∂z, in float32                          s the loss scale, 1 without one
     g = float32( backward( half(δ) ) ) / s           of Θ's dtype, as Θ itself
 
 Parameters, their gradients, the loss, its δ, the penalty and what layers track (the
-running statistics of BatchNorm) stay in float32. Every engine computes this: it is
-given a network whose first and last operations are casts, and a loss times s.
+running statistics of BatchNorm) stay in float32. Every engine can compute this: it is
+called with a network whose first and last operations are casts, and a loss times s.
 
 Sums are accumulated in float32 and rounded once. XLA does so in products and
 convolutions; JAX does in `jnp.sum`, but not where it transposes a broadcast: by
 `jax.grad`, on a CPU, the bias of a convolution gets 512 where 16,384 ones are added.
-`with_wide_sums` mends that, whoever wrote the sum.
+`with_wide_sums` mends this in any engine.
 
 Legend: s the loss scale, Θ parameters, N examples.
 """
@@ -22,34 +22,34 @@ from typing import Any
 
 import jax
 import jax.numpy as jnp
-from jax import Array, lax
+from jax import lax
 
-from fnn.core import Backward, Forward, Layer, layer, leaf
+from fnn.core import Backward, Forward, Layer, Variables, layer, leaf
 from fnn.dtypes import all_finite
-from fnn.gradients.jaxpr import as_written, interpret, traced
+from fnn.gradients.jaxpr import bind, replace_operations
 from fnn.losses import Loss
-from fnn.pytree import pytree
-from fnn.typing import PyTree
+from fnn.pytree import pytree, tree_where
+from fnn.typing import Array, Batch, KeyArray, Number, PyTree
 
 __all__ = [
     "PRECISIONS",
+    "HalfPrecision",
     "MixedPrecision",
-    "Narrowed",
-    "Scaled",
+    "ScaledLoss",
     "cast",
     "check_precision",
-    "in_precision",
-    "narrowed",
+    "engine_in_precision",
+    "net_in_precision",
     "with_loss_scale",
     "with_wide_sums",
 ]
 
-#: What a network may be computed in, besides the dtype of its parameters.
+#: The half precisions: names of dtypes that a network can be computed in.
 PRECISIONS = ("bfloat16", "float16")
 
 
 def check_precision(precision: Any) -> str | None:
-    """The precision's name; None for that of the parameters."""
+    """Return the name of a half precision; None for that of the parameters."""
     if precision is None:
         return None
     try:
@@ -65,8 +65,8 @@ def check_precision(precision: Any) -> str | None:
     return name
 
 
-def in_precision(engine: Callable, precision: str | None) -> Any:
-    """The engine itself, or the same engine in mixed precision."""
+def engine_in_precision(engine: Callable[..., Any], precision: str | None) -> Any:
+    """Return the engine itself, or the same engine in mixed precision."""
     precision = check_precision(precision)
     return engine if precision is None else MixedPrecision(engine, precision)
 
@@ -75,16 +75,16 @@ def in_precision(engine: Callable, precision: str | None) -> Any:
 class MixedPrecision:
     """An engine that computes the network in half precision: the module's equations.
 
-    It has an engine's signature and goes wherever an engine does. `engine` gets float32
-    parameters and a network that casts them.
+    It has an engine's signature and can be passed wherever an engine can. `engine` is
+    called with float32 parameters and a network that casts them.
 
     Args:
         engine: a function with an engine's signature.
         precision: "bfloat16" or "float16".
         loss_scale: s, a number or a traced scalar; a power of two loses nothing. None
             for 1. Where a gradient is not finite, as after an overflow, the state of
-            the layers comes back as it was; whoever takes the step must leave it out
-            (see `fnn.optimizers.loss_scaled`).
+            the layers is returned unchanged; the optimizer must skip the step (see
+            `fnn.optimizers.loss_scaled`).
 
     Example:
         >>> import jax, jax.numpy as jnp, fnn
@@ -100,22 +100,34 @@ class MixedPrecision:
     Source: Micikevicius et al., arXiv:1710.03740, sections 3.1 to 3.3.
     """
 
-    engine: Callable
+    engine: Callable[..., Any]
     precision: str
-    loss_scale: float | Array | None = None
+    loss_scale: Number | None = None
 
     @property
     def __name__(self) -> str:
         return getattr(self.engine, "__name__", "engine")
 
-    def __call__(self, net, loss, variables, batch, *, key, train, l2, n) -> Any:
+    def __call__(
+        self,
+        net: Layer,
+        loss: Loss,
+        variables: Variables,
+        batch: Batch,
+        *,
+        key: KeyArray | None,
+        train: bool,
+        l2: Number,
+        n: int | Array,
+    ) -> Any:
         s = self.loss_scale
-        net = narrowed(net, self.precision)
-        scaled, weight = (loss, l2) if s is None else (Scaled(loss, s), l2 * s)
+        net = net_in_precision(net, self.precision)
+        if s is not None:
+            loss, l2 = ScaledLoss(loss, s), l2 * s
 
-        def run(variables, batch):
-            how = dict(key=key, train=train, l2=weight, n=n)
-            return self.engine(net, scaled, variables, batch, **how)
+        def run(variables: Variables, batch: Batch) -> Any:
+            options = dict(key=key, train=train, l2=l2, n=n)
+            return self.engine(net, loss, variables, batch, **options)
 
         out = with_wide_sums(run, variables, batch)
         if s is None:
@@ -123,15 +135,12 @@ class MixedPrecision:
         value, grads = jax.tree.map(
             lambda a: a / jnp.asarray(s, a.dtype), (out.loss, out.grads)
         )
-        ok = all_finite(grads)
-        kept = jax.tree.map(
-            lambda new, old: jnp.where(ok, new, old), out.state, variables.state
-        )
-        return out._replace(loss=value, grads=grads, state=kept)
+        state = tree_where(all_finite(grads), out.state, variables.state)
+        return out._replace(loss=value, grads=grads, state=state)
 
 
-def with_loss_scale(engine: Callable, loss_scale: float | Array | None) -> Any:
-    """The engine with this s; only one in half precision has a use for it."""
+def with_loss_scale(engine: Callable[..., Any], loss_scale: Number | None) -> Any:
+    """Return the engine with this s; raise where it is not one of half precision."""
     if loss_scale is None:
         return engine
     if not isinstance(engine, MixedPrecision):
@@ -142,14 +151,14 @@ def with_loss_scale(engine: Callable, loss_scale: float | Array | None) -> Any:
     return dataclasses.replace(engine, loss_scale=loss_scale)
 
 
-def narrowed(net: Layer, precision: str | None) -> Any:
-    """The network itself, or the same computed in half precision between two casts."""
+def net_in_precision(net: Layer, precision: str | None) -> Layer:
+    """Return the network itself, or the same computed in half precision."""
     precision = check_precision(precision)
-    return net if precision is None else Narrowed(net, precision)
+    return net if precision is None else HalfPrecision(net, precision)
 
 
 def cast(tree: PyTree, dtype: Any) -> PyTree:
-    """Floating-point arrays in the given precision; all else as it is."""
+    """Cast the floating-point arrays of a tree; leave all other parts as they are."""
 
     def one(part: Any) -> Any:
         if hasattr(part, "dtype") and jnp.issubdtype(part.dtype, jnp.floating):
@@ -159,72 +168,80 @@ def cast(tree: PyTree, dtype: Any) -> PyTree:
     return jax.tree.map(one, tree)
 
 
-# ---- What the engine is given ----------------------------------------------------
+# ---- The network and the loss that the engine is called with ---------------------
 
 
 @layer
-class Narrowed(Layer):
+class HalfPrecision(Layer):
     """A network computed in half precision between two casts, with its variables."""
 
     net: Layer = leaf()
     precision: str = "bfloat16"
 
     @property
-    def kind(self):
+    def kind(self) -> str:
         return self.net.kind
 
     @property
-    def children(self):
+    def children(self) -> dict[str, Layer]:
         return self.net.children
 
     @property
-    def penalized(self):  # pyrefly: ignore[bad-override]
+    def penalized(self) -> tuple[str, ...]:  # pyrefly: ignore[bad-override]
         return self.net.penalized
 
-    def with_children(self, *layers):
-        return Narrowed(self.net.with_children(*layers), self.precision)
+    def with_children(self, *layers: Layer) -> Layer:
+        return HalfPrecision(self.net.with_children(*layers), self.precision)
 
-    def forward(self, params, state, x, *, key=None, train=False):
-        narrow = cast((params, x), self.precision)
-        out = self.net.forward(narrow[0], state, narrow[1], key=key, train=train)
+    def forward(
+        self,
+        params: PyTree,
+        state: PyTree,
+        x: Array,
+        *,
+        key: KeyArray | None = None,
+        train: bool = False,
+    ) -> Forward:
+        half_params, half_x = cast((params, x), self.precision)
+        out = self.net.forward(half_params, state, half_x, key=key, train=train)
         wide = jnp.promote_types(x.dtype, jnp.float32)
         return Forward(out.y.astype(wide), saved=out.saved, state=out.state)
 
-    def backward(self, params, saved, dy):
-        narrow = cast((params, dy), self.precision)
-        dx, dparams = self.net.backward(narrow[0], saved, narrow[1])
+    def backward(self, params: PyTree, saved: PyTree, dy: Array) -> Backward:
+        half_params, half_dy = cast((params, dy), self.precision)
+        dx, dparams = self.net.backward(half_params, saved, half_dy)
         like_params = jax.tree.map(lambda g, p: g.astype(p.dtype), dparams, params)
         return Backward(dx=dx.astype(dy.dtype), dparams=like_params)
 
 
 @pytree
-class Scaled(Loss):
+class ScaledLoss(Loss):
     """A loss times s: s J and s δ, so that small gradients do not vanish in float16."""
 
     loss: Loss = leaf()
-    scale: float | Array = leaf(1.0)
+    scale: Number = leaf(1.0)
 
-    def value(self, z, y):
+    def value(self, z: Array, y: Array) -> Array:
         value = self.loss.value(z, y)
         return jnp.asarray(self.scale, value.dtype) * value
 
-    def delta(self, z, y):
+    def delta(self, z: Array, y: Array) -> Array:
         delta = self.loss.delta(z, y)
         return jnp.asarray(self.scale, delta.dtype) * delta
 
-    def check(self, out_shape, y):
+    def check(self, out_shape: tuple[int, ...], y: Array) -> None:
         self.loss.check(out_shape, y)
 
 
 # ---- Accumulators ----------------------------------------------------------------
 
 
-def with_wide_sums(fn: Callable[..., Any], *arguments: Any) -> Any:
-    """fn(*arguments), its sums over half-precision numbers accumulated in float32.
+def with_wide_sums(fn: Callable[..., PyTree], *arguments: PyTree) -> PyTree:
+    """Compute fn(*arguments), with sums of half-precision numbers added up in float32.
 
-    The program of `fn` is run operation by operation, the functions that it calls
-    included; the bodies of its loops are left as they are. Its result is not meant to
-    be differentiated once more: rules of `jax.custom_jvp` are lost.
+    Sums in functions that fn calls are included; sums in the bodies of its loops are
+    not. The result is not meant to be differentiated once more: rules of
+    `jax.custom_jvp` are lost.
 
     Example:
         >>> import jax, jax.numpy as jnp
@@ -233,15 +250,14 @@ def with_wide_sums(fn: Callable[..., Any], *arguments: Any) -> Any:
         >>> print(with_wide_sums(slope, jnp.ones(3, jnp.bfloat16)))
         [16384 16384 16384]
     """
-    program, structure = traced(fn, *arguments)
-    return jax.tree.unflatten(
-        structure, interpret(program, jax.tree.leaves(arguments), _wide)
-    )
+    return replace_operations(fn, _sum_in_float32)(*arguments)
 
 
-def _wide(primitive: Any, inputs: list, params: dict) -> list:
-    """A sum of half-precision numbers in float32, and any other operation as it is."""
+def _sum_in_float32(
+    primitive: Any, inputs: list[Any], params: dict[str, Any]
+) -> list[Any]:
+    """Sum half-precision numbers in float32; leave any other operation as it is."""
     if primitive is not lax.reduce_sum_p or inputs[0].dtype.name not in PRECISIONS:
-        return as_written(primitive, inputs, params)
-    (total,) = as_written(primitive, [inputs[0].astype(jnp.float32)], params)
+        return bind(primitive, inputs, params)
+    (total,) = bind(primitive, [inputs[0].astype(jnp.float32)], params)
     return [total.astype(inputs[0].dtype)]

@@ -1,3 +1,3 @@
 """Fast forward/backward pairs in the inner layout; README.md derives them."""
 
-__all__ = []
+__all__ = ()

@@ -1,37 +1,64 @@
-"""Planes: an image dealt out like cards.
+"""Planes: an image split into interleaved smaller images (space-to-depth).
 
 A kernel may compute g neighbouring outputs along an axis at once, each by a product of
-its own. Output p of that axis is then place ⌊p/g⌋ of plane p mod g:
+its own. Output p of that axis is then position ⌊p/g⌋ of plane p mod g:
 
-    group (2, 2)    [a b a b]      four planes, of a, b, c and d:
-                    [c d c d]      whoever wants the maximum over windows of 2 × 2
-                    [a b a b]      takes it of four planes, element by element,
-                    [c d c d]      and nothing is shuffled
+    group (2, 2)    [a b a b]      four planes, of a, b, c and d. The maximum over
+                    [c d c d]      windows of 2 × 2 is the maximum of these planes,
+                    [a b a b]      element by element, and no element is moved.
+                    [c d c d]
 
 Legend: images are (C, H, W, N), the batch last; a group is (g, g'); planes are a tuple
-of g g' arrays in row-major order, each (C, ⌈H/g⌉, ⌈W/g'⌉, N).
+of g g' arrays in row-major order, each (C, h, w, N) with h = ⌈H/g⌉ and w = ⌈W/g'⌉.
 """
 
 from collections.abc import Sequence
 from itertools import product
 
 import jax.numpy as jnp
-from jax import Array, lax
+from jax import lax
 
-__all__ = ["Group", "Planes", "apart", "deal", "place", "together", "written"]
+from fnn.typing import Array, Float
 
-Planes = tuple[Array, ...]
+__all__ = [
+    "Group",
+    "materialize",
+    "pad_or_crop",
+    "planes_to_space",
+    "sizes_only",
+    "space_to_planes",
+    "split_planes",
+]
+
 Group = tuple[int, int]
 
 
-def together(planes: Planes, group: Group, sizes: tuple[int, int]) -> Array:
-    """The image of these sizes whose planes these are: the inverse of `apart`."""
-    (g, k), (h, w) = group, sizes
+def space_to_planes(
+    image: Float[Array, "C H W N"], group: Group, sizes: Sequence[int] | None = None
+) -> tuple[Float[Array, "C h w N"], ...]:
+    """Split an image into planes; zeros fill it up to a multiple of the group.
+
+    Args:
+        image: the image.
+        group: (g, g').
+        sizes: (h, w) of a plane, where they differ from ⌈H/g⌉ and ⌈W/g'⌉.
+    """
+    (g, k), (rows, columns) = group, image.shape[1:3]
+    h, w = sizes or (-(-rows // g), -(-columns // k))
+    image = pad_or_crop(image, (0, 0), (h * g, w * k))
+    return tuple(image[:, a::g, b::k] for a, b in product(range(g), range(k)))
+
+
+def planes_to_space(
+    planes: tuple[Float[Array, "C h w N"], ...], group: Group, sizes: Sequence[int]
+) -> Float[Array, "C H W N"]:
+    """Interleave planes to an image of sizes (H, W): undo `space_to_planes`."""
+    (g, k), (rows, columns) = group, sizes
     lines = [_interleave(planes[a * k : (a + 1) * k], 3) for a in range(g)]
-    return _interleave(lines, 2)[:, :h, :w]
+    return _interleave(lines, 2)[:, :rows, :columns]
 
 
-def _interleave(parts, axis: int) -> Array:
+def _interleave(parts: Sequence[Array], axis: int) -> Array:
     if len(parts) == 1:
         return parts[0]
     shape = list(parts[0].shape)
@@ -39,44 +66,53 @@ def _interleave(parts, axis: int) -> Array:
     return jnp.stack(parts, axis).reshape(shape)
 
 
-def apart(image: Array, group: Group, sizes: Group | None = None) -> Planes:
-    """The planes of an image, zeros added up to a multiple of the group.
+def split_planes(
+    planes: tuple[Float[Array, "C h w N"], ...],
+    group: Group,
+    factor: Group,
+    sizes: Sequence[int],
+) -> tuple[Float[Array, "C _ _ N"], ...]:
+    """Split each plane by a factor (r, r') again: planes of the group (g r, g' r').
 
-    `sizes` are those of a plane, where they shall be larger still.
+    Each new plane is cropped to `sizes`, its first rows and columns.
     """
-    (g, k), (h, w) = group, image.shape[1:3]
-    rows, columns = sizes or (-(-h // g), -(-w // k))
-    image = place(image, (0, 0), (rows * g, columns * k))
-    return tuple(image[:, a::g, b::k] for a, b in product(range(g), range(k)))
-
-
-def deal(planes: Planes, group: Group, by: Group, sizes: tuple[int, int]) -> Planes:
-    """Each plane dealt out `by` (r, r') once more: planes of group (g r, g' r').
-
-    Only the first `sizes` places of each new plane are kept.
-    """
-    (g, k), (r, q), (h, w) = group, by, sizes
+    (g, k), (r, q), (rows, columns) = group, factor, sizes
     return tuple(
-        planes[a * k + b][:, i : i + (h - 1) * r + 1 : r, j : j + (w - 1) * q + 1 : q]
+        planes[a * k + b][
+            :, i : i + (rows - 1) * r + 1 : r, j : j + (columns - 1) * q + 1 : q
+        ]
         for i, a, j, b in product(range(r), range(g), range(q), range(k))
     )
 
 
-def place(image: Array, at: Sequence[int], sizes: Sequence[int]) -> Array:
-    """The image put at a place of one of these sizes, zeros around; the rest is cut."""
-    axes = zip(at, sizes, image.shape[1:3], strict=True)
+def pad_or_crop(
+    image: Float[Array, "C h w N"], offset: Sequence[int], sizes: Sequence[int]
+) -> Float[Array, "C H W N"]:
+    """Move an image to an offset in an image of these sizes.
+
+    Zeros fill what it does not cover; what does not fit is cropped.
+    """
+    axes = zip(offset, sizes, image.shape[1:3], strict=True)
     ends = [(a, s - a - h, 0) for a, s, h in axes]
     return lax.pad(image, jnp.zeros((), image.dtype), [(0, 0, 0), *ends, (0, 0, 0)])
 
 
-def written(x: Array, after: Array | None = None) -> Array:
-    """x, written to memory: for arrays that several others are made of.
+def sizes_only(image: Float[Array, "C H W N"]) -> Float[Array, "0 H W"]:
+    """Return an array without elements that keeps the sizes H and W for a backward."""
+    return jnp.zeros((0, *image.shape[1:3]))
+
+
+def materialize(
+    x: Float[Array, "*S"], after: Array | None = None
+) -> Float[Array, "*S"]:
+    """Write x to memory, where several other arrays are computed from it.
 
     XLA's CPU backend likes to compute an array again for each of its readers, and
-    undoes `optimization_barrier` before it decides so. A branch that is never taken,
-    without the compiler knowing, is a barrier that stays: 0 a > 0 holds for no number,
-    nor for NaN. With `after`, a is a number of that array: what is made of x then is
-    made when `after` is there, and is not the same as what was made of x before.
+    removes `optimization_barrier` before it decides so. A branch that is never taken,
+    without the compiler knowing, is a barrier that stays: 0 a > 0 is false for every
+    number a, and for NaN. With `after`, a is an element of that array. Then x is
+    written once `after` exists, and what is computed from it is not merged with what
+    was computed from x before.
     """
     never = (x if after is None else after).ravel()[0] * 0 > 0
     return lax.cond(never, jnp.negative, lambda x: x, x)

@@ -1,12 +1,13 @@
 """Activations: y = g(x), element by element, and the softmax over the last axis.
 
-Each forward saves whichever of x and y makes its derivative cheapest; y where it can,
-because the next layer keeps that anyway. At a kink the derivative is fixed by
+Each forward saves x or y, whichever makes the derivative cheaper: y where possible,
+because the next layer saves it anyway. At a kink the derivative is fixed by
 convention, the same in both engines: relu'(0) = 0, leaky_relu'(0) = negative_slope,
 elu'(0) = alpha.
 """
 
 import math
+from dataclasses import field
 from typing import ClassVar
 
 import jax
@@ -15,6 +16,7 @@ import jax.numpy as jnp
 from fnn.checks import as_inputs
 from fnn.core import Backward, Forward, Layer, layer, leaf
 from fnn.layers.initializers import GlorotUniform, HeNormal, Initializer
+from fnn.typing import Array, KeyArray, PyTree
 
 __all__ = [
     "Elu",
@@ -31,20 +33,20 @@ __all__ = [
 
 
 class Rectifying(Layer):
-    """The ReLU family: about half the signal passes, so weights start at He's scale."""
+    """An activation that lets about half of the signal pass: He's initialiser suits."""
 
     suited_init: ClassVar[Initializer] = HeNormal()
 
 
 class Saturating(Layer):
-    """Bounded, close to linear around 0: weights start at Glorot's scale."""
+    """A bounded activation, nearly linear around 0: Glorot's initialiser suits."""
 
     suited_init: ClassVar[Initializer] = GlorotUniform()
 
 
 @layer
 class Identity(Layer):
-    """y = x, and dx = dy.
+    """The identity: y = x, and dx = dy.
 
     Example:
         >>> import fnn
@@ -52,16 +54,19 @@ class Identity(Layer):
         serial(Dense(features=2), Identity())
     """
 
-    def forward(self, params, state, x, *, key=None, train=False):
+    def forward(
+        self, params: PyTree, state: PyTree, x: Array, *,
+        key: KeyArray | None = None, train: bool = False,
+    ) -> Forward:  # fmt: skip
         return Forward(x, saved=(), state=state)
 
-    def backward(self, params, saved, dy):
+    def backward(self, params: PyTree, saved: PyTree, dy: Array) -> Backward:
         return Backward(dx=dy, dparams=())
 
 
 @layer
 class Sigmoid(Saturating):
-    """y = 1 / (1 + e⁻ˣ), and dx = dy y (1 − y).
+    """The logistic sigmoid: y = 1 / (1 + e⁻ˣ), and dx = dy y (1 − y).
 
     Example:
         >>> import jax.numpy as jnp, fnn
@@ -69,50 +74,59 @@ class Sigmoid(Saturating):
         Array([[0.5, 0.5]], dtype=float32)
     """
 
-    def forward(self, params, state, x, *, key=None, train=False):
+    def forward(
+        self, params: PyTree, state: PyTree, x: Array, *,
+        key: KeyArray | None = None, train: bool = False,
+    ) -> Forward:  # fmt: skip
         x = as_inputs(x)
         y = jax.nn.sigmoid(x)
         return Forward(y, saved=y, state=state)
 
-    def backward(self, params, saved, dy):
+    def backward(self, params: PyTree, saved: Array, dy: Array) -> Backward:
         y = saved
         return Backward(dx=dy * y * (1 - y), dparams=())
 
 
 @layer
 class Tanh(Saturating):
-    """y = tanh x, and dx = dy (1 − y²)."""
+    """The hyperbolic tangent: y = tanh x, and dx = dy (1 − y²)."""
 
-    def forward(self, params, state, x, *, key=None, train=False):
+    def forward(
+        self, params: PyTree, state: PyTree, x: Array, *,
+        key: KeyArray | None = None, train: bool = False,
+    ) -> Forward:  # fmt: skip
         x = as_inputs(x)
         y = jnp.tanh(x)
         return Forward(y, saved=y, state=state)
 
-    def backward(self, params, saved, dy):
+    def backward(self, params: PyTree, saved: Array, dy: Array) -> Backward:
         y = saved
         return Backward(dx=dy * (1 - y) * (1 + y), dparams=())
 
 
 @layer
 class Relu(Rectifying):
-    """y = max(x, 0), and dx = dy where y > 0, else 0; so relu'(0) = 0.
+    """The rectifier: y = max(x, 0), and dx = dy where y > 0, else 0; so relu'(0) = 0.
 
     Source: Nair and Hinton, ICML 2010.
     """
 
-    def forward(self, params, state, x, *, key=None, train=False):
+    def forward(
+        self, params: PyTree, state: PyTree, x: Array, *,
+        key: KeyArray | None = None, train: bool = False,
+    ) -> Forward:  # fmt: skip
         # Not jnp.maximum, whose gradient at 0 is 1/2; not jnp.where, which hides NaN.
         y = jax.nn.relu(x)
         return Forward(y, saved=y, state=state)
 
-    def backward(self, params, saved, dy):
+    def backward(self, params: PyTree, saved: Array, dy: Array) -> Backward:
         y = saved
         return Backward(dx=jnp.where(y > 0, dy, 0), dparams=())
 
 
 @layer
 class LeakyRelu(Rectifying):
-    """y = x where x > 0, else s x; dx = dy where x > 0, else s dy.
+    """The leaky ReLU: y = x where x > 0, else s x; dx = dy where x > 0, else s dy.
 
     Args:
         negative_slope: s.
@@ -122,12 +136,15 @@ class LeakyRelu(Rectifying):
 
     negative_slope: float = leaf(0.01)
 
-    def forward(self, params, state, x, *, key=None, train=False):
+    def forward(
+        self, params: PyTree, state: PyTree, x: Array, *,
+        key: KeyArray | None = None, train: bool = False,
+    ) -> Forward:  # fmt: skip
         x = as_inputs(x)
         slope = jnp.asarray(self.negative_slope, x.dtype)
         return Forward(jnp.where(x > 0, x, slope * x), saved=x, state=state)
 
-    def backward(self, params, saved, dy):
+    def backward(self, params: PyTree, saved: Array, dy: Array) -> Backward:
         x = saved
         slope = jnp.asarray(self.negative_slope, dy.dtype)
         return Backward(dx=jnp.where(x > 0, dy, slope * dy), dparams=())
@@ -135,7 +152,7 @@ class LeakyRelu(Rectifying):
 
 @layer
 class Elu(Rectifying):
-    """y = x where x > 0, else α (eˣ − 1); dx = dy where x > 0, else dy α eˣ.
+    """The ELU: y = x where x > 0, else α (eˣ − 1); dx = dy where x > 0, else dy α eˣ.
 
     Args:
         alpha: α, minus the limit for x → −∞.
@@ -145,14 +162,17 @@ class Elu(Rectifying):
 
     alpha: float = leaf(1.0)
 
-    def forward(self, params, state, x, *, key=None, train=False):
+    def forward(
+        self, params: PyTree, state: PyTree, x: Array, *,
+        key: KeyArray | None = None, train: bool = False,
+    ) -> Forward:  # fmt: skip
         x = as_inputs(x)
         alpha = jnp.asarray(self.alpha, x.dtype)
         # The branch not taken must stay finite, or its derivative inf × 0 is NaN.
         negative = alpha * jnp.expm1(jnp.where(x > 0, 0, x))
         return Forward(jnp.where(x > 0, x, negative), saved=x, state=state)
 
-    def backward(self, params, saved, dy):
+    def backward(self, params: PyTree, saved: Array, dy: Array) -> Backward:
         x = saved
         alpha = jnp.asarray(self.alpha, dy.dtype)
         slope = alpha * jnp.exp(jnp.where(x > 0, 0, x))
@@ -161,7 +181,7 @@ class Elu(Rectifying):
 
 @layer
 class Gelu(Rectifying):
-    """y = x Φ(x), Φ the distribution function of N(0, 1), or its tanh approximation.
+    """The GELU: y = x Φ(x), with Φ the distribution function of N(0, 1).
 
         exact          Φ(x) = ½ (1 + erf(x/√2))     Φ'(x) = e^(−x²/2) / √(2π)
         approximate    Φ(x) ≈ ½ (1 + tanh u),       u = √(2/π) (x + 0.044715 x³)
@@ -169,31 +189,34 @@ class Gelu(Rectifying):
         both           dx = dy (Φ(x) + x Φ'(x))
 
     Args:
-        approximate: use the tanh approximation.
+        approximate: whether to use the tanh approximation of Φ.
 
     Source: Hendrycks and Gimpel, arXiv:1606.08415, section 2.
     """
 
-    approximate: bool = False
+    approximate: bool = field(default=False, kw_only=True)
 
-    def forward(self, params, state, x, *, key=None, train=False):
+    def forward(
+        self, params: PyTree, state: PyTree, x: Array, *,
+        key: KeyArray | None = None, train: bool = False,
+    ) -> Forward:  # fmt: skip
         x = as_inputs(x)
         distribution, _ = self._phi(x)
         return Forward(x * distribution, saved=x, state=state)
 
-    def backward(self, params, saved, dy):
+    def backward(self, params: PyTree, saved: Array, dy: Array) -> Backward:
         x = saved
         distribution, density = self._phi(x)
         return Backward(dx=dy * (distribution + x * density), dparams=())
 
-    def _phi(self, x):
-        """Φ(x) and Φ'(x)."""
+    def _phi(self, x: Array) -> tuple[Array, Array]:
+        """Return Φ(x) and Φ'(x)."""
         if not self.approximate:
             # erfc, not 1 + erf, which cancels for x far below 0.
             distribution = 0.5 * jax.scipy.special.erfc(-x * math.sqrt(0.5))
             return distribution, jnp.exp(-0.5 * x * x) / math.sqrt(2 * math.pi)
         scale, cubic = math.sqrt(2 / math.pi), 0.044715
-        # Beyond, tanh is ±1 in any precision, and x³ soon infinite: 0 × inf is NaN.
+        # Further out tanh is ±1 in any precision, and x³ overflows: 0 × inf is NaN.
         x = jnp.clip(x, -30, 30)
         tanh = jnp.tanh(scale * (x + cubic * x**3))
         du = scale * (1 + 3 * cubic * x * x)
@@ -202,16 +225,19 @@ class Gelu(Rectifying):
 
 @layer
 class Silu(Rectifying):
-    """y = x σ(x), and dx = dy σ(x) (1 + x (1 − σ(x))); also called swish.
+    """The SiLU or swish: y = x σ(x), and dx = dy σ(x) (1 + x (1 − σ(x))).
 
     Source: Elfwing, Uchibe and Doya, arXiv:1702.03118, eqs. 4 and 5.
     """
 
-    def forward(self, params, state, x, *, key=None, train=False):
+    def forward(
+        self, params: PyTree, state: PyTree, x: Array, *,
+        key: KeyArray | None = None, train: bool = False,
+    ) -> Forward:  # fmt: skip
         x = as_inputs(x)
         return Forward(x * jax.nn.sigmoid(x), saved=x, state=state)
 
-    def backward(self, params, saved, dy):
+    def backward(self, params: PyTree, saved: Array, dy: Array) -> Backward:
         x = saved
         sigmoid = jax.nn.sigmoid(x)
         return Backward(dx=dy * sigmoid * (1 + x * (1 - sigmoid)), dparams=())
@@ -219,31 +245,39 @@ class Silu(Rectifying):
 
 @layer
 class Softplus(Rectifying):
-    """y = log(1 + eˣ), and dx = dy σ(x)."""
+    """The softplus: y = log(1 + eˣ), and dx = dy σ(x)."""
 
-    def forward(self, params, state, x, *, key=None, train=False):
+    def forward(
+        self, params: PyTree, state: PyTree, x: Array, *,
+        key: KeyArray | None = None, train: bool = False,
+    ) -> Forward:  # fmt: skip
         x = as_inputs(x)
         return Forward(jax.nn.softplus(x), saved=x, state=state)
 
-    def backward(self, params, saved, dy):
+    def backward(self, params: PyTree, saved: Array, dy: Array) -> Backward:
         x = saved
         return Backward(dx=dy * jax.nn.sigmoid(x), dparams=())
 
 
 @layer
 class Softmax(Saturating):
-    """y_k = e^(x_k) / Σ_j e^(x_j) over the last axis; dx = y (dy − Σ_j dy_j y_j).
+    """The softmax over the last axis: y_k = e^(x_k) / Σ_j e^(x_j).
+
+        backward    dx = y (dy − Σ_j dy_j y_j)
 
     For classification leave it out: `SoftmaxCrossEntropy` works on the logits, where
     nothing saturates.
     """
 
-    def forward(self, params, state, x, *, key=None, train=False):
+    def forward(
+        self, params: PyTree, state: PyTree, x: Array, *,
+        key: KeyArray | None = None, train: bool = False,
+    ) -> Forward:  # fmt: skip
         x = as_inputs(x)
         y = jax.nn.softmax(x, axis=-1)
         return Forward(y, saved=y, state=state)
 
-    def backward(self, params, saved, dy):
+    def backward(self, params: PyTree, saved: Array, dy: Array) -> Backward:
         y = saved
         dx = y * (dy - (dy * y).sum(-1, keepdims=True))
         return Backward(dx=dx, dparams=())

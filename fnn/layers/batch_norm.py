@@ -1,17 +1,16 @@
-"""Batch normalisation: the one whose statistics are the batch's, and are remembered.
+"""Batch normalisation: statistics of the batch, and running ones for evaluation.
 
-The calculus is that of `normalization`, with m the examples (times their pixels).
+The calculus is in `normalization`, with m the examples (times their pixels).
 
 Legend: N examples, C features (the last axis).
 """
 
-from typing import NamedTuple
+from typing import ClassVar, NamedTuple
 
 import jax.numpy as jnp
-from jax import Array
 
 from fnn.checks import as_inputs
-from fnn.core import Backward, Forward, Layer, Variables, layer, leaf
+from fnn.core import NO_INPUT_FEATURES, Backward, Forward, Layer, Variables, layer, leaf
 from fnn.layers.normalization import (
     NormParams,
     check_eps,
@@ -22,49 +21,48 @@ from fnn.layers.normalization import (
     norm_dx,
     normalize,
 )
+from fnn.typing import Array, InShape, KeyArray, PyTree
 
-__all__ = ["BatchNorm", "BatchNormState"]
+__all__ = ["BatchNorm", "BatchNormState", "Eval", "Train"]
 
 
 class BatchNormState(NamedTuple):
-    """Running `mean` and `var` of the features, each of shape (C,)."""
+    """The running `mean` and `var` of the features, each of shape (C,)."""
 
     mean: Array
     var: Array
 
 
 class Train(NamedTuple):
-    """Saved in training, when μ and σ depend on x."""
+    """The arrays saved in training, when μ and σ depend on x."""
 
-    normalized: Array
-    inverse_std: Array
+    arrays: PyTree
 
 
 class Eval(NamedTuple):
-    """Saved in evaluation, when μ and σ are constants."""
+    """The arrays saved in evaluation, when μ and σ are constants."""
 
-    normalized: Array
-    inverse_std: Array
+    arrays: PyTree
 
 
 @layer
 class BatchNorm(Layer):
-    """Normalise each feature over the batch (and over the pixels of images).
+    """A layer that normalises each feature over the batch (and its pixels).
 
-        train   μ, σ² are those of this batch, and the running statistics follow them:
+        train   μ, σ² are those of this batch, and update the running statistics:
                 running ← momentum running + (1 − momentum) batch
         eval    μ, σ² are the running statistics, and dx = γ dy / √(σ² + ε)
 
-    The batch is normalised by its own (biased) variance; the running one collects the
-    unbiased estimate σ² m/(m − 1), as in the paper's algorithm 2.
+    The batch is normalised by its own (biased) variance; the running variance averages
+    the unbiased estimate σ² m/(m − 1), as in the paper's algorithm 2.
 
     Args:
-        momentum: how much of the running statistics is kept at each step (one minus
-            what PyTorch calls momentum). Irrelevant to gradients.
+        momentum: the share of the running statistics that each step keeps (one minus
+            PyTorch's momentum). It does not affect gradients.
         eps: ε, added to the variance.
 
     Raises:
-        ValueError: the last axis of x is not C.
+        ValueError: the last axis of x is not C; momentum or eps is out of range.
 
     Example:
         >>> import jax, jax.numpy as jnp, fnn
@@ -76,8 +74,10 @@ class BatchNorm(Layer):
     Source: Ioffe and Szegedy, arXiv:1502.03167, algorithms 1 and 2.
     """
 
-    momentum: float = leaf(0.9)
-    eps: float = leaf(1e-5)
+    momentum: float = leaf(0.9, kw_only=True)
+    eps: float = leaf(1e-5, kw_only=True)
+
+    positional_hint: ClassVar[str] = NO_INPUT_FEATURES
 
     def __post_init__(self) -> None:
         check_eps(self, self.eps)
@@ -87,26 +87,30 @@ class BatchNorm(Layer):
                 f"kept and must be in [0, 1], got {self.momentum}"
             )
 
-    def init(self, key, in_shape):
+    def init(self, key: KeyArray, in_shape: InShape) -> Variables:
         features = in_shape[-1:]
         state = BatchNormState(mean=jnp.zeros(features), var=jnp.ones(features))
         return Variables(init_norm(self, in_shape), state)
 
-    def forward(self, params, state, x, *, key=None, train=False):
+    def forward(
+        self, params: NormParams, state: PyTree, x: Array, *,
+        key: KeyArray | None = None, train: bool = False,
+    ) -> Forward:  # fmt: skip
         check_input(self, params, NormParams, x)
         x = as_inputs(x)
         if train:
             mean, var = moments(x, axes=tuple(range(x.ndim - 1)))
-            state = self.track(state, mean, var, m=x.size // x.shape[-1])
+            m = x.size // x.shape[-1]
+            state = self.update_running(state, mean, var, m)
         else:
             mean, var = state
         normalized, inverse_std = normalize(x, mean, var, self.eps)
-        saved = (Train if train else Eval)(normalized, inverse_std)
+        saved = (Train if train else Eval)((normalized, inverse_std))
         y = normalized * params.scale + params.bias
         return Forward(y, saved=saved, state=state)
 
-    def backward(self, params, saved, dy):
-        normalized, inverse_std = saved
+    def backward(self, params: NormParams, saved: Train | Eval, dy: Array) -> Backward:
+        normalized, inverse_std = saved.arrays
         grad = dy * params.scale
         if isinstance(saved, Train):
             axes = tuple(range(dy.ndim - 1))
@@ -115,13 +119,15 @@ class BatchNorm(Layer):
             dx = grad * inverse_std
         return Backward(dx=dx, dparams=norm_dparams(dy, normalized))
 
-    def track(self, state: BatchNormState, mean: Array, var: Array, m: int):
-        """The running statistics after a batch with these, of m elements a feature."""
-        unbiased = var * (m / max(m - 1, 1))  # a batch of one has no spread to tell
+    def update_running(
+        self, state: BatchNormState, mean: Array, var: Array, m: int
+    ) -> BatchNormState:
+        """Return the running statistics after a batch of m elements per feature."""
+        unbiased = var * (m / max(m - 1, 1))  # one element has no unbiased variance
 
-        def step(running: Array, batch: Array) -> Array:
+        def update(running: Array, batch: Array) -> Array:
             keep = jnp.asarray(self.momentum, running.dtype)
             batch = batch.reshape(running.shape).astype(running.dtype)
             return keep * running + (1 - keep) * batch
 
-        return BatchNormState(step(state.mean, mean), step(state.var, unbiased))
+        return BatchNormState(update(state.mean, mean), update(state.var, unbiased))

@@ -1,6 +1,6 @@
-"""Layers made of layers, on the same input: around a shortcut, or side by side.
+"""Layers made of layers on the same input: residual blocks, and branches side by side.
 
-The chain rule for a fork: what flows back along the branches is added up.
+The chain rule for a fork: the gradients of the branches are added.
 """
 
 import dataclasses
@@ -11,25 +11,59 @@ import jax.numpy as jnp
 
 from fnn.core import Backward, Forward, Layer, Variables, layer, leaf
 from fnn.layers.activations import Identity
-from fnn.layers.combinators import child_backward, expect_layers, gather
+from fnn.layers.combinators import child_backward, expect_layers, join_variables
+from fnn.layers.shape import shape_only
 from fnn.network import child_key, child_variables, located, output_shape
-from fnn.typing import PyTree
+from fnn.typing import Array, InShape, KeyArray, PyTree
 
 __all__ = ["Parallel", "Residual", "parallel", "residual"]
 
 
 def residual(body: Layer, projection: Layer | None = None) -> "Residual":
-    """A shortcut around `body`: y = body(x) + x, or body(x) + projection(x)."""
+    """Put a shortcut around a body: y = body(x) + x, or body(x) + projection(x).
+
+    Args:
+        body: a layer.
+        projection: a layer on the shortcut, where the body changes the shape.
+
+    Returns:
+        The block, a `Residual`.
+
+    Raises:
+        TypeError: an argument is not a layer.
+
+    Example:
+        >>> import fnn
+        >>> fnn.residual(fnn.serial(fnn.Relu(), fnn.Dense(3)))
+        residual(serial(Relu(), Dense(features=3)))
+    """
     return Residual(body, Identity() if projection is None else projection)
 
 
 def parallel(*branches: Layer, merge: str = "sum") -> "Parallel":
-    """Branches side by side on the same x, merged by "sum" or "concatenate"."""
+    """Put branches side by side on the same x, and merge their outputs.
+
+    Args:
+        *branches: at least one layer.
+        merge: "sum", or "concatenate" along the last axis.
+
+    Returns:
+        The block, a `Parallel`.
+
+    Raises:
+        TypeError: an argument is not a layer.
+        ValueError: there is no branch, or `merge` is unknown.
+
+    Example:
+        >>> import fnn
+        >>> fnn.parallel(fnn.Dense(2), fnn.Identity(), merge="concatenate")
+        parallel(Dense(features=2), Identity(), merge='concatenate')
+    """
     return Parallel(branches, merge)
 
 
-class Pair(NamedTuple):
-    """What belongs to the two sides of a residual block."""
+class ResidualParts(NamedTuple):
+    """The params, states or saved values of the two sides of a residual block."""
 
     body: PyTree
     projection: PyTree
@@ -37,9 +71,9 @@ class Pair(NamedTuple):
 
 @layer
 class Residual(Layer):
-    """A shortcut around a body; built by `fnn.residual`.
+    """A residual block: a body and a shortcut; built by `fnn.residual`.
 
-        forward     y = f(x) + p(x)         p the identity where none is given
+        forward     y = f(x) + p(x)         p is the identity where none is given
         backward    dx = (∂f/∂x)ᵀ dy + (∂p/∂x)ᵀ dy
 
     Args:
@@ -47,7 +81,7 @@ class Residual(Layer):
         projection: p, where f changes the shape.
 
     Raises:
-        ValueError: f and p give different shapes.
+        ValueError: f and p return different shapes.
 
     Example:
         >>> import jax, fnn
@@ -65,29 +99,34 @@ class Residual(Layer):
         expect_layers("residual", (self.body, self.projection))
 
     @property
-    def children(self):
+    def children(self) -> dict[str, Layer]:
         return {"body": self.body, "projection": self.projection}
 
-    def with_children(self, *layers):
+    def with_children(self, *layers: Layer) -> Layer:
         return dataclasses.replace(self, body=layers[0], projection=layers[1])
 
-    def init(self, key, in_shape):
-        made, shapes = _init_side_by_side(self, key, in_shape)
+    def init(self, key: KeyArray, in_shape: InShape) -> Variables:
+        variables, shapes = _init_branches(self, key, in_shape)
         _expect_same_shape(self, shapes)
-        return Variables(*(Pair(*part) for part in gather(made)))
+        params, state = join_variables(variables)
+        return Variables(ResidualParts(*params), ResidualParts(*state))
 
-    def forward(self, params, state, x, *, key=None, train=False):
-        body, projection = _forward_side_by_side(self, params, state, x, key, train)
+    def forward(
+        self, params: ResidualParts, state: PyTree, x: Array, *,
+        key: KeyArray | None = None, train: bool = False,
+    ) -> Forward:  # fmt: skip
+        variables = Variables(params, state)
+        body, projection = _forward_branches(self, variables, x, key, train)
         _expect_same_shape(self, [body.y.shape, projection.y.shape])
-        saved, states = (
-            Pair(body.saved, projection.saved),
-            Pair(body.state, projection.state),
-        )
-        return Forward(body.y + projection.y, saved=saved, state=states)
+        saved = ResidualParts(body.saved, projection.saved)
+        state = ResidualParts(body.state, projection.state)
+        return Forward(body.y + projection.y, saved=saved, state=state)
 
-    def backward(self, params, saved, dy):
-        body, projection = _backward_side_by_side(self, params, saved, [dy, dy])
-        dparams = Pair(body.dparams, projection.dparams)
+    def backward(
+        self, params: ResidualParts, saved: ResidualParts, dy: Array
+    ) -> Backward:
+        body, projection = _backward_branches(self, params, saved, [dy, dy])
+        dparams = ResidualParts(body.dparams, projection.dparams)
         return Backward(dx=body.dx + projection.dx, dparams=dparams)
 
     def __repr__(self) -> str:
@@ -97,7 +136,7 @@ class Residual(Layer):
 
 @layer
 class Parallel(Layer):
-    """Branches side by side on the same input; built by `fnn.parallel`.
+    """A block of branches on the same input; built by `fnn.parallel`.
 
         sum             y = Σ_b f_b(x)          dx = Σ_b (∂f_b/∂x)ᵀ dy
         concatenate     y = [f_1(x) ... f_B(x)] along the last axis,
@@ -108,7 +147,7 @@ class Parallel(Layer):
         merge: "sum" or "concatenate".
 
     Raises:
-        ValueError: an unknown merge, or branches whose shapes cannot be merged.
+        ValueError: `merge` is unknown, or the shapes of the branches do not allow it.
 
     Example:
         >>> import jax, jax.numpy as jnp, fnn
@@ -133,48 +172,52 @@ class Parallel(Layer):
             )
 
     @property
-    def children(self):
+    def children(self) -> dict[str, Layer]:
         return {str(i): child for i, child in enumerate(self.branches)}
 
-    def with_children(self, *layers):
+    def with_children(self, *layers: Layer) -> Layer:
         return dataclasses.replace(self, branches=layers)
 
-    def init(self, key, in_shape):
-        made, shapes = _init_side_by_side(self, key, in_shape)
+    def init(self, key: KeyArray, in_shape: InShape) -> Variables:
+        variables, shapes = _init_branches(self, key, in_shape)
         self._check(shapes)
-        return gather(made)
+        return join_variables(variables)
 
-    def forward(self, params, state, x, *, key=None, train=False):
-        outs = _forward_side_by_side(self, params, state, x, key, train)
+    def forward(
+        self, params: tuple[PyTree, ...], state: PyTree, x: Array, *,
+        key: KeyArray | None = None, train: bool = False,
+    ) -> Forward:  # fmt: skip
+        outs = _forward_branches(self, Variables(params, state), x, key, train)
         ys = [out.y for out in outs]
         self._check([y.shape for y in ys])
         if self.merge == "sum":
             y = sum(ys[1:], start=ys[0])
         else:
             y = jnp.concatenate(ys, axis=-1)
-        # The widths of the branches are shapes: an array without elements keeps each.
-        widths = tuple(jnp.zeros((0, y.shape[-1])) for y in ys)
-        saved = (tuple(out.saved for out in outs), widths)
+        # The shapes of the ys say where the backward splits dy.
+        saved = (tuple(out.saved for out in outs), tuple(map(shape_only, ys)))
         return Forward(y, saved=saved, state=tuple(out.state for out in outs))
 
-    def backward(self, params, saved, dy):
-        saved, widths = saved
+    def backward(
+        self, params: tuple[PyTree, ...], saved: PyTree, dy: Array
+    ) -> Backward:
+        saved, y_shapes = saved
         if self.merge == "sum":
             dys = [dy] * len(self.branches)
         else:
-            ends = list(accumulate(width.shape[-1] for width in widths))
+            ends = list(accumulate(shape.shape[-1] for shape in y_shapes))
             dys = jnp.split(dy, ends[:-1], axis=-1)
-        outs = _backward_side_by_side(self, params, saved, dys)
+        outs = _backward_branches(self, params, saved, dys)
         dx = sum((out.dx for out in outs[1:]), start=outs[0].dx)
         return Backward(dx=dx, dparams=tuple(out.dparams for out in outs))
 
-    def _check(self, shapes: list[tuple]) -> None:
+    def _check(self, shapes: list[InShape]) -> None:
         if self.merge == "sum":
             _expect_same_shape(self, shapes)
         elif len({shape[:-1] for shape in shapes}) > 1:
             raise ValueError(
                 f"{self!r} concatenates along the last axis outputs that differ in "
-                f"others: {_by_label(self, shapes)}."
+                f"others: {_format_shapes(self, shapes)}."
             )
 
     def __repr__(self) -> str:
@@ -183,24 +226,27 @@ class Parallel(Layer):
         return f"parallel({', '.join(inside)})"
 
 
-# ---- What the two share ----------------------------------------------------------
+# ---- Shared by both --------------------------------------------------------------
 
 
-def _init_side_by_side(
-    parent: Layer, key, in_shape: tuple[int, ...]
-) -> tuple[list[Variables], list[tuple]]:
-    """The children's variables, and the shapes of their outputs."""
-    made, shapes = [], []
+def _init_branches(
+    parent: Layer, key: KeyArray, in_shape: InShape
+) -> tuple[list[Variables], list[InShape]]:
+    """Return the variables of each child, and the shape of its output."""
+    variables: list[Variables] = []
+    shapes: list[InShape] = []
     for i, (label, child) in enumerate(parent.children.items()):
         with located(parent, label, child, in_shape):
-            made.append(child.init(child_key(key, i), in_shape))
-            shapes.append(output_shape(child, made[-1], in_shape))
-    return made, shapes
+            variables.append(child.init(child_key(key, i), in_shape))
+            shapes.append(output_shape(child, variables[-1], in_shape))
+    return variables, shapes
 
 
-def _forward_side_by_side(parent: Layer, params, state, x, key, train) -> list[Forward]:
-    outs = []
-    parts = child_variables(parent, Variables(params, state))
+def _forward_branches(
+    parent: Layer, variables: Variables, x: Array, key: KeyArray | None, train: bool
+) -> list[Forward]:
+    outs: list[Forward] = []
+    parts = child_variables(parent, variables)
     labelled = zip(parent.children.items(), parts, strict=True)
     for i, ((label, child), part) in enumerate(labelled):
         with located(parent, label, child, x.shape):
@@ -209,7 +255,9 @@ def _forward_side_by_side(parent: Layer, params, state, x, key, train) -> list[F
     return outs
 
 
-def _backward_side_by_side(parent: Layer, params, saved, dys) -> list[Backward]:
+def _backward_branches(
+    parent: Layer, params: PyTree, saved: PyTree, dys: list[Array]
+) -> list[Backward]:
     labelled = zip(parent.children.items(), params, saved, dys, strict=True)
     return [
         child_backward(parent, label, child, p, s, dy)
@@ -217,16 +265,16 @@ def _backward_side_by_side(parent: Layer, params, saved, dys) -> list[Backward]:
     ]
 
 
-def _expect_same_shape(parent: Layer, shapes: list[tuple]) -> None:
+def _expect_same_shape(parent: Layer, shapes: list[InShape]) -> None:
     # Equal, not broadcastable: a silent broadcast would need its own backward.
     if len(set(shapes)) > 1:
         raise ValueError(
             f"{parent!r} adds outputs of different shapes: "
-            f"{_by_label(parent, shapes)}. Give the shortcut a projection, or merge "
-            "by concatenation."
+            f"{_format_shapes(parent, shapes)}. Give the shortcut a projection, or "
+            "merge by concatenation."
         )
 
 
-def _by_label(parent: Layer, shapes: list[tuple]) -> str:
+def _format_shapes(parent: Layer, shapes: list[InShape]) -> str:
     labelled = zip(parent.children, shapes, strict=True)
     return ", ".join(f"{label} {shape}" for label, shape in labelled)

@@ -1,30 +1,43 @@
-"""Layers made of layers, one after the other: the chain rule itself.
+"""Layers made of layers, one after the other: the chain rule.
 
-The children bring the derivatives. Child i draws from `fold_in(key, i)`, and every
-error inside names the child.
+Each child computes its own derivatives. Child i draws from `fold_in(key, i)`, and every
+error inside a child names it.
 """
 
 import dataclasses
 from typing import Any
 
-from jax import Array
-
 from fnn.checks import check_in_shape
 from fnn.core import Backward, Forward, Layer, Variables, expect_layer, layer, leaf
 from fnn.network import child_key, child_variables, located, output_shape
-from fnn.typing import PyTree
+from fnn.typing import Array, InShape, KeyArray, PyTree
 
-__all__ = ["Serial", "child_backward", "expect_layers", "gather", "serial"]
+__all__ = ["Serial", "child_backward", "expect_layers", "join_variables", "serial"]
 
 
 def serial(*layers: Layer) -> "Serial":
-    """Layers one after the other: y = f_L(... f_2(f_1(x)))."""
+    """Put layers one after the other: y = f_L(... f_2(f_1(x))).
+
+    Args:
+        *layers: f_1 ... f_L; none at all is the identity.
+
+    Returns:
+        The network, a `Serial`.
+
+    Raises:
+        TypeError: an argument is not a layer.
+
+    Example:
+        >>> import fnn
+        >>> fnn.serial(fnn.Dense(3), fnn.Relu())
+        serial(Dense(features=3), Relu())
+    """
     return Serial(layers)
 
 
 @layer
 class Serial(Layer):
-    """Layers one after the other; built by `fnn.serial`.
+    """A network of layers one after the other; built by `fnn.serial`.
 
         forward     x_0 = x,    x_i = f_i(x_{i−1}),    y = x_L
         backward    d_L = dy,   d_{i−1} = (∂f_i/∂x_{i−1})ᵀ d_i,   dx = d_0
@@ -52,29 +65,33 @@ class Serial(Layer):
         expect_layers("serial", self.layers)
 
     @property
-    def kind(self):
+    def kind(self) -> str:
         return ""  # paths count through a list of layers: 2/Dense, not Serial/2/Dense
 
     @property
-    def children(self):
+    def children(self) -> dict[str, Layer]:
         return {str(i): child for i, child in enumerate(self.layers)}
 
-    def with_children(self, *layers):
+    def with_children(self, *layers: Layer) -> Layer:
         return dataclasses.replace(self, layers=layers)
 
-    def init(self, key, in_shape):
+    def init(self, key: KeyArray, in_shape: InShape) -> Variables:
         check_in_shape(in_shape)
-        made: list[Variables] = []
+        variables: list[Variables] = []
         for i, child in enumerate(self.layers):
             with located(self, str(i), child, in_shape):
-                suited = _suit(child, self.layers[i + 1 :])
-                made.append(suited.init(child_key(key, i), in_shape))
-                in_shape = output_shape(child, made[-1], in_shape)
-        return gather(made)
+                suited = _with_suited_init(child, self.layers[i + 1 :])
+                variables.append(suited.init(child_key(key, i), in_shape))
+                in_shape = output_shape(child, variables[-1], in_shape)
+        return join_variables(variables)
 
-    def forward(self, params, state, x, *, key=None, train=False):
+    def forward(
+        self, params: tuple[PyTree, ...], state: PyTree, x: Array, *,
+        key: KeyArray | None = None, train: bool = False,
+    ) -> Forward:  # fmt: skip
         parts = child_variables(self, Variables(params, state))
-        saved, states = [], []
+        saved: list[PyTree] = []
+        states: list[PyTree] = []
         for i, (child, part) in enumerate(zip(self.layers, parts, strict=True)):
             with located(self, str(i), child, x.shape):
                 out = child.forward(*part, x, key=child_key(key, i), train=train)
@@ -83,7 +100,9 @@ class Serial(Layer):
             states.append(out.state)
         return Forward(x, saved=tuple(saved), state=tuple(states))
 
-    def backward(self, params, saved, dy):
+    def backward(
+        self, params: tuple[PyTree, ...], saved: tuple[PyTree, ...], dy: Array
+    ) -> Backward:
         dparams: list[PyTree] = []  # from the last layer to the first
         parts = zip(self.children.items(), params, saved, strict=True)
         for (label, child), p, s in reversed(list(parts)):
@@ -98,6 +117,11 @@ class Serial(Layer):
         """
         if isinstance(index, slice):
             return Serial(self.layers[index])
+        if not isinstance(index, int):
+            raise TypeError(
+                "the layers of a network are indexed by their numbers, as net[2] or "
+                f"net[:3], got {index!r}"
+            )
         return self.layers[index]
 
     def __len__(self) -> int:
@@ -107,35 +131,38 @@ class Serial(Layer):
         return f"serial({', '.join(map(repr, self.layers))})"
 
 
-# ---- What layers made of layers share --------------------------------------------
+# ---- Shared by layers made of layers ---------------------------------------------
 
 
-def gather(made: list[Variables]) -> Variables:
-    """The children's variables as one: a tuple of params and a tuple of states."""
-    return Variables(tuple(v.params for v in made), tuple(v.state for v in made))
+def join_variables(children: list[Variables]) -> Variables:
+    """Join the children's variables: a tuple of params and a tuple of states."""
+    return Variables(
+        tuple(v.params for v in children), tuple(v.state for v in children)
+    )
 
 
 def child_backward(
     parent: Layer, label: str, child: Layer, params: PyTree, saved: PyTree, dy: Array
 ) -> Backward:
-    """A child's backward; an error inside says where the child is."""
+    """Call a child's backward; an error inside names the child."""
     with located(parent, label, child, dy.shape, of="dy"):
         return child.backward(params, saved, dy)
 
 
-def expect_layers(name: str, layers: tuple) -> None:
-    """Raise where an argument is not a layer, and say which."""
+def expect_layers(name: str, layers: tuple[Any, ...]) -> None:
+    """Raise where an argument is not a layer, and name it."""
     for i, child in enumerate(layers):
         expect_layer(f"{name}: argument {i}", child)
 
 
-def _suit(child: Layer, following: tuple[Layer, ...]) -> Layer:
-    """Give a layer without an initialiser the one for the activation that follows."""
+def _with_suited_init(child: Layer, following: tuple[Layer, ...]) -> Layer:
+    """Give a layer without an initialiser the one that suits the next activation."""
     if list(child.children) == [""]:  # a wrapper, which must not change the draw
-        return child.with_children(_suit(child.children[""], following))
+        inner = _with_suited_init(child.children[""], following)
+        return child.with_children(inner)
     if getattr(child, "weight_init", child) is not None:
         return child
-    for other in map(_unwrapped, following):
+    for other in map(_unwrap, following):
         suited = getattr(other, "suited_init", None)
         if suited is not None:
             changed: Any = child  # a dataclass, since it has the field
@@ -145,7 +172,7 @@ def _suit(child: Layer, following: tuple[Layer, ...]) -> Layer:
     return child
 
 
-def _unwrapped(layer: Layer) -> Layer:
-    """The layer inside a wrapper, which is one with a single unlabelled child."""
+def _unwrap(layer: Layer) -> Layer:
+    """Return the layer inside a wrapper, whose only child has the label ""."""
     inner = layer.children
-    return _unwrapped(inner[""]) if list(inner) == [""] else layer
+    return _unwrap(inner[""]) if list(inner) == [""] else layer

@@ -1,52 +1,62 @@
 """Convolutional layers in one, two or three dimensions.
 
-Legend: N examples, H places along each spatial axis, I input and O output features
-(channels), G groups, each of I/G inputs and O/G outputs; K, s, d, E, lo and hi as in
-`fnn.layers.windows`.
+Legend: N examples, H and P positions along each spatial axis of x and y, I input and O
+output features (channels), G groups, each of I/G inputs and O/G outputs; K, s, d, E, lo
+and hi as in `fnn.layers.windows`.
 """
 
+from dataclasses import KW_ONLY
 from fractions import Fraction
 from typing import ClassVar, NamedTuple
 
 import jax
 import jax.numpy as jnp
-from jax import Array
 
 from fnn.checks import describe, expect_params, expect_shape
-from fnn.core import Backward, Forward, Layer, Reach, Variables, layer
+from fnn.core import (
+    NO_INPUT_FEATURES,
+    Backward,
+    Forward,
+    Layer,
+    Reach,
+    Variables,
+    layer,
+)
 from fnn.layers.convolve import convolve, convolve_dw, convolve_dx, transpose
 from fnn.layers.initializers import Initializer, LecunNormal, Zeros
-from fnn.layers.padding import EDGES, check_room, fold, pad
+from fnn.layers.padding import COPY_MODES, check_copies, pad, pad_backward
 from fnn.layers.windows import (
     Padding,
     Window,
     check_image,
     check_padding,
-    check_places,
-    grown,
-    times,
-    window,
+    format_sizes,
+    make_window,
+    positive_integers,
+    transposed_output_sizes,
 )
+from fnn.typing import Array, Float, InShape, KeyArray, PyTree
 
 __all__ = ["Conv", "ConvParams", "ConvTranspose"]
 
 
 class ConvParams(NamedTuple):
-    """`weight` of shape (K, ..., I/G, O); `bias` (O,), or () without a bias.
+    """The parameters: `weight` (K, ..., I/G, O); `bias` (O,), or () without a bias.
 
-    In a `ConvTranspose`, which runs a convolution backwards: (K, ..., O/G, I).
+    In a `ConvTranspose`, `weight` is (K, ..., O/G, I).
     """
 
     weight: Array
-    bias: Array | tuple[()]
+    bias: PyTree
 
 
 @layer
 class _Convolution(Layer):
-    """What both share: the fields, their checks, and the parameters."""
+    """A base class for `Conv` and `ConvTranspose`: fields, checks, parameters."""
 
     features: int
     kernel_size: int | tuple[int, ...]
+    _: KW_ONLY
     stride: int | tuple[int, ...] = 1
     padding: Padding = "SAME"
     dilation: int | tuple[int, ...] = 1
@@ -55,16 +65,17 @@ class _Convolution(Layer):
     weight_init: Initializer | None = None
     bias_init: Initializer = Zeros()
 
-    modes: ClassVar[tuple[str, ...]] = ("SAME", "VALID")
+    padding_modes: ClassVar[tuple[str, ...]] = ("SAME", "VALID")
+    positional_hint: ClassVar[str] = NO_INPUT_FEATURES
 
     def __post_init__(self) -> None:
         name = type(self).__name__
         for field in ("features", "groups", "kernel_size", "stride", "dilation"):
-            value = check_places(f"{name}: {field}", getattr(self, field))
+            value = positive_integers(f"{name}: {field}", getattr(self, field))
             if field in ("features", "groups") and isinstance(value, tuple):
                 raise ValueError(f"{name}: {field} must be one number, got {value}")
             object.__setattr__(self, field, value)
-        padding = check_padding(f"{name}: padding", self.padding, self.modes)
+        padding = check_padding(f"{name}: padding", self.padding, self.padding_modes)
         object.__setattr__(self, "padding", padding)
         if self.features % self.groups:
             raise ValueError(
@@ -72,14 +83,14 @@ class _Convolution(Layer):
                 f"features={self.features}: each group makes as many as any other"
             )
 
-    def init(self, key, in_shape):
+    def init(self, key: KeyArray, in_shape: InShape) -> Variables:
         *sizes, inputs = check_image(self, in_shape)
         if inputs % self.groups:
             raise ValueError(
                 f"{self!r}: groups={self.groups} does not divide the {inputs} features "
                 f"of examples of shape {tuple(in_shape)}"
             )
-        kernel = self.window(tuple(sizes)).size
+        kernel = self.window_for(tuple(sizes)).size
         draw_weight = self.weight_init or LecunNormal()
         weight_key, bias_key = jax.random.split(key)
         shape = (*kernel, inputs // self.groups, self.features)
@@ -87,12 +98,12 @@ class _Convolution(Layer):
         weight = draw_weight(weight_key, shape)
         return Variables(ConvParams(weight, bias), ())
 
-    def window(self, sizes: tuple[int, ...]) -> Window:
-        """How the template slides, for x of these spatial sizes."""
+    def window_for(self, sizes: tuple[int, ...]) -> Window:
+        """Return the window of the convolution, for x of these spatial sizes."""
         raise NotImplementedError
 
     def _check(self, params: ConvParams, x: Array, inputs: int, *ends: int) -> None:
-        """That x has `inputs` features, and the weight ends in these axes."""
+        """Raise unless x has `inputs` features and the weight ends in these axes."""
         axes = params.weight.ndim - 2
         kernel = self.kernel_size
         kernel = kernel if isinstance(kernel, tuple) else (kernel,) * axes
@@ -102,7 +113,7 @@ class _Convolution(Layer):
                 f"{self!r} got {describe(params)}, which belongs to another network. "
                 "Make its parameters with net.init(key, in_shape)."
             )
-        why = f" (its weight is {times(params.weight.shape)})"
+        why = f" (its weight is {format_sizes(params.weight.shape)})"
         expect_shape(self, x, ("N", *"DHW"[3 - axes :], inputs), why)
 
     def _dbias(self, dy: Array) -> Array | tuple[()]:
@@ -111,7 +122,7 @@ class _Convolution(Layer):
 
 @layer
 class Conv(_Convolution):
-    """A template of weights slides over the image: y = x ⋆ W + b.
+    """A convolutional layer: y = x ⋆ W + b, where the template W slides over x.
 
         forward     y = x ⋆ W + b
         backward    dx and dW as in `fnn.layers.convolve`, db_o = Σ_n Σ_p dy_npo
@@ -119,15 +130,15 @@ class Conv(_Convolution):
     Args:
         features: O.
         kernel_size: K, one number for all spatial axes or a tuple with one for each.
-        stride: s, likewise.
+        stride: s, one number or a tuple.
         padding: "SAME", "VALID", a number, or an entry for each axis, a number or a
             pair (before, after): zeros, as `fnn.layers.windows` says. "CIRCULAR" and
-            "REFLECT" fill the places of "SAME" with the image's own.
-        dilation: d, likewise one number or a tuple.
-        groups: G. Each group of outputs looks at one group of inputs; as many groups as
-            inputs is a depthwise convolution.
+            "REFLECT" pad as much as "SAME", with copies of the image's own positions.
+        dilation: d, one number or a tuple.
+        groups: G. Each group of outputs depends on one group of inputs; with as many
+            groups as inputs it is a depthwise convolution.
         bias: whether to add b.
-        weight_init: draws W; by default what suits the activation that follows, see
+        weight_init: draws W; by default it suits the activation that follows, see
             `fnn.layers.initializers`.
         bias_init: draws b; zeros by default.
 
@@ -148,73 +159,81 @@ class Conv(_Convolution):
     Proc. IEEE 86 (1998), section II; Dumoulin and Visin, arXiv:1603.07285.
     """
 
-    modes = ("SAME", "VALID", *EDGES)
+    padding_modes = ("SAME", "VALID", *COPY_MODES)
 
-    def forward(self, params, state, x, *, key=None, train=False):
+    def forward(
+        self, params: ConvParams, state: PyTree, x: Array, *,
+        key: KeyArray | None = None, train: bool = False,
+    ) -> Forward:  # fmt: skip
         expect_params(self, params, ConvParams)
         inputs = params.weight.shape[-2]
         self._check(params, x, inputs * self.groups, inputs, self.features)
-        padded, slides = self._padded(x)
-        y = convolve(padded, params.weight, slides, self.groups)
+        padded, window = self._pad(x)
+        y = convolve(padded, params.weight, window, self.groups)
         return Forward(y + params.bias if self.bias else y, saved=x, state=state)
 
-    def backward(self, params, saved, dy):
-        x, slides = self._padded(saved)
-        dx = convolve_dx(dy, params.weight, slides, x.shape[1:-1], self.groups)
-        if self.padding in EDGES:
-            dx = fold(dx, self.padding, self.window(saved.shape[1:-1]).padding)
-        dweight = convolve_dw(x, dy, slides, self.groups)
+    def backward(
+        self, params: ConvParams, saved: Array, dy: Float[Array, "N *P O"]
+    ) -> Backward:
+        x, window = self._pad(saved)
+        dx = convolve_dx(dy, params.weight, window, x.shape[1:-1], self.groups)
+        if self.padding in COPY_MODES:
+            padding = self.window_for(saved.shape[1:-1]).padding
+            dx = pad_backward(dx, self.padding, padding)
+        dweight = convolve_dw(x, dy, window, self.groups)
         return Backward(dx, ConvParams(dweight, self._dbias(dy)))
 
-    def window(self, sizes: tuple[int, ...]) -> Window:
-        """How the template slides over images of these sizes."""
-        slides = window(
+    def window_for(self, sizes: tuple[int, ...]) -> Window:
+        """Return the window on images of these sizes."""
+        window = make_window(
             self, sizes, self.kernel_size, self.stride, self.padding, self.dilation
         )
-        if self.padding in EDGES:
-            check_room(self, self.padding, sizes, slides.padding)
-        return slides
+        if self.padding in COPY_MODES:
+            check_copies(self, self.padding, sizes, window.padding)
+        return window
 
-    def reach(self, in_shape):
-        return self.window(tuple(in_shape[:-1])).reach
+    def reach(self, in_shape: InShape) -> tuple[Reach, ...]:
+        return self.window_for(tuple(in_shape[:-1])).reach
 
-    def _padded(self, x: Array) -> tuple[Array, Window]:
-        """Copies at the edges of x where those are asked for; zeros XLA adds."""
-        slides = self.window(x.shape[1:-1])
-        if self.padding not in EDGES:
-            return x, slides
-        return pad(x, self.padding, slides.padding), slides._replace(
-            padding=((0, 0),) * len(slides.size)
-        )
+    def _pad(self, x: Array) -> tuple[Array, Window]:
+        """Return x and its window; where copies pad x, padded already.
+
+        Zeros are left to the convolution, which adds them faster.
+        """
+        window = self.window_for(x.shape[1:-1])
+        if self.padding not in COPY_MODES:
+            return x, window
+        unpadded = window._replace(padding=((0, 0),) * len(window.size))
+        return pad(x, self.padding, window.padding), unpadded
 
 
 @layer
 class ConvTranspose(_Convolution):
-    """A convolution run backwards: from what it gave to what it was given.
+    """A transposed convolution: the adjoint of a convolution, plus a bias.
 
-    Take the `Conv` with the same window that turns images of O features and H' places
-    into images of I features and H places. Then
+    Take the `Conv` with the same window from images of O features and P positions to
+    images of I features and H positions. Then
 
         forward     y = that convolution's dx at dy = x, plus b
         backward    dx = its forward at dy,    dW = its dW at x = dy and dy = x
 
-    so that every place of x puts its weighted template into y. The places
-    of y: H' = s H for "SAME", the fewest that fit otherwise, s (H − 1) + E − lo − hi.
+    so that each position of x adds its weighted template to y. The size of y is
+    P = s H for "SAME", and the smallest otherwise, s (H − 1) + E − lo − hi.
 
     Args:
         features: O.
         kernel_size: K, one number for all spatial axes or a tuple with one for each.
         stride: s, by which the image grows.
-        padding: that of the convolution run backwards: "SAME", "VALID", a number, or an
-            entry for each axis; it makes y smaller.
+        padding: the padding of that convolution: "SAME", "VALID", a number, or an entry
+            for each axis; it makes y smaller.
         dilation: d.
         groups: G.
         bias: whether to add b.
-        weight_init: draws W; by default what suits the activation that follows.
+        weight_init: draws W; by default it suits the activation that follows.
         bias_init: draws b; zeros by default.
 
     Raises:
-        ValueError: no place of y would be left, groups do not divide I and O, or the
+        ValueError: no position of y would be left, groups do not divide I and O, or the
             input is not of shape (N, H, ..., I).
 
     Example:
@@ -229,42 +248,46 @@ class ConvTranspose(_Convolution):
     Source: Dumoulin and Visin, arXiv:1603.07285, chapter 4.
     """
 
-    def init(self, key, in_shape):
+    def init(self, key: KeyArray, in_shape: InShape) -> Variables:
         # Drawn as the weight of a convolution from I to O, for the right fan-in.
         params, state = super().init(key, in_shape)
         weight = transpose(params.weight, self.groups)
         return Variables(params._replace(weight=weight), state)
 
-    def forward(self, params, state, x, *, key=None, train=False):
+    def forward(
+        self, params: ConvParams, state: PyTree, x: Array, *,
+        key: KeyArray | None = None, train: bool = False,
+    ) -> Forward:  # fmt: skip
         expect_params(self, params, ConvParams)
         inputs = params.weight.shape[-1]
         self._check(params, x, inputs, self.features // self.groups, inputs)
         sizes = x.shape[1:-1]
-        y = convolve_dx(
-            x, params.weight, self.window(sizes), self.outputs(sizes), self.groups
-        )
+        window, output_sizes = self.window_for(sizes), self.output_sizes(sizes)
+        y = convolve_dx(x, params.weight, window, output_sizes, self.groups)
         return Forward(y + params.bias if self.bias else y, saved=x, state=state)
 
-    def backward(self, params, saved, dy):
-        x, slides = saved, self.window(saved.shape[1:-1])
-        dx = convolve(dy, params.weight, slides, self.groups)
-        dweight = convolve_dw(dy, x, slides, self.groups)
+    def backward(
+        self, params: ConvParams, saved: Array, dy: Float[Array, "N *P O"]
+    ) -> Backward:
+        x, window = saved, self.window_for(saved.shape[1:-1])
+        dx = convolve(dy, params.weight, window, self.groups)
+        dweight = convolve_dw(dy, x, window, self.groups)
         return Backward(dx, ConvParams(dweight, self._dbias(dy)))
 
-    def window(self, sizes: tuple[int, ...]) -> Window:
-        """The window of the convolution run backwards, which gives these sizes."""
-        return window(
-            self, self.outputs(sizes), self.kernel_size, self.stride, self.padding,
+    def window_for(self, sizes: tuple[int, ...]) -> Window:
+        """Return the window of the convolution whose outputs have these sizes."""
+        return make_window(
+            self, self.output_sizes(sizes), self.kernel_size, self.stride, self.padding,
             self.dilation,
         )  # fmt: skip
 
-    def outputs(self, sizes: tuple[int, ...]) -> tuple[int, ...]:
-        """H' of every axis."""
-        return grown(
+    def output_sizes(self, sizes: tuple[int, ...]) -> tuple[int, ...]:
+        """Return P of each axis, for x of these spatial sizes."""
+        return transposed_output_sizes(
             self, sizes, self.kernel_size, self.stride, self.padding, self.dilation
         )
 
-    def reach(self, in_shape):
-        slides = self.window(tuple(in_shape[:-1]))
-        axes = zip(slides.extent, slides.stride, strict=True)
+    def reach(self, in_shape: InShape) -> tuple[Reach, ...]:
+        window = self.window_for(tuple(in_shape[:-1]))
+        axes = zip(window.extent, window.stride, strict=True)
         return tuple(Reach(-(-e // s), Fraction(1, s)) for e, s in axes)

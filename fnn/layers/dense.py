@@ -3,32 +3,33 @@
 Legend: N examples, I input features, O output features.
 """
 
-from typing import NamedTuple
+from dataclasses import KW_ONLY
+from typing import ClassVar, NamedTuple
 
 import jax
 import jax.numpy as jnp
-from jax import Array, lax
+from jax import lax
 
 from fnn.checks import describe, expect_params, expect_shape, positive_integer
-from fnn.core import Backward, Forward, Layer, Variables, layer
-from fnn.typing import Float
+from fnn.core import NO_INPUT_FEATURES, Backward, Forward, Layer, Variables, layer
 from fnn.layers.initializers import Initializer, LecunNormal, Zeros
+from fnn.typing import Array, Float, InShape, KeyArray, PyTree
 
-__all__ = ["FEW", "Dense", "DenseParams", "dweight"]
+__all__ = ["FEW_OUTPUTS", "Dense", "DenseParams", "dweight"]
 
 
 class DenseParams(NamedTuple):
-    """`weight` of shape (I, O); `bias` of shape (O,), or () without a bias."""
+    """The parameters: `weight` (I, O); `bias` (O,), or () without a bias."""
 
     weight: Array
-    bias: Array | tuple[()]
+    bias: PyTree
 
 
 @layer
 class Dense(Layer):
-    """The affine map y = x W + b.
+    """A dense layer: y = x W + b.
 
-    Equation (z = Θ a of the lecture, with Θ = [b  Wᵀ]):
+    Equations (z = Θ a of the lecture, with Θ = [b  Wᵀ]):
 
         forward     y_no = Σ_i x_ni W_io + b_o
         backward    dx = dy Wᵀ      dW = xᵀ dy      db = Σ_n dy_n
@@ -55,15 +56,18 @@ class Dense(Layer):
     """
 
     features: int
+    _: KW_ONLY
     bias: bool = True
     weight_init: Initializer | None = None
     bias_init: Initializer = Zeros()
+
+    positional_hint: ClassVar[str] = NO_INPUT_FEATURES
 
     def __post_init__(self) -> None:
         features = positive_integer("Dense: features", self.features)
         object.__setattr__(self, "features", features)
 
-    def init(self, key, in_shape):
+    def init(self, key: KeyArray, in_shape: InShape) -> Variables:
         if len(in_shape) != 1:
             raise ValueError(
                 f"{self!r} expected examples of shape (features,), got {in_shape}. "
@@ -75,19 +79,24 @@ class Dense(Layer):
         bias = self.bias_init(bias_key, (self.features,)) if self.bias else ()
         return Variables(DenseParams(weight, bias), ())
 
-    def forward(self, params, state, x, *, key=None, train=False):
+    def forward(
+        self, params: DenseParams, state: PyTree, x: Array, *,
+        key: KeyArray | None = None, train: bool = False,
+    ) -> Forward:  # fmt: skip
         self._check(params, x)
         y = x @ params.weight
         return Forward(y + params.bias if self.bias else y, saved=x, state=state)
 
-    def backward(self, params, saved, dy):
+    def backward(
+        self, params: DenseParams, saved: Float[Array, "N I"], dy: Float[Array, "N O"]
+    ) -> Backward:
         x = saved
         dbias = dy.sum(0) if self.bias else ()
         dparams = DenseParams(weight=dweight(x, dy), bias=dbias)
         return Backward(dx=dy @ params.weight.T, dparams=dparams)
 
-    def reach(self, in_shape):
-        return None  # at everything
+    def reach(self, in_shape: InShape) -> None:
+        return None  # an output depends on all inputs
 
     def _check(self, params: DenseParams, x: Array) -> None:
         expect_params(self, params, DenseParams)
@@ -101,19 +110,17 @@ class Dense(Layer):
         expect_shape(self, x, ("N", inputs), f" (its weight is {inputs}×{outputs})")
 
 
-#: Up to so many outputs, dy is transposed rather than x.
-FEW = 32
+#: Up to this many outputs, `dweight` transposes dy rather than x.
+FEW_OUTPUTS = 32
 
 
-def dweight(
-    x: Float[Array, "N I"], dy: Float[Array, "N O"]
-) -> Float[Array, "I O"]:
-    """Return dW = xᵀ dy; for few outputs as (dyᵀ x)ᵀ, the same sums.
+def dweight(x: Float[Array, "N I"], dy: Float[Array, "N O"]) -> Float[Array, "I O"]:
+    """Compute dW = xᵀ dy; for few outputs as (dyᵀ x)ᵀ, which has the same sums.
 
     XLA's CPU backend transposes the left factor before it multiplies, which for few
     outputs takes ten times as long as the product: 0.3 ms against 0.03 for x of
-    128×1024 and 10 outputs. The barrier keeps it from undoing the difference.
+    128×1024 and 10 outputs. The barrier keeps XLA from simplifying it to xᵀ dy.
     """
-    if dy.shape[-1] > FEW:
+    if dy.shape[-1] > FEW_OUTPUTS:
         return x.T @ dy
     return lax.optimization_barrier(dy.T @ x).T

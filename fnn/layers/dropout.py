@@ -1,7 +1,7 @@
-"""Dropout: units are removed at random, hidden or visible.
+"""Dropout, which sets units to zero at random.
 
-Put it after a layer to drop its hidden units, or first in the network to drop visible
-ones (pixels).
+Put it after a layer to drop hidden units, or first in the network to drop visible ones
+(pixels).
 """
 
 import math
@@ -9,42 +9,42 @@ from typing import NamedTuple
 
 import jax
 import jax.numpy as jnp
-from jax import Array
 
 from fnn.checks import as_inputs, require_key
 from fnn.core import Backward, Forward, Layer, layer, leaf
+from fnn.typing import Array, KeyArray, PyTree
 
 __all__ = ["Dropout"]
 
 
-class Drawn(NamedTuple):
-    """Saved in training: the key from which the backward draws the mask again."""
+class Train(NamedTuple):
+    """The key, saved in training: the backward draws the mask from it again."""
 
-    key: Array
+    key: KeyArray
 
 
-class Kept(NamedTuple):
-    """Saved in evaluation, when nothing is dropped."""
+class Eval(NamedTuple):
+    """An empty tuple, saved in evaluation, when nothing is dropped."""
 
 
 @layer
 class Dropout(Layer):
-    """Remove each unit with probability p in training; do nothing in evaluation.
+    """A layer that sets each unit to 0 with probability p in training.
 
-    With u ~ U[0, 1) drawn from the key, one number an element:
+    With u ~ U[0, 1) drawn from the key, one number per element:
 
         forward     y = x / (1 − p) where u ≥ p, else 0
         backward    dx = dy / (1 − p) where u ≥ p, else 0
 
-    The division keeps the expectation E[y] = x, so that evaluation needs no factor
-    ("inverted" dropout). The mask is not stored: the same key draws it again.
+    In evaluation y = x: the division keeps the expectation E[y] = x, so that no factor
+    is needed ("inverted" dropout). The mask is not stored: the same key draws it again.
 
     Args:
         rate: p, the probability of DROPPING a unit, in [0, 1). A leaf: a sweep may
             vary it under `vmap` without compiling again.
 
     Raises:
-        ValueError: a rate outside [0, 1); no key in training.
+        ValueError: the rate is outside [0, 1); there is no key in training.
 
     Example:
         >>> import jax, jax.numpy as jnp, fnn
@@ -57,7 +57,7 @@ class Dropout(Layer):
     Source: Srivastava et al., JMLR 15 (2014), section 4 and, for the factor, 10.
     """
 
-    rate: float = leaf(0.5)
+    rate: float = leaf(0.5, shown=True)
 
     def __post_init__(self) -> None:
         if isinstance(self.rate, float) and not 0 <= self.rate < 1:
@@ -66,37 +66,41 @@ class Dropout(Layer):
                 f"[0, 1), got {self.rate}. For a probability q of keeping, pass 1 - q."
             )
 
-    def forward(self, params, state, x, *, key=None, train=False):
+    def forward(
+        self, params: PyTree, state: PyTree, x: Array, *,
+        key: KeyArray | None = None, train: bool = False,
+    ) -> Forward:  # fmt: skip
         if not train:
-            return Forward(x, saved=Kept(), state=state)
+            return Forward(x, saved=Eval(), state=state)
         key = require_key(self, key)
-        return Forward(self._drop(as_inputs(x), key), saved=Drawn(key), state=state)
+        return Forward(self._drop(as_inputs(x), key), saved=Train(key), state=state)
 
-    def backward(self, params, saved, dy):
-        dx = dy if isinstance(saved, Kept) else self._drop(dy, saved.key)
+    def backward(self, params: PyTree, saved: Train | Eval, dy: Array) -> Backward:
+        dx = dy if isinstance(saved, Eval) else self._drop(dy, saved.key)
         return Backward(dx=dx, dparams=())
 
-    def _drop(self, x: Array, key: Array) -> Array:
-        # In float32 whatever x's dtype: the same key must give the same mask, and in
+    def _drop(self, x: Array, key: KeyArray) -> Array:
+        # In float32 whatever x's dtype: the same key must draw the same mask, and in
         # half precision a rate of 0.999 would round to 1.
         rate = jnp.asarray(self.rate, jnp.float32)
         scale = (1 / (1 - rate)).astype(x.dtype)
         return jnp.where(_uniform(key, x.shape) >= rate, x * scale, 0)
 
 
-def _uniform(key: Array, shape: tuple[int, ...]) -> Array:
-    """Float32 numbers in [0, 1) from JAX's threefry, drawn so that they can be shared.
+def _uniform(key: KeyArray, shape: tuple[int, ...]) -> Array:
+    """Draw float32 numbers in [0, 1) by JAX's threefry, once for both passes.
 
-    Forward and backward draw the same numbers, and the compiler should notice. With
-    `jax.random.uniform` it does not inside a `lax.scan` on the CPU: XLA moves the
-    constant counters of each draw out of the loop, separately, and then takes the two
-    for different. Counters that start at a word of the key are not constant, stay,
-    and are recognised. (One block gives two words here, so a draw is also cheaper.)
+    Forward and backward draw the same numbers, and XLA should compute them only once.
+    With `jax.random.uniform` it does not do so inside a `lax.scan` on the CPU: it moves
+    the constant counters of each draw out of the loop, and then takes them for
+    different ones. Counters that start at a word of the key are not constant and stay,
+    so that XLA sees that they are equal. (A draw is also cheaper: each threefry block
+    makes two words.)
     """
     words = jax.random.key_data(key)
     size = math.prod(shape)
     counters = jax.lax.iota(jnp.uint32, size + size % 2) + words[0]
-    # Imported here, because jax.extend brings Pallas along.
+    # Imported here, because jax.extend imports Pallas.
     from jax.extend.random import threefry_2x32
 
     bits = threefry_2x32((words[0], words[1]), counters)[:size]

@@ -1,30 +1,32 @@
-"""The way in for what has no handwritten backward yet."""
+"""A layer for functions without a handwritten backward."""
 
 from collections.abc import Callable
-from typing import Any
 
 import jax
-from jax import Array
 
 from fnn.core import Backward, Forward, Layer, Variables, layer
+from fnn.typing import Array, InShape, KeyArray, PyTree
 
 __all__ = ["Lambda"]
 
 
 @layer
 class Lambda(Layer):
-    """Any JAX function as a layer; its backward is `jax.vjp` of it.
+    """A layer made of a JAX function; its backward is the function's `jax.vjp`.
 
         forward     y = fn(x)           or  fn(params, x)
         backward    dx = (∂fn/∂x)ᵀ dy       dparams = (∂fn/∂params)ᵀ dy
 
-    The audit can say nothing about such a layer: both engines ask JAX.
+    The audit cannot check such a layer: both engines differentiate it by JAX.
 
     Args:
         fn: a function of the batch x, or, where `init_params` is given, of params
             and x. Two layers are equal if it is the same function object: a lambda
-            written inside a loop compiles again in each round.
+            written inside a loop compiles again in each iteration.
         init_params: `(key, in_shape) -> params`.
+
+    Raises:
+        TypeError: fn or init_params is not a function.
 
     Example:
         >>> import jax, jax.numpy as jnp, fnn
@@ -34,29 +36,32 @@ class Lambda(Layer):
     """
 
     fn: Callable[..., Array]
-    init_params: Callable[[Array, tuple[int, ...]], Any] | None = None
+    init_params: Callable[[KeyArray, InShape], PyTree] | None = None
 
     def __post_init__(self) -> None:
         for name, function in (("fn", self.fn), ("init_params", self.init_params)):
             if not callable(function) and (name == "fn" or function is not None):
                 raise TypeError(f"Lambda: {name} must be a function, got {function!r}")
 
-    def init(self, key, in_shape):
+    def init(self, key: KeyArray, in_shape: InShape) -> Variables:
         if self.init_params is None:
             return Variables((), ())
         return Variables(self.init_params(key, in_shape), ())
 
-    def forward(self, params, state, x, *, key=None, train=False):
+    def forward(
+        self, params: PyTree, state: PyTree, x: Array, *,
+        key: KeyArray | None = None, train: bool = False,
+    ) -> Forward:  # fmt: skip
         return Forward(self._apply(params, x), saved=x, state=state)
 
-    def backward(self, params, saved, dy):
-        # The forward is traced again, and under jit is the same computation.
+    def backward(self, params: PyTree, saved: Array, dy: Array) -> Backward:
+        # The forward is traced again; under `jit` XLA computes it once.
         _, vjp = jax.vjp(self._apply, params, saved)
         dparams, dx = vjp(dy)
         return Backward(dx=dx, dparams=dparams)
 
-    def reach(self, in_shape):
-        return None  # nobody knows
+    def reach(self, in_shape: InShape) -> None:
+        return None  # unknown
 
-    def _apply(self, params: Any, x: Array) -> Array:
+    def _apply(self, params: PyTree, x: Array) -> Array:
         return self.fn(x) if self.init_params is None else self.fn(params, x)

@@ -1,39 +1,40 @@
-"""Pooling to a fixed number of places, whatever the size of the image.
+"""Pooling to a fixed number of positions, whatever the size of the image.
 
-Legend: N examples, H and P places along each spatial axis of x and y, C features.
+Legend: N examples, H and P positions along each spatial axis of x and y, C features.
 """
 
 import math
 from fractions import Fraction
+from typing import Any
 
 import jax.numpy as jnp
 import numpy as np
-from jax import Array
 
 from fnn.checks import as_inputs
 from fnn.core import Backward, Forward, Layer, Reach, Variables, layer
 from fnn.layers.shape import shape_only
-from fnn.layers.windows import check_image, check_places, per_axis
+from fnn.layers.windows import check_image, per_axis, positive_integers
+from fnn.typing import Array, Float, InShape, KeyArray, PyTree
 
 __all__ = ["AdaptiveAvgPool", "GlobalAvgPool", "GlobalMaxPool"]
 
 
 class _Global(Layer):
-    """What both share: they take any image, and look at all of it."""
+    """A base class for pooling over all positions of an image of any size."""
 
-    def init(self, key, in_shape):
+    def init(self, key: KeyArray, in_shape: InShape) -> Variables:
         check_image(self, in_shape)
         return Variables((), ())
 
-    def reach(self, in_shape):
-        return None  # at everything
+    def reach(self, in_shape: InShape) -> None:
+        return None  # an output depends on all positions
 
 
 @layer
 class GlobalAvgPool(_Global):
-    """The mean of each feature over all places: (N, H, ..., C) becomes (N, C).
+    """A layer that takes the mean of each feature: (N, H, ..., C) becomes (N, C).
 
-        forward     y_nc = 1/M Σ_q x_nqc        M the number of places
+        forward     y_nc = 1/M Σ_q x_nqc        M the number of positions
         backward    dx_nqc = dy_nc / M
 
     Example:
@@ -44,12 +45,17 @@ class GlobalAvgPool(_Global):
     Source: Lin, Chen and Yan, arXiv:1312.4400, section 3.2.
     """
 
-    def forward(self, params, state, x, *, key=None, train=False):
+    def forward(
+        self, params: PyTree, state: PyTree, x: Array, *,
+        key: KeyArray | None = None, train: bool = False,
+    ) -> Forward:  # fmt: skip
         check_image(self, x.shape[1:])
         y = x.mean(tuple(range(1, x.ndim - 1)))
         return Forward(y, saved=shape_only(x), state=state)
 
-    def backward(self, params, saved, dy):
+    def backward(
+        self, params: PyTree, saved: Array, dy: Float[Array, "N C"]
+    ) -> Backward:
         n, *sizes, features = saved.shape[1:]
         share = (dy / math.prod(sizes)).reshape(n, *(1 for _ in sizes), features)
         return Backward(jnp.broadcast_to(share, (n, *sizes, features)), ())
@@ -57,7 +63,7 @@ class GlobalAvgPool(_Global):
 
 @layer
 class GlobalMaxPool(_Global):
-    """The largest number of each feature over all places: (N, H, ..., C) to (N, C).
+    """A layer that takes the maximum of each feature: (N, H, ..., C) becomes (N, C).
 
         forward     y_nc = max_q x_nqc,    q*_nc the first q that attains it
         backward    dx_nqc = dy_nc where q = q*_nc, else 0
@@ -70,30 +76,34 @@ class GlobalMaxPool(_Global):
         Array([0., 1., 0.], dtype=float32)
     """
 
-    def forward(self, params, state, x, *, key=None, train=False):
+    def forward(
+        self, params: PyTree, state: PyTree, x: Array, *,
+        key: KeyArray | None = None, train: bool = False,
+    ) -> Forward:  # fmt: skip
         check_image(self, x.shape[1:])
-        places = x.reshape(x.shape[0], -1, x.shape[-1])
-        # Taken at the index, and not `max`: autodiff would share dy among equals.
-        winner = places.argmax(1, keepdims=True)
-        y = jnp.take_along_axis(places, winner, 1)[:, 0]
-        like = shape_only(x)
-        return Forward(y, saved=(winner, like), state=state)
+        pixels = x.reshape(x.shape[0], -1, x.shape[-1])
+        # Not `max`, whose gradient autodiff would divide among equal maxima.
+        argmax = pixels.argmax(1, keepdims=True)
+        y = jnp.take_along_axis(pixels, argmax, 1)[:, 0]
+        return Forward(y, saved=(argmax, shape_only(x)), state=state)
 
-    def backward(self, params, saved, dy):
-        winner, like = saved
-        n, *sizes, features = like.shape[1:]
-        place = jnp.arange(math.prod(sizes))[:, None]
-        dx = jnp.where(place == winner, dy[:, None], 0)
+    def backward(
+        self, params: PyTree, saved: PyTree, dy: Float[Array, "N C"]
+    ) -> Backward:
+        argmax, x_shape = saved
+        n, *sizes, features = x_shape.shape[1:]
+        pixel = jnp.arange(math.prod(sizes))[:, None]
+        dx = jnp.where(pixel == argmax, dy[:, None], 0)
         return Backward(dx.reshape(n, *sizes, features), ())
 
 
 @layer
 class AdaptiveAvgPool(Layer):
-    """Means over P windows that cover the image as evenly as whole places allow.
+    """An average-pooling layer with P windows of nearly equal size along each axis.
 
-    Window p holds the places from ⌊p H/P⌋ up to, not including, ⌈(p + 1) H/P⌉. A mean
-    over a rectangle is a mean over its rows of means over its columns, so that each
-    axis is pooled by itself, by a matrix A (P, H) of 1/(size of the window):
+    Window p holds the positions from ⌊p H/P⌋ to ⌈(p + 1) H/P⌉ − 1. A mean over a
+    rectangle is a mean over its rows of means over its columns, so that each axis is
+    pooled by itself, by a matrix A (P, H) with entries 1/(size of the window):
 
         forward     y = A x A'ᵀ         backward    dx = Aᵀ dy A'
 
@@ -115,39 +125,42 @@ class AdaptiveAvgPool(Layer):
     output_size: int | tuple[int, ...]
 
     def __post_init__(self) -> None:
-        sizes = check_places("AdaptiveAvgPool: output_size", self.output_size)
+        sizes = positive_integers("AdaptiveAvgPool: output_size", self.output_size)
         object.__setattr__(self, "output_size", sizes)
 
-    def init(self, key, in_shape):
+    def init(self, key: KeyArray, in_shape: InShape) -> Variables:
         self._matrices(check_image(self, in_shape)[:-1], jnp.float32)
         return Variables((), ())
 
-    def forward(self, params, state, x, *, key=None, train=False):
+    def forward(
+        self, params: PyTree, state: PyTree, x: Array, *,
+        key: KeyArray | None = None, train: bool = False,
+    ) -> Forward:  # fmt: skip
         sizes = check_image(self, x.shape[1:])[:-1]
         y = x = as_inputs(x)
         for axis, a in enumerate(self._matrices(sizes, x.dtype), start=1):
-            y = _along(axis, y, a)
+            y = _apply_along(axis, a, y)
         return Forward(y, saved=shape_only(x), state=state)
 
-    def backward(self, params, saved, dy):
+    def backward(self, params: PyTree, saved: Array, dy: Array) -> Backward:
         dx = dy
         for axis, a in enumerate(self._matrices(saved.shape[2:-1], dy.dtype), start=1):
-            dx = _along(axis, dx, a.T)
+            dx = _apply_along(axis, a.T, dx)
         return Backward(dx, ())
 
-    def reach(self, in_shape):
+    def reach(self, in_shape: InShape) -> tuple[Reach, ...]:
         matrices = self._matrices(tuple(in_shape[:-1]), np.float32)
         return tuple(
             Reach(int((a != 0).sum(1).max()), Fraction(a.shape[1], a.shape[0]))
             for a in matrices
         )
 
-    def _matrices(self, sizes: tuple[int, ...], dtype) -> list[Array]:
-        """A for every axis."""
+    def _matrices(self, sizes: tuple[int, ...], dtype: Any) -> list[Array]:
+        """Return A for each axis."""
         outputs = per_axis(self, "output_size", self.output_size, len(sizes))
         if any(p > h for p, h in zip(outputs, sizes, strict=True)):
             raise ValueError(
-                f"{self!r} cannot make more places of an image than its {sizes}"
+                f"{self!r} cannot make more positions of an image than its {sizes}"
             )
         matrices = []
         for p, h in zip(outputs, sizes, strict=True):
@@ -159,6 +172,6 @@ class AdaptiveAvgPool(Layer):
         return matrices
 
 
-def _along(axis: int, x: Array, a: Array) -> Array:
-    """The matrix a (P, H) applied along one axis of x."""
+def _apply_along(axis: int, a: Float[Array, "P H"], x: Array) -> Array:
+    """Multiply one axis of x by the matrix a."""
     return jnp.moveaxis(jnp.tensordot(a, x, (1, axis)), 0, axis)

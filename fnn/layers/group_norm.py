@@ -1,15 +1,15 @@
-"""Normalisation of each example by itself, all of its pixels together.
+"""Normalisation of each example by itself, over all of its pixels.
 
-The calculus is that of `normalization`. No example sees another one, so training and
+The calculus is in `normalization`. No example depends on another one, so training and
 evaluation are the same, and there are no running statistics.
 
 Legend: N examples, C features (the last axis), G groups of C/G features.
 """
 
-from jax import Array
+from typing import ClassVar
 
 from fnn.checks import as_inputs, positive_integer
-from fnn.core import Backward, Forward, Layer, Variables, layer, leaf
+from fnn.core import NO_INPUT_FEATURES, Backward, Forward, Layer, Variables, layer, leaf
 from fnn.layers.normalization import (
     NormParams,
     check_eps,
@@ -20,13 +20,14 @@ from fnn.layers.normalization import (
     norm_dx,
     normalize,
 )
+from fnn.typing import Array, InShape, KeyArray, PyTree
 
 __all__ = ["GroupNorm", "InstanceNorm"]
 
 
 @layer
 class InstanceNorm(Layer):
-    """Normalise each feature of each example over its pixels.
+    """A layer that normalises each feature of each example over its pixels.
 
     Args:
         eps: ε, added to the variance.
@@ -44,16 +45,21 @@ class InstanceNorm(Layer):
     Source: Ulyanov, Vedaldi and Lempitsky, arXiv:1607.08022, section 2.
     """
 
-    eps: float = leaf(1e-5)
+    eps: float = leaf(1e-5, kw_only=True)
+
+    positional_hint: ClassVar[str] = NO_INPUT_FEATURES
 
     def __post_init__(self) -> None:
         check_eps(self, self.eps)
 
-    def init(self, key, in_shape):
+    def init(self, key: KeyArray, in_shape: InShape) -> Variables:
         self._check_pixels(in_shape)
         return Variables(init_norm(self, in_shape), ())
 
-    def forward(self, params, state, x, *, key=None, train=False):
+    def forward(
+        self, params: NormParams, state: PyTree, x: Array, *,
+        key: KeyArray | None = None, train: bool = False,
+    ) -> Forward:  # fmt: skip
         check_input(self, params, NormParams, x)
         x = as_inputs(x)
         self._check_pixels(x.shape[1:])
@@ -62,16 +68,18 @@ class InstanceNorm(Layer):
         y = normalized * params.scale + params.bias
         return Forward(y, saved=(normalized, inverse_std), state=state)
 
-    def backward(self, params, saved, dy):
+    def backward(
+        self, params: NormParams, saved: tuple[Array, Array], dy: Array
+    ) -> Backward:
         normalized, inverse_std = saved
         pixels = tuple(range(1, dy.ndim - 1))
         dx = norm_dx(dy * params.scale, normalized, inverse_std, pixels)
         return Backward(dx=dx, dparams=norm_dparams(dy, normalized))
 
-    def reach(self, in_shape):
-        return None  # at every pixel, through μ and σ
+    def reach(self, in_shape: InShape) -> None:
+        return None  # an output depends on all pixels, through μ and σ
 
-    def _check_pixels(self, in_shape: tuple[int, ...]) -> None:
+    def _check_pixels(self, in_shape: InShape) -> None:
         if len(in_shape) < 2:
             raise ValueError(
                 f"{self!r} normalises over pixels and expected examples of shape "
@@ -82,10 +90,11 @@ class InstanceNorm(Layer):
 
 @layer
 class GroupNorm(Layer):
-    """Normalise each group of C/G features of each example, its pixels together.
+    """A layer that normalises each group of C/G features of each example.
 
-    Group g holds the features g C/G ... (g + 1) C/G − 1. γ and β are each feature's
-    own. With G = 1 all features share their statistics, with G = C it is InstanceNorm.
+    The statistics of a group are over its features and all pixels. Group g holds the
+    features g C/G ... (g + 1) C/G − 1; each feature has its own γ and β. With G = 1 all
+    features share their statistics, with G = C it is InstanceNorm.
 
     Args:
         groups: G, a divisor of C.
@@ -105,19 +114,24 @@ class GroupNorm(Layer):
     """
 
     groups: int
-    eps: float = leaf(1e-5)
+    eps: float = leaf(1e-5, kw_only=True)
+
+    positional_hint: ClassVar[str] = NO_INPUT_FEATURES
 
     def __post_init__(self) -> None:
         groups = positive_integer("GroupNorm: groups", self.groups)
         object.__setattr__(self, "groups", groups)
         check_eps(self, self.eps)
 
-    def init(self, key, in_shape):
+    def init(self, key: KeyArray, in_shape: InShape) -> Variables:
         params = init_norm(self, in_shape)
         self._check_groups(in_shape[-1])
         return Variables(params, ())
 
-    def forward(self, params, state, x, *, key=None, train=False):
+    def forward(
+        self, params: NormParams, state: PyTree, x: Array, *,
+        key: KeyArray | None = None, train: bool = False,
+    ) -> Forward:  # fmt: skip
         check_input(self, params, NormParams, x)
         x = as_inputs(x)
         self._check_groups(x.shape[-1])
@@ -127,18 +141,20 @@ class GroupNorm(Layer):
         y = normalized * params.scale + params.bias
         return Forward(y, saved=(normalized, inverse_std), state=state)
 
-    def backward(self, params, saved, dy):
+    def backward(
+        self, params: NormParams, saved: tuple[Array, Array], dy: Array
+    ) -> Backward:
         normalized, inverse_std = saved
         grad, axes = self._grouped(dy * params.scale)
         dx = norm_dx(grad, normalized.reshape(grad.shape), inverse_std, axes)
         return Backward(dx.reshape(dy.shape), dparams=norm_dparams(dy, normalized))
 
-    def reach(self, in_shape):
-        return None  # at every pixel, through μ and σ
+    def reach(self, in_shape: InShape) -> None:
+        return None  # an output depends on all pixels, through μ and σ
 
     def _grouped(self, x: Array) -> tuple[Array, tuple[int, ...]]:
-        """(N, ..., C) as (N, ..., G, C/G), and the axes along which a group lies."""
-        each = x.shape[-1] // self.groups  # not −1, which a batch of none leaves open
+        """Reshape (N, ..., C) to (N, ..., G, C/G); return also the axes of a group."""
+        each = x.shape[-1] // self.groups  # not −1, which an empty batch cannot infer
         grouped = x.reshape(*x.shape[:-1], self.groups, each)
         return grouped, (*range(1, x.ndim - 1), x.ndim)
 

@@ -14,20 +14,21 @@ The calculus is the same:
 
 The two means are the parts of ĝ along the directions in which x̂ cannot move: a shift of
 all x_i, and a stretch of them. (Ioffe and Szegedy, arXiv:1502.03167, section 3, with
-the sums over ∂ℓ/∂σ² and ∂ℓ/∂μ carried out.) RMSNorm takes μ = 0 whatever x is: a shift
-of x then moves x̂ like anything else, and its mean is not taken away.
+the sums over ∂ℓ/∂σ² and ∂ℓ/∂μ carried out.) RMSNorm sets μ = 0 for every x: then a
+shift of x changes x̂, and mean(ĝ) is not subtracted.
 
-Legend: N examples, C features (the last axis).
+Legend: N examples, C features (the last axis), S the shape of x.
 """
 
-from typing import NamedTuple
+from typing import ClassVar, NamedTuple
 
 import jax.numpy as jnp
-from jax import Array, lax
+from jax import lax
 
 from fnn.checks import as_inputs, expect_params, expect_shape
-from fnn.core import Backward, Forward, Layer, Variables, layer, leaf
+from fnn.core import NO_INPUT_FEATURES, Backward, Forward, Layer, Variables, layer, leaf
 from fnn.dtypes import widen
+from fnn.typing import Array, Float, InShape, KeyArray, PyTree
 
 __all__ = [
     "LayerNorm",
@@ -45,23 +46,23 @@ __all__ = [
 
 
 class NormParams(NamedTuple):
-    """`scale` γ and `bias` β, each of shape (C,). Neither is penalised."""
+    """The parameters `scale` γ and `bias` β, each (C,). Neither is penalised."""
 
     scale: Array
     bias: Array
 
 
 class RMSNormParams(NamedTuple):
-    """`scale` γ of shape (C,). It is not penalised."""
+    """The parameter `scale` γ of shape (C,). It is not penalised."""
 
     scale: Array
 
 
-# ---- What normalisations share ---------------------------------------------------
+# ---- Shared by all normalisations ------------------------------------------------
 
 
-def init_norm(norm: Layer, in_shape: tuple[int, ...]) -> NormParams:
-    """γ = 1 and β = 0."""
+def init_norm(norm: Layer, in_shape: InShape) -> NormParams:
+    """Return γ = 1 and β = 0."""
     if not in_shape:
         raise ValueError(f"{norm!r} expected examples of shape (..., C), got ()")
     features = in_shape[-1:]
@@ -69,43 +70,50 @@ def init_norm(norm: Layer, in_shape: tuple[int, ...]) -> NormParams:
 
 
 def check_eps(norm: Layer, eps: float) -> None:
-    """Raise where the root might be one of a negative number."""
+    """Raise where eps is negative: σ² + ε could be negative too."""
     if isinstance(eps, float) and not eps >= 0:
         raise ValueError(f"{norm!r}: eps is added under the root and must be ≥ 0")
 
 
-def check_input(norm: Layer, params, expected: type, x: Array) -> None:
+def check_input(norm: Layer, params: PyTree, expected: type, x: Array) -> None:
     """Raise unless the params are of the expected type and fit x."""
     expect_params(norm, params, expected)
     expect_shape(norm, x, ("N", ..., params.scale.shape[0]))
 
 
 def moments(x: Array, axes: tuple[int, ...]) -> tuple[Array, Array]:
-    """μ and σ² of the elements along `axes`, in at least float32."""
+    """Compute μ and σ² of the elements along `axes`, in at least float32."""
     x = widen(x)
     mean = x.mean(axes, keepdims=True)
     return mean, jnp.square(x - mean).mean(axes, keepdims=True)
 
 
 def normalize(x: Array, mean: Array, var: Array, eps: float) -> tuple[Array, Array]:
-    """x̂ and 1/√(σ² + ε), in x's dtype."""
+    """Compute x̂ and 1/√(σ² + ε), in x's dtype."""
     inverse_std = _inverse_root(var, eps).astype(x.dtype)
     return (x - mean.astype(x.dtype)) * inverse_std, inverse_std
 
 
-def norm_dx(grad: Array, normalized: Array, inverse_std: Array, axes: tuple) -> Array:
-    """The module's equation for dx, from ĝ = γ dy."""
+def norm_dx(
+    grad: Float[Array, "*S"],
+    normalized: Float[Array, "*S"],
+    inverse_std: Array,
+    axes: tuple[int, ...],
+) -> Float[Array, "*S"]:
+    """Compute dx from ĝ = γ dy, by the equation of this file."""
     shift = grad.mean(axes, keepdims=True)
     stretch = (grad * normalized).mean(axes, keepdims=True)
     return inverse_std * (grad - shift - normalized * stretch)
 
 
-def norm_dparams(dy: Array, normalized: Array) -> NormParams:
-    """dγ = Σ dy x̂ and dβ = Σ dy, over all axes but the features'."""
+def norm_dparams(
+    dy: Float[Array, "*S C"], normalized: Float[Array, "*S C"]
+) -> NormParams:
+    """Compute dγ = Σ dy x̂ and dβ = Σ dy, over all axes but the features'."""
     return NormParams(scale=_per_feature(dy * normalized), bias=_per_feature(dy))
 
 
-def _per_feature(elements: Array) -> Array:
+def _per_feature(elements: Float[Array, "*S C"]) -> Float[Array, "C"]:
     return elements.sum(tuple(range(elements.ndim - 1)))
 
 
@@ -118,7 +126,7 @@ def _inverse_root(square: Array, eps: float) -> Array:
 
 @layer
 class LayerNorm(Layer):
-    """Normalise the features (the last axis) of each example by themselves.
+    """A layer that normalises the features (the last axis) of each pixel.
 
     Args:
         eps: ε, added to the variance.
@@ -136,22 +144,29 @@ class LayerNorm(Layer):
     Source: Ba, Kiros and Hinton, arXiv:1607.06450, eqs. 3 and 4.
     """
 
-    eps: float = leaf(1e-5)
+    eps: float = leaf(1e-5, kw_only=True)
+
+    positional_hint: ClassVar[str] = NO_INPUT_FEATURES
 
     def __post_init__(self) -> None:
         check_eps(self, self.eps)
 
-    def init(self, key, in_shape):
+    def init(self, key: KeyArray, in_shape: InShape) -> Variables:
         return Variables(init_norm(self, in_shape), ())
 
-    def forward(self, params, state, x, *, key=None, train=False):
+    def forward(
+        self, params: NormParams, state: PyTree, x: Array, *,
+        key: KeyArray | None = None, train: bool = False,
+    ) -> Forward:  # fmt: skip
         check_input(self, params, NormParams, x)
         x = as_inputs(x)
         normalized, inverse_std = normalize(x, *moments(x, (-1,)), self.eps)
         y = normalized * params.scale + params.bias
         return Forward(y, saved=(normalized, inverse_std), state=state)
 
-    def backward(self, params, saved, dy):
+    def backward(
+        self, params: NormParams, saved: tuple[Array, Array], dy: Array
+    ) -> Backward:
         normalized, inverse_std = saved
         dx = norm_dx(dy * params.scale, normalized, inverse_std, (-1,))
         return Backward(dx=dx, dparams=norm_dparams(dy, normalized))
@@ -159,13 +174,13 @@ class LayerNorm(Layer):
 
 @layer
 class RMSNorm(Layer):
-    """Divide the features (the last axis) of each example by their root mean square.
+    """A layer that divides the features of each pixel by their root mean square.
 
         forward     x̂_i = x_i / r,  r = √(mean(x²) + ε),    y_i = γ x̂_i
         backward    ĝ_i = γ dy_i,   dx_i = (ĝ_i − x̂_i mean(ĝ x̂)) / r
 
-    A LayerNorm without μ and β: x̂ keeps the mean of x, and the backward takes only the
-    stretch out of ĝ.
+    It is a LayerNorm without μ and β: x̂ keeps the mean of x, and the backward subtracts
+    only the stretch from ĝ.
 
     Args:
         eps: ε, added to the mean square. (The paper has none.)
@@ -183,15 +198,20 @@ class RMSNorm(Layer):
     Source: Zhang and Sennrich, arXiv:1910.07467, eq. 4.
     """
 
-    eps: float = leaf(1e-6)
+    eps: float = leaf(1e-6, kw_only=True)
+
+    positional_hint: ClassVar[str] = NO_INPUT_FEATURES
 
     def __post_init__(self) -> None:
         check_eps(self, self.eps)
 
-    def init(self, key, in_shape):
+    def init(self, key: KeyArray, in_shape: InShape) -> Variables:
         return Variables(RMSNormParams(init_norm(self, in_shape).scale), ())
 
-    def forward(self, params, state, x, *, key=None, train=False):
+    def forward(
+        self, params: RMSNormParams, state: PyTree, x: Array, *,
+        key: KeyArray | None = None, train: bool = False,
+    ) -> Forward:  # fmt: skip
         check_input(self, params, RMSNormParams, x)
         x = as_inputs(x)
         mean_square = jnp.square(widen(x)).mean(-1, keepdims=True)
@@ -200,7 +220,9 @@ class RMSNorm(Layer):
         saved = (normalized, inverse_rms)
         return Forward(normalized * params.scale, saved=saved, state=state)
 
-    def backward(self, params, saved, dy):
+    def backward(
+        self, params: RMSNormParams, saved: tuple[Array, Array], dy: Array
+    ) -> Backward:
         normalized, inverse_rms = saved
         grad = dy * params.scale
         stretch = (grad * normalized).mean(-1, keepdims=True)

@@ -1,17 +1,17 @@
-"""Pooling: each feature summarised over windows of places.
+"""Pooling: the maximum or the mean of each feature over windows.
 
-    max         y_pc = max_k x_(sp+k−lo),c       dx: dy goes to the place that won
-    average     y_pc = mean_k x_(sp+k−lo),c      dx: every place gets dy / K
+    max         y_pc = max_k x_(sp+k−lo),c       dx: dy goes to the position of the max
+    average     y_pc = mean_k x_(sp+k−lo),c      dx: every position gets dy / K
 
-Of several equal maxima the first in row-major order wins.
+Of several equal maxima the first in row-major order gets dy.
 
-Where windows do not overlap, no place gets anything from two of them: dx is laid out
-window by window, in one pass. Where they do, place k of all windows is one strided
-layer of dx, and K of them are added. Autodiff turns to `select_and_scatter` instead,
-which visits one place after the other.
+Where windows do not overlap, no position is in two of them: dx is written window by
+window, in one pass. Where they do, offset k of all windows is one strided part of dx,
+and K such parts are added. Autodiff uses `select_and_scatter` instead, which visits one
+position after the other.
 
-Legend: N examples (left out above), H and P places along each spatial axis of x and y,
-C features, K places in a window, s the stride, lo and hi the padding, as in
+Legend: N examples (left out above), H and P positions along each spatial axis of x and
+y, C features, K positions in a window, s the stride, lo and hi the padding, as in
 `fnn.layers.windows`.
 """
 
@@ -21,27 +21,28 @@ from typing import Any
 
 import jax.numpy as jnp
 import numpy as np
-from jax import Array, lax
+from jax import lax
 
-from fnn.argmax import first_winner
+from fnn.argmax import first_argmax
 from fnn.checks import as_inputs
-from fnn.core import Backward, Forward, Layer, Variables, layer
+from fnn.core import Backward, Forward, Layer, Reach, Variables, layer
 from fnn.layers.shape import shape_only
 from fnn.layers.windows import (
     Padding,
     Window,
     check_image,
     check_padding,
-    check_places,
-    window,
+    make_window,
+    positive_integers,
 )
+from fnn.typing import Array, Float, InShape, Int, KeyArray, PyTree
 
 __all__ = ["AvgPool", "MaxPool"]
 
 
 @layer
 class _Pool(Layer):
-    """What both share: the fields, their checks, and the window."""
+    """A base class for `MaxPool` and `AvgPool`: fields, checks, the window."""
 
     window: int | tuple[int, ...]
     stride: int | tuple[int, ...] | None = None
@@ -49,46 +50,47 @@ class _Pool(Layer):
 
     def __post_init__(self) -> None:
         name = type(self).__name__
-        object.__setattr__(self, "window", check_places(f"{name}: window", self.window))
+        size = positive_integers(f"{name}: window", self.window)
+        object.__setattr__(self, "window", size)
         if self.stride is not None:
-            stride = check_places(f"{name}: stride", self.stride)
+            stride = positive_integers(f"{name}: stride", self.stride)
             object.__setattr__(self, "stride", stride)
         padding = check_padding(f"{name}: padding", self.padding)
         object.__setattr__(self, "padding", padding)
 
-    def init(self, key, in_shape):
+    def init(self, key: KeyArray, in_shape: InShape) -> Variables:
         check_image(self, in_shape)
-        self.slides(in_shape[:-1])
+        self.window_for(in_shape[:-1])
         return Variables((), ())
 
-    def reach(self, in_shape):
-        return self.slides(tuple(in_shape[:-1])).reach
+    def reach(self, in_shape: InShape) -> tuple[Reach, ...]:
+        return self.window_for(tuple(in_shape[:-1])).reach
 
-    def slides(self, sizes: tuple[int, ...]) -> Window:
-        """How the window slides over images of these sizes."""
+    def window_for(self, sizes: tuple[int, ...]) -> Window:
+        """Return the window on images of these sizes."""
         stride = self.window if self.stride is None else self.stride
-        slides = window(self, sizes, self.window, stride, self.padding)
-        for size, amounts in zip(slides.size, slides.padding, strict=True):
+        window = make_window(self, sizes, self.window, stride, self.padding)
+        for size, amounts in zip(window.size, window.padding, strict=True):
             if max(amounts) >= size:
                 raise ValueError(
                     f"{self!r}: a window of {size} with padding {max(amounts)} would "
                     "see nothing but padding. Pad less than the window."
                 )
-        return slides
+        return window
 
 
 @layer
 class MaxPool(_Pool):
-    """The largest number in each window; of equal ones the first wins the gradient.
+    """A max-pooling layer: the largest number in each window.
 
         forward     y_p = max_k x_(sp+k−lo),    k*_p the first k that attains it
         backward    dx_q = Σ_{p: s p + k*_p − lo = q} dy_p
 
     Args:
-        window: places along each spatial axis, one number or a tuple.
-        stride: s; the window by default, so that windows tile the image.
-        padding: "VALID", "SAME", a number, or an entry for each axis: of −∞, which
-            never wins. Less than the window.
+        window: positions along each spatial axis, one number or a tuple.
+        stride: s; by default the window, so that windows tile the image.
+        padding: "VALID", "SAME", a number, or an entry for each axis. It is less than
+            the window, and its values are −∞, which is never the maximum.
 
     Raises:
         ValueError: the window does not fit the image.
@@ -105,46 +107,53 @@ class MaxPool(_Pool):
     Source: Ranzato, Huang, Boureau and LeCun, CVPR 2007.
     """
 
-    def forward(self, params, state, x, *, key=None, train=False):
-        slides = self.slides(check_image(self, x.shape[1:])[:-1])
+    def forward(
+        self, params: PyTree, state: PyTree, x: Array, *,
+        key: KeyArray | None = None, train: bool = False,
+    ) -> Forward:  # fmt: skip
+        window = self.window_for(check_image(self, x.shape[1:])[:-1])
         x = as_inputs(x)  # integers have no −∞
-        # A NumPy number: by it JAX knows the maximum, whose gradient it has.
+        # A NumPy number: from it JAX recognises the maximum and can differentiate it.
         low = np.asarray(-np.inf, x.dtype)
-        y = lax.reduce_window(x, low, lax.max, **_reduction(slides))
-        return Forward(y, saved=x, state=state)  # the layer before keeps it anyway
+        y = _reduce_window(x, low, lax.max, window)
+        return Forward(y, saved=x, state=state)  # the layer before saves it anyway
 
-    def backward(self, params, saved, dy):
+    def backward(
+        self, params: PyTree, saved: Array, dy: Float[Array, "N *P C"]
+    ) -> Backward:
         x, sizes = saved, saved.shape[1:-1]
-        slides = self.slides(sizes)
+        window = self.window_for(sizes)
 
-        def give(number: Any, winner: Array, dy: Array) -> Array:
-            return jnp.where(winner == number.astype(winner.dtype), dy, 0)
+        def share(k: Any, argmax: Array, dy: Array) -> Array:
+            return jnp.where(argmax == k.astype(argmax.dtype), dy, 0)
 
-        dx = _collect(give, (self._winner(x, slides), dy), slides, sizes)
-        return Backward(dx, ())
+        return Backward(_dx(share, (self._argmax(x, window), dy), window, sizes), ())
 
-    def _winner(self, x: Array, slides: Window) -> Array:
-        """k*: the number of the place that won, for every window and feature."""
+    def _argmax(self, x: Array, window: Window) -> Int[Array, "N *P C"]:
+        """Return k*, the row-major number of the maximum in every window."""
         low = jnp.asarray(-jnp.inf, x.dtype)
-        counts = slides.outputs(x.shape[1:-1])
-        ends = [(0, 0), *slides.padding, (0, 0)]
-        x = lax.pad(x, low, [(lo, hi, 0) for lo, hi in ends])
-        return first_winner(slides.look(x, place, counts) for place in slides.places())
+        ends = [(0, 0), *window.padding, (0, 0)]
+        padded = lax.pad(x, low, [(lo, hi, 0) for lo, hi in ends])
+        output_sizes = window.output_sizes(x.shape[1:-1])
+        return first_argmax(
+            window.values_at(offset, padded, output_sizes)
+            for offset in window.offsets()
+        )
 
 
 @layer
 class AvgPool(_Pool):
-    """The mean of each window.
+    """An average-pooling layer: the mean of each window.
 
         forward     y_p = 1/K_p Σ_k x_(sp+k−lo)
         backward    dx_q = Σ_{p,k: s p + k − lo = q} dy_p / K_p
 
     Args:
-        window: places along each spatial axis, one number or a tuple.
-        stride: s; the window by default, so that windows tile the image.
-        padding: "VALID", "SAME", a number, or an entry for each axis: of zeros. Less
-            than the window.
-        count_include_pad: whether K_p counts padding too, and so is K everywhere.
+        window: positions along each spatial axis, one number or a tuple.
+        stride: s; by default the window, so that windows tile the image.
+        padding: "VALID", "SAME", a number, or an entry for each axis. It is less than
+            the window, and its values are zeros.
+        count_include_pad: whether K_p includes the padding, so that it is K everywhere.
 
     Raises:
         ValueError: the window does not fit the image.
@@ -160,91 +169,106 @@ class AvgPool(_Pool):
 
     count_include_pad: bool = True
 
-    def forward(self, params, state, x, *, key=None, train=False):
+    def forward(
+        self, params: PyTree, state: PyTree, x: Array, *,
+        key: KeyArray | None = None, train: bool = False,
+    ) -> Forward:  # fmt: skip
         sizes = check_image(self, x.shape[1:])[:-1]
-        slides, x = self.slides(sizes), as_inputs(x)
-        zero = np.zeros((), x.dtype)
-        total = lax.reduce_window(x, zero, lax.add, **_reduction(slides))
-        y = total / self._counts(slides, sizes, x.dtype)
+        window, x = self.window_for(sizes), as_inputs(x)
+        total = _reduce_window(x, np.zeros((), x.dtype), lax.add, window)
+        y = total / self._counts(window, sizes, x.dtype)
         return Forward(y, saved=shape_only(x), state=state)
 
-    def backward(self, params, saved, dy):
+    def backward(
+        self, params: PyTree, saved: Array, dy: Float[Array, "N *P C"]
+    ) -> Backward:
         sizes = saved.shape[2:-1]
-        slides = self.slides(sizes)
-        share = dy / self._counts(slides, sizes, dy.dtype)
+        window = self.window_for(sizes)
+        dy = dy / self._counts(window, sizes, dy.dtype)
 
-        def give(number: Any, share: Array) -> Array:
-            return jnp.where(number >= 0, share, 0)
+        def share(k: Any, dy: Array) -> Array:
+            return jnp.where(k >= 0, dy, 0)
 
-        return Backward(_collect(give, (share,), slides, sizes), ())
+        return Backward(_dx(share, (dy,), window, sizes), ())
 
-    def _counts(self, slides: Window, sizes: tuple[int, ...], dtype: Any) -> Array:
-        """K_p, of shape (P, ..., 1), or one number for all."""
+    def _counts(self, window: Window, sizes: tuple[int, ...], dtype: Any) -> Array:
+        """Return K_p, of shape (P, ..., 1), or one number for all windows."""
         if self.count_include_pad:
-            return jnp.asarray(math.prod(slides.size), dtype)
+            return jnp.asarray(math.prod(window.size), dtype)
         ones = np.ones((1, *sizes, 1), np.float32)
-        counts = lax.reduce_window(ones, np.float32(0), lax.add, **_reduction(slides))
-        return counts[0].astype(dtype)
+        return _reduce_window(ones, np.float32(0), lax.add, window)[0].astype(dtype)
 
 
-# ---- From the windows back to the places -----------------------------------------
+def _reduce_window(
+    x: Any, start: Any, combine: Callable[..., Any], window: Window
+) -> Array:
+    """Combine the numbers in each window, for batch-first images."""
+    return lax.reduce_window(
+        x, start, combine,
+        window_dimensions=(1, *window.size, 1),
+        window_strides=(1, *window.stride, 1),
+        padding=((0, 0), *window.padding, (0, 0)),
+    )  # fmt: skip
 
 
-def _reduction(slides: Window) -> dict[str, tuple]:
-    """The arguments of `reduce_window` for batch-first images."""
-    return dict(
-        window_dimensions=(1, *slides.size, 1),
-        window_strides=(1, *slides.stride, 1),
-        padding=((0, 0), *slides.padding, (0, 0)),
-    )
+# ---- dx of both layers -----------------------------------------------------------
 
 
-def _collect(
-    give: Callable[..., Array],
+def _dx(
+    share: Callable[..., Array],
     arrays: tuple[Array, ...],
-    slides: Window,
+    window: Window,
+    sizes: tuple[int, ...],
+) -> Float[Array, "N *H C"]:
+    """Add up, at each position of x, its shares of dy.
+
+    `share(k, *arrays)` returns the part of dy that goes to position k of each window,
+    in row-major order; k = −1 stands for positions between windows, which get 0. Each
+    array is (N, P, ..., C).
+    """
+    if window.overlaps:
+        return _dx_of_overlapping_windows(share, arrays, window, sizes)
+    return _dx_of_separate_windows(share, arrays, window, sizes)
+
+
+def _dx_of_overlapping_windows(
+    share: Callable[..., Array],
+    arrays: tuple[Array, ...],
+    window: Window,
     sizes: tuple[int, ...],
 ) -> Array:
-    """Add up what the windows give to every place: dx (N, H, ..., C).
-
-    `give(number, *arrays)` is what all windows give to their place of that row-major
-    number; −1 stands for places between two windows, which get nothing.
-    """
-    if slides.overlaps:
-        return _add_up(give, arrays, slides, sizes)
-    return _lay_out(give, arrays, slides, sizes)
-
-
-def _add_up(give, arrays, slides, sizes) -> Array:
     total: Any = 0
-    for number, place in enumerate(slides.places()):
-        part = give(np.int32(number), *arrays)
+    for number, offset in enumerate(window.offsets()):
+        part = share(np.int32(number), *arrays)
         ends = []
         for k, (lo, _), h, p, s in zip(
-            place, slides.padding, sizes, part.shape[1:-1], slides.stride, strict=True
+            offset, window.padding, sizes, part.shape[1:-1], window.stride, strict=True
         ):
             ends.append((k - lo, h - (k - lo) - (p - 1) * s - 1, s - 1))
         total += lax.pad(part, jnp.zeros((), part.dtype), [(0, 0, 0), *ends, (0, 0, 0)])
     return total
 
 
-def _lay_out(give, arrays, slides, sizes) -> Array:
-    """(N, P, s, P', s', ..., C): a block of s × s' places for every window."""
-    n, *counts, features = arrays[0].shape
-    numbers = np.full(slides.stride, -1, np.int32)
-    inside = tuple(map(slice, slides.size))
-    numbers[inside] = np.arange(math.prod(slides.size)).reshape(slides.size)
-    numbers = numbers.reshape([a for s in slides.stride for a in (s, 1)])
-    single = [n, *(a for p in counts for a in (p, 1)), features]
-    blocks = [
-        n, *(a for p, s in zip(counts, slides.stride, strict=True) for a in (p, s)),
-        features,
-    ]  # fmt: skip
-    parts = give(numbers, *(a.reshape(single) for a in arrays))
-    spans = [p * s for p, s in zip(counts, slides.stride, strict=True)]
+def _dx_of_separate_windows(
+    share: Callable[..., Array],
+    arrays: tuple[Array, ...],
+    window: Window,
+    sizes: tuple[int, ...],
+) -> Array:
+    """Compute dx as blocks (N, P, s, P', s', ..., C): s × s' positions per window."""
+    n, *output_sizes, features = arrays[0].shape
+    numbers = np.full(window.stride, -1, np.int32)
+    inside = tuple(map(slice, window.size))
+    numbers[inside] = np.arange(math.prod(window.size)).reshape(window.size)
+    numbers = numbers.reshape([a for s in window.stride for a in (s, 1)])
+    single = [n, *(a for p in output_sizes for a in (p, 1)), features]
+    axes = list(zip(output_sizes, window.stride, strict=True))
+    blocks = [n, *(a for p, s in axes for a in (p, s)), features]
+    parts = share(numbers, *(a.reshape(single) for a in arrays))
+    spans = [p * s for p, s in axes]
     dx = jnp.broadcast_to(parts, blocks).reshape(n, *spans, features)
     ends = [
         (-lo, h + lo - span, 0)
-        for (lo, _), h, span in zip(slides.padding, sizes, spans, strict=True)
+        for (lo, _), h, span in zip(window.padding, sizes, spans, strict=True)
     ]
     return lax.pad(dx, jnp.zeros((), dx.dtype), [(0, 0, 0), *ends, (0, 0, 0)])

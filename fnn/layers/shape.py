@@ -1,29 +1,29 @@
-"""Layers that only rearrange or repeat: the backward puts dy back into x's shape.
+"""Layers that only rearrange or repeat: the backward returns dy to x's shape.
 
-The shape of x is all the backward needs; where dy does not tell it, an array of no
-elements carries it, because what crosses `jit` must be an array.
+The shape of x is all that the backward needs. Where it does not follow from dy's shape,
+it is saved as the shape of an array without elements, because `jit` passes only arrays.
 """
 
 import math
 from fractions import Fraction
 
 import jax.numpy as jnp
-from jax import Array
 
 from fnn.core import Backward, Forward, Layer, Reach, Variables, layer
-from fnn.layers.windows import check_image, check_places, per_axis
+from fnn.layers.windows import check_image, per_axis, positive_integers
+from fnn.typing import Array, InShape, KeyArray, PyTree
 
 __all__ = ["Flatten", "Reshape", "Upsample", "shape_only"]
 
 
 def shape_only(x: Array) -> Array:
-    """An array without elements that remembers x's shape: (0, *x.shape)."""
+    """Return an array without elements that carries x's shape: (0, *x.shape)."""
     return jnp.zeros((0, *x.shape), x.dtype)
 
 
 @layer
 class Flatten(Layer):
-    """(N, ...) becomes (N, features).
+    """A layer that makes each example a vector: (N, ...) becomes (N, features).
 
     Example:
         >>> import jax.numpy as jnp, fnn
@@ -31,7 +31,10 @@ class Flatten(Layer):
         (2, 12)
     """
 
-    def forward(self, params, state, x, *, key=None, train=False):
+    def forward(
+        self, params: PyTree, state: PyTree, x: Array, *,
+        key: KeyArray | None = None, train: bool = False,
+    ) -> Forward:  # fmt: skip
         if x.ndim < 2:
             raise ValueError(
                 f"Flatten() expected a batch (N, ...), got shape {x.shape}: the batch "
@@ -40,13 +43,13 @@ class Flatten(Layer):
         y = x.reshape(x.shape[0], math.prod(x.shape[1:]))
         return Forward(y, saved=shape_only(x), state=state)
 
-    def backward(self, params, saved, dy):
+    def backward(self, params: PyTree, saved: Array, dy: Array) -> Backward:
         return Backward(dx=dy.reshape(saved.shape[1:]), dparams=())
 
 
 @layer
 class Reshape(Layer):
-    """(N, ...) becomes (N, *shape).
+    """A layer that reshapes each example: (N, ...) becomes (N, *shape).
 
     Args:
         shape: the shape of one example, without the batch axis.
@@ -71,7 +74,10 @@ class Reshape(Layer):
                 f"batch axis, got {self.shape!r}"
             )
 
-    def forward(self, params, state, x, *, key=None, train=False):
+    def forward(
+        self, params: PyTree, state: PyTree, x: Array, *,
+        key: KeyArray | None = None, train: bool = False,
+    ) -> Forward:  # fmt: skip
         if math.prod(x.shape[1:]) != math.prod(self.shape):
             raise ValueError(
                 f"{self!r} needs {math.prod(self.shape)} elements an example, got "
@@ -80,30 +86,30 @@ class Reshape(Layer):
         y = x.reshape(x.shape[0], *self.shape)
         return Forward(y, saved=shape_only(x), state=state)
 
-    def backward(self, params, saved, dy):
+    def backward(self, params: PyTree, saved: Array, dy: Array) -> Backward:
         return Backward(dx=dy.reshape(saved.shape[1:]), dparams=())
 
-    def reach(self, in_shape):
-        return None  # places may end up anywhere
+    def reach(self, in_shape: InShape) -> None:
+        return None  # a pixel may move anywhere
 
 
 @layer
 class Upsample(Layer):
-    """Repeat each pixel `factor` times along each spatial axis: nearest neighbour.
+    """A layer that enlarges an image: each pixel `factor` times along each axis.
 
-    For images, with the factors r and s of the two axes:
+    It is nearest-neighbour interpolation. With the factors r and s of an image's axes:
 
         forward     y_nijc = x_n⌊i/r⌋⌊j/s⌋c
         backward    dx_nhwc = Σ_{a<r} Σ_{b<s} dy_n(rh+a)(sw+b)c
 
-    A pixel's gradient is the sum over the block of its copies.
+    A pixel's gradient is the sum of the gradients of its copies.
 
     Args:
         factor: a positive integer for all spatial axes, or a tuple with one for each.
             There may be 1 to 3 of them.
 
     Raises:
-        ValueError: a factor that is no positive integer; x has other spatial axes.
+        ValueError: a factor is not a positive integer; x has other spatial axes.
 
     Example:
         >>> import jax.numpy as jnp, fnn
@@ -119,20 +125,23 @@ class Upsample(Layer):
     factor: int | tuple[int, ...]
 
     def __post_init__(self) -> None:
-        factor = check_places("Upsample: factor", self.factor)
+        factor = positive_integers("Upsample: factor", self.factor)
         object.__setattr__(self, "factor", factor)
 
-    def init(self, key, in_shape):
+    def init(self, key: KeyArray, in_shape: InShape) -> Variables:
         self._factors(in_shape)
         return Variables((), ())
 
-    def forward(self, params, state, x, *, key=None, train=False):
+    def forward(
+        self, params: PyTree, state: PyTree, x: Array, *,
+        key: KeyArray | None = None, train: bool = False,
+    ) -> Forward:  # fmt: skip
         y = x
         for axis, factor in enumerate(self._factors(x.shape[1:]), start=1):
             y = jnp.repeat(y, factor, axis)
         return Forward(y, saved=(), state=state)
 
-    def backward(self, params, saved, dy):
+    def backward(self, params: PyTree, saved: PyTree, dy: Array) -> Backward:
         shape = [dy.shape[0]]
         factors = self._factors(dy.shape[1:])
         for size, factor in zip(dy.shape[1:-1], factors, strict=True):
@@ -141,10 +150,10 @@ class Upsample(Layer):
         dx = blocks.sum(tuple(range(2, blocks.ndim, 2)))
         return Backward(dx=dx, dparams=())
 
-    def reach(self, in_shape):
+    def reach(self, in_shape: InShape) -> tuple[Reach, ...]:
         return tuple(Reach(1, Fraction(1, f)) for f in self._factors(in_shape))
 
-    def _factors(self, in_shape: tuple[int, ...]) -> tuple[int, ...]:
-        """A factor for each spatial axis."""
+    def _factors(self, in_shape: InShape) -> tuple[int, ...]:
+        """Return the factor of each spatial axis."""
         axes = len(check_image(self, in_shape)) - 1
         return per_axis(self, "factor", self.factor, axes)

@@ -1,151 +1,186 @@
 """Windows that slide along the spatial axes: the geometry of convolution and pooling.
 
-Along one axis of H places, a window of K places, spread out by the dilation d, moves on
-by the stride s. The place p of the result looks at
+Along one axis of H positions, a window of K positions, d apart (the dilation), moves by
+the stride s. Output position p reads the input positions
 
     q = s p + d k − lo,    k = 0 … K − 1,    p = 0 … P − 1
     P = ⌊(lo + H + hi − E) / s⌋ + 1,    E = d (K − 1) + 1, the window's extent
 
-where lo and hi places of padding stand before and after. Where s does not divide
-lo + H + hi − E, the last places are looked at by no window, and get no gradient.
+where lo and hi are the numbers of padded positions before and after. Where s does not
+divide lo + H + hi − E, the last positions are in no window, and get no gradient.
 
-Padding is "VALID" (none), "SAME" (P = ⌈H/s⌉, as evenly as it goes, the odd place
-after), a number, or one entry for each axis, a number or a pair (lo, hi).
+Padding is "VALID" (none), "SAME" (so much that P = ⌈H/s⌉; hi = lo or lo + 1), a number,
+or one entry for each axis, a number or a pair (lo, hi).
+
+Legend: N examples, C features; the other letters are those above.
 """
 
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from itertools import product
 from typing import Any, NamedTuple
 
-from jax import Array, lax
+from jax import lax
 
 from fnn.checks import LIMIT, is_integer
-from fnn.core import Reach
+from fnn.core import Layer, Reach
+from fnn.typing import Array, InShape, Shaped
 
 __all__ = [
     "Padding",
+    "PaddingPairs",
+    "PerAxis",
     "Window",
+    "check_image",
     "check_padding",
-    "check_places",
-    "grown",
-    "times",
-    "window",
+    "format_sizes",
+    "make_window",
+    "per_axis",
+    "positive_integers",
+    "transposed_output_sizes",
 ]
 
-Padding = str | int | tuple
+#: A mode, a number for all spatial axes, or one entry for each: a number or a pair.
+Padding = str | int | tuple[int | tuple[int, int], ...]
+
+#: The pair (lo, hi) of each spatial axis.
+PaddingPairs = tuple[tuple[int, int], ...]
+
+#: One number for all spatial axes, or one for each.
+PerAxis = int | tuple[int, ...]
 
 
 class Window(NamedTuple):
-    """How a window slides; each field has one entry for each spatial axis."""
+    """The geometry of a sliding window, with one entry for each spatial axis."""
 
     size: tuple[int, ...]
     stride: tuple[int, ...]
-    padding: tuple[tuple[int, int], ...]
+    padding: PaddingPairs
     dilation: tuple[int, ...]
 
     @property
     def extent(self) -> tuple[int, ...]:
-        """E: how many places a window spans, those it skips included."""
+        """Return E of each axis: the positions from a window's first to its last."""
         pairs = zip(self.size, self.dilation, strict=True)
         return tuple(d * (k - 1) + 1 for k, d in pairs)
 
     @property
     def overlaps(self) -> bool:
-        """Whether two windows can look at the same place."""
+        """Return whether two windows can hold the same position."""
         return any(e > s for e, s in zip(self.extent, self.stride, strict=True))
-
-    def outputs(self, sizes: tuple[int, ...]) -> tuple[int, ...]:
-        """P of every axis, for images of these sizes; 0 or less where none fits."""
-        axes = zip(sizes, self.extent, self.stride, self.padding, strict=True)
-        return tuple((lo + h + hi - e) // s + 1 for h, e, s, (lo, hi) in axes)
 
     @property
     def reach(self) -> tuple[Reach, ...]:
-        """What a place of the result looks at, along each axis."""
+        """Return the receptive field of one output position, along each axis."""
         return tuple(map(Reach, self.extent, self.stride))
 
-    def places(self) -> Iterator[tuple[int, ...]]:
-        """The places of a window in row-major order, each as (k, k', ...)."""
+    def output_sizes(self, sizes: tuple[int, ...]) -> tuple[int, ...]:
+        """Return P of each axis for images of these sizes: below 1 where none fits."""
+        axes = zip(sizes, self.extent, self.stride, self.padding, strict=True)
+        return tuple((lo + h + hi - e) // s + 1 for h, e, s, (lo, hi) in axes)
+
+    def offsets(self) -> Iterator[tuple[int, ...]]:
+        """Iterate over the offsets (k, k', ...) in a window, in row-major order."""
         return product(*map(range, self.size))
 
-    def look(self, x: Array, place: tuple[int, ...], counts: tuple[int, ...]) -> Array:
-        """What every window has at one of its places: (N, P, P', ..., C).
+    def values_at(
+        self,
+        offset: tuple[int, ...],
+        padded: Shaped[Array, "N *H C"],
+        output_sizes: tuple[int, ...],
+    ) -> Shaped[Array, "N *P C"]:
+        """Return the value that each window holds at one of its offsets.
 
-        `x` is padded already, `counts` are the P.
+        Args:
+            offset: (k, k', ...).
+            padded: x (N, H, ..., C) with its padding.
+            output_sizes: P of each axis.
         """
-        starts = [d * k for d, k in zip(self.dilation, place, strict=True)]
-        axes = zip(starts, counts, self.stride, strict=True)
+        starts = [d * k for d, k in zip(self.dilation, offset, strict=True)]
+        axes = zip(starts, output_sizes, self.stride, strict=True)
         ends = [start + (p - 1) * s + 1 for start, p, s in axes]
-        return lax.slice(
-            x, (0, *starts, 0), (len(x), *ends, x.shape[-1]), (1, *self.stride, 1)
-        )
+        n, *_, features = padded.shape
+        strides = (1, *self.stride, 1)
+        return lax.slice(padded, (0, *starts, 0), (n, *ends, features), strides)
 
 
-def window(
-    layer: Any,
+def make_window(
+    layer: Layer,
     sizes: tuple[int, ...],
-    size: Any,
-    stride: Any,
+    size: PerAxis,
+    stride: PerAxis,
     padding: Padding,
-    dilation: Any = 1,
+    dilation: PerAxis = 1,
 ) -> Window:
-    """The window of a layer on images of these sizes; an error where none fits."""
-    slides = _unpadded(layer, len(sizes), size, stride, dilation)
-    slides = slides._replace(padding=_pairs(layer, padding, sizes, slides))
-    counts = slides.outputs(sizes)
-    if min(counts) < 1:
+    """Return a layer's window on images of these sizes; raise where none fits."""
+    window = _unpadded_window(layer, len(sizes), size, stride, dilation)
+    window = window._replace(padding=_padding_pairs(layer, padding, sizes, window))
+    output_sizes = window.output_sizes(sizes)
+    if min(output_sizes) < 1:
         raise ValueError(
-            f"{layer!r} does not fit images of {times(sizes)} places: its window "
-            f"spans {times(slides.extent)}, padding adds "
-            f"{times(map(sum, slides.padding))}, so the output would have "
-            f"{times(max(count, 0) for count in counts)} places. Use larger images, a "
-            "smaller window or dilation, or more padding."
+            f"{layer!r} does not fit images of {format_sizes(sizes)} positions: its "
+            f"window spans {format_sizes(window.extent)}, padding adds "
+            f"{format_sizes(map(sum, window.padding))}, so the output would have "
+            f"{format_sizes(max(p, 0) for p in output_sizes)} positions. Use larger "
+            "images, a smaller window or dilation, or more padding."
         )
-    return slides
+    return window
 
 
-def grown(
-    layer: Any,
+def transposed_output_sizes(
+    layer: Layer,
     sizes: tuple[int, ...],
-    size: Any,
-    stride: Any,
+    size: PerAxis,
+    stride: PerAxis,
     padding: Padding,
-    dilation: Any = 1,
+    dilation: PerAxis = 1,
 ) -> tuple[int, ...]:
-    """The sizes of images on which the window has `sizes` places: the fewest that do.
+    """Return the sizes of images on which a window has `sizes` output positions.
 
-    H = s (P − 1) + E − lo − hi; for "SAME", where P = ⌈H/s⌉, the most, H = s P.
+    They are the smallest ones, H = s (P − 1) + E − lo − hi; for "SAME", where
+    P = ⌈H/s⌉, the largest, H = s P.
     """
-    slides = _unpadded(layer, len(sizes), size, stride, dilation)
+    window = _unpadded_window(layer, len(sizes), size, stride, dilation)
     if padding == "SAME":
-        return tuple(s * p for s, p in zip(slides.stride, sizes, strict=True))
-    pairs = _pairs(layer, padding, sizes, slides)
-    axes = zip(sizes, slides.stride, slides.extent, strict=True)
+        return tuple(s * p for s, p in zip(window.stride, sizes, strict=True))
+    pairs = _padding_pairs(layer, padding, sizes, window)
+    axes = zip(sizes, window.stride, window.extent, strict=True)
     full = tuple(s * (p - 1) + e for p, s, e in axes)
     outputs = tuple(h - lo - hi for h, (lo, hi) in zip(full, pairs, strict=True))
     if min(outputs) < 1:
         raise ValueError(
-            f"{layer!r} leaves nothing of images of {times(sizes)} places: they grow "
-            f"to {times(full)}, of which padding takes off {times(map(sum, pairs))}. "
-            "Use less padding."
+            f"{layer!r} leaves nothing of images of {format_sizes(sizes)} positions: "
+            f"they grow to {format_sizes(full)}, of which padding takes off "
+            f"{format_sizes(map(sum, pairs))}. Use less padding."
         )
     return outputs
 
 
-def _unpadded(layer: Any, axes: int, size: Any, stride: Any, dilation: Any) -> Window:
-    size, stride, dilation = (
-        per_axis(layer, name, value, axes)
-        for name, value in (
-            ("window", size),
-            ("stride", stride),
-            ("dilation", dilation),
-        )
-    )
+def _unpadded_window(
+    layer: Layer, axes: int, size: PerAxis, stride: PerAxis, dilation: PerAxis
+) -> Window:
+    size = per_axis(layer, "window", size, axes)
+    stride = per_axis(layer, "stride", stride, axes)
+    dilation = per_axis(layer, "dilation", dilation, axes)
     return Window(size, stride, ((0, 0),) * axes, dilation)
 
 
-def per_axis(layer: Any, name: str, value: Any, axes: int) -> tuple:
-    """One entry for each spatial axis: a tuple as it is, all else repeated."""
+def _padding_pairs(
+    layer: Layer, padding: Padding, sizes: tuple[int, ...], window: Window
+) -> PaddingPairs:
+    if padding == "VALID":
+        return ((0, 0),) * len(sizes)
+    if isinstance(padding, str):  # "SAME", or a mode that copies as many positions
+        totals = (
+            max((-(-h // s) - 1) * s + e - h, 0)
+            for h, s, e in zip(sizes, window.stride, window.extent, strict=True)
+        )
+        return tuple((total // 2, total - total // 2) for total in totals)
+    entries = per_axis(layer, "padding", padding, len(sizes))
+    return tuple(p if isinstance(p, tuple) else (p, p) for p in entries)
+
+
+def per_axis(layer: Layer, name: str, value: Any, axes: int) -> tuple[Any, ...]:
+    """Return one entry for each spatial axis: a tuple as it is, all else repeated."""
     if not isinstance(value, tuple):
         return (value,) * axes
     if len(value) != axes:
@@ -157,28 +192,16 @@ def per_axis(layer: Any, name: str, value: Any, axes: int) -> tuple:
     return value
 
 
-def _pairs(
-    layer: Any, padding: Padding, sizes: tuple[int, ...], slides: Window
-) -> tuple[tuple[int, int], ...]:
-    if padding == "VALID":
-        return ((0, 0),) * len(sizes)
-    if isinstance(padding, str):  # "SAME", or another way to fill the same places
-        totals = (
-            max((-(-h // s) - 1) * s + e - h, 0)
-            for h, s, e in zip(sizes, slides.stride, slides.extent, strict=True)
-        )
-        return tuple((total // 2, total - total // 2) for total in totals)
-    entries = per_axis(layer, "padding", padding, len(sizes))
-    return tuple(p if isinstance(p, tuple) else (p, p) for p in entries)
-
-
-def times(sizes: Any) -> str:
-    """28×28, for messages."""
+def format_sizes(sizes: Iterable[int]) -> str:
+    """Format sizes for a message, such as 28×28."""
     return "×".join(map(str, sizes))
 
 
-def check_image(layer: Any, in_shape: tuple[int, ...]) -> tuple[int, ...]:
-    """The shape of one example; an error if it has not 1 to 3 spatial axes."""
+# ---- Checks of arguments ---------------------------------------------------------
+
+
+def check_image(layer: Layer, in_shape: InShape) -> InShape:
+    """Return the shape of one example; raise unless it has 1 to 3 spatial axes."""
     if not 2 <= len(in_shape) <= 4:
         raise ValueError(
             f"{layer!r} expected examples of shape (H, W, C), (L, C) or "
@@ -189,12 +212,13 @@ def check_image(layer: Any, in_shape: tuple[int, ...]) -> tuple[int, ...]:
     return tuple(in_shape)
 
 
-# ---- What a user passes ----------------------------------------------------------
+def positive_integers(name: str, value: Any) -> PerAxis:
+    """Return the value as an int, or as a tuple of one for each spatial axis.
 
-
-def check_places(name: str, value: Any) -> int | tuple[int, ...]:
-    """A positive integer, or a tuple of one for each spatial axis."""
-    entries = tuple(value) if isinstance(value, tuple | list) else (value,)
+    Raises:
+        ValueError: the value is neither, or a number in it is not positive.
+    """
+    entries = tuple(value) if isinstance(value, (tuple, list)) else (value,)
     good = all(is_integer(entry) and 0 < entry < LIMIT for entry in entries)
     if not good or not 1 <= len(entries) <= 3:
         raise ValueError(
@@ -202,31 +226,36 @@ def check_places(name: str, value: Any) -> int | tuple[int, ...]:
             f"three spatial axes, got {value!r}"
         )
     entries = tuple(map(int, entries))
-    return entries if isinstance(value, tuple | list) else entries[0]
+    return entries if isinstance(value, (tuple, list)) else entries[0]
 
 
 def check_padding(
     name: str, padding: Any, modes: tuple[str, ...] = ("SAME", "VALID")
 ) -> Padding:
-    """A mode, a number, or one entry for each axis: a number or a pair."""
+    """Return the padding in its normal form: capitals, Python's integers and tuples.
+
+    Raises:
+        ValueError: it is not one of the modes, a number, or one entry for each axis.
+    """
     if isinstance(padding, str) and padding.upper() in modes:
         return padding.upper()
     if _is_amount(padding):
         return int(padding)
-    if isinstance(padding, tuple | list) and 1 <= len(padding) <= 3:
-        entries = [tuple(p) if isinstance(p, tuple | list) else p for p in padding]
+    if isinstance(padding, (tuple, list)) and 1 <= len(padding) <= 3:
+        entries = [tuple(p) if isinstance(p, (tuple, list)) else p for p in padding]
         if all(
             _is_amount(p)
             or (isinstance(p, tuple) and len(p) == 2 and all(map(_is_amount, p)))
             for p in entries
         ):
             return tuple(
-                tuple(map(int, p)) if isinstance(p, tuple) else int(p) for p in entries
+                (int(p[0]), int(p[1])) if isinstance(p, tuple) else int(p)
+                for p in entries
             )
     raise ValueError(
-        f"{name} must be {', '.join(map(repr, modes))}, a number of places, or a tuple "
-        "with one entry for each spatial axis, a number or a pair (before, after); got "
-        f"{padding!r}"
+        f"{name} must be {', '.join(map(repr, modes))}, a number of positions, or a "
+        "tuple with one entry for each spatial axis, a number or a pair (before, "
+        f"after); got {padding!r}"
     )
 
 

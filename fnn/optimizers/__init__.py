@@ -2,7 +2,7 @@
 
 Each factory builds a frozen optimizer with optax's pair `init`, `update`, and
 `eval_params`; its docstring says which setting is optax's and which the lecture's.
-`max_norm` is no optimizer, but a bound that stands after one in an `optax.chain`.
+`max_norm` is not an optimizer but a bound, which follows one in an `optax.chain`.
 """
 
 from fnn.optimizers.adam import Adam, AdamState, adam, nadam

@@ -1,32 +1,32 @@
-"""Adam and NAdam: momentum and a learning rate for every weight, both unbiased.
+"""Adam and NAdam: momentum and a learning rate for every weight, bias-corrected.
 
 Legend: θ parameters, g gradient, α learning rate, m mean of g (mu), v mean of g ⊙ g
-(nu), m̂ and v̂ the same without the bias of their start at 0; all elementwise.
+(nu), m̂ and v̂ the same, corrected for their start at 0; all elementwise.
 """
 
 from typing import Any, NamedTuple
 
 import jax.numpy as jnp
-from jax import Array
 
 from fnn.optimizers.base import (
+    Leaf,
     Optimizer,
-    at,
-    bounded,
+    bias_correction_factor,
+    clip_before_squaring,
+    divide_or_zero,
     increment,
-    quotient,
-    start,
-    statistic,
-    unbiased,
+    init_count,
+    init_statistic,
+    value_at_step,
 )
 from fnn.pytree import leaf, pytree
-from fnn.typing import Number, PyTree, Schedule
+from fnn.typing import Array, Int, Number, PyTree, Schedule
 
-__all__ = ["Adam", "AdamState", "adam", "nadam"]
+__all__ = ["Adam", "AdamState", "adam", "nadam", "scaled_step", "update_moments"]
 
 
 class AdamState(NamedTuple):
-    """State of `Adam` and `AdamW`; every tree is like the parameters.
+    """The state of `Adam` and `AdamW`; every tree is like the parameters.
 
     count: int32 (), the number of updates so far.
     mu: m, at least float32, or mu_dtype.
@@ -40,7 +40,7 @@ class AdamState(NamedTuple):
 
 @pytree
 class Adam(Optimizer):
-    """Adam, and with nesterov NAdam; built by `adam` and `nadam`."""
+    """The optimizer Adam, and with nesterov NAdam; built by `adam` and `nadam`."""
 
     b1: Number = leaf(default=0.9)
     b2: Number = leaf(default=0.999)
@@ -49,40 +49,47 @@ class Adam(Optimizer):
     mu_dtype: Any = None
     nesterov: bool = False
 
-    __post_init__ = Optimizer.check_numbers
-
     def init(self, params: PyTree) -> AdamState:
         return AdamState(
-            start(), mu=statistic(params, dtype=self.mu_dtype), nu=statistic(params)
+            init_count(),
+            mu=init_statistic(params, dtype=self.mu_dtype),
+            nu=init_statistic(params),
         )
 
-    def update(
-        self, grads: PyTree, state: AdamState, params: PyTree = None
-    ) -> tuple[PyTree, AdamState]:
-        updates, *moments = self.per_leaf(
-            state.count, grads, params, state.mu, state.nu
-        )
-        return updates, AdamState(increment(state.count), *moments)
-
-    def scalars(self, count: Array) -> tuple:
-        # As the end of the paper's section 2 has it: the corrections go into numbers
-        # that all weights share, so that a weight costs one root and one quotient.
+    def step_scalars(self, count: Int[Array, ""]) -> tuple[Any, ...]:
+        # As at the end of the paper's section 2: the corrections go into numbers
+        # that all weights share, so that a weight costs one root and one division.
         t = increment(count)
-        alpha = at(self.learning_rate, count)
-        of_v = unbiased(self.b2, t)
+        alpha = value_at_step(self.learning_rate, count)
+        v_factor = bias_correction_factor(self.b2, t)
         if not self.nesterov:
-            return alpha * unbiased(self.b1, t), None, of_v
-        of_m = alpha * self.b1 * unbiased(self.b1, t + 1)
-        of_g = alpha * (1 - self.b1) * unbiased(self.b1, t)
-        return of_m, of_g, of_v
+            return alpha * bias_correction_factor(self.b1, t), None, v_factor
+        m_factor = alpha * self.b1 * bias_correction_factor(self.b1, t + 1)
+        g_factor = alpha * (1 - self.b1) * bias_correction_factor(self.b1, t)
+        return m_factor, g_factor, v_factor
 
-    def rule(self, scalars: tuple, param: Any, g: Array, m: Array, v: Array) -> tuple:
-        of_m, of_g, of_v = scalars
-        g = bounded(g)
-        m = (1 - self.b1) * g + self.b1 * m
-        v = (1 - self.b2) * (g * g) + self.b2 * v
-        step = of_m * m if of_g is None else of_m * m + of_g * g
-        return -quotient(step, jnp.sqrt(of_v * v + self.eps_root) + self.eps), m, v
+    def update_leaf(
+        self, scalars: tuple[Any, ...], param: Any, g: Leaf, m: Leaf, v: Leaf
+    ) -> tuple[Leaf, Leaf, Leaf]:
+        m_factor, g_factor, v_factor = scalars
+        g = clip_before_squaring(g)
+        m, v = update_moments(g, m, v, self.b1, self.b2)
+        step = m_factor * m if g_factor is None else m_factor * m + g_factor * g
+        return -scaled_step(step, v_factor * v, self.eps, self.eps_root), m, v
+
+
+def update_moments(
+    g: Leaf, m: Leaf, v: Leaf, b1: Number, b2: Number
+) -> tuple[Leaf, Leaf]:
+    """Return β₁m + (1 − β₁) g and β₂v + (1 − β₂) g ⊙ g."""
+    m = (1 - b1) * g + b1 * m
+    v = (1 - b2) * (g * g) + b2 * v
+    return m, v
+
+
+def scaled_step(step: Leaf, v_hat: Leaf, eps: Number, eps_root: Number) -> Leaf:
+    """Return step / (√(v̂ + ε_root) + ε), where step is αm̂."""
+    return divide_or_zero(step, jnp.sqrt(v_hat + eps_root) + eps)
 
 
 def adam(
@@ -95,7 +102,7 @@ def adam(
     *,
     nesterov: bool = False,
 ) -> Adam:
-    """Adam: momentum, and a learning rate for every weight, both unbiased.
+    """Build Adam: momentum, and a learning rate for every weight, bias-corrected.
 
         m ← β₁m + (1 − β₁) g,        m̂ = m / (1 − β₁ᵗ)
         v ← β₂v + (1 − β₂) g ⊙ g,    v̂ = v / (1 − β₂ᵗ)
@@ -110,7 +117,7 @@ def adam(
         b2: β₂ in [0, 1).
         eps: ε ≥ 0, outside the root.
         eps_root: ε_root ≥ 0, inside it.
-        mu_dtype: dtype in which m is kept; by default as v.
+        mu_dtype: dtype of the stored m; by default that of v.
         nesterov: NAdam, see `nadam`.
 
     Returns:
@@ -141,11 +148,11 @@ def nadam(
     eps_root: Number = 0.0,
     mu_dtype: Any = None,
 ) -> Adam:
-    """NAdam: Adam with Nesterov's momentum.
+    """Build NAdam: Adam with Nesterov's momentum.
 
         m̂ = β₁ m / (1 − β₁ᵗ⁺¹) + (1 − β₁) g / (1 − β₁ᵗ);    the rest as in `adam`
 
-    As optax, and as others, without the paper's factor β₂ on v̂.
+    optax's form: like most, it leaves out the paper's factor β₂ on v̂.
 
     Args:
         learning_rate: α ≥ 0, a number or a schedule.
@@ -153,7 +160,7 @@ def nadam(
         b2: β₂ in [0, 1).
         eps: ε ≥ 0, outside the root.
         eps_root: ε_root ≥ 0, inside it.
-        mu_dtype: dtype in which m is kept; by default as v.
+        mu_dtype: dtype of the stored m; by default that of v.
 
     Returns:
         An `Adam` with nesterov=True, whose state is an `AdamState` (count, mu, nu).

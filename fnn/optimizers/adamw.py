@@ -1,6 +1,6 @@
 """Adam with decoupled weight decay.
 
-Legend: as in `adam`; λ weight decay.
+Legend: as in `fnn.optimizers.adam`; λ weight decay.
 """
 
 import dataclasses
@@ -9,24 +9,21 @@ from typing import Any
 
 import jax
 import jax.numpy as jnp
-from jax import Array
 
 from fnn.optimizers.adam import Adam, AdamState
-from fnn.optimizers.base import Optimizer, at
+from fnn.optimizers.base import Leaf, value_at_step
 from fnn.pytree import leaf, pytree
-from fnn.typing import Number, PyTree, Schedule
+from fnn.typing import Array, Int, Number, PyTree, Schedule
 
 __all__ = ["AdamW", "adamw"]
 
 
 @pytree
 class AdamW(Adam):
-    """Adam with decoupled weight decay; built by `adamw`."""
+    """The optimizer Adam with decoupled weight decay; built by `adamw`."""
 
     weight_decay: Schedule = leaf(default=1e-4)
     mask: Callable[[PyTree], PyTree] | None = None
-
-    __post_init__ = Optimizer.check_numbers
 
     def update(
         self, grads: PyTree, state: AdamState, params: PyTree = None
@@ -37,28 +34,31 @@ class AdamW(Adam):
                 "update(grads, state, params), got no params"
             )
         if self.mask is not None:
-            # A weight that is not to decay decays as if it were 0.
+            # A weight of 0 does not decay.
             decays = jax.tree.broadcast(self.mask(params), params)
             params = jax.tree.map(
                 lambda p, decay: p if decay else jnp.zeros_like(p), params, decays
             )
         return super().update(grads, state, params)
 
-    def scalars(self, count: Array) -> tuple:
-        alpha = at(self.learning_rate, count)
-        return *super().scalars(count), alpha * at(self.weight_decay, count)
+    def step_scalars(self, count: Int[Array, ""]) -> tuple[Any, ...]:
+        alpha = value_at_step(self.learning_rate, count)
+        adam_scalars = super().step_scalars(count)
+        return *adam_scalars, alpha * value_at_step(self.weight_decay, count)
 
-    def rule(self, scalars: tuple, param: Any, g: Array, m: Array, v: Array) -> tuple:
-        *of_adam, alpha_decay = scalars
-        update, m, v = super().rule(tuple(of_adam), param, g, m, v)
-        return update - alpha_decay * param, m, v
+    def update_leaf(
+        self, scalars: tuple[Any, ...], param: Leaf, g: Leaf, m: Leaf, v: Leaf
+    ) -> tuple[Leaf, Leaf, Leaf]:
+        *adam_scalars, alpha_lambda = scalars
+        update, m, v = super().update_leaf(tuple(adam_scalars), param, g, m, v)
+        return update - alpha_lambda * param, m, v
 
 
 @dataclasses.dataclass(frozen=True)
 class _Mask:
-    """A tree of booleans that hashes: what the optimizer keeps of a mask."""
+    """A mask that can be hashed: a function that returns a tree of booleans."""
 
-    leaves: tuple
+    leaves: tuple[bool, ...]
     treedef: Any
 
     def __call__(self, params: PyTree) -> PyTree:
@@ -77,7 +77,7 @@ def adamw(
     *,
     nesterov: bool = False,
 ) -> AdamW:
-    """Adam with decoupled weight decay: the decay does not pass through v̂.
+    """Build Adam with decoupled weight decay: the decay is not divided by √v̂.
 
         θ ← θ − α (m̂ / (√(v̂ + ε_root) + ε) + λθ);    m̂ and v̂ as in `adam`
 
@@ -89,10 +89,10 @@ def adamw(
         b2: β₂ in [0, 1).
         eps: ε ≥ 0, outside the root.
         eps_root: ε_root ≥ 0, inside it.
-        mu_dtype: dtype in which m is kept; by default as v.
+        mu_dtype: dtype of the stored m; by default that of v.
         weight_decay: λ ≥ 0, a number or a schedule.
         mask: which weights decay: a tree of bools like the parameters, or a prefix of
-            it, or a function from parameters to such a tree; None is all.
+            it, or a function from parameters to such a tree; None: all decay.
         nesterov: NAdamW, see `nadam`.
 
     Returns:

@@ -1,4 +1,4 @@
-"""A learning rate for every weight, from its own past gradients.
+"""AdaGrad and AdaDelta: a learning rate for every weight, from its past gradients.
 
 Legend: θ parameters, g gradient, α learning rate, r sum of g ⊙ g, Δ the step before
 the learning rate, E[·] a fading mean; products, roots and quotients elementwise.
@@ -7,19 +7,18 @@ the learning rate, E[·] a fading mean; products, roots and quotients elementwis
 from typing import Any, NamedTuple
 
 import jax.numpy as jnp
-from jax import Array
 
 from fnn.optimizers.base import (
+    Leaf,
     Optimizer,
-    bounded,
-    increment,
-    quotient,
-    saturated,
-    start,
-    statistic,
+    cap_infinities,
+    clip_before_squaring,
+    divide_or_zero,
+    init_count,
+    init_statistic,
 )
 from fnn.pytree import leaf, pytree
-from fnn.typing import Number, PyTree, Schedule
+from fnn.typing import Array, Number, PyTree, Schedule
 
 __all__ = [
     "AdaDelta",
@@ -28,12 +27,12 @@ __all__ = [
     "AdaGradState",
     "adadelta",
     "adagrad",
-    "root",
+    "root_with_eps",
 ]
 
 
 class AdaGradState(NamedTuple):
-    """State of `AdaGrad`.
+    """The state of `AdaGrad`.
 
     count: int32 (), the number of updates so far.
     sum_of_squares: r, like the parameters, at least float32.
@@ -44,7 +43,7 @@ class AdaGradState(NamedTuple):
 
 
 class AdaDeltaState(NamedTuple):
-    """State of `AdaDelta`; every tree is like the parameters, at least float32.
+    """The state of `AdaDelta`; every tree is like the parameters, at least float32.
 
     count: int32 (), the number of updates so far.
     e_g: the mean of g ⊙ g.
@@ -58,64 +57,52 @@ class AdaDeltaState(NamedTuple):
 
 @pytree
 class AdaGrad(Optimizer):
-    """AdaGrad; built by `adagrad`."""
+    """The optimizer AdaGrad; built by `adagrad`."""
 
     initial_accumulator_value: Number = leaf(default=0.1)
     eps: Number = leaf(default=1e-7)
     eps_in_sqrt: bool = True
 
-    __post_init__ = Optimizer.check_numbers
-
     def init(self, params: PyTree) -> AdaGradState:
-        return AdaGradState(start(), statistic(params, self.initial_accumulator_value))
+        r_0 = init_statistic(params, self.initial_accumulator_value)
+        return AdaGradState(init_count(), sum_of_squares=r_0)
 
-    def update(
-        self, grads: PyTree, state: AdaGradState, params: PyTree = None
-    ) -> tuple[PyTree, AdaGradState]:
-        updates, r = self.per_leaf(state.count, grads, params, state.sum_of_squares)
-        return updates, AdaGradState(increment(state.count), r)
-
-    def rule(self, scalars: tuple, param: Any, g: Array, r: Array) -> tuple:
+    def update_leaf(
+        self, scalars: tuple[Number], param: Any, g: Leaf, r: Leaf
+    ) -> tuple[Leaf, Leaf]:
         (alpha,) = scalars
-        g = bounded(g)
-        r = saturated(r + g * g)
-        return -alpha * quotient(g, root(r, self.eps, self.eps_in_sqrt)), r
+        g = clip_before_squaring(g)
+        r = cap_infinities(r + g * g)
+        step = divide_or_zero(g, root_with_eps(r, self.eps, self.eps_in_sqrt))
+        return -alpha * step, r
 
 
 @pytree
 class AdaDelta(Optimizer):
-    """AdaDelta; built by `adadelta`."""
+    """The optimizer AdaDelta; built by `adadelta`."""
 
     learning_rate: Schedule = leaf(default=1.0)
     rho: Number = leaf(default=0.9)
     eps: Number = leaf(default=1e-6)
 
-    __post_init__ = Optimizer.check_numbers
-
     def init(self, params: PyTree) -> AdaDeltaState:
-        return AdaDeltaState(start(), e_g=statistic(params), e_x=statistic(params))
-
-    def update(
-        self, grads: PyTree, state: AdaDeltaState, params: PyTree = None
-    ) -> tuple[PyTree, AdaDeltaState]:
-        updates, *statistics = self.per_leaf(
-            state.count, grads, params, state.e_g, state.e_x
+        return AdaDeltaState(
+            init_count(), e_g=init_statistic(params), e_x=init_statistic(params)
         )
-        return updates, AdaDeltaState(increment(state.count), *statistics)
 
-    def rule(
-        self, scalars: tuple, param: Any, g: Array, e_g: Array, e_x: Array
-    ) -> tuple:
+    def update_leaf(
+        self, scalars: tuple[Number], param: Any, g: Leaf, e_g: Leaf, e_x: Leaf
+    ) -> tuple[Leaf, Leaf, Leaf]:
         (alpha,) = scalars
-        g = bounded(g)
+        g = clip_before_squaring(g)
         e_g = (1 - self.rho) * (g * g) + self.rho * e_g
-        step = quotient(jnp.sqrt(e_x + self.eps), jnp.sqrt(e_g + self.eps)) * g
+        step = divide_or_zero(jnp.sqrt(e_x + self.eps), jnp.sqrt(e_g + self.eps)) * g
         e_x = (1 - self.rho) * (step * step) + self.rho * e_x
         return -alpha * step, e_g, e_x
 
 
-def root(r: Array, eps: Any, eps_in_sqrt: bool) -> Array:
-    """√(r + ε), or √r + ε."""
+def root_with_eps(r: Leaf, eps: Number, eps_in_sqrt: bool) -> Leaf:
+    """Return √(r + ε), or √r + ε where ε is not in the root."""
     return jnp.sqrt(r + eps) if eps_in_sqrt else jnp.sqrt(r) + eps
 
 
@@ -126,7 +113,7 @@ def adagrad(
     *,
     eps_in_sqrt: bool = True,
 ) -> AdaGrad:
-    """AdaGrad: the more a weight has moved, the smaller its steps.
+    """Build AdaGrad: the more a weight has moved, the smaller its steps.
 
         r ← r + g ⊙ g,    θ ← θ − α g / √(r + ε)      eps_in_sqrt (optax)
                           θ ← θ − α g / (ε + √r)      otherwise (lecture)
@@ -163,21 +150,21 @@ def adagrad(
 def adadelta(
     learning_rate: Schedule | None = None, rho: Number = 0.9, eps: Number = 1e-6
 ) -> AdaDelta:
-    """AdaDelta: steps in the units of θ, so that α may be 1.
+    """Build AdaDelta: steps have the units of θ, so that α may be 1.
 
         E[g²] ← ρE[g²] + (1 − ρ) g²
         Δ = √(E[Δ²] + ε) / √(E[g²] + ε) ⊙ g
         E[Δ²] ← ρE[Δ²] + (1 − ρ) Δ²,    θ ← θ − αΔ
 
     The lecture and Zeiler: `adadelta(1.0, rho=0.95)`. optax: `rho=0.9`, the default.
-    Without a learning rate fnn takes α = 1 and descends; optax then does not multiply
-    at all, not even by −1, and climbs. For optax's weight_decay, put
-    `optax.add_decayed_weights` before it in a chain.
+    Without a learning rate fnn takes α = 1 and descends; optax then leaves out even the
+    factor −1 and ascends. For optax's weight_decay, put `optax.add_decayed_weights`
+    before it in a chain.
 
     Args:
         learning_rate: α ≥ 0, a number or a schedule; None is 1.
         rho: ρ in [0, 1).
-        eps: ε ≥ 0. With 0 nothing ever moves, since E[Δ²] starts at 0.
+        eps: ε ≥ 0. With 0 no weight ever moves, since E[Δ²] starts at 0.
 
     Returns:
         An `AdaDelta`, whose state is an `AdaDeltaState` (count, e_g, e_x).

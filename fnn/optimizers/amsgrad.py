@@ -1,31 +1,31 @@
 """AMSGrad: Adam whose learning rates never grow.
 
-Legend: as in `adam`; v_max the largest v̂ so far.
+Legend: as in `fnn.optimizers.adam`; v_max the largest v̂ so far.
 """
 
 from typing import Any, NamedTuple
 
 import jax.numpy as jnp
-from jax import Array
 
+from fnn.optimizers.adam import scaled_step, update_moments
 from fnn.optimizers.base import (
+    Leaf,
     Optimizer,
-    at,
-    bounded,
+    bias_correction_factor,
+    clip_before_squaring,
     increment,
-    quotient,
-    start,
-    statistic,
-    unbiased,
+    init_count,
+    init_statistic,
+    value_at_step,
 )
 from fnn.pytree import leaf, pytree
-from fnn.typing import Number, PyTree, Schedule
+from fnn.typing import Array, Int, Number, PyTree, Schedule
 
 __all__ = ["AMSGrad", "AMSGradState", "amsgrad"]
 
 
 class AMSGradState(NamedTuple):
-    """State of `AMSGrad`: Adam's, and the largest v̂ so far (nu_max, like nu)."""
+    """The state of `AMSGrad`: Adam's, and the largest v̂ so far (nu_max, like nu)."""
 
     count: Array
     mu: PyTree
@@ -35,7 +35,7 @@ class AMSGradState(NamedTuple):
 
 @pytree
 class AMSGrad(Optimizer):
-    """AMSGrad; built by `amsgrad`."""
+    """The optimizer AMSGrad; built by `amsgrad`."""
 
     b1: Number = leaf(default=0.9)
     b2: Number = leaf(default=0.999)
@@ -45,35 +45,35 @@ class AMSGrad(Optimizer):
     bias_correction_mu: bool = True
     bias_correction_nu: bool = True
 
-    __post_init__ = Optimizer.check_numbers
-
     def init(self, params: PyTree) -> AMSGradState:
-        mu = statistic(params, dtype=self.mu_dtype)
-        return AMSGradState(start(), mu, nu=statistic(params), nu_max=statistic(params))
+        return AMSGradState(
+            init_count(),
+            mu=init_statistic(params, dtype=self.mu_dtype),
+            nu=init_statistic(params),
+            nu_max=init_statistic(params),
+        )
 
-    def update(
-        self, grads: PyTree, state: AMSGradState, params: PyTree = None
-    ) -> tuple[PyTree, AMSGradState]:
-        count, *moments = state
-        updates, *moments = self.per_leaf(count, grads, params, *moments)
-        return updates, AMSGradState(increment(count), *moments)
+    def step_scalars(self, count: Int[Array, ""]) -> tuple[Any, ...]:
+        t, m_factor, v_factor = increment(count), 1.0, 1.0
+        if self.bias_correction_mu:
+            m_factor = bias_correction_factor(self.b1, t)
+        if self.bias_correction_nu:
+            v_factor = bias_correction_factor(self.b2, t)
+        return value_at_step(self.learning_rate, count) * m_factor, v_factor
 
-    def scalars(self, count: Array) -> tuple:
-        t = increment(count)
-        of_m = unbiased(self.b1, t) if self.bias_correction_mu else 1.0
-        of_v = unbiased(self.b2, t) if self.bias_correction_nu else 1.0
-        return at(self.learning_rate, count) * of_m, of_v
-
-    def rule(
-        self, scalars: tuple, param: Any, g: Array, m: Array, v: Array, v_max: Array
-    ) -> tuple:
-        of_m, of_v = scalars
-        g = bounded(g)
-        m = (1 - self.b1) * g + self.b1 * m
-        v = (1 - self.b2) * (g * g) + self.b2 * v
-        v_max = jnp.maximum(v_max, of_v * v)
-        denominator = jnp.sqrt(v_max + self.eps_root) + self.eps
-        return -quotient(of_m * m, denominator), m, v, v_max
+    def update_leaf(
+        self,
+        scalars: tuple[Any, ...],
+        param: Any,
+        g: Leaf,
+        m: Leaf,
+        v: Leaf,
+        v_max: Leaf,
+    ) -> tuple[Leaf, ...]:
+        m_factor, v_factor = scalars
+        m, v = update_moments(clip_before_squaring(g), m, v, self.b1, self.b2)
+        v_max = jnp.maximum(v_max, v_factor * v)
+        return -scaled_step(m_factor * m, v_max, self.eps, self.eps_root), m, v, v_max
 
 
 def amsgrad(
@@ -86,7 +86,7 @@ def amsgrad(
     bias_correction_mu: bool = True,
     bias_correction_nu: bool = True,
 ) -> AMSGrad:
-    """AMSGrad: Adam whose learning rates never grow.
+    """Build AMSGrad: Adam whose learning rates never grow.
 
         v̂ ← max(v̂, v / (1 − β₂ᵗ)),    θ ← θ − α m̂ / (√(v̂ + ε_root) + ε)
 
@@ -99,7 +99,7 @@ def amsgrad(
         b2: β₂ in [0, 1).
         eps: ε ≥ 0, outside the root.
         eps_root: ε_root ≥ 0, inside it.
-        mu_dtype: dtype in which m is kept; by default as v.
+        mu_dtype: dtype of the stored m; by default that of v.
         bias_correction_mu: whether m̂ = m / (1 − β₁ᵗ), or m̂ = m.
         bias_correction_nu: the same for v.
 

@@ -1,29 +1,28 @@
-"""Nesterov's look-ahead: the stored parameters are θ̂ = θ + βv, where g is wanted.
+"""Nesterov's look-ahead: training stores θ̂ = θ + βv, where the gradient is needed.
 
     v ← βv − α g(θ̂),    θ ← θ + v,    so that    θ̂ ← θ̂ − α g(θ̂) + βv.
 
-The last form is `nesterov=True`, the same path told without θ. The look-ahead form
-remembers β in its state (`state.lookahead`), and gives θ = θ̂ − βv back.
+`nesterov=True` is the last form, without θ. `nesterov="lookahead"` makes the same
+updates, keeps β in its state (`state.lookahead`), and can return θ = θ̂ − βv.
 """
 
 from typing import Any, Literal
 
 import jax
 import jax.numpy as jnp
-from jax import Array
 
-from fnn.typing import PyTree
+from fnn.typing import Array, Float, PyTree, Scalar
 
-__all__ = ["Nesterov", "beta_if_lookahead", "check_nesterov", "eval_params"]
+__all__ = ["NesterovForm", "beta_if_lookahead", "check_nesterov", "eval_params"]
 
 
 #: False: the heavy ball. True: Nesterov's, in optax's form. "lookahead": the same
-#: path, and `eval_params` gives θ back.
-Nesterov = bool | Literal["lookahead"]
+#: updates, and `eval_params` returns θ.
+NesterovForm = bool | Literal["lookahead"]
 
 
 def eval_params(state: Any, params: PyTree) -> PyTree:
-    """The parameters to validate and to keep, for any optimizer, optax's included.
+    """Return the parameters to validate and to keep, for any optimizer, also optax's.
 
         θ = θ̂ − βv     for Nesterov's look-ahead, which stores θ̂ (nesterov="lookahead")
         θ = params     for all others
@@ -53,7 +52,8 @@ def eval_params(state: Any, params: PyTree) -> PyTree:
     Source:
         Lecture 5.5; Sutskever et al. 2013, eq. (3)-(4), in the variable θ̂ = θ + βv.
     """
-    found = [s for s in jax.tree.leaves(state, is_leaf=_looks_ahead) if _looks_ahead(s)]
+    parts = jax.tree.leaves(state, is_leaf=_looks_ahead)
+    found = [part for part in parts if _looks_ahead(part)]
     if not found:
         return params
     last = state
@@ -63,30 +63,31 @@ def eval_params(state: Any, params: PyTree) -> PyTree:
         raise ValueError(
             "Nesterov's look-ahead must be the last of a chain, and not wrapped: what "
             "comes after it (a decay, a projection) moves θ̂ = θ + βv, and θ is lost. "
-            "Put it last, or use nesterov=True, which has no θ to give; got "
+            "Put it last, or use nesterov=True, which needs no θ; got "
             f"{len(found)} {type(found[0]).__name__} inside a {type(state).__name__}"
         )
 
-    def back(p: Array, v: Array) -> Array:
-        return (p.astype(v.dtype) - jnp.asarray(last.lookahead, v.dtype) * v).astype(
-            p.dtype
-        )
+    def undo_lookahead(
+        theta_hat: Float[Array, "*leaf"], v: Float[Array, "*leaf"]
+    ) -> Float[Array, "*leaf"]:
+        beta = jnp.asarray(last.lookahead, v.dtype)
+        return (theta_hat.astype(v.dtype) - beta * v).astype(theta_hat.dtype)
 
-    return jax.tree.map(back, params, last.velocity)
+    return jax.tree.map(undo_lookahead, params, last.velocity)
 
 
 def _looks_ahead(state: Any) -> bool:
     return getattr(state, "lookahead", None) is not None
 
 
-def beta_if_lookahead(optimizer: Any) -> Array | None:
-    """What the state remembers of β, so that it can give θ = θ̂ − βv back."""
+def beta_if_lookahead(optimizer: Any) -> Scalar | None:
+    """Return β where the optimizer looks ahead: its state keeps it for θ = θ̂ − βv."""
     looks_ahead = optimizer.nesterov == "lookahead"
     return jnp.asarray(optimizer.momentum, float) if looks_ahead else None
 
 
 def check_nesterov(optimizer: Any) -> None:
-    """Refuse an unknown form of Nesterov's momentum."""
+    """Raise where the form of Nesterov's momentum is unknown."""
     form, name = optimizer.nesterov, type(optimizer).__name__
     if form not in (False, True, "lookahead"):
         raise ValueError(

@@ -1,27 +1,29 @@
-"""Loss scaling: steps that overflow are left out, and the scale of the loss follows.
+"""Loss scaling: steps that overflow are skipped, and the scale is adapted.
 
-Half of float16's numbers are smaller than most gradients: below 6e-8 they are zero. The
-loss is therefore multiplied by s before the backward, and gradients divided by s in
-float32 after it. s is as large as it can be without overflow, and found by trying.
+Half of float16's numbers are larger than most gradients, and below 6e-8 a gradient is
+zero. The loss is therefore multiplied by s before the backward, and gradients are
+divided by s in float32 after it. The largest s without overflow is found by trial.
 """
 
 from typing import Any, NamedTuple
 
 import jax
 import jax.numpy as jnp
-from jax import Array
 
+from fnn.dtypes import all_finite
 from fnn.optimizers.lookahead import eval_params
-from fnn.pytree import leaf, pytree
-from fnn.typing import PyTree
+from fnn.pytree import leaf, pytree, tree_where
+from fnn.typing import Array, Bool, Int, PyTree, Scalar
 
 __all__ = ["LossScaleState", "LossScaled", "loss_scale", "loss_scaled"]
 
 
 class LossScaleState(NamedTuple):
-    """`scale` s, float32; `good` finite steps since s last changed, int32; both ().
+    """The state of `LossScaled`.
 
-    `inner` is the state of the optimizer inside.
+    scale: s, float32 ().
+    good: int32 (), the number of finite steps since s last changed.
+    inner: the state of the optimizer inside.
     """
 
     scale: Array
@@ -31,7 +33,7 @@ class LossScaleState(NamedTuple):
 
 @pytree
 class LossScaled:
-    """See `loss_scaled`, which builds it."""
+    """An optimizer with dynamic loss scaling; built by `loss_scaled`."""
 
     optimizer: Any = leaf()
     initial: float = leaf(2.0**16)
@@ -61,29 +63,32 @@ class LossScaled:
     def update(
         self, grads: PyTree, state: LossScaleState, params: PyTree = None
     ) -> tuple[PyTree, LossScaleState]:
-        ok = jnp.asarray(True)
-        for g in jax.tree.leaves(grads):
-            ok &= jnp.isfinite(g).all()
+        is_finite = all_finite(grads)
         updates, inner = self.optimizer.update(grads, state.inner, params)
-        updates = jax.tree.map(lambda u: jnp.where(ok, u, jnp.zeros_like(u)), updates)
-        inner = jax.tree.map(lambda a, b: jnp.where(ok, a, b), inner, state.inner)
-        return updates, LossScaleState(*self._rescaled(ok, state), inner)
+        updates = jax.tree.map(
+            lambda u: jnp.where(is_finite, u, jnp.zeros_like(u)), updates
+        )
+        inner = tree_where(is_finite, inner, state.inner)
+        scale, good = self._adapt_scale(is_finite, state.scale, state.good)
+        return updates, LossScaleState(scale, good, inner)
 
-    def _rescaled(self, ok: Array, state: LossScaleState) -> tuple[Array, Array]:
-        scale = state.scale
+    def _adapt_scale(
+        self, is_finite: Bool[Array, ""], scale: Scalar, good: Int[Array, ""]
+    ) -> tuple[Scalar, Int[Array, ""]]:
+        """Return the scale for the next step, and the new number of good steps."""
         factor, minimum = (
             jnp.asarray(number, scale.dtype) for number in (self.factor, self.minimum)
         )
-        good = jnp.where(ok, state.good + 1, 0)
-        due = good >= self.period
+        good = jnp.where(is_finite, good + 1, 0)
+        grows = good >= self.period
         larger = scale * factor
-        grown = jnp.where(due & jnp.isfinite(larger), larger, scale)
+        grown = jnp.where(grows & jnp.isfinite(larger), larger, scale)
         shrunk = jnp.maximum(scale / factor, minimum)
-        return jnp.where(ok, grown, shrunk), jnp.where(due, 0, good)
+        return jnp.where(is_finite, grown, shrunk), jnp.where(grows, 0, good)
 
     def eval_params(self, state: LossScaleState, params: PyTree) -> PyTree:
-        find = getattr(self.optimizer, "eval_params", eval_params)
-        return find(state.inner, params)
+        inner_eval_params = getattr(self.optimizer, "eval_params", eval_params)
+        return inner_eval_params(state.inner, params)
 
 
 def loss_scaled(
@@ -93,24 +98,27 @@ def loss_scaled(
     period: int = 2000,
     minimum: float = 1.0,
 ) -> LossScaled:
-    """Dynamic loss scaling around an optimizer.
+    """Wrap an optimizer in dynamic loss scaling.
 
         any gradient inf or NaN     no step;  s ← max(s / factor, minimum)
         all finite                  a step;   s ← factor s after `period` in a row
 
-    Its state holds s, which `loss_scale(state)` reads and the next gradient wants; the
-    gradients that `update` is given are already divided by s. A step left out changes
+    Its state holds s, the scale of the next gradient; `loss_scale(state)` returns it.
+    `update` expects gradients that are already divided by s. A skipped step changes
     neither the parameters nor the state of the optimizer inside.
 
     Args:
         optimizer: one of `fnn.optimizers`, or optax's; a whole chain with its clipping.
         initial: the first s. A power of two scales without rounding.
-        factor: > 1.
-        period: how many good steps in a row make s grow.
-        minimum: s never becomes smaller.
+        factor: by how much s grows and shrinks; > 1.
+        period: the number of finite steps in a row after which s grows.
+        minimum: the smallest s.
 
     Returns:
         An optimizer with `init`, `update` and `eval_params`.
+
+    Raises:
+        ValueError: a number is out of range.
 
     Example:
         >>> import jax.numpy as jnp
@@ -130,10 +138,13 @@ def loss_scaled(
 
 
 def loss_scale(state: PyTree) -> Array | None:
-    """The s that the next gradient is to be scaled by; None where nothing scales.
+    """Return the s by which the next gradient is to be scaled, or None without one.
 
     Args:
         state: the state of an optimizer, or of a chain around one.
+
+    Returns:
+        s, float32 (), or None where no optimizer scales the loss.
 
     Example:
         >>> import jax.numpy as jnp
@@ -142,8 +153,9 @@ def loss_scale(state: PyTree) -> Array | None:
         None
     """
 
-    def scales(part: Any) -> bool:
+    def is_scaled(part: Any) -> bool:
         return isinstance(part, LossScaleState)
 
-    found = [s.scale for s in jax.tree.leaves(state, is_leaf=scales) if scales(s)]
-    return found[0] if found else None
+    parts = jax.tree.leaves(state, is_leaf=is_scaled)
+    scales = [part.scale for part in parts if is_scaled(part)]
+    return scales[0] if scales else None

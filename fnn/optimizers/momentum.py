@@ -1,37 +1,44 @@
-"""Gradient descent, alone and with momentum: the heavy ball and Nesterov's.
+"""Gradient descent, plain and with momentum: the heavy ball and Nesterov's.
 
 Legend: θ parameters, g gradient, α learning rate, β momentum, v velocity.
 """
 
 from typing import Any, NamedTuple
 
-from jax import Array
-
-from fnn.optimizers.base import Optimizer, increment, saturated, start, statistic
-from fnn.optimizers.lookahead import Nesterov, beta_if_lookahead, check_nesterov
+from fnn.optimizers.base import (
+    Leaf,
+    Optimizer,
+    cap_infinities,
+    init_count,
+    init_statistic,
+)
+from fnn.optimizers.lookahead import NesterovForm, beta_if_lookahead, check_nesterov
 from fnn.pytree import leaf, pytree
-from fnn.typing import PyTree, Schedule
+from fnn.typing import Array, Number, PyTree, Schedule
 
 __all__ = [
     "SGD",
     "Momentum",
     "MomentumState",
     "SGDState",
-    "accelerated",
     "momentum",
+    "momentum_step",
     "nesterov",
     "sgd",
 ]
 
 
 class SGDState(NamedTuple):
-    """count: int32 (), the number of updates so far."""
+    """The state of `SGD`.
+
+    count: int32 (), the number of updates so far.
+    """
 
     count: Array
 
 
 class MomentumState(NamedTuple):
-    """State of `Momentum`.
+    """The state of `Momentum`.
 
     count: int32 (), the number of updates so far.
     velocity: like the parameters, at least float32. Optax's trace, or the lecture's v.
@@ -45,35 +52,27 @@ class MomentumState(NamedTuple):
 
 @pytree
 class SGD(Optimizer):
-    """Gradient descent, θ ← θ − α g; built by `sgd`."""
-
-    __post_init__ = Optimizer.check_numbers
+    """The gradient descent optimizer, θ ← θ − α g; built by `sgd`."""
 
     def init(self, params: PyTree) -> SGDState:
-        return SGDState(start())
+        return SGDState(init_count())
 
-    def update(
-        self, grads: PyTree, state: SGDState, params: PyTree = None
-    ) -> tuple[PyTree, SGDState]:
-        (updates,) = self.per_leaf(state.count, grads, params)
-        return updates, SGDState(increment(state.count))
-
-    def rule(self, scalars: tuple, param: Any, g: Array) -> tuple:
+    def update_leaf(self, scalars: tuple[Number], param: Any, g: Leaf) -> tuple[Leaf]:
         (alpha,) = scalars
         return (-alpha * g,)
 
 
 @pytree
 class Momentum(Optimizer):
-    """Gradient descent with momentum; built by `sgd`, `momentum` and `nesterov`."""
+    """A gradient descent with momentum; built by `sgd`, `momentum` and `nesterov`."""
 
-    momentum: float | Array = leaf(default=0.9)
-    nesterov: Nesterov = False
+    momentum: Number = leaf(default=0.9)
+    nesterov: NesterovForm = False
     accumulator_dtype: Any = None
     learning_rate_in_trace: bool = False
 
     def __post_init__(self) -> None:
-        self.check_numbers()
+        super().__post_init__()
         check_nesterov(self)
         if self.nesterov == "lookahead" and not self.learning_rate_in_trace:
             raise ValueError(
@@ -82,42 +81,45 @@ class Momentum(Optimizer):
             )
 
     def init(self, params: PyTree) -> MomentumState:
-        velocity = statistic(params, dtype=self.accumulator_dtype)
-        return MomentumState(start(), velocity, beta_if_lookahead(self))
+        velocity = init_statistic(params, dtype=self.accumulator_dtype)
+        return MomentumState(init_count(), velocity, beta_if_lookahead(self))
 
     def update(
         self, grads: PyTree, state: MomentumState, params: PyTree = None
     ) -> tuple[PyTree, MomentumState]:
-        updates, v = self.per_leaf(state.count, grads, params, state.velocity)
-        lookahead = beta_if_lookahead(self)
-        return updates, MomentumState(increment(state.count), v, lookahead)
+        updates, state = super().update(grads, state, params)
+        return updates, state._replace(lookahead=beta_if_lookahead(self))
 
-    def rule(self, scalars: tuple, param: Any, g: Array, v: Array) -> tuple:
+    def update_leaf(
+        self, scalars: tuple[Number], param: Any, g: Leaf, v: Leaf
+    ) -> tuple[Leaf, Leaf]:
         (alpha,) = scalars
         if self.learning_rate_in_trace:
-            return accelerated(v, -alpha * g, self.momentum, self.nesterov)
-        step, v = accelerated(v, g, self.momentum, self.nesterov)
+            return momentum_step(v, -alpha * g, self.momentum, self.nesterov)
+        step, v = momentum_step(v, g, self.momentum, self.nesterov)
         return -alpha * step, v
 
 
-def accelerated(v: Array, push: Array, beta: Any, nesterov: Nesterov) -> tuple:
-    """The step and the new velocity: v ← βv + push, and the step is v.
+def momentum_step(
+    v: Leaf, push: Leaf, beta: Number, nesterov: NesterovForm
+) -> tuple[Leaf, Leaf]:
+    """Return the step and the new velocity.
 
-    For Nesterov's it is push + βv, with the new v.
+    v ← βv + push;    step = v,    or Nesterov's: step = βv + push, with the new v
     """
-    v = saturated(push + beta * v)
-    return saturated(push + beta * v) if nesterov else v, v
+    v = cap_infinities(push + beta * v)
+    return cap_infinities(push + beta * v) if nesterov else v, v
 
 
 def sgd(
     learning_rate: Schedule,
-    momentum: float | Array | None = None,
-    nesterov: Nesterov = False,
+    momentum: Number | None = None,
+    nesterov: NesterovForm = False,
     accumulator_dtype: Any = None,
     *,
     learning_rate_in_trace: bool | None = None,
 ) -> Optimizer:
-    """Stochastic gradient descent, with momentum if asked, in optax's form.
+    """Build stochastic gradient descent, with momentum or without, in optax's form.
 
         θ ← θ − α g                                   without momentum (lecture 5.1)
         t ← g + βt,    θ ← θ − α t                    with momentum
@@ -134,8 +136,8 @@ def sgd(
             learning_rate_in_trace).
         accumulator_dtype: dtype of the velocity; by default the parameters', and
             float32 for half precision.
-        learning_rate_in_trace: whether α scales g on its way into the velocity
-            (lecture) or the velocity on its way out (optax, the default).
+        learning_rate_in_trace: whether α scales g before it is added to the velocity
+            (lecture), or else the step after it (optax, the default).
 
     Returns:
         An optimizer, `SGD` or `Momentum`, whose state is an `SGDState` (count) or a
@@ -168,8 +170,8 @@ def sgd(
     )
 
 
-def momentum(learning_rate: Schedule, momentum: float | Array = 0.9) -> Momentum:
-    """The heavy ball, as the lecture has it.
+def momentum(learning_rate: Schedule, momentum: Number = 0.9) -> Momentum:
+    """Build the heavy ball, in the lecture's form.
 
         v ← βv − α g,    θ ← θ + v
 
@@ -199,13 +201,13 @@ def momentum(learning_rate: Schedule, momentum: float | Array = 0.9) -> Momentum
     return Momentum(learning_rate, momentum, learning_rate_in_trace=True)
 
 
-def nesterov(learning_rate: Schedule, momentum: float | Array = 0.9) -> Momentum:
-    """Nesterov's momentum, in the look-ahead form: the gradient is taken at θ̂.
+def nesterov(learning_rate: Schedule, momentum: Number = 0.9) -> Momentum:
+    """Build Nesterov's momentum, in the look-ahead form: the gradient is that at θ̂.
 
         θ̂ = θ + βv,    v ← βv − α g(θ̂),    θ ← θ + v
 
-    Training stores θ̂; `eval_params` gives θ back. It needs a constant β, and nothing
-    after it that changes θ̂; `eval_params` refuses where it can see such a thing. For
+    Training stores θ̂; `eval_params` returns θ. It needs a constant β, and nothing
+    after it that changes θ̂; `eval_params` raises where it can see such a thing. For
     optax's form, which has no θ and scales by α after the trace, see `sgd`.
 
     Args:

@@ -1,7 +1,7 @@
-"""Projections: what parameters must satisfy after every step, whoever made the step.
+"""Projections: bounds that the parameters satisfy after every step of any optimizer.
 
-A projection is a pure function of the parameters. Beside it stands the same as a link
-of an `optax.chain`, which turns it into a part of the update:
+A projection is a pure function of the parameters. It also exists as a link of an
+`optax.chain`, which changes the update:
 
     updates′ = project(θ + updates) − θ
 
@@ -12,26 +12,25 @@ from typing import Any
 
 import jax
 import jax.numpy as jnp
-from jax import Array
 
 from fnn.pytree import leaf, pytree
-from fnn.typing import PyTree
+from fnn.typing import Array, Float, Number, PyTree
 
 __all__ = ["MaxNorm", "max_norm", "projection_max_norm"]
 
 
-def projection_max_norm(params: PyTree, c: float | Array) -> PyTree:
+def projection_max_norm(params: PyTree, c: Number) -> PyTree:
     """Shorten the incoming weights of every unit to at most c.
 
         w_j ← w_j min(1, c / ‖w_j‖₂),    so that    ‖w_j‖₂ ≤ c
 
-    That is the nearest point of the ball with radius c. The units are along the last
-    axis: w_j is the column `weight[:, j]` of a dense layer, and the whole template
-    `weight[..., j]` of a convolution's output channel j. Parameters with less than two
+    The result is the nearest point of the ball with radius c. The units are along the
+    last axis: w_j is the column `weight[:, j]` of a dense layer, and `weight[..., j]`
+    of a convolution, the weights of output channel j. Parameters with less than two
     axes (biases, scales) are returned as they are.
 
-    In a `ConvTranspose` the last axis is that of the inputs, and the bound would fall
-    on what one of them sends: leave it out with `optax.masked`.
+    In a `ConvTranspose` the last axis is that of the inputs, so the bound would apply
+    to the outgoing weights of an input: leave this layer out with `optax.masked`.
 
     Args:
         params: any tree of arrays.
@@ -50,17 +49,18 @@ def projection_max_norm(params: PyTree, c: float | Array) -> PyTree:
 
     Source: Srivastava et al., JMLR 15 (2014), section 5.1.
     """
-    return jax.tree.map(lambda w: _shortened(w, c), params)
+    return jax.tree.map(lambda w: _shorten(w, c), params)
 
 
-def _shortened(w: Any, c: float | Array) -> Array:
+def _shorten(w: Any, c: Number) -> Float[Array, "..."]:
+    """Shorten the columns of one leaf: w_j min(1, c / ‖w_j‖₂)."""
     w = jnp.asarray(w)
     if w.ndim < 2:
         return w
     wide = w if w.dtype == jnp.float64 else w.astype(jnp.float32)
     norm = jnp.linalg.norm(wide.reshape(-1, w.shape[-1]), axis=0)
     c = jnp.asarray(c, wide.dtype)
-    # Where nothing is to be done the factor is exactly 1; and no norm is divided by 0.
+    # The factor is exactly 1 where a norm is within the bound; no norm of 0 divides.
     factor = jnp.where(norm > c, c / jnp.maximum(norm, c), 1)
     return (wide * factor).astype(w.dtype)
 
@@ -69,7 +69,7 @@ def _shortened(w: Any, c: float | Array) -> Array:
 class MaxNorm:
     """The projection as the last link of a chain; built by `max_norm`."""
 
-    c: float | Array = leaf()
+    c: Number = leaf()
 
     def __post_init__(self) -> None:
         if isinstance(self.c, float) and not 0 < self.c < float("inf"):
@@ -86,29 +86,29 @@ class MaxNorm:
     ) -> tuple[PyTree, tuple[()]]:
         if params is None:
             raise ValueError(
-                "MaxNorm projects the parameters that the step leads to: expected "
+                "MaxNorm projects the parameters after the step: expected "
                 "update(updates, state, params), got no params"
             )
 
-        def to_the_projection(update: Array, param: Array) -> Array:
-            moved = _shortened(param + update.astype(param.dtype), self.c)
-            return (moved - param).astype(update.dtype)
+        def project_update(update: Array, param: Array) -> Array:
+            projected = _shorten(param + update.astype(param.dtype), self.c)
+            return (projected - param).astype(update.dtype)
 
-        return jax.tree.map(to_the_projection, updates, params), state
+        return jax.tree.map(project_update, updates, params), state
 
 
-def max_norm(c: float | Array) -> MaxNorm:
-    """Max-norm regularization: after every step, ‖w_j‖₂ ≤ c for every unit.
+def max_norm(c: Number) -> MaxNorm:
+    """Build max-norm regularization: after every step, ‖w_j‖₂ ≤ c for every unit.
 
         θ ← θ + updates,    w_j ← w_j min(1, c / ‖w_j‖₂)
 
-    A link for the end of a chain, after the optimizer; it holds no state. What the
-    optimizer remembers (a velocity, moments) is not projected, nor is it in the paper.
+    It is the last link of a chain, after the optimizer, and has no state. As in the
+    paper, the optimizer's own state (a velocity, moments) is not projected.
     θ + updates is rounded, so the bound holds up to the last digits of θ.
 
-    Nesterov's look-ahead stores θ̂ = θ + βv: bounding θ̂ does not bound θ, and changes
-    what θ̂ − βv is. `eval_params`, and with it `fnn.fit`, therefore refuses it in such
-    a chain; use `sgd(..., nesterov=True)`.
+    Nesterov's look-ahead stores θ̂ = θ + βv: bounding θ̂ does not bound θ, and θ̂ − βv
+    would no longer be θ. `eval_params`, and with it `fnn.fit`, therefore raises for
+    such a chain; use `sgd(..., nesterov=True)`.
 
     Args:
         c: the bound, > 0. A leaf.

@@ -1,4 +1,4 @@
-"""RMSProp, centered or not; alone, with momentum, and with Nesterov's.
+"""RMSProp, centered or not; plain, with momentum, and with Nesterov's.
 
 Legend: θ parameters, g gradient, α learning rate, r mean of g ⊙ g, m mean of g,
 v velocity, β momentum; products, roots and quotients elementwise.
@@ -7,28 +7,28 @@ v velocity, β momentum; products, roots and quotients elementwise.
 from typing import Any, NamedTuple
 
 import jax.numpy as jnp
-from jax import Array
 
-from fnn.optimizers.adaptive import root
+from fnn.optimizers.adaptive import root_with_eps
 from fnn.optimizers.base import (
+    Leaf,
     Optimizer,
-    bounded,
+    bias_correction_factor,
+    clip_before_squaring,
+    divide_or_zero,
     increment,
-    quotient,
-    start,
-    statistic,
-    unbiased,
+    init_count,
+    init_statistic,
 )
-from fnn.optimizers.lookahead import Nesterov, beta_if_lookahead, check_nesterov
-from fnn.optimizers.momentum import accelerated
+from fnn.optimizers.lookahead import NesterovForm, beta_if_lookahead, check_nesterov
+from fnn.optimizers.momentum import momentum_step
 from fnn.pytree import leaf, pytree
-from fnn.typing import Number, PyTree, Schedule
+from fnn.typing import Array, Int, Number, PyTree, Schedule
 
 __all__ = ["RMSProp", "RMSPropState", "rmsprop"]
 
 
 class RMSPropState(NamedTuple):
-    """State of `RMSProp`; every tree is like the parameters, at least float32.
+    """The state of `RMSProp`; every tree is like the parameters, at least float32.
 
     count: int32 (), the number of updates so far.
     nu: r, the mean of g ⊙ g.
@@ -46,7 +46,7 @@ class RMSPropState(NamedTuple):
 
 @pytree
 class RMSProp(Optimizer):
-    """RMSProp, centered or not, with momentum or without; built by `rmsprop`."""
+    """The optimizer RMSProp, with momentum or without; built by `rmsprop`."""
 
     decay: Number = leaf(default=0.9)
     eps: Number = leaf(default=1e-8)
@@ -54,11 +54,11 @@ class RMSProp(Optimizer):
     eps_in_sqrt: bool = True
     centered: bool = False
     momentum: Number | None = leaf(default=None)
-    nesterov: Nesterov = False
+    nesterov: NesterovForm = False
     bias_correction: bool = False
 
     def __post_init__(self) -> None:
-        self.check_numbers()
+        super().__post_init__()
         check_nesterov(self)
         if self.nesterov and self.momentum is None:
             raise ValueError(
@@ -67,42 +67,47 @@ class RMSProp(Optimizer):
 
     def init(self, params: PyTree) -> RMSPropState:
         return RMSPropState(
-            start(),
-            nu=statistic(params, self.initial_scale),
-            mu=statistic(params) if self.centered else None,
-            velocity=None if self.momentum is None else statistic(params),
+            init_count(),
+            nu=init_statistic(params, self.initial_scale),
+            mu=init_statistic(params) if self.centered else None,
+            velocity=None if self.momentum is None else init_statistic(params),
             lookahead=beta_if_lookahead(self),
         )
 
     def update(
         self, grads: PyTree, state: RMSPropState, params: PyTree = None
     ) -> tuple[PyTree, RMSPropState]:
-        updates, r, m, v = self.per_leaf(
-            state.count, grads, params, state.nu, state.mu, state.velocity
-        )
-        count, lookahead = increment(state.count), beta_if_lookahead(self)
-        return updates, RMSPropState(count, r, m, v, lookahead)
+        updates, state = super().update(grads, state, params)
+        return updates, state._replace(lookahead=beta_if_lookahead(self))
 
-    def scalars(self, count: Array) -> tuple:
+    def step_scalars(self, count: Int[Array, ""]) -> tuple[Number, ...]:
+        scalars = super().step_scalars(count)
         if not self.bias_correction:
-            return *super().scalars(count), 1.0
-        return *super().scalars(count), unbiased(self.decay, increment(count))
+            return *scalars, 1.0
+        return *scalars, bias_correction_factor(self.decay, increment(count))
 
-    def rule(
-        self, scalars: tuple, param: Any, g: Array, r: Array, m: Any, v: Any
-    ) -> tuple:
+    def update_leaf(
+        self,
+        scalars: tuple[Number, Number],
+        param: Any,
+        g: Leaf,
+        r: Leaf,
+        m: Leaf | None,
+        v: Leaf | None,
+    ) -> tuple[Leaf, Leaf, Leaf | None, Leaf | None]:
         alpha, correction = scalars
-        g = bounded(g)
+        g = clip_before_squaring(g)
         r = (1 - self.decay) * (g * g) + self.decay * r
         variance = correction * r
         if m is not None:
             m = (1 - self.decay) * g + self.decay * m
             # A constant gradient has variance 0, which rounding can make negative.
             variance = jnp.maximum(variance - (correction * m) ** 2, 0)
-        push = -alpha * quotient(g, root(variance, self.eps, self.eps_in_sqrt))
-        if v is None:
-            return push, r, m, None
-        step, v = accelerated(v, push, self.momentum, self.nesterov)
+        root = root_with_eps(variance, self.eps, self.eps_in_sqrt)
+        push = -alpha * divide_or_zero(g, root)
+        if v is None or self.momentum is None:
+            return push, r, m, v
+        step, v = momentum_step(v, push, self.momentum, self.nesterov)
         return step, r, m, v
 
 
@@ -114,10 +119,10 @@ def rmsprop(
     eps_in_sqrt: bool = True,
     centered: bool = False,
     momentum: Number | None = None,
-    nesterov: Nesterov = False,
+    nesterov: NesterovForm = False,
     bias_correction: bool = False,
 ) -> RMSProp:
-    """RMSProp: AdaGrad with a memory that fades.
+    """Build RMSProp: AdaGrad with a moving average in place of the sum.
 
         r ← ρr + (1 − ρ) g ⊙ g
         v ← βv − α g / √(r + ε),    θ ← θ + v                  (β = 0 without momentum)
@@ -127,7 +132,7 @@ def rmsprop(
     optax: the defaults, and nesterov False or True; its momentum, too, is a trace after
     the learning rate. The lecture: `eps=1e-6`; with momentum (5.6) `momentum=β`; with
     Nesterov (5.5) `nesterov="lookahead"`. That one stores θ̂ and needs a constant β and
-    nothing after it; `eval_params` gives θ back. (The lecture's 5.5 has no ε and is 0/0
+    nothing after it; `eval_params` returns θ. (The lecture's 5.5 has no ε and is 0/0
     for a weight whose gradient has always been 0; here ε is as in 5.4.)
     True and "lookahead" make the same updates, also under a schedule.
 
@@ -136,12 +141,12 @@ def rmsprop(
         decay: ρ in [0, 1).
         eps: ε ≥ 0.
         initial_scale: r₀ ≥ 0.
-        eps_in_sqrt: √(r + ε), or else √r + ε.
-        centered: subtract the squared mean gradient from r; never below 0, where optax
-            takes the root of a negative number (NaN).
+        eps_in_sqrt: whether the denominator is √(r + ε), or else √r + ε.
+        centered: whether m² is subtracted from r; not below 0, where optax takes the
+            root of a negative number (NaN).
         momentum: β in [0, 1), or None.
         nesterov: False, True or "lookahead".
-        bias_correction: divide r (and the mean) by 1 − ρᵗ, as Adam does.
+        bias_correction: whether r (and m) are divided by 1 − ρᵗ, as in Adam.
 
     Returns:
         An `RMSProp`, whose state is an `RMSPropState` (count, nu, mu, velocity,

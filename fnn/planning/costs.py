@@ -1,15 +1,15 @@
-"""What layers and kernels cost: measured, and carried over to other shapes.
+"""The measured costs of layers and kernels, and how they extend to other shapes.
 
 The table holds milliseconds for a forward and a backward inside a compiled loop, as in
 training. `scripts/bench/costs` measures it on your own machine:
 
-    blocks      a convolution with what follows it, by algorithm and shape
-    elements    nanoseconds for each element of x, of everything else
+    blocks      a convolution with the layers fused into it, by algorithm and shape
+    elements    everything else, in nanoseconds for each element of x
 
-A shape that was not measured costs what the nearest one does, times the ratio of their
-multiplications. Near is meant in logarithms: 16 channels are as far from 32 as 32 from
-64. What is compared is always the same shape by different algorithms, so that an error
-of this rule is an error in all of them, and mostly cancels.
+A shape that was not measured costs as much as the nearest one that was, times the ratio
+of their multiplications. Distances are logarithmic: 16 channels are as far from 32 as
+32 from 64. Only costs of different algorithms on the same shape are compared, so that
+an error of this estimate is an error in all of them, and mostly cancels.
 """
 
 import json
@@ -20,9 +20,12 @@ from typing import NamedTuple
 
 __all__ = ["Costs", "Work", "built_in", "load_costs"]
 
+#: Elements of older tables that have another name now.
+RENAMED = {"turn": "transpose"}
+
 
 class Work(NamedTuple):
-    """The shape of a convolution with what follows it.
+    """The shape of a convolution with the layers fused into it.
 
     `taps` along both axes, the stride, the pooling's window (1 without), input and
     output channels, `places` of y (rows times columns), `examples` in the batch.
@@ -38,11 +41,11 @@ class Work(NamedTuple):
 
     @property
     def multiplications(self) -> int:
-        """Of the definition, in the forward."""
+        """Return the number of multiplications in the definition's forward."""
         return self.taps**2 * self.inputs * self.outputs * self.places * self.examples
 
     def distance(self, other: "Work") -> float:
-        """How far two shapes are apart."""
+        """Return the distance of two shapes, a weighted square of logarithms."""
         kinds = 2.0 * (self.pool > 1) - 2.0 * (other.pool > 1)
         logs = [
             math.log2(a / b)
@@ -63,7 +66,7 @@ class Costs(NamedTuple):
     """A table of measurements.
 
     `blocks` are pairs of a `Work` and the milliseconds by algorithm, `elements` the
-    nanoseconds for an element, `machine` says where they were taken.
+    nanoseconds for an element, `machine` names where they were measured.
     """
 
     machine: str
@@ -71,7 +74,7 @@ class Costs(NamedTuple):
     elements: dict[str, float]
 
     def block(self, algorithm: str, work: Work) -> float:
-        """Milliseconds of a convolution with what follows it; inf where unknown."""
+        """Return the milliseconds of a convolution block; inf where unknown."""
         known = [(w, ms[algorithm]) for w, ms in self.blocks if algorithm in ms]
         if not known:
             return math.inf
@@ -79,20 +82,34 @@ class Costs(NamedTuple):
         return ms * work.multiplications / nearest.multiplications
 
     def element(self, name: str, count: int) -> float:
-        """Milliseconds of a layer on so many numbers."""
+        """Return the milliseconds of a layer on this many numbers."""
         return self.elements[name] * count * 1e-6
 
 
 def load_costs(path: str | Path) -> Costs:
-    """A table that `scripts/bench/costs` has written.
+    """Read a table that `scripts/bench/costs` has written.
+
+    Args:
+        path: of the JSON file.
+
+    Returns:
+        The table, for `fnn.plan(..., costs=...)`.
 
     Raises:
         ValueError: the file is not such a table.
+
+    Example:
+        >>> from pathlib import Path
+        >>> import fnn
+        >>> file = Path(fnn.__file__).with_name("planning") / "costs.json"
+        >>> fnn.load_costs(file).machine
+        'AMD EPYC, 2 cores, jax 0.10.2'
     """
     try:
-        read = json.loads(Path(path).read_text())
-        blocks = tuple((Work(**row["work"]), row["ms"]) for row in read["blocks"])
-        return Costs(read["machine"], blocks, read["elements"])
+        table = json.loads(Path(path).read_text())
+        blocks = tuple((Work(**row["work"]), row["ms"]) for row in table["blocks"])
+        elements = {RENAMED.get(k, k): ns for k, ns in dict(table["elements"]).items()}
+        return Costs(table["machine"], blocks, elements)
     except (KeyError, TypeError, json.JSONDecodeError) as error:
         raise ValueError(
             f"{path} is not a table of costs, as scripts/bench/costs writes "
@@ -102,5 +119,5 @@ def load_costs(path: str | Path) -> Costs:
 
 @cache
 def built_in() -> Costs:
-    """The table that comes with fnn."""
+    """Read the table that comes with fnn."""
     return load_costs(Path(__file__).with_name("costs.json"))

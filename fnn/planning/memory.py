@@ -1,9 +1,9 @@
-"""How much memory a step takes: the compiler is asked, not guessed at.
+"""The temporary memory of a step, as the compiler reports it.
 
 Temporary memory is what a compiled program allocates besides its arguments and results.
-Only compiling tells: which arrays are fused away, and which share a place, is decided
-there. So the mode "memory" compiles a step of autodiff's, and then plans, the fastest
-first, until one needs no more.
+It cannot be computed without compiling: the compiler decides which arrays are fused
+away, and which share a buffer. So the mode "memory" compiles a step of the plain
+network by autodiff, and then plans, the fastest first, until one needs no more.
 """
 
 from collections.abc import Callable
@@ -13,17 +13,19 @@ import jax
 import jax.numpy as jnp
 
 from fnn.core import Layer, Variables
+from fnn.typing import Array, InShape, KeyArray, PyTree
 
-__all__ = ["step_by_autodiff", "step_by_hand", "temporary_bytes"]
+__all__ = ["autodiff_step", "manual_step", "temporary_bytes"]
 
-Step = Callable[..., Any]
+#: A function from variables, a batch x and a key to gradients and the new state.
+Step = Callable[[Variables, Array, KeyArray], tuple[PyTree, PyTree]]
 
 
-def step_by_autodiff(net: Layer) -> Step:
-    """All gradients of Σ y, by JAX."""
+def autodiff_step(net: Layer) -> Step:
+    """Return a function that computes all gradients of Σ y by JAX."""
 
-    def step(variables: Variables, x: Any, key: Any) -> Any:
-        def total(params: Any) -> Any:
+    def step(variables: Variables, x: Array, key: KeyArray) -> tuple[PyTree, PyTree]:
+        def total(params: PyTree) -> tuple[Array, PyTree]:
             out = net.forward(params, variables.state, x, key=key, train=True)
             return out.y.sum(), out.state
 
@@ -32,10 +34,10 @@ def step_by_autodiff(net: Layer) -> Step:
     return step
 
 
-def step_by_hand(net: Layer) -> Step:
-    """The same by the layers' own backward."""
+def manual_step(net: Layer) -> Step:
+    """Return a function that computes the same by the layers' own backward."""
 
-    def step(variables: Variables, x: Any, key: Any) -> Any:
+    def step(variables: Variables, x: Array, key: KeyArray) -> tuple[PyTree, PyTree]:
         params, state = variables
         out = net.forward(params, state, x, key=key, train=True)
         return net.backward(params, out.saved, jnp.ones_like(out.y)).dparams, out.state
@@ -43,10 +45,8 @@ def step_by_hand(net: Layer) -> Step:
     return step
 
 
-def temporary_bytes(
-    step: Step, net: Layer, in_shape: tuple[int, ...], batch_size: int
-) -> int:
-    """What the compiled step allocates besides its arguments and results."""
+def temporary_bytes(step: Step, net: Layer, in_shape: InShape, batch_size: int) -> int:
+    """Compile a step, and return the bytes of its temporary memory."""
     key = jax.random.key(0)
     variables = jax.eval_shape(lambda key: net.init(key, in_shape), key)
     x = jax.ShapeDtypeStruct((batch_size, *in_shape), jnp.zeros(()).dtype)

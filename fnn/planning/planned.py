@@ -1,28 +1,41 @@
-"""Planned layers, the plain ones they stand for, and the table of a plan."""
+"""Planned layers, the plain ones that they replace, and the table of a plan."""
 
 from abc import abstractmethod
 from typing import NamedTuple
 
-from fnn.core import Layer, layer, leaf
+from fnn.core import Backward, Forward, Layer, Reach, Variables, layer, leaf
+from fnn.tables import format_rows
+from fnn.typing import Array, InShape, KeyArray, PyTree
 
 __all__ = ["Change", "Plan", "Planned", "plain"]
 
 
 class Planned(Layer):
-    """A layer that computes what a plain one does, with the same variables."""
+    """A layer that computes the same as a plain one, with the same variables."""
 
     @abstractmethod
-    def stands_for(self) -> Layer:
-        """Return the plain layer, of the same variables."""
+    def to_plain(self) -> Layer:
+        """Return the plain layer, which has the same variables."""
 
 
 def plain(net: Layer) -> Layer:
-    """Return the network that a planned one claims to compute, of the same variables.
+    """Return the network that a planned one computes, with the same variables.
 
-    A network without planned layers is returned as it is.
+    Args:
+        net: a network, planned as a whole, in parts, or not at all.
+
+    Returns:
+        The network with every planned layer replaced by the plain one; `net` itself
+        where there is none.
+
+    Example:
+        >>> import fnn
+        >>> net = fnn.serial(fnn.Conv(8, 3), fnn.Relu())
+        >>> fnn.plain(fnn.plan(net, (28, 28, 1), platform="cpu")) == net
+        True
     """
     if isinstance(net, Planned):
-        return net.stands_for()
+        return net.to_plain()
     before = list(net.children.values())
     after = [plain(child) for child in before]
     same = all(a is b for a, b in zip(before, after, strict=True))
@@ -30,10 +43,11 @@ def plain(net: Layer) -> Layer:
 
 
 class Change(NamedTuple):
-    """What a plan does to layers in a row.
+    """The replacement of layers in a row by one stage.
 
-    `path` of the stage that does them, such as `0/Conv+Relu+MaxPool`, `kernel` how, and
-    the milliseconds expected for a batch, forward and backward, before and after.
+    `path` is the stage's, such as `0/Conv+Relu+MaxPool`, `kernel` names the algorithm,
+    and `before` and `after` are the milliseconds expected for a batch, forward and
+    backward.
     """
 
     path: str
@@ -44,44 +58,47 @@ class Change(NamedTuple):
 
 @layer
 class Plan(Planned):
-    """A network that computes what `plain` does, with the same variables, by kernels.
+    """A network that computes the same as `plain`, with the same variables, by kernels.
 
     It is a layer like any other: train it, audit it, nest it. Its children are the
     planned layers, at the paths of the plain ones. Built by `fnn.plan`; print it to
-    see what was done, and why.
+    see the changes and their expected times.
 
     Args:
         net: the planned network.
-        plain: the network it was made of.
-        in_shape: of the examples it was made for.
-        changes: what was done.
-        note: why nothing was done, or for what it was.
+        plain: the network that was planned.
+        in_shape: the shape of one example, for which the plan was made.
+        changes: the replacements, one for each stage.
+        note: the conditions of the plan, or why nothing was changed.
     """
 
     net: Layer = leaf()
     plain: Layer = leaf()
-    in_shape: tuple[int, ...] = ()
+    in_shape: InShape = ()
     changes: tuple[Change, ...] = ()
     note: str = ""
 
     @property
-    def kind(self):
+    def kind(self) -> str:
         return self.net.kind
 
     @property
-    def children(self):
+    def children(self) -> dict[str, Layer]:
         return self.net.children
 
-    def with_children(self, *layers):
+    def with_children(self, *layers: Layer) -> Layer:
         return self.net.with_children(*layers)
 
-    def stands_for(self):
+    def to_plain(self) -> Layer:
         return self.plain
 
-    def init(self, key, in_shape):
+    def init(self, key: KeyArray, in_shape: InShape) -> Variables:
         return self.plain.init(key, in_shape)
 
-    def forward(self, params, state, x, *, key=None, train=False):
+    def forward(
+        self, params: PyTree, state: PyTree, x: Array, *,
+        key: KeyArray | None = None, train: bool = False,
+    ) -> Forward:  # fmt: skip
         if tuple(x.shape[1:]) != self.in_shape:
             raise ValueError(
                 f"this plan was made for examples of shape {self.in_shape}, got x of "
@@ -90,10 +107,10 @@ class Plan(Planned):
             )
         return self.net.forward(params, state, x, key=key, train=train)
 
-    def backward(self, params, saved, dy):
+    def backward(self, params: PyTree, saved: PyTree, dy: Array) -> Backward:
         return self.net.backward(params, saved, dy)
 
-    def reach(self, in_shape):
+    def reach(self, in_shape: InShape) -> tuple[Reach, ...] | None:
         return self.plain.reach(in_shape)
 
     def __repr__(self) -> str:
@@ -107,9 +124,4 @@ class Plan(Planned):
             (c.path, c.kernel, f"{c.before:.3f}", f"{c.after:.3f}")
             for c in self.changes
         ]
-        widths = [max(len(row[i]) for row in rows) for i in range(4)]
-        lines = [
-            f"{a:{widths[0]}}  {b:{widths[1]}}  {c:>{widths[2]}}  {d:>{widths[3]}}"
-            for a, b, c, d in rows
-        ]
-        return "\n".join([*lines, self.note])
+        return "\n".join([*format_rows(rows, "<<>>"), self.note])

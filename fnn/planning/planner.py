@@ -1,7 +1,7 @@
-"""Planning: an equivalent network, of the same variables, that runs faster.
+"""Planning: an equivalent network, with the same variables, that runs faster.
 
-`rules` says which stages there are for which layers, `costs` what they cost, as
-measured, `paths` finds the cheapest way through all of them, and `search` the plan.
+`rewrites` lists which stages can replace which layers, `costs` holds their measured
+costs, `route` finds the cheapest route through all of them, and `search` the plan.
 """
 
 import jax
@@ -9,15 +9,16 @@ import jax
 from fnn.checks import check_in_shape, positive_integer
 from fnn.core import Layer, expect_layer
 from fnn.planning.costs import Costs, built_in
+from fnn.planning.options import MODES, PlanOptions
 from fnn.planning.planned import Plan
-from fnn.planning.terms import MODES, Terms
+from fnn.typing import InShape
 
 __all__ = ["plan"]
 
 
 def plan(
     net: Layer,
-    in_shape: tuple[int, ...],
+    in_shape: InShape,
     *,
     batch_size: int = 64,
     mode: str = "fast",
@@ -28,29 +29,30 @@ def plan(
     """Plan a network: replace its layers by kernels where that is expected to pay.
 
     Results differ from the plain network's by rounding: a convolution by Winograd
-    rounds a few times as much as one by the definition (`Toom.growth` has the bound),
-    everything else as another order of the same sums. Dropout's masks and the winners
-    of pooling are the same; see `kernels.winograd` for ties.
+    rounds a few times as much as one by the definition (`Transforms.growth` bounds it),
+    everything else as another order of the same sums. Dropout's masks and the argmax of
+    pooling are the same; see `kernels.winograd` for equal maxima.
 
     Args:
         net: the network.
         in_shape: the shape of ONE example, no batch axis.
-        batch_size: for which it shall be fast. It works with any.
-        mode: "fast"; "exact", without Winograd; or "memory", the fastest that takes no
-            more temporary memory than autodiff. For that a step of either is compiled,
-            which takes seconds.
-        platform: "cpu", "gpu" or "tpu"; by default that of JAX. Only for the CPU is
-            there anything to do: elsewhere XLA's own convolutions are hard to beat.
+        batch_size: the batch size to optimise for. The plan works with any.
+        mode: "fast"; "exact", without Winograd; or "memory", the fastest that needs no
+            more temporary memory than autodiff. To find it, a step of either is
+            compiled, which takes seconds.
+        platform: "cpu", "gpu" or "tpu"; by default the one that JAX uses. Plans change
+            networks on the CPU only: elsewhere XLA's convolutions are hard to beat.
         costs: a table of `load_costs`, made on your machine by `scripts/bench/costs`.
-        ensemble: for `vmap` over the variables, where XLA's convolution would become a
-            grouped one, many times slower: every convolution that can becomes a product
-            of matrices, whatever it costs alone.
+        ensemble: whether the plan is for `vmap` over the variables, where XLA's
+            convolution would become a grouped one, many times slower. Every convolution
+            that can then becomes a product of matrices, whatever it costs alone.
 
     Returns:
         A `Plan`, a layer with the variables of `net`.
 
     Raises:
-        ValueError, TypeError: what does not fit, in plain words.
+        ValueError: in_shape, batch_size, mode or platform is not one of the above.
+        TypeError: `net` is not a layer, or `costs` not a table.
 
     Example:
         >>> import fnn
@@ -80,9 +82,9 @@ def plan(
             "plan: costs must be a table that fnn.load_costs has read, got "
             f"{type(costs).__name__}"
         )
-    terms = Terms(batch_size, mode, costs or built_in(), ensemble)
+    options = PlanOptions(batch_size, mode, costs or built_in(), ensemble)
     # Not at the top: stages and kernels would be a tenth of `import fnn`.
-    from fnn.planning.search import cheapest, frugal
+    from fnn.planning.search import fastest_plan, fastest_plan_within_memory
 
-    search = frugal if mode == "memory" else cheapest
-    return search(net, in_shape, terms)
+    search = fastest_plan_within_memory if mode == "memory" else fastest_plan
+    return search(net, in_shape, options)

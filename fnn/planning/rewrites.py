@@ -1,17 +1,19 @@
-"""The rules: a pattern, a condition, a replacement.
+"""The rewrites: a pattern, a condition, a replacement.
 
-A rule looks at layers in a row. Where their types fit its pattern and its condition has
-no objection, it offers stages, each with the milliseconds that it is expected to take.
-Which offer is taken is decided for the whole network (see `paths`), because an image
-that is turned into the inner layout for one stage is there for the next.
+A rewrite looks at layers in a row. Where their types match its pattern and its
+condition holds, it returns candidates: stages, each with the milliseconds that it is
+expected to take. The choice among them is made for the whole network (see `route`),
+because an image that was transposed to the inner layout for one stage is there for the
+next.
 """
 
 import math
 from collections.abc import Callable, Iterator
 from typing import Any, NamedTuple
 
-from fnn.kernels.block import Block
+from fnn.kernels.conv_block import ConvBlock
 from fnn.kernels.im2col import Im2col
+from fnn.kernels.planes import Group
 from fnn.kernels.winograd import Winograd
 from fnn.layers import (
     BatchNorm,
@@ -29,24 +31,27 @@ from fnn.layers import (
     Tanh,
 )
 from fnn.planning.costs import Work
+from fnn.planning.options import PlanOptions
 from fnn.planning.stage import Stage
 from fnn.planning.stages import (
     BatchNormStage,
     ConvStage,
+    GlobalAvgPoolStage,
     MaxPoolStage,
-    MeanStage,
     PointwiseStage,
 )
-from fnn.planning.terms import Terms
+from fnn.typing import InShape
 
-__all__ = ["RULES", "Offer", "Rule", "plain_cost"]
+__all__ = ["REWRITES", "Candidate", "Rewrite", "plain_cost"]
 
 POINTWISE = (Relu, LeakyRelu, Elu, Gelu, Silu, Softplus, Sigmoid, Tanh, Identity)
-GROUPED = 1000  # how many times as long a grouped convolution takes, at least
+
+#: How many times as long a grouped convolution takes as a dense one, at least.
+GROUPED_SLOWDOWN = 1000
 
 
-class Offer(NamedTuple):
-    """A stage for layers in a row, its name, and its milliseconds."""
+class Candidate(NamedTuple):
+    """A stage for layers in a row, the name of its algorithm, and its milliseconds."""
 
     stage: Stage
     name: str
@@ -54,139 +59,151 @@ class Offer(NamedTuple):
 
 
 Layers = tuple[Any, ...]
-Shape = tuple[int, ...]
 
 
-class Rule(NamedTuple):
-    """One row of the table below."""
+class Rewrite(NamedTuple):
+    """A row of the table below: a pattern, a condition, a replacement."""
 
     pattern: tuple[tuple[type, ...], ...]
-    condition: Callable[[Layers, Shape], bool]
-    replacement: Callable[[Layers, Shape, Terms], Iterator[Offer]]
+    condition: Callable[[Layers, InShape], bool]
+    replacement: Callable[[Layers, InShape, PlanOptions], Iterator[Candidate]]
 
-    def offers(self, layers: Layers, shape: Shape, terms: Terms) -> Iterator[Offer]:
-        """What it offers for the first of these layers, x being of this shape."""
-        found = layers[: len(self.pattern)]
-        if len(found) < len(self.pattern) or len(shape) != 3:
+    def candidates(
+        self, layers: Layers, shape: InShape, options: PlanOptions
+    ) -> Iterator[Candidate]:
+        """Yield stages for the first of these layers; an example has this shape."""
+        first = layers[: len(self.pattern)]
+        if len(first) < len(self.pattern) or len(shape) != 3:
             return
         # Not isinstance: a subclass may compute something else.
-        if not all(
-            type(a) in types for a, types in zip(found, self.pattern, strict=True)
-        ):
-            return
-        if self.condition(found, shape):
-            yield from self.replacement(found, shape, terms)
+        pairs = zip(first, self.pattern, strict=True)
+        matches = all(type(layer) in types for layer, types in pairs)
+        if matches and self.condition(first, shape):
+            yield from self.replacement(first, shape, options)
 
 
 # ---- Convolutions ----------------------------------------------------------------
 
 
-def _is_dense(layers: Layers, shape: Shape) -> bool:
-    """A convolution of all channels, zeros around, and windows that tile."""
-    conv, pool = layers[0], _pool(layers)
+def _is_supported(layers: Layers, shape: InShape) -> bool:
+    """Return whether a convolution is dense, zero-padded, and its pooling tiles."""
+    conv, pooling = layers[0], _pooling(layers)
     return (
         conv.groups == 1
         and conv.padding not in ("CIRCULAR", "REFLECT")
-        and (pool is None or _tiles(pool, _outputs(conv, shape)))
+        and (pooling is None or _tiles(pooling, _output_sizes(conv, shape)))
     )
 
 
-def _blocks(layers: Layers, shape: Shape, terms: Terms) -> Iterator[Offer]:
-    """The convolution by every algorithm that can do it."""
-    conv, pool = layers[0], _pool(layers)
-    window = (1, 1) if pool is None else _pair(pool.window)
+def _conv_stages(
+    layers: Layers, shape: InShape, options: PlanOptions
+) -> Iterator[Candidate]:
+    """Yield the convolution by every algorithm that can compute it."""
+    conv, pooling = layers[0], _pooling(layers)
+    pool = (1, 1) if pooling is None else _pair(pooling.window)
     relu = any(type(other) is Relu for other in layers)
-    work = _work(conv, window, shape, terms.batch_size)
-    for name, kernel in _convolutions(conv, window, shape, terms):
-        stage = ConvStage(layers, Block(kernel, relu, window))
-        yield Offer(stage, name, terms.costs.block(name, work))
+    work = _work(conv, pool, shape, options.batch_size)
+    for name, kernel in _conv_kernels(conv, pool, shape, options):
+        stage = ConvStage(layers, ConvBlock(kernel, relu, pool))
+        yield Candidate(stage, name, options.costs.block(name, work))
 
 
-def _convolutions(conv: Any, window: tuple, shape: Shape, terms: Terms) -> Iterator:
-    if not terms.products:
+def _conv_kernels(
+    conv: Any, pool: Group, shape: InShape, options: PlanOptions
+) -> Iterator[tuple[str, Im2col | Winograd]]:
+    if not options.matrix_products:
         return
-    slides, keep = conv.window(shape[:2]), terms.keep
-    how = slides.stride, slides.padding, slides.dilation
-    yield "im2col", Im2col(*how, keep=keep)
-    if slides.dilation == (1, 1):
-        group = (2, 2) if window == (1, 1) else window
-        yield "grouped im2col", Im2col(*how, group, keep=keep)
-    unit = slides.stride == slides.dilation == (1, 1)
-    if terms.mode != "exact" and unit and slides.size[1] in (3, 5):
+    window, keep = conv.window_for(shape[:2]), options.keep_patches
+    geometry = window.stride, window.padding, window.dilation
+    yield "im2col", Im2col(*geometry, keep_patches=keep)
+    if window.dilation == (1, 1):
+        group = (2, 2) if pool == (1, 1) else pool
+        yield "grouped im2col", Im2col(*geometry, group, keep_patches=keep)
+    unit = window.stride == window.dilation == (1, 1)
+    if options.mode != "exact" and unit and window.size[1] in (3, 5):
         for m in (2, 4):
-            if m % window[1] == 0 or window[1] % m == 0:
-                kernel = Winograd(m, slides.padding, keep=keep)
-                yield f"Winograd F({m},{slides.size[1]})", kernel
+            if m % pool[1] == 0 or pool[1] % m == 0:
+                kernel = Winograd(m, window.padding, keep_patches=keep)
+                yield f"Winograd F({m},{window.size[1]})", kernel
 
 
-def _work(conv: Any, window: tuple, shape: Shape, batch: int) -> Work:
-    slides = conv.window(shape[:2])
+def _work(conv: Any, pool: Group, shape: InShape, batch_size: int) -> Work:
+    window = conv.window_for(shape[:2])
     return Work(
-        taps=math.isqrt(math.prod(slides.size)),
-        stride=math.isqrt(math.prod(slides.stride)),
-        pool=max(window),
+        taps=math.isqrt(math.prod(window.size)),
+        stride=math.isqrt(math.prod(window.stride)),
+        pool=max(pool),
         inputs=shape[2],
         outputs=conv.features,
-        places=math.prod(slides.outputs(shape[:2])),
-        examples=batch,
+        places=math.prod(window.output_sizes(shape[:2])),
+        examples=batch_size,
     )
 
 
 # ---- All else --------------------------------------------------------------------
 
 
-def _always(layers: Layers, shape: Shape) -> bool:
+def _always(layers: Layers, shape: InShape) -> bool:
     return True
 
 
-def _pool_tiles(layers: Layers, shape: Shape) -> bool:
+def _pooling_tiles(layers: Layers, shape: InShape) -> bool:
     return _tiles(layers[0], shape[:2])
 
 
-def _offer(name: str, stage: Callable[[Layers], Stage]) -> Callable:
-    """A single stage, whose cost is by the element."""
+def _single_stage(
+    name: str, stage: Callable[[Layers], Stage]
+) -> Callable[[Layers, InShape, PlanOptions], Iterator[Candidate]]:
+    """Return a replacement by one stage, whose cost is per element."""
 
-    def offers(layers: Layers, shape: Shape, terms: Terms) -> Iterator[Offer]:
-        count = math.prod(shape) * terms.batch_size
+    def candidates(
+        layers: Layers, shape: InShape, options: PlanOptions
+    ) -> Iterator[Candidate]:
+        count = math.prod(shape) * options.batch_size
         free = type(layers[0]) is Identity
-        cost = 0.0 if free else terms.costs.element(name, count)
-        yield Offer(stage(layers), name, cost)
+        cost = 0.0 if free else options.costs.element(name, count)
+        yield Candidate(stage(layers), name, cost)
 
-    return offers
+    return candidates
 
 
-def _max_pool(layers: Layers) -> Stage:
+def _max_pool_stage(layers: Layers) -> Stage:
     return MaxPoolStage(layers, _pair(layers[0].window))
 
 
-#: Tried at every layer; more than one may fit.
-RULES = (
-    #     layers in a row                  if                 then one of
-    Rule(((Conv,), (Relu,), (MaxPool,)), _is_dense, _blocks),
-    Rule(((Conv,), (MaxPool,), (Relu,)), _is_dense, _blocks),
-    Rule(((Conv,), (MaxPool,)), _is_dense, _blocks),
-    Rule(((Conv,), (Relu,)), _is_dense, _blocks),
-    Rule(((Conv,),), _is_dense, _blocks),
-    Rule(((BatchNorm,), (Relu,)), _always, _offer("batch norm + ReLU", BatchNormStage)),
-    Rule(((BatchNorm,),), _always, _offer("batch norm", BatchNormStage)),
-    Rule(((MaxPool,),), _pool_tiles, _offer("maximum of planes", _max_pool)),
-    Rule(((GlobalAvgPool,),), _always, _offer("mean of rows", MeanStage)),
-    Rule((POINTWISE,), _always, _offer("as it is", PointwiseStage)),
+_NORM_RELU = _single_stage("batch norm + ReLU", BatchNormStage)
+_NORM = _single_stage("batch norm", BatchNormStage)
+_MAX_POOL = _single_stage("maximum of planes", _max_pool_stage)
+_AVG_POOL = _single_stage("mean of rows", GlobalAvgPoolStage)
+_POINTWISE = _single_stage("as it is", PointwiseStage)
+
+#: Tried at every layer; more than one may match.
+REWRITES = (
+    #        layers in a row                  if              then one of
+    Rewrite(((Conv,), (Relu,), (MaxPool,)), _is_supported, _conv_stages),
+    Rewrite(((Conv,), (MaxPool,), (Relu,)), _is_supported, _conv_stages),
+    Rewrite(((Conv,), (MaxPool,)), _is_supported, _conv_stages),
+    Rewrite(((Conv,), (Relu,)), _is_supported, _conv_stages),
+    Rewrite(((Conv,),), _is_supported, _conv_stages),
+    Rewrite(((BatchNorm,), (Relu,)), _always, _NORM_RELU),
+    Rewrite(((BatchNorm,),), _always, _NORM),
+    Rewrite(((MaxPool,),), _pooling_tiles, _MAX_POOL),
+    Rewrite(((GlobalAvgPool,),), _always, _AVG_POOL),
+    Rewrite((POINTWISE,), _always, _POINTWISE),
 )
 
 
-# ---- What plain layers cost ------------------------------------------------------
+# ---- Costs of plain layers -------------------------------------------------------
 
 
-def plain_cost(layer: Any, shape: Shape, terms: Terms) -> float:
-    """Milliseconds of a plain layer; 0 where no rule could replace it anyway."""
-    count = math.prod(shape) * terms.batch_size
-    if type(layer) is Conv and len(shape) == 3 and _is_dense((layer,), shape):
-        # Under vmap over W, a grouped convolution: whatever else there is, is better.
-        often = GROUPED if terms.ensemble else 1
-        return often * terms.costs.block(
-            "plain", _work(layer, (1, 1), shape, terms.batch_size)
-        )
+def plain_cost(layer: Any, shape: InShape, options: PlanOptions) -> float:
+    """Return the milliseconds of a plain layer; 0 where no rewrite could replace it."""
+    count = math.prod(shape) * options.batch_size
+    if type(layer) is Conv and len(shape) == 3 and _is_supported((layer,), shape):
+        work = _work(layer, (1, 1), shape, options.batch_size)
+        # vmap over W would make it a grouped convolution: every candidate is faster.
+        slowdown = GROUPED_SLOWDOWN if options.ensemble else 1
+        return slowdown * options.costs.block("plain", work)
     for kinds, name in (
         ((BatchNorm,), "BatchNorm"),
         ((MaxPool,), "MaxPool"),
@@ -194,26 +211,26 @@ def plain_cost(layer: Any, shape: Shape, terms: Terms) -> float:
         (POINTWISE[:-1], "Relu"),
     ):
         if type(layer) in kinds and len(shape) == 3:
-            return terms.costs.element(name, count)
+            return options.costs.element(name, count)
     return 0.0
 
 
-# ---- Small things ----------------------------------------------------------------
+# ---- Parts of layers -------------------------------------------------------------
 
 
-def _pool(layers: Layers) -> Any:
-    return next((other for other in layers if type(other) is MaxPool), None)
+def _pooling(layers: Layers) -> Any:
+    return next((layer for layer in layers if type(layer) is MaxPool), None)
 
 
-def _outputs(conv: Any, shape: Shape) -> Shape:
-    return conv.window(shape[:2]).outputs(shape[:2])
+def _output_sizes(conv: Any, shape: InShape) -> tuple[int, ...]:
+    return conv.window_for(shape[:2]).output_sizes(shape[:2])
 
 
-def _tiles(pool: Any, sizes: Shape) -> bool:
-    """Whether windows lie side by side, without padding."""
-    slides = pool.slides(tuple(sizes))
-    return slides.stride == slides.size and not any(map(any, slides.padding))
+def _tiles(pooling: Any, sizes: tuple[int, ...]) -> bool:
+    """Return whether windows are side by side, without padding."""
+    window = pooling.window_for(tuple(sizes))
+    return window.stride == window.size and not any(map(any, window.padding))
 
 
-def _pair(value: Any) -> tuple[int, int]:
+def _pair(value: int | tuple[int, int]) -> tuple[int, int]:
     return value if isinstance(value, tuple) else (value, value)

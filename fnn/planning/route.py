@@ -1,141 +1,161 @@
-"""The cheapest path through a network.
+"""The cheapest route through a network.
 
-Layers in a row are a path through a small graph. Before and after each of them images
-lie in one of two layouts; an edge is a plain layer (outer to outer), a stage that does
-one layer or several (inner to inner), or a turn from one layout to the other, each with
-its milliseconds. Layers made of layers are planned from the inside out: each is an edge
-that costs what its own cheapest path does.
+Layers in a row are planned as a route through a small graph. Before and after each of
+them, images are in one of two layouts. An edge is a plain layer (outer to outer), a
+stage for one layer or several (inner to inner), or a transpose from one layout to the
+other, each with its milliseconds. Layers made of layers are planned from the inside
+out: each is an edge that costs as much as its own cheapest route.
 """
 
 import math
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from typing import NamedTuple
 
 from fnn.core import Layer
 from fnn.layers import Identity, Parallel, Residual, Serial
 from fnn.network import path_of
+from fnn.planning.options import PlanOptions
 from fnn.planning.planned import Change
-from fnn.planning.rewrites import RULES, plain_cost
+from fnn.planning.rewrites import REWRITES, plain_cost
 from fnn.planning.stage import Absorbed
 from fnn.planning.stages import InnerParallel, InnerResidual
-from fnn.planning.terms import Terms
+from fnn.typing import InShape
 
-__all__ = ["INNER", "OUTER", "Choice", "Planner"]
+__all__ = ["INNER", "OUTER", "Planner", "Route"]
 
 OUTER, INNER = "outer", "inner"
 
+#: The layouts before and after a layer.
+Ends = tuple[str, str]
 
-class Choice(NamedTuple):
-    """A path: its milliseconds, the layers along it, and what was changed."""
+
+class Route(NamedTuple):
+    """A route: its milliseconds, the layers along it, and the changes."""
 
     cost: float = 0.0
     layers: tuple[Layer, ...] = ()
     changes: tuple[Change, ...] = ()
 
-    def then(self, other: "Choice") -> "Choice":
-        """One path after the other."""
-        return Choice(
+    def then(self, other: "Route") -> "Route":
+        """Return this route followed by another one."""
+        return Route(
             self.cost + other.cost,
             self.layers + other.layers,
             self.changes + other.changes,
         )
 
 
+class Edge(NamedTuple):
+    """A route past the next `count` layers, between two layouts."""
+
+    count: int
+    ends: Ends
+    route: Route
+
+
 class Planner(NamedTuple):
-    """Finds paths, given the shape of one example that reaches each layer, by path."""
+    """A search for routes; `shapes` holds each layer's input shape, by path."""
 
-    terms: Terms
-    shapes: dict[str, tuple[int, ...]]
+    options: PlanOptions
+    shapes: dict[str, InShape]
 
-    def options(self, net: Layer, path: str) -> dict[tuple[str, str], Choice]:
-        """The cheapest replacement of a layer, by the layouts before and after it."""
+    def routes(self, net: Layer, path: str) -> dict[Ends, Route]:
+        """Return the cheapest replacement of a layer, by the layouts at its ends."""
         if type(net) is not Serial:
-            return self._row([net], [path])
+            return self._serial_routes([net], [path])
         labels = net.children
         paths = [path_of(path, label, child) for label, child in labels.items()]
         return {
-            ends: choice._replace(layers=(Serial(choice.layers),))
-            for ends, choice in self._row(list(net.layers), paths).items()
+            ends: route._replace(layers=(Serial(route.layers),))
+            for ends, route in self._serial_routes(list(net.layers), paths).items()
         }
 
-    def plain(self, net: Layer, path: str) -> float:
-        """Milliseconds of the plain network."""
+    def plain_cost(self, net: Layer, path: str) -> float:
+        """Return the milliseconds of the plain network."""
         if labels := net.children:
             parts = (
-                self.plain(c, path_of(path, label, c)) for label, c in labels.items()
+                self.plain_cost(child, path_of(path, label, child))
+                for label, child in labels.items()
             )
             return sum(parts)
-        return plain_cost(net, self.shapes[path], self.terms)
+        return plain_cost(net, self.shapes[path], self.options)
 
-    def _row(self, layers: list[Layer], paths: list[str]) -> dict:
-        """The cheapest paths along layers in a row, from and to either layout."""
-        found = {}
+    def _serial_routes(
+        self, layers: list[Layer], paths: list[str]
+    ) -> dict[Ends, Route]:
+        """Return the cheapest routes along layers in a row, by their ends."""
+        routes: dict[Ends, Route] = {}
         for start in (OUTER, INNER):
-            best: list[dict[str, Choice]] = [{} for _ in range(len(layers) + 1)]
-            best[0][start] = Choice()
+            # best[i] holds the cheapest routes to before layer i, by layout.
+            best: list[dict[str, Route]] = [{} for _ in range(len(layers) + 1)]
+            best[0][start] = Route()
             for i, path in enumerate([*paths, paths[-1] if paths else ""]):
-                self._turn(best[i], self.shapes[path])
+                self._add_transposes(best[i], self.shapes[path])
                 if i == len(layers):
                     break
-                for count, (before, after), choice in self._edges(
-                    layers[i:], paths[i:]
-                ):
+                for count, (before, after), route in self._edges(layers[i:], paths[i:]):
                     if before in best[i]:
-                        _improve(best[i + count], after, best[i][before].then(choice))
-            found |= {(start, end): choice for end, choice in best[-1].items()}
-        return found
+                        _improve(best[i + count], after, best[i][before].then(route))
+            routes |= {(start, end): route for end, route in best[-1].items()}
+        return routes
 
-    def _turn(self, here: dict[str, Choice], shape: tuple[int, ...]) -> None:
-        count = math.prod(shape) * self.terms.batch_size
-        turn = Choice(self.terms.costs.element("turn", count))
-        for a, b in ((OUTER, INNER), (INNER, OUTER)):
-            if a in here:
-                _improve(here, b, here[a].then(turn))
+    def _add_transposes(self, best: dict[str, Route], shape: InShape) -> None:
+        count = math.prod(shape) * self.options.batch_size
+        transpose = Route(self.options.costs.element("transpose", count))
+        for before, after in ((OUTER, INNER), (INNER, OUTER)):
+            if before in best:
+                _improve(best, after, best[before].then(transpose))
 
-    def _edges(self, layers: Sequence[Layer], paths: Sequence[str]):
-        """From here on: how many layers, between which layouts, at what cost."""
+    def _edges(self, layers: Sequence[Layer], paths: Sequence[str]) -> Iterator[Edge]:
+        """Yield the edges that start before the first of these layers."""
         first, path = layers[0], paths[0]
         if type(first) in (Serial, Residual, Parallel):
-            inside = self.options if type(first) is Serial else self._side_by_side
-            for ends, choice in inside(first, path).items():
-                yield 1, ends, choice
+            inside = self.routes if type(first) is Serial else self._parallel_routes
+            for ends, route in inside(first, path).items():
+                yield Edge(1, ends, route)
             return
         shape = self.shapes[path]
-        yield 1, (OUTER, OUTER), Choice(plain_cost(first, shape, self.terms), (first,))
-        for rule in RULES:
-            for offer in rule.offers(tuple(layers), shape, self.terms):
-                count = len(rule.pattern)
-                rest = tuple(map(Absorbed, layers[1:count]))
-                before = sum(map(self.plain, layers[:count], paths[:count]))
-                place = path.removesuffix(first.kind) + offer.stage.kind
-                change = Change(place, offer.name, before, offer.cost)
-                said = () if type(first) is Identity else (change,)
-                changed = Choice(offer.cost, (offer.stage, *rest), said)
-                yield count, (INNER, INNER), changed
+        plain = Route(plain_cost(first, shape, self.options), (first,))
+        yield Edge(1, (OUTER, OUTER), plain)
+        for rewrite in REWRITES:
+            count = len(rewrite.pattern)
+            absorbed = tuple(map(Absorbed, layers[1:count]))
+            for stage, name, cost in rewrite.candidates(
+                tuple(layers), shape, self.options
+            ):
+                before = sum(map(self.plain_cost, layers[:count], paths[:count]))
+                stage_path = path.removesuffix(first.kind) + stage.kind
+                change = Change(stage_path, name, before, cost)
+                changes = () if type(first) is Identity else (change,)
+                route = Route(cost, (stage, *absorbed), changes)
+                yield Edge(count, (INNER, INNER), route)
 
-    def _side_by_side(self, net: Layer, path: str) -> dict[tuple[str, str], Choice]:
-        """A residual block, or parallel branches: all branches in the same layout."""
-        found = {}
+    def _parallel_routes(self, net: Layer, path: str) -> dict[Ends, Route]:
+        """Return the routes of a residual block or of parallel branches.
+
+        All branches have the same layouts at their ends.
+        """
+        found: dict[Ends, Route] = {}
         branches = [
-            self.options(child, path_of(path, label, child))
+            self.routes(child, path_of(path, label, child))
             for label, child in net.children.items()
         ]
-        for here in (OUTER, INNER):
-            if here == INNER and getattr(net, "merge", "sum") != "sum":
+        for layout in (OUTER, INNER):
+            if layout == INNER and getattr(net, "merge", "sum") != "sum":
                 continue
-            total = Choice()
-            for options in branches:
-                total = total.then(options[here, here])
-            if here == OUTER:
-                made = net.with_children(*total.layers)
+            total = Route()
+            for routes in branches:
+                total = total.then(routes[layout, layout])
+            if layout == OUTER:
+                planned = net.with_children(*total.layers)
             elif type(net) is Residual:
-                made = InnerResidual(*total.layers)
+                planned = InnerResidual(*total.layers)
             else:
-                made = InnerParallel(total.layers)
-            found[here, here] = total._replace(layers=(made,))
+                planned = InnerParallel(total.layers)
+            found[layout, layout] = total._replace(layers=(planned,))
         return found
 
 
-def _improve(here: dict[str, Choice], layout: str, choice: Choice) -> None:
-    if layout not in here or choice.cost < here[layout].cost:
-        here[layout] = choice
+def _improve(best: dict[str, Route], layout: str, route: Route) -> None:
+    if layout not in best or route.cost < best[layout].cost:
+        best[layout] = route

@@ -1,68 +1,72 @@
-"""The search for a plan: the cheapest, or the fastest that is frugal with memory."""
+"""The search for a plan: the fastest, or the fastest that saves memory."""
 
 import dataclasses
-from typing import Any
 
 import jax
 import jax.numpy as jnp
 
 from fnn.core import Layer
-from fnn.planning.memory import step_by_autodiff, step_by_hand, temporary_bytes
+from fnn.planning.memory import autodiff_step, manual_step, temporary_bytes
+from fnn.planning.options import PlanOptions
 from fnn.planning.planned import Plan
 from fnn.planning.route import OUTER, Planner
-from fnn.planning.terms import Terms
 from fnn.probes import record
+from fnn.typing import Array, InShape, KeyArray, PyTree
 
-__all__ = ["cheapest", "frugal"]
+__all__ = ["fastest_plan", "fastest_plan_within_memory"]
 
-#: Of autodiff's memory, for the mode "memory": the step compared is not quite yours.
-SPARE = 0.95
+#: The share of autodiff's memory that a plan of mode "memory" may need. It is below 1
+#: because the step that is compiled here is not quite the user's.
+MEMORY_SHARE = 0.95
 
 
-def frugal(net: Layer, in_shape: tuple[int, ...], terms: Terms) -> Plan:
-    """The fastest of some plans that takes no more memory than autodiff."""
+def fastest_plan_within_memory(
+    net: Layer, in_shape: InShape, options: PlanOptions
+) -> Plan:
+    """Return the fastest of some plans that needs no more memory than autodiff."""
+    size = net, in_shape, options.batch_size
     limit = None
-    for tried in (
-        terms,
-        terms._replace(keep=False),
-        terms._replace(products=False),
+    for restricted in (
+        options,
+        options._replace(keep_patches=False),
+        options._replace(matrix_products=False),
     ):
-        planned = cheapest(net, in_shape, tried)
-        if not planned.changes:
+        plan = fastest_plan(net, in_shape, restricted)
+        if not plan.changes:
             break
-        asked = net, in_shape, terms.batch_size
-        limit = limit or temporary_bytes(step_by_autodiff(net), *asked)
-        taken = temporary_bytes(step_by_hand(planned.net), *asked)
-        if taken <= SPARE * limit:
-            said = f"{taken / 1e6:.1f} MB, where autodiff takes {limit / 1e6:.1f}"
-            return dataclasses.replace(
-                planned, note=f"{planned.note}\nTemporary memory of a step: {said}."
+        limit = limit or temporary_bytes(autodiff_step(net), *size)
+        needed = temporary_bytes(manual_step(plan.net), *size)
+        if needed <= MEMORY_SHARE * limit:
+            note = (
+                f"{plan.note}\nTemporary memory of a step: {needed / 1e6:.1f} MB, "
+                f"where autodiff takes {limit / 1e6:.1f}."
             )
+            return dataclasses.replace(plan, note=note)
     return Plan(net, net, in_shape, (), "every plan takes more memory than autodiff")
 
 
-def cheapest(net: Layer, in_shape: tuple[int, ...], terms: Terms) -> Plan:
-    """The plan that is expected to take the least time."""
-    planner = Planner(terms, _shapes(net, in_shape))
-    best = planner.options(net, net.kind)[OUTER, OUTER]
+def fastest_plan(net: Layer, in_shape: InShape, options: PlanOptions) -> Plan:
+    """Return the plan that is expected to take the least time."""
+    planner = Planner(options, _shapes(net, in_shape))
+    best = planner.routes(net, net.kind)[OUTER, OUTER]
     if not best.changes:
-        return Plan(net, net, in_shape, (), "no rule applies, or none would pay")
+        return Plan(net, net, in_shape, (), "no rewrite applies, or none would pay")
     (planned,) = best.layers
-    before = planner.plain(net, net.kind)
+    before = planner.plain_cost(net, net.kind)
     note = (
-        f"A batch of {terms.batch_size}, forward and backward: {best.cost:.2f} ms "
-        f"expected in place of {before:.2f},\nthe turning of images included. "
-        f'Mode "{terms.mode}"; costs of {terms.costs.machine}.'
+        f"A batch of {options.batch_size}, forward and backward: {best.cost:.2f} ms "
+        f"expected in place of {before:.2f},\ntransposes of images included. "
+        f'Mode "{options.mode}"; costs of {options.costs.machine}.'
     )
     return Plan(planned, net, in_shape, best.changes, note)
 
 
-def _shapes(net: Layer, in_shape: tuple[int, ...]) -> dict[str, tuple[int, ...]]:
-    """The shape of one example that reaches each layer, by path; nothing is run."""
+def _shapes(net: Layer, in_shape: InShape) -> dict[str, InShape]:
+    """Return the shape of one example of each layer's x, by path; nothing is run."""
 
-    def seen(key: Any, x: Any) -> Any:
+    def record_all(key: KeyArray, x: Array) -> dict[str, PyTree]:
         return record(net, net.init(key, in_shape), x, key)
 
     x = jax.ShapeDtypeStruct((1, *in_shape), jnp.zeros(()).dtype)
-    found = jax.eval_shape(seen, jax.random.key(0), x)
-    return {path: entry.x.shape[1:] for path, entry in found.items()}
+    recorded = jax.eval_shape(record_all, jax.random.key(0), x)
+    return {path: entry.x.shape[1:] for path, entry in recorded.items()}

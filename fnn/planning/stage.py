@@ -1,99 +1,112 @@
-"""Stages: layers that work in the inner layout, and stand in for plain ones.
+"""Stages: layers that work in the inner layout, and replace plain ones.
 
-A stage takes the place of a layer and keeps its variables. What follows that layer and
-has none (an activation, a pooling) may be done in the same stage; in its own place an
-`Absorbed` is left, which does nothing. So a planned network has the variables, the
-paths and the keys of the plain one, and `plain` turns it back into that.
+A stage replaces a layer and keeps its variables. The same stage may include
+layers that follow and have no variables (an activation, a pooling); each of them is
+replaced by an `Absorbed`, which does nothing. So a planned network has the variables,
+the paths and the keys of the plain one, and `plain` converts it back.
 
-A stage is a layer like any other: it takes and gives (N, H, W, C), and turns both. Two
-turns between neighbouring stages undo one another, and the compiler drops them: images
-stay in the inner layout as long as one stage follows another.
+A stage is a layer like any other: it takes and returns (N, H, W, C), and transposes
+both. Two transposes between neighbouring stages cancel, and the compiler removes them:
+images stay in the inner layout as long as one stage follows another.
+
+Legend: images (N, H, W, C) outside, (C, H, W, N) in the inner layout.
 """
 
-from typing import Any
+import jax.numpy as jnp
 
-from jax import Array
-
-from fnn.core import Backward, Forward, Layer, Reach, layer, leaf
-from fnn.kernels.layout import turn
+from fnn.checks import as_inputs
+from fnn.core import Backward, Forward, Layer, Reach, Variables, layer, leaf
+from fnn.kernels.layout import swap_batch_and_channels
 from fnn.layers import Serial
 from fnn.planning.planned import Planned
-from fnn.typing import PyTree
+from fnn.typing import Array, InShape, KeyArray, PyTree
 
-__all__ = ["Absorbed", "Inside", "Stage", "Turned"]
+__all__ = ["Absorbed", "InnerLayer", "InnerView", "PlainSequence", "Stage"]
 
 
-class Inside(Layer):
-    """A layer written in the inner layout: `inside`, `inside_backward`."""
+class InnerLayer(Layer):
+    """A layer that is written in the inner layout and called in the outer one."""
 
-    def inside(
-        self, params: PyTree, state: PyTree, x: Array, *, key: Any, train: bool
-    ) -> Forward:
-        """`forward` from (C, H, W, N) to (C', ..., N)."""
+    def inner_forward(
+        self, params: PyTree, state: PyTree, x: Array, *,
+        key: KeyArray | None, train: bool,
+    ) -> Forward:  # fmt: skip
+        """Compute `forward` from x (C, H, W, N) to y (C', ..., N)."""
         raise NotImplementedError
 
-    def inside_backward(self, params: PyTree, saved: PyTree, dy: Array) -> Backward:
-        """`backward` from (C', ..., N) to (C, H, W, N)."""
+    def inner_backward(self, params: PyTree, saved: PyTree, dy: Array) -> Backward:
+        """Compute `backward` from dy (C', ..., N) to dx (C, H, W, N)."""
         raise NotImplementedError
 
-    def forward(self, params, state, x, *, key=None, train=False):
-        out = self.inside(params, state, turn(x), key=key, train=train)
-        return out._replace(y=turn(out.y))
+    def forward(
+        self, params: PyTree, state: PyTree, x: Array, *,
+        key: KeyArray | None = None, train: bool = False,
+    ) -> Forward:  # fmt: skip
+        x = swap_batch_and_channels(as_inputs(jnp.asarray(x)))
+        out = self.inner_forward(params, state, x, key=key, train=train)
+        return out._replace(y=swap_batch_and_channels(out.y))
 
-    def backward(self, params, saved, dy):
-        out = self.inside_backward(params, saved, turn(dy))
-        return out._replace(dx=turn(out.dx))
+    def backward(self, params: PyTree, saved: PyTree, dy: Array) -> Backward:
+        out = self.inner_backward(params, saved, swap_batch_and_channels(dy))
+        return out._replace(dx=swap_batch_and_channels(out.dx))
 
 
 @layer
-class Turned(Layer):
-    """A layer seen from the inner layout."""
+class InnerView(Layer):
+    """A layer as seen from the inner layout: it takes and returns (C, H, W, N)."""
 
     layer: Layer = leaf()
 
-    def forward(self, params, state, x, *, key=None, train=False):
-        out = self.layer.forward(params, state, turn(x), key=key, train=train)
-        return out._replace(y=turn(out.y))
+    def forward(
+        self, params: PyTree, state: PyTree, x: Array, *,
+        key: KeyArray | None = None, train: bool = False,
+    ) -> Forward:  # fmt: skip
+        x = swap_batch_and_channels(x)
+        out = self.layer.forward(params, state, x, key=key, train=train)
+        return out._replace(y=swap_batch_and_channels(out.y))
 
-    def backward(self, params, saved, dy):
-        out = self.layer.backward(params, saved, turn(dy))
-        return out._replace(dx=turn(out.dx))
-
-
-@layer
-class Stage(Inside, Planned):
-    """Plain `layers` done as one; the first one's variables are the stage's."""
-
-    layers: tuple[Layer, ...] = leaf()
-
-    def stands_for(self) -> Layer:
-        return Chain(self.layers)
-
-    @property
-    def kind(self):
-        return self.stands_for().kind
-
-    def init(self, key, in_shape):
-        return self.stands_for().init(key, in_shape)
-
-    def reach(self, in_shape):
-        return self.stands_for().reach(in_shape)
+    def backward(self, params: PyTree, saved: PyTree, dy: Array) -> Backward:
+        out = self.layer.backward(params, saved, swap_batch_and_channels(dy))
+        return out._replace(dx=swap_batch_and_channels(out.dx))
 
 
 @layer
-class Chain(Layer):
-    """Layers one after the other; the first one's variables are the whole's."""
+class Stage(InnerLayer, Planned):
+    """A layer that computes plain `layers` at once, with the first one's variables."""
+
+    layers: tuple[Layer, ...] = leaf()
+
+    def to_plain(self) -> "PlainSequence":
+        return PlainSequence(self.layers)
+
+    @property
+    def kind(self) -> str:
+        return self.to_plain().kind
+
+    def init(self, key: KeyArray, in_shape: InShape) -> Variables:
+        return self.to_plain().init(key, in_shape)
+
+    def reach(self, in_shape: InShape) -> tuple[Reach, ...] | None:
+        return self.to_plain().reach(in_shape)
+
+
+@layer
+class PlainSequence(Layer):
+    """A sequence of layers, of which only the first has variables.
+
+    Unlike a `Serial`, it has the variables of that layer, and not a tuple of them.
+    """
 
     layers: tuple[Layer, ...] = leaf()
 
     @property
-    def kind(self):
+    def kind(self) -> str:
         return "+".join(layer.kind for layer in self.layers)
 
-    def init(self, key, in_shape):
+    def init(self, key: KeyArray, in_shape: InShape) -> Variables:
         return self.layers[0].init(key, in_shape)
 
-    def reach(self, in_shape):
+    def reach(self, in_shape: InShape) -> tuple[Reach, ...] | None:
         fields = (Reach(),) * (len(in_shape) - 1)
         for part in self.layers:
             reach = part.reach(in_shape)
@@ -105,27 +118,33 @@ class Chain(Layer):
             )
         return fields
 
-    def forward(self, params, state, x, *, key=None, train=False):
-        variables = self._spread(params), self._spread(state)
+    def forward(
+        self, params: PyTree, state: PyTree, x: Array, *,
+        key: KeyArray | None = None, train: bool = False,
+    ) -> Forward:  # fmt: skip
+        variables = self._for_serial(params), self._for_serial(state)
         out = Serial(self.layers).forward(*variables, x, key=key, train=train)
         return out._replace(state=out.state[0])
 
-    def backward(self, params, saved, dy):
-        dx, dparams = Serial(self.layers).backward(self._spread(params), saved, dy)
-        return Backward(dx, dparams[0])
+    def backward(self, params: PyTree, saved: PyTree, dy: Array) -> Backward:
+        out = Serial(self.layers).backward(self._for_serial(params), saved, dy)
+        return out._replace(dparams=out.dparams[0])
 
-    def _spread(self, tree: PyTree) -> tuple:
+    def _for_serial(self, tree: PyTree) -> tuple[PyTree, ...]:
         return (tree, *[()] * (len(self.layers) - 1))
 
 
 @layer
 class Absorbed(Layer):
-    """In the place of a layer that a stage before it has done already: y = x."""
+    """A replacement of a layer that the stage before it includes: y = x."""
 
     layer: Layer = leaf()
 
-    def forward(self, params, state, x, *, key=None, train=False):
+    def forward(
+        self, params: PyTree, state: PyTree, x: Array, *,
+        key: KeyArray | None = None, train: bool = False,
+    ) -> Forward:  # fmt: skip
         return Forward(x, saved=(), state=state)
 
-    def backward(self, params, saved, dy):
+    def backward(self, params: PyTree, saved: PyTree, dy: Array) -> Backward:
         return Backward(dy, ())

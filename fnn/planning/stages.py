@@ -1,186 +1,210 @@
-"""The stages that there are: plain layers on the left, the kernel they are done by.
+"""All stages: plain layers on the left, the kernel that computes them on the right.
 
-Conv [+ Relu] [+ MaxPool]      kernels.block, by im2col or by Winograd
+Conv [+ Relu] [+ MaxPool]      kernels.conv_block, by im2col or by Winograd
 BatchNorm [+ Relu]             kernels.batch_norm
 MaxPool                        kernels.pooling
 GlobalAvgPool                  a mean over rows and columns
-Relu, Tanh, ... Identity       themselves: element by element, any layout will do
+Relu, Tanh, ... Identity       themselves: element by element, in any layout
 Residual, Parallel             themselves, with their branches in the inner layout
+
+Legend: images (C, H, W, N); y of O channels, Hy × Wy pixels.
 """
 
 import math
 from collections.abc import Callable
-from typing import Any, NamedTuple
+from typing import Any
 
 import jax.numpy as jnp
 
 from fnn.core import Backward, Forward, Layer, layer
 from fnn.kernels.batch_norm import batch_norm_backward, batch_norm_forward
-from fnn.kernels.block import Block
+from fnn.kernels.conv_block import ConvBlock, ConvBlockSaved
 from fnn.kernels.im2col import Im2col
-from fnn.kernels.planes import apart, place, together
-from fnn.kernels.pooling import given_to_winners, max_of_planes, winners_of_planes
+from fnn.kernels.layout import ALL_BUT_CHANNELS
+from fnn.kernels.planes import (
+    Group,
+    pad_or_crop,
+    planes_to_space,
+    sizes_only,
+    space_to_planes,
+)
+from fnn.kernels.pooling import argmax_of_planes, max_of_planes, scatter_to_argmax
 from fnn.layers import Parallel, Residual
+from fnn.layers.batch_norm import Eval, Train
 from fnn.layers.convolution import ConvParams
 from fnn.layers.normalization import NormParams, moments
 from fnn.layers.shape import shape_only
 from fnn.planning.planned import Planned, plain
-from fnn.planning.stage import Inside, Stage, Turned
-from fnn.typing import PyTree
+from fnn.planning.stage import InnerLayer, InnerView, Stage
+from fnn.typing import Array, Float, KeyArray, PyTree
 
 __all__ = [
     "BatchNormStage",
     "ConvStage",
+    "GlobalAvgPoolStage",
     "InnerParallel",
     "InnerResidual",
     "MaxPoolStage",
-    "MeanStage",
     "PointwiseStage",
 ]
 
 
 @layer
 class ConvStage(Stage):
-    """A convolution, and the ReLU and the pooling that may follow it.
+    """A stage for a convolution, and the ReLU and the pooling that may follow it.
 
     Args:
-        layers: the plain ones.
-        block: by which kernels.
+        layers: the plain layers.
+        block: the kernel that computes them.
     """
 
-    block: Block = Block(Im2col())
+    block: ConvBlock = ConvBlock(Im2col())
 
-    def inside(self, params, state, x, *, key, train):
+    def inner_forward(
+        self, params: ConvParams, state: PyTree, x: Float[Array, "C H W N"], *,
+        key: KeyArray | None, train: bool,
+    ) -> Forward:  # fmt: skip
         y, saved = self.block.forward(x, params.weight, params.bias)
         return Forward(y, saved, state)
 
-    def inside_backward(self, params, saved, dy):
+    def inner_backward(
+        self, params: ConvParams, saved: ConvBlockSaved, dy: Float[Array, "O Hy Wy N"]
+    ) -> Backward:
         dx, dweight, dbias = self.block.backward(params.weight, params.bias, saved, dy)
         return Backward(dx, ConvParams(dweight, dbias))
 
 
-class Train(NamedTuple):
-    """Saved in training, when μ and σ depend on x."""
-
-    saved: PyTree
-
-
-class Eval(NamedTuple):
-    """Saved in evaluation, when μ and σ are constants."""
-
-    saved: PyTree
-
-
 @layer
 class BatchNormStage(Stage):
-    """Batch normalisation, and the ReLU that may follow it."""
+    """A stage for batch normalisation, and the ReLU that may follow it."""
 
-    def inside(self, params, state, x, *, key, train):
+    def inner_forward(
+        self, params: NormParams, state: PyTree, x: Float[Array, "C H W N"], *,
+        key: KeyArray | None, train: bool,
+    ) -> Forward:  # fmt: skip
         norm: Any = self.layers[0]
         relu = len(self.layers) > 1
-        mean, var = map(jnp.ravel, moments(x, axes=(1, 2, 3))) if train else state
+        mean, var = state
+        if train:
+            mean, var = map(jnp.ravel, moments(x, axes=ALL_BUT_CHANNELS))
+            state = norm.update_running(state, mean, var, x.size // len(x))
         scale, bias = params
         y, saved = batch_norm_forward(x, scale, bias, mean, var, norm.eps, relu)
-        if train:
-            state = norm.track(state, mean, var, x.size // len(x))
         return Forward(y, (Train if train else Eval)(saved), state)
 
-    def inside_backward(self, params, saved, dy):
+    def inner_backward(
+        self, params: NormParams, saved: Train | Eval, dy: Float[Array, "C H W N"]
+    ) -> Backward:
         train = isinstance(saved, Train)
-        dx, dscale, dbias = batch_norm_backward(params.scale, saved.saved, dy, train)
+        dx, dscale, dbias = batch_norm_backward(params.scale, saved.arrays, dy, train)
         return Backward(dx, NormParams(dscale, dbias))
 
 
 @layer
 class PointwiseStage(Stage):
-    """A layer that works element by element, as it is."""
+    """A stage for a layer that works element by element, unchanged."""
 
-    def inside(self, params, state, x, *, key, train):
+    def inner_forward(
+        self, params: PyTree, state: PyTree, x: Float[Array, "C H W N"], *,
+        key: KeyArray | None, train: bool,
+    ) -> Forward:  # fmt: skip
         return self.layers[0].forward(params, state, x, key=key, train=train)
 
-    def inside_backward(self, params, saved, dy):
+    def inner_backward(
+        self, params: PyTree, saved: PyTree, dy: Float[Array, "C H W N"]
+    ) -> Backward:
         return self.layers[0].backward(params, saved, dy)
 
 
 @layer
 class MaxPoolStage(Stage):
-    """The maximum over windows that tile the image."""
+    """A stage for the maximum over windows of size `pool` that tile the image."""
 
-    pool: tuple[int, int] = (2, 2)
+    pool: Group = (2, 2)
 
-    def inside(self, params, state, x, *, key, train):
-        counts = self._counts(x.shape[1:3])
-        planes = apart(x, self.pool, counts)
+    def inner_forward(
+        self, params: PyTree, state: PyTree, x: Float[Array, "C H W N"], *,
+        key: KeyArray | None, train: bool,
+    ) -> Forward:  # fmt: skip
+        # Windows that are not complete are left out.
+        counts = [size // p for size, p in zip(x.shape[1:3], self.pool, strict=True)]
+        planes = space_to_planes(x, self.pool, counts)
         (y,) = max_of_planes(planes, self.pool, self.pool)
-        winners = winners_of_planes(planes, self.pool, self.pool)
-        return Forward(y, (winners, jnp.zeros((0, *x.shape[1:3]))), state)
+        argmax = argmax_of_planes(planes, self.pool, self.pool)
+        return Forward(y, (argmax, sizes_only(x)), state)
 
-    def inside_backward(self, params, saved, dy):
-        winners, like = saved
-        planes = given_to_winners(winners, (dy,), self.pool, self.pool)
-        sizes, (rows, columns) = like.shape[1:], planes[0].shape[1:3]
-        seen = rows * self.pool[0], columns * self.pool[1]
-        dx = together(planes, self.pool, seen)
-        return Backward(place(dx, (0, 0), sizes), ())
-
-    def _counts(self, sizes: tuple[int, ...]) -> tuple[int, int]:
-        """Windows along each axis; what does not fill one is left out."""
-        h, w = (size // p for size, p in zip(sizes, self.pool, strict=True))
-        return h, w
+    def inner_backward(
+        self, params: PyTree, saved: PyTree, dy: Float[Array, "C Hy Wy N"]
+    ) -> Backward:
+        argmax, sizes = saved
+        planes = scatter_to_argmax(argmax, (dy,), self.pool, self.pool)
+        covered = [n * p for n, p in zip(dy.shape[1:3], self.pool, strict=True)]
+        dx = planes_to_space(planes, self.pool, covered)
+        return Backward(pad_or_crop(dx, (0, 0), sizes.shape[1:]), ())
 
 
 @layer
-class MeanStage(Stage):
-    """The mean of each channel over rows and columns."""
+class GlobalAvgPoolStage(Stage):
+    """A stage for the mean of each channel over rows and columns."""
 
-    def inside(self, params, state, x, *, key, train):
+    def inner_forward(
+        self, params: PyTree, state: PyTree, x: Float[Array, "C H W N"], *,
+        key: KeyArray | None, train: bool,
+    ) -> Forward:  # fmt: skip
         return Forward(x.mean((1, 2)), shape_only(x), state)
 
-    def inside_backward(self, params, saved, dy):
+    def inner_backward(
+        self, params: PyTree, saved: Array, dy: Float[Array, "C N"]
+    ) -> Backward:
         shape = saved.shape[1:]
         share = dy / math.prod(shape[1:3])
         return Backward(jnp.broadcast_to(share[:, None, None], shape), ())
 
 
-class Branches(Inside, Planned):
-    """Layers on the same input, each seen from the inner layout."""
+class InnerBranches(InnerLayer, Planned):
+    """A base class for blocks whose branches are seen from the inner layout."""
 
-    def over(self, change: Callable[[Layer], Layer]) -> Layer:
-        """The plain layer of branches that were each changed."""
+    def map_branches(self, change: Callable[[Layer], Layer]) -> Layer:
+        """Return the plain layer whose branches are these, each changed."""
         raise NotImplementedError
 
-    def stands_for(self) -> Layer:
-        return self.over(plain)
+    def to_plain(self) -> Layer:
+        return self.map_branches(plain)
 
-    def inside(self, params, state, x, *, key, train):
-        return self.over(Turned).forward(params, state, x, key=key, train=train)
+    def inner_forward(
+        self, params: PyTree, state: PyTree, x: Array, *,
+        key: KeyArray | None, train: bool,
+    ) -> Forward:  # fmt: skip
+        net = self.map_branches(InnerView)
+        return net.forward(params, state, x, key=key, train=train)
 
-    def inside_backward(self, params, saved, dy):
-        return self.over(Turned).backward(params, saved, dy)
+    def inner_backward(self, params: PyTree, saved: PyTree, dy: Array) -> Backward:
+        return self.map_branches(InnerView).backward(params, saved, dy)
 
 
 @layer
-class InnerResidual(Branches, Residual):
-    """A shortcut around a body, both in the inner layout; fields as in `Residual`."""
+class InnerResidual(InnerBranches, Residual):
+    """A residual block in the inner layout, with the fields of `Residual`."""
 
     @property
-    def kind(self):
+    def kind(self) -> str:
         return "Residual"
 
-    def over(self, change):
+    def map_branches(self, change: Callable[[Layer], Layer]) -> Residual:
         return Residual(change(self.body), change(self.projection))
 
 
 @layer
-class InnerParallel(Branches, Parallel):
-    """Branches side by side in the inner layout; fields as in `Parallel`.
+class InnerParallel(InnerBranches, Parallel):
+    """A block of branches in the inner layout, with the fields of `Parallel`.
 
-    Only where they are added up: channels are the last axis outside, the first inside.
+    It only adds branches up and never concatenates them: channels are the last axis in
+    the outer layout, the first in the inner one.
     """
 
     @property
-    def kind(self):
+    def kind(self) -> str:
         return "Parallel"
 
-    def over(self, change):
+    def map_branches(self, change: Callable[[Layer], Layer]) -> Parallel:
         return Parallel(tuple(map(change, self.branches)), self.merge)

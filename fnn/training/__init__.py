@@ -1,4 +1,4 @@
-"""Training: compiled epochs, early stopping, evaluation and checkpoints."""
+"""Training: compiled epochs, early stopping, evaluation, sweeps and checkpoints."""
 
 from fnn.training.compiled.descent import Carry
 from fnn.training.compiled.epoch import Epoch, run_epoch

@@ -1,6 +1,6 @@
-"""What is checked once, before anything is compiled: errors come in plain words.
+"""Checks of arguments, made once, before anything is compiled.
 
-Each function returns what it was given, in the form that training uses.
+Most functions return the argument in the form that training uses.
 """
 
 import warnings
@@ -10,7 +10,6 @@ from typing import Any
 import jax
 import jax.numpy as jnp
 import numpy as np
-from jax import Array
 
 from fnn.augmentations import Augmentation, as_augmentation
 from fnn.checks import as_array, as_inputs, check_pair, describe
@@ -22,7 +21,7 @@ from fnn.optimizers import Optimizer
 from fnn.training.compiled.order import batch_sizes
 from fnn.training.early_stopping import EarlyStopping
 from fnn.training.metrics import Metric
-from fnn.typing import PyTree
+from fnn.typing import Array, Batch, PyTree
 
 __all__ = [
     "check_augment",
@@ -43,7 +42,7 @@ __all__ = [
 
 
 def check_batch_size(batch_size: Any, n: int | None = None) -> int:
-    """A batch size from 1 to n."""
+    """Return a batch size from 1 to n as an int."""
     if isinstance(batch_size, bool) or not isinstance(batch_size, int | np.integer):
         raise TypeError(f"batch_size must be an integer, got {batch_size!r}")
     if batch_size < 1:
@@ -57,14 +56,14 @@ def check_batch_size(batch_size: Any, n: int | None = None) -> int:
 
 
 def check_flag(name: str, value: Any) -> bool:
-    """True or False."""
+    """Return True or False."""
     if not isinstance(value, bool | np.bool_):
         raise TypeError(f"{name} must be True or False, got {value!r}")
     return bool(value)
 
 
 def check_epochs(epochs: Any) -> int:
-    """A number of epochs, 0 or more."""
+    """Return a number of epochs, 0 or more, as an int."""
     if isinstance(epochs, bool) or not isinstance(epochs, int | np.integer):
         raise TypeError(f"epochs must be an integer, got {epochs!r}")
     if epochs < 0:
@@ -75,14 +74,14 @@ def check_epochs(epochs: Any) -> int:
 # ---- Data ------------------------------------------------------------------------
 
 
-def check_data(name: str, data: Any) -> tuple[Array, Array]:
-    """A pair (x, y) of finite x and one label an example, on the device."""
+def check_data(name: str, data: Any) -> Batch:
+    """Return a pair (x, y) of finite x and one label an example, on the device."""
     x, y = check_pair(name, data)
     return check_inputs(f"{name}: x", x), y
 
 
 def check_inputs(name: str, x: Any) -> Array:
-    """Finite inputs (N, ...), on the device."""
+    """Return finite inputs (N, ...), on the device."""
     x = as_array(name, x)
     if x.ndim == 0 or len(x) == 0:
         raise ValueError(f"{name} has no examples: its shape is {x.shape}")
@@ -93,10 +92,10 @@ def check_inputs(name: str, x: Any) -> Array:
         )
     if jnp.issubdtype(x.dtype, jnp.floating) and not bool(_all_finite(x)):
         values = np.asarray(x, np.float32)
-        where = np.argwhere(~np.isfinite(values))[0].tolist()
-        what = "NaN" if np.isnan(values[tuple(where)]) else "inf"
+        index = np.argwhere(~np.isfinite(values))[0].tolist()
+        number = "NaN" if np.isnan(values[tuple(index)]) else "inf"
         raise ValueError(
-            f"{name} has {what} at {where} (example {where[0]}). Leave the example "
+            f"{name} has {number} at {index} (example {index[0]}). Leave the example "
             "out, or mend it: jnp.nan_to_num(x)."
         )
     return as_inputs(x)
@@ -108,15 +107,22 @@ _all_finite = jax.jit(all_finite)
 def check_fits(
     net: Layer, loss: Loss | None, variables: Any, data: tuple[Any, Any], name: str
 ) -> Variables:
-    """Variables that belong to the network, with data that fit both and the loss.
+    """Return the variables, if network, loss, variables and data fit one another.
 
-    The layers judge shapes, by tracing the forward: nothing is run.
+    The layers check the shapes when the forward is traced; nothing is run.
+
+    Args:
+        net: the network.
+        loss: the loss, or None for none.
+        variables: the variables, or their shapes.
+        data: x and y.
+        name: the name of the data, for errors.
     """
     variables = as_variables(variables)
-    for place, leaf in leaves_by_name(variables).items():
+    for path, leaf in leaves_by_name(variables).items():
         if not isinstance(leaf, int | float) and not _is_array(leaf):
             raise TypeError(
-                f"variables: {place} must be an array of numbers, got {leaf!r}: make "
+                f"variables: {path} must be an array of numbers, got {leaf!r}: make "
                 "them with net.init(key, in_shape)"
             )
     x, y = data
@@ -140,7 +146,7 @@ def check_fits(
 
 
 def _is_array(leaf: Any) -> bool:
-    """Whether it is an array of numbers, or of keys; or the shape of one."""
+    """Return whether it is an array of numbers or of keys, or the shape of one."""
     dtype = getattr(leaf, "dtype", np.dtype(object))
     kinds = (np.number, np.bool_, jax.dtypes.extended)
     return any(jax.dtypes.issubdtype(dtype, kind) for kind in kinds)
@@ -152,9 +158,15 @@ def _is_array(leaf: Any) -> bool:
 def check_augment(
     augment: Any, x: Array, n: int, batch_size: int
 ) -> Augmentation | None:
-    """An augmentation that keeps shape and dtype of all batches of n like x, or None.
+    """Return an augmentation that keeps the shape and dtype of every batch, or None.
 
     It is traced, and nothing is run.
+
+    Args:
+        augment: a function `(key, x) -> x`, or None.
+        x: some of the examples.
+        n: the number of examples.
+        batch_size: B.
     """
     if augment is None:
         return None
@@ -175,7 +187,7 @@ def check_augment(
 
 
 def check_metrics(metrics: Any) -> tuple[tuple[str, Metric], ...]:
-    """Metrics in a form that can be compiled in."""
+    """Return metrics in a form that can be compiled in."""
     if not isinstance(metrics, Mapping):
         raise TypeError(
             "metrics must map names to functions (outputs, y) -> mean, such as "
@@ -192,7 +204,7 @@ def check_metrics(metrics: Any) -> tuple[tuple[str, Metric], ...]:
 
 
 def check_optimizer(optimizer: Any, params: PyTree) -> None:
-    """Something with `init` and `update`, that asks for no more than fit can give."""
+    """Raise unless the optimizer has the methods of one, and needs no others."""
     if isinstance(optimizer, str):
         raise TypeError(
             f"optimizer must be an object, got the string {optimizer!r}: pass "
@@ -215,24 +227,39 @@ def check_optimizer(optimizer: Any, params: PyTree) -> None:
     state = jax.eval_shape(optimizer.init, params)
     names: set[str] = set()
     jax.tree.leaves(state, is_leaf=lambda s: bool(names.add(type(s).__name__)))
-    if "SAMState" in names:
+    for name in names & UNSUPPORTED.keys():
         raise ValueError(
-            "optimizer is SAM (optax.contrib.sam), which needs gradients at a second "
-            "point of every step (grad_fn), or holds parameters that are not to be "
-            "validated: fnn.fit has no place for either. Write the loop by hand with "
-            "fnn.value_and_grad, or choose another optimizer."
+            f"optimizer is {UNSUPPORTED[name]}: fnn.fit has no place for it. Write the "
+            "loop by hand with fnn.value_and_grad, or choose another optimizer."
         )
 
 
+#: Optimizers that ask for more than `fit` can give, by the name of their state.
+UNSUPPORTED = {
+    "SAMState": (
+        "SAM (optax.contrib.sam), which needs gradients at a second point of every "
+        "step (grad_fn), or holds parameters that are not to be validated"
+    ),
+    "LookaheadState": (
+        "optax.lookahead, whose parameters are a pair of fast and slow ones "
+        "(optax.LookaheadParams)"
+    ),
+}
+
+
 def check_early_stopping(
-    rule: Any, metrics: tuple[tuple[str, Metric], ...], validated: bool, epochs: int
+    early_stopping: Any,
+    metrics: tuple[tuple[str, Metric], ...],
+    validated: bool,
+    epochs: int,
 ) -> None:
-    """No rule, or one whose metric is going to be computed."""
-    if rule is None:
+    """Raise unless it is None, or the metric that it monitors will be computed."""
+    if early_stopping is None:
         return
-    if not isinstance(rule, EarlyStopping):
+    if not isinstance(early_stopping, EarlyStopping):
         raise TypeError(
-            f"early_stopping must be fnn.EarlyStopping(patience=...), got {rule!r}"
+            "early_stopping must be fnn.EarlyStopping(patience=...), got "
+            f"{early_stopping!r}"
         )
     computed = ["loss", *(name for name, _ in metrics)]
     if not validated:
@@ -240,21 +267,22 @@ def check_early_stopping(
             "early stopping needs validation data: pass validation=(x, y), a part of "
             "the data that is not trained on"
         )
-    if rule.monitor not in computed:
+    monitor, every = early_stopping.monitor, early_stopping.every
+    if monitor not in computed:
         raise ValueError(
-            f"early stopping monitors {rule.monitor!r}, which is not computed: "
-            f"expected one of {', '.join(map(repr, computed))}. Pass metrics="
-            f"{{{rule.monitor!r}: function}} to compute it."
+            f"early stopping monitors {monitor!r}, which is not computed: expected one "
+            f"of {', '.join(map(repr, computed))}. Pass metrics={{{monitor!r}: "
+            "function} to compute it."
         )
-    if 0 < epochs < rule.every:
+    if 0 < epochs < every:
         raise ValueError(
-            f"early stopping evaluates every {rule.every} epochs, and there are only "
+            f"early stopping evaluates every {every} epochs, and there are only "
             f"{epochs}: it would never do so"
         )
 
 
 def check_validation_device(device: Any, train: Array, validation: Any) -> Any:
-    """The device to validate on, or None for the one that trains, in turn."""
+    """Return the device to validate on, or None for the one that trains, in turn."""
     if device is None:
         return None
     if validation is None:
@@ -266,16 +294,16 @@ def check_validation_device(device: Any, train: Array, validation: Any) -> Any:
             'validation_device must be one of jax.devices(), "another" for any that '
             f"does not train, or None, got {device!r}"
         )
-    others = [one for one in jax.devices() if one not in train.devices()]
+    others = [other for other in jax.devices() if other not in train.devices()]
     if device == "another" and others:
         return others[0]
     if device == "another" or device in train.devices():
-        here = ", ".join(map(str, train.devices()))
-        why = f"training runs on {here}, too"
+        names = ", ".join(map(str, train.devices()))
+        reason = f"training runs on {names}, too"
         if device == "another":
-            why = f"there is no device but {here}, which trains"
+            reason = f"there is no device but {names}, which trains"
         warnings.warn(
-            f"fit validates in turn with training, not beside it: {why}",
+            f"fit validates in turn with training, not at the same time: {reason}",
             stacklevel=3,
         )
         return None

@@ -1,23 +1,25 @@
 """Early stopping, as a pure pair that a Python loop and a compiled sweep both use."""
 
+import dataclasses
 from typing import Any, NamedTuple
 
 import jax
 import jax.numpy as jnp
-from jax import Array
 
 from fnn.checks import is_integer
-from fnn.core import leaf
-from fnn.pytree import pytree
+from fnn.pytree import leaf, pytree
+from fnn.typing import Array, Number
 
 __all__ = ["EarlyStopping", "StoppingState"]
 
 
 class StoppingState(NamedTuple):
-    """What early stopping remembers, all scalars.
+    """The state of early stopping, all scalars.
 
-    `best` metric so far (±inf before the first), `best_epoch` it was seen at (0 before
-    the first), `wait` evaluations since, and whether to `stop`.
+    best: the best metric so far, ±inf before the first evaluation.
+    best_epoch: the epoch of that evaluation, 0 before the first.
+    wait: the number of evaluations since.
+    stop: whether to stop.
     """
 
     best: Array
@@ -28,7 +30,7 @@ class StoppingState(NamedTuple):
 
 @pytree
 class EarlyStopping:
-    """Stop when the validation metric has not improved for `patience` evaluations.
+    """A rule to stop when a metric has not improved for `patience` evaluations.
 
     With m the metric of this evaluation, and mode "min":
 
@@ -36,43 +38,45 @@ class EarlyStopping:
         otherwise                wait ← wait + 1,  stop once wait = patience
 
     so training stops after exactly `patience` evaluations without improvement. NaN is
-    never an improvement. The validation error is U-shaped in the number of steps; this
-    chooses that number in a single run, and is a regularizer that leaves the procedure
-    and the objective as they are.
+    never an improvement. The validation error is U-shaped in the number of steps; early
+    stopping chooses that number in a single run. It is a regularizer that changes
+    neither the procedure nor the objective.
 
-    Its cost is the validation. `every` and `subset` make it rarer and smaller, and
+    Its cost is the validation, which `every` makes rarer and `subset` smaller.
     `fnn.fit` keeps the best variables in the host's memory.
 
     Args:
-        patience: evaluations without improvement to stop after, at least 1.
-        min_delta: by more than how much the metric has to be better, in its own units.
-            A leaf.
+        patience: the number of evaluations without improvement to stop after, at least
+            1.
+        min_delta: the metric has to be better by more than this, in its own units. A
+            leaf.
         mode: "min" if smaller is better, "max" if larger is.
         monitor: the metric's name, "loss" or one of the metrics.
-        every: evaluate at every such epoch only. Patience counts evaluations.
+        every: evaluate after every epoch whose number this divides. Patience counts
+            evaluations.
         subset: how much of the validation data to use: an int is a number of examples,
-            a float in (0, 1] a share. The same random ones at every evaluation.
+            a float in (0, 1] a share. Every evaluation uses the same random ones.
 
     Raises:
         ValueError, TypeError: an argument out of its range.
 
     Example:
         >>> from fnn.training.early_stopping import EarlyStopping
-        >>> rule = EarlyStopping(patience=2)
-        >>> state = rule.init()
+        >>> early_stopping = EarlyStopping(patience=2)
+        >>> state = early_stopping.init()
         >>> for epoch, loss in enumerate([0.9, 0.5, 0.6, float("nan")], start=1):
-        ...     state = rule.update(state, loss, epoch)
+        ...     state = early_stopping.update(state, loss, epoch)
         >>> print(state.best_epoch, state.wait, state.stop)
         2 2 True
 
     Source: Goodfellow, Bengio and Courville, Deep Learning (2016), algorithm 7.1.
     """
 
-    patience: int = 5
-    min_delta: float = leaf(default=0.0)
+    patience: int = dataclasses.field(default=5, metadata={"shown": True})
+    min_delta: float = leaf(default=0.0, shown=True)
     mode: str = "min"
     monitor: str = "loss"
-    every: int = 1
+    every: int = dataclasses.field(default=1, metadata={"shown": True})
     subset: int | float | None = None
 
     def __post_init__(self) -> None:
@@ -84,7 +88,7 @@ class EarlyStopping:
             )
         if isinstance(self.min_delta, float) and not self.min_delta >= 0:
             raise ValueError(
-                "EarlyStopping: min_delta is how much better is better, and must be "
+                "EarlyStopping: min_delta is the improvement that counts, and must be "
                 f">= 0, got {self.min_delta}"
             )
         if not isinstance(self.monitor, str):
@@ -106,16 +110,18 @@ class EarlyStopping:
         _expect_subset(self.subset)
 
     def init(self) -> StoppingState:
-        """The state before the first evaluation."""
+        """Return the state before the first evaluation."""
         best = jnp.asarray(jnp.inf if self.mode == "min" else -jnp.inf)
         zero = jnp.zeros((), jnp.int32)
         return StoppingState(best, zero, zero, jnp.zeros((), bool))
 
-    def update(self, state: StoppingState, metric: Any, epoch: Any) -> StoppingState:
-        """The state after an evaluation; once stopped, it stays as it is.
+    def update(
+        self, state: StoppingState, metric: Number, epoch: int | Array
+    ) -> StoppingState:
+        """Return the state after an evaluation; once stopped, it stays as it is.
 
         Args:
-            state: from `init`, or from the evaluation before.
+            state: the state from `init`, or after the evaluation before.
             metric: m, a scalar.
             epoch: the number of epochs trained so far.
 
@@ -135,7 +141,7 @@ class EarlyStopping:
             wait=wait,
             stop=wait >= jnp.asarray(self.patience, wait.dtype),
         )
-        # Under vmap the others go on; a run that has stopped must not see them do so.
+        # Under vmap other runs go on; one that has stopped must keep its state.
         kept = [jnp.where(state.stop, o, n) for o, n in zip(state, new, strict=True)]
         return StoppingState(*kept)
 

@@ -1,7 +1,9 @@
 """Evaluation and prediction: in batches, in one compiled program, on all examples.
 
-Nothing is dropped, normalised by the batch, or updated: `train=False`. The rest that
-does not fill a batch is a smaller one, in the same program.
+Nothing is dropped, normalised by the batch, or updated: `train=False`. The examples
+that do not fill a batch are a smaller batch, in the same program.
+
+Legend: N examples, S batches, the smaller one last.
 """
 
 from collections.abc import Callable, Mapping
@@ -11,11 +13,11 @@ from typing import Any
 import jax
 import jax.numpy as jnp
 import numpy as np
-from jax import Array, lax
+from jax import lax
 from jax.sharding import Mesh
 
 from fnn.checks import describe
-from fnn.core import Layer, Variables, expect_layer
+from fnn.core import Layer, Variables, as_variables, expect_layer
 from fnn.losses import Loss, expect_loss
 from fnn.training.checks import (
     check_batch_size,
@@ -24,18 +26,17 @@ from fnn.training.checks import (
     check_inputs,
     check_metrics,
 )
-from fnn.training.compiled.meshes import split
+from fnn.training.compiled.meshes import shard_batch
 from fnn.training.compiled.order import batch_sizes
 from fnn.training.metrics import Metric, default_metrics
-from fnn.typing import Batch, PyTree
+from fnn.typing import Array, Batch, PyTree
 
 __all__ = [
-    "averages",
-    "begin_measuring",
+    "average_batches",
+    "batch_means",
     "evaluate",
-    "measure",
-    "of_batches",
     "predict",
+    "start_evaluation",
 ]
 
 
@@ -47,14 +48,14 @@ def evaluate(
     batch_size: int = 1000,
     metrics: Mapping[str, Metric] | None = None,
 ) -> dict[str, float]:
-    """The loss and the metrics of all examples.
+    """Compute the loss and the metrics of all examples.
 
         loss = (1/N) Σ_n L(z_n, y_n)        without a penalty
 
     Args:
         net: the network.
         loss: the loss.
-        variables: its variables.
+        variables: the network's variables.
         data: x (N, ...) and y (N, ...).
         batch_size: how many examples go through the network at once. It changes memory
             and speed, not the result beyond rounding.
@@ -79,27 +80,16 @@ def evaluate(
     """
     expect_layer("net", net)
     expect_loss(loss)
+    variables = as_variables(variables)
     chosen = check_metrics(default_metrics(loss) if metrics is None else metrics)
     size = check_batch_size(batch_size)
     x, y = check_data("data", data)
     variables = check_fits(net, loss, variables, (x, y), "data")
-    return measure(net, loss, variables, (x, y), size, chosen)
+    values = start_evaluation(net, loss, variables, (x, y), size, chosen)
+    return average_batches(values, len(x), size)
 
 
-def measure(
-    net: Layer,
-    loss: Loss,
-    variables: Variables,
-    data: Batch,
-    batch_size: int,
-    metrics: tuple[tuple[str, Metric], ...],
-) -> dict[str, float]:
-    """`evaluate`, for what has been checked."""
-    values = begin_measuring(net, loss, variables, data, batch_size, metrics)
-    return averages(values, len(data[0]), batch_size)
-
-
-def begin_measuring(
+def start_evaluation(
     net: Layer,
     loss: Loss,
     variables: Variables,
@@ -108,14 +98,16 @@ def begin_measuring(
     metrics: tuple[tuple[str, Metric], ...],
     mesh: Mesh | None = None,
 ) -> dict[str, Array]:
-    """The means of each batch by name: arrays that may still be being computed."""
+    """Start to compute the means of each batch by name, without waiting for them."""
     size = min(batch_size, len(data[0]))
     options = dict(metrics=metrics, batch_size=size, mesh=mesh)
-    return _measure(net, loss, variables, data, **options)
+    return _batch_means(net, loss, variables, data, **options)
 
 
-def averages(values: dict[str, Array], n: int, batch_size: int) -> dict[str, float]:
-    """The means over all n examples; waits for them."""
+def average_batches(
+    values: dict[str, Array], n: int, batch_size: int
+) -> dict[str, float]:
+    """Average the means of each batch over all n examples; wait for them."""
     # In float64 on the host: an accuracy of 1 is 1, however many batches there are.
     weights = batch_sizes(n, min(batch_size, n))
     return {
@@ -125,16 +117,17 @@ def averages(values: dict[str, Array], n: int, batch_size: int) -> dict[str, flo
 
 
 def predict(net: Layer, variables: Variables, x: Any, batch_size: int = 1000) -> Array:
-    """The outputs z (N, ...) of all examples, in their order.
+    """Compute the outputs z (N, ...) of all examples, in their order.
 
     Args:
         net: the network.
-        variables: its variables.
-        x: (N, ...).
+        variables: the network's variables.
+        x: the inputs (N, ...).
         batch_size: how many examples go through the network at once.
 
     Returns:
-        What the last layer returns: logits, for a network that a cross-entropy trains.
+        The last layer's outputs, which are logits for a network that was trained with a
+        cross-entropy.
 
     Raises:
         ValueError, TypeError: inputs or variables that do not fit.
@@ -147,13 +140,14 @@ def predict(net: Layer, variables: Variables, x: Any, batch_size: int = 1000) ->
         (5, 2)
     """
     expect_layer("net", net)
+    variables = as_variables(variables)
     size = check_batch_size(batch_size)
     x = check_inputs("x", x)
     variables = check_fits(net, None, variables, (x, None), "x")
     return _predict(net, variables, x, batch_size=min(size, len(x)))
 
 
-def of_batches(
+def batch_means(
     net: Layer,
     loss: Loss,
     variables: Variables,
@@ -163,21 +157,21 @@ def of_batches(
     batch_size: int,
     mesh: Mesh | None = None,
 ) -> dict[str, Array]:
-    """The means of each batch by name, the smaller one last: each (S,)."""
+    """Return the means (S,) of each batch by name, of the loss and of the metrics."""
 
-    def of_batch(batch: Batch) -> dict[str, Array]:
-        x, y = split(batch, mesh)
+    def means_of(batch: Batch) -> dict[str, Array]:
+        x, y = shard_batch(batch, mesh)
         outputs = net.forward(*variables, x, train=False).y
         values = {name: _mean(name, metric, outputs, y) for name, metric in metrics}
         return {"loss": loss.value(outputs, y), **values}
 
-    return _by_batch(
-        lambda batch: jax.tree.map(jnp.atleast_1d, of_batch(batch)), data, batch_size
+    return _map_batches(
+        lambda batch: jax.tree.map(jnp.atleast_1d, means_of(batch)), data, batch_size
     )
 
 
 def _mean(name: str, metric: Metric, outputs: Array, y: Array) -> Array:
-    """What the metric says of a batch: one number, or an error that names it."""
+    """Return the metric of a batch, a scalar, or raise an error that names it."""
     try:
         mean = metric(outputs, y)
     except Exception as error:
@@ -191,18 +185,20 @@ def _mean(name: str, metric: Metric, outputs: Array, y: Array) -> Array:
     return mean
 
 
-_measure = jax.jit(of_batches, static_argnames=("metrics", "batch_size", "mesh"))
+_batch_means = jax.jit(batch_means, static_argnames=("metrics", "batch_size", "mesh"))
 
 
 @partial(jax.jit, static_argnames=("batch_size",))
-def _predict(net, variables, x, *, batch_size) -> Array:
-    def of_batch(x: Array) -> Array:
+def _predict(net: Layer, variables: Variables, x: Array, *, batch_size: int) -> Array:
+    def outputs(x: Array) -> Array:
         return net.forward(*variables, x, train=False).y
 
-    return _by_batch(of_batch, x, batch_size)
+    return _map_batches(outputs, x, batch_size)
 
 
-def _by_batch(f: Callable[[PyTree], PyTree], data: PyTree, batch_size: int) -> PyTree:
+def _map_batches(
+    f: Callable[[PyTree], PyTree], data: PyTree, batch_size: int
+) -> PyTree:
     """Apply f to each batch, (B, ...) -> (M, ...), and join the results."""
     steps, rest = divmod(len(jax.tree.leaves(data)[0]), batch_size)
     end = steps * batch_size

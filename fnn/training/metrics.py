@@ -1,4 +1,4 @@
-"""Metrics: what is reported, and may be monitored, but is not descended on.
+"""Metrics: numbers that are reported and may be monitored, but not descended on.
 
 A metric is a function `metric(outputs, y)` of a batch's outputs z (N, ...) and labels
 y (N, ...), and returns its mean over the batch, a scalar. `fnn.evaluate` weights the
@@ -8,17 +8,18 @@ batches by their sizes, so that the result is the mean over all examples.
 from collections.abc import Callable, Mapping
 
 import jax.numpy as jnp
-from jax import Array
 
 from fnn.losses import Loss
+from fnn.typing import Array, Scalar
 
 __all__ = ["Metric", "accuracy", "default_metrics"]
 
+#: A function `metric(outputs, y) -> mean`.
 Metric = Callable[[Array, Array], Array]
 
 
-def accuracy(outputs: Array, y: Array) -> Array:
-    """The share of examples whose class is the predicted one.
+def accuracy(outputs: Array, y: Array) -> Scalar:
+    """Return the share of examples whose class is the predicted one.
 
         K > 1    (1/N) Σ_n [ argmax_k z_nk = y_n ]
         K = 1    (1/N) Σ_n [ (z_n > 0) = (y_n > ½) ]        z_n a logit
@@ -28,7 +29,7 @@ def accuracy(outputs: Array, y: Array) -> Array:
 
     Args:
         outputs: z (N, K), logits or probabilities for K > 1, logits for K = 1.
-        y: classes (N,), or rows (N, K) of targets, whose largest is the class.
+        y: classes (N,), or rows (N, K) of targets, whose largest entry is the class.
 
     Returns:
         A scalar in [0, 1].
@@ -49,5 +50,5 @@ def accuracy(outputs: Array, y: Array) -> Array:
 
 
 def default_metrics(loss: Loss) -> Mapping[str, Metric]:
-    """The accuracy where the loss scores classes, else nothing."""
+    """Return the accuracy for a loss that scores classes, else no metric."""
     return {"accuracy": accuracy} if getattr(loss, "classifies", False) else {}

@@ -1,29 +1,33 @@
-"""The network as it is trained: planned, unless the caller wants otherwise."""
+"""The network that is trained: a planned one, unless the caller wants otherwise."""
 
 from fnn.core import Layer
 from fnn.gradients.engines import Engine, manual
 from fnn.planning import MODES, Plan, plan
+from fnn.typing import InShape
 
-__all__ = ["as_written", "planned"]
+__all__ = ["plan_network"]
 
 
-def planned(
+def plan_network(
     net: Layer,
     mode: str | None,
-    in_shape: tuple[int, ...],
+    in_shape: InShape,
     batch_size: int,
     engine: Engine,
     ensemble: bool = False,
 ) -> Layer:
-    """The network that is compiled; a compiled program depends on nothing else.
+    """Return the network that is compiled; a compiled program depends on nothing else.
 
     Args:
-        net: the network. One that is a plan already stays it.
-        mode: of the plan, or None for none.
-        in_shape: of one example.
-        batch_size: to plan for.
-        engine: the engine; only the manual one is planned for.
-        ensemble: whether it will be mapped over variables.
+        net: the network. One that is a plan already stays as it is.
+        mode: the mode of the plan, or None for no plan.
+        in_shape: the shape of one example.
+        batch_size: the batch size to plan for.
+        engine: the engine; only networks for the manual engine are planned.
+        ensemble: whether the network will be mapped over variables.
+
+    Raises:
+        ValueError: there is no such mode.
     """
     if mode is not None and (not isinstance(mode, str) or mode not in MODES):
         modes = ", ".join(map(repr, MODES))
@@ -34,8 +38,3 @@ def planned(
         return net
     made = plan(net, in_shape, batch_size=batch_size, mode=mode, ensemble=ensemble)
     return made.net
-
-
-def as_written(net: Layer) -> Layer:
-    """The network that a plan was made of; any other is that itself."""
-    return net.plain if isinstance(net, Plan) else net

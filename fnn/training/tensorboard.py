@@ -1,4 +1,4 @@
-"""What a run reports, in an event file that TensorBoard opens.
+"""The records of a run, in an event file that TensorBoard opens.
 
 TensorBoard's own package writes the file; neither TensorFlow nor PyTorch is needed. It
 is imported when a `TensorBoard` is made, and not before.
@@ -20,14 +20,14 @@ from fnn.named_leaves import leaves_by_name
 
 __all__ = ["TensorBoard"]
 
-#: Records begin names with these; TensorBoard shows what stands before a "/" together.
+#: The first words of names in records; TensorBoard shows them as groups.
 _GROUPS = ("train", "validation")
 
 _BINS = 30
 
 
 class TensorBoard:
-    """Write every epoch's record where `tensorboard --logdir folder` shows it.
+    """A writer of every epoch's record, for `tensorboard --logdir folder` to show.
 
     Pass it to `fnn.fit` as `on_epoch`, or call it with records of your own. Each is
     written under its "epoch", and is in the file when the call returns:
@@ -36,13 +36,14 @@ class TensorBoard:
         an array               a histogram of its entries
         a dict, tuple, list    its parts, such as health/0/Dense.weight
 
-    TensorBoard keeps scalars in float32. What is NaN or infinite in an array has no
-    place in a histogram: their number becomes a scalar, `<name>/not_finite`.
+    TensorBoard keeps scalars in float32. A histogram leaves out NaN and infinity; their
+    number becomes a scalar, `<name>/not_finite`.
 
     Args:
-        folder: where to; created if need be. Each object begins a file of its own
-            there, and TensorBoard joins the files of a folder: a run that is resumed
-            takes the same one, another run another.
+        folder: the folder of the event file, created if it does not exist. Each object
+            starts a file of its own in it, and TensorBoard joins the files of a folder:
+            use the same folder for a run that is resumed, and another one for another
+            run.
 
     Raises:
         ImportError: tensorboard is not installed.
@@ -81,8 +82,8 @@ class TensorBoard:
             record: numbers and arrays by name, or dicts of them; "epoch" is the step.
 
         Raises:
-            TypeError: no "epoch", or something that is neither number nor array.
-            ValueError: it has been closed.
+            TypeError: there is no "epoch", or a value is neither number nor array.
+            ValueError: the file has been closed.
         """
         if not isinstance(record, Mapping) or not is_integer(record.get("epoch")):
             raise TypeError(
@@ -93,7 +94,7 @@ class TensorBoard:
         values = [
             value
             for name, leaf in leaves_by_name(rest).items()
-            for value in _values(_tag(name), _numbers(name, leaf))
+            for value in _summary_values(_tag(name), _as_numbers(name, leaf))
         ]
         self._write(values, record["epoch"])
 
@@ -101,13 +102,13 @@ class TensorBoard:
         """Write a picture.
 
         Args:
-            name: what it is called, such as "weights/0".
+            name: the name of the picture, such as "weights/0".
             figure: a Matplotlib figure, or anything with its `savefig`.
-            step: the epoch that it is of.
+            step: the number of the epoch that it shows.
 
         Raises:
-            TypeError: not a figure.
-            ValueError: it has been closed.
+            TypeError: `figure` is not a figure.
+            ValueError: the file has been closed.
         """
         if not hasattr(figure, "savefig"):
             raise TypeError(
@@ -145,7 +146,7 @@ class TensorBoard:
     ) -> None:
         self.close()
 
-    def _write(self, values: list, step: int) -> None:
+    def _write(self, values: list[Any], step: int) -> None:
         if self._writer is None:
             raise ValueError(
                 f"the event file in {self.folder} has been closed: make another "
@@ -154,23 +155,23 @@ class TensorBoard:
         event = _proto("event").Event(wall_time=time.time(), step=step)
         event.summary.value.extend(values)
         self._writer.add_event(event)
-        self._writer.flush()  # whoever watches a run wants to see this epoch now
+        self._writer.flush()  # so that this epoch can be seen now
 
 
 def _proto(name: str) -> Any:
-    """A module of TensorBoard's protocol buffers, whose classes are made by name."""
+    """Import a module of TensorBoard's protocol buffers; its classes have no types."""
     return import_module(f"tensorboard.compat.proto.{name}_pb2")
 
 
 def _tag(name: str) -> str:
-    """`train_loss` is shown as `train/loss`, beside what else is of training."""
+    """Return the tag of a name: `train/loss` for `train_loss`."""
     for group in _GROUPS:
         if name.startswith(f"{group}_"):
             return f"{group}/{name.removeprefix(f'{group}_')}"
     return name
 
 
-def _numbers(name: str, leaf: Any) -> np.ndarray:
+def _as_numbers(name: str, leaf: Any) -> np.ndarray:
     try:
         return np.asarray(leaf, np.float64)
     except (TypeError, ValueError) as error:
@@ -180,20 +181,20 @@ def _numbers(name: str, leaf: Any) -> np.ndarray:
         ) from error
 
 
-def _values(tag: str, numbers: np.ndarray) -> list:
-    """What TensorBoard shows of a number, or of an array."""
+def _summary_values(tag: str, numbers: np.ndarray) -> list[Any]:
+    """Return a scalar for a number, a histogram for an array."""
     value = _proto("summary").Summary.Value
     if numbers.ndim == 0:
         return [value(tag=tag, simple_value=float(numbers))]
     finite = numbers[np.isfinite(numbers)]
-    values = []
-    if lost := numbers.size - finite.size:
-        values = [value(tag=f"{tag}/not_finite", simple_value=lost)]
+    values: list[Any] = []
+    if not_finite := numbers.size - finite.size:
+        values = [value(tag=f"{tag}/not_finite", simple_value=not_finite)]
     if not finite.size:
         return values
-    # Not np.histogram, which refuses numbers that are too close for so many bins.
+    # Not np.histogram, which refuses numbers that are too close for this many bins.
     limits = np.unique(np.linspace(finite.min(), finite.max(), _BINS + 1)[1:])
-    places = np.searchsorted(limits[:-1], finite, side="right")
+    bins = np.searchsorted(limits[:-1], finite, side="right")
     histogram = _proto("histogram").HistogramProto(
         min=finite.min(),
         max=finite.max(),
@@ -201,6 +202,6 @@ def _values(tag: str, numbers: np.ndarray) -> list:
         sum=finite.sum(),
         sum_squares=np.square(finite).sum(),
         bucket_limit=limits,
-        bucket=np.bincount(places, minlength=len(limits)),
+        bucket=np.bincount(bins, minlength=len(limits)),
     )
     return [value(tag=tag, histo=histogram), *values]

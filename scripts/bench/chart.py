@@ -1,7 +1,7 @@
 """Figures of the results: dots with their intervals, on logarithmic axes.
 
-Colour, shape and filling all tell the candidates apart, so that the figures can be read
-in print and in every kind of colour vision.
+The candidates differ in colour, shape and filling, so that the figures can be read in
+print and with every kind of colour vision.
 """
 
 from collections.abc import Iterable
@@ -12,11 +12,11 @@ from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from matplotlib.ticker import FixedLocator, FuncFormatter, LogLocator, NullFormatter
 
-from experiments.figures import OKABE_ITO, STYLE, save
+from experiments.shared.figures import OKABE_ITO, STYLE, save
 
 __all__ = ["draw"]
 
-# Colour, shape, and whether filled.
+#: Each peer's colour, shape, and whether it is filled.
 PEERS = {
     "fnn.fit, plan=None": ("black", "x", True),
     "jax + optax, a jitted step per batch": ("blue", "o", True),
@@ -27,58 +27,67 @@ PEERS = {
     "torch, eager, channels last": ("vermilion", "D", False),
     "torch, torch.compile": ("purple", "P", True),
 }
-FIRST = ("LeNet, batch 64", "ResNet, batch 64")
-PLACES = {
+#: The networks in the figure of seconds.
+SECONDS_ROWS = ("LeNet, batch 64", "ResNet, batch 64")
+#: For each way to time a layer: its colour, shape, whether it is filled, its label.
+SETTINGS = {
     "alone": ("sky", "o", False, "alone under jit"),
     "loop": ("vermilion", "D", True, "in a compiled loop, as in training"),
 }
 
 
 def draw(results: dict, path: Path) -> list[Path]:
-    """A figure for each part that can be drawn; the files, named after `path`."""
-    drawn = []
+    """Draw a figure for each part that has results; return their paths.
+
+    The files are named after `path`.
+    """
+    files = []
     for name, (part, figure) in FIGURES.items():
         if rows := results.get(part):
             file = path.with_name(f"{path.stem}-{name}{path.suffix}")
-            drawn.append(save(figure(rows), file))
-    return drawn
+            files.append(save(figure(rows), file))
+    return files
 
 
 def _seconds(rows: dict) -> Figure:
-    """Seconds per epoch of everyone, for the networks of the first chart."""
-    shown = {name: rows[name] for name in FIRST if name in rows}
+    """Draw everyone's seconds per epoch, for the networks of `SECONDS_ROWS`."""
+    shown = {name: rows[name] for name in SECONDS_ROWS if name in rows}
     with matplotlib.rc_context(STYLE):
         figure = Figure(figsize=(9, 3.5))
-        places = figure.subplots(1, len(shown), squeeze=False)[0]
-        for axes, (name, row) in zip(places, shown.items(), strict=True):
+        panels = figure.subplots(1, len(shown), squeeze=False)[0]
+        for axes, (name, row) in zip(panels, shown.items(), strict=True):
             _bars(axes, {p: f["seconds"] for p, f in row["peers"].items()})
             axes.set_title(f"{name}\n{row['images']:,} images", fontsize=10)
-        figure.supxlabel(f"seconds per epoch; {_where(rows)}", fontsize=9)
+        figure.supxlabel(f"seconds per epoch; {_machine(rows)}", fontsize=9)
         figure.set_layout_engine("constrained")
     return figure
 
 
 def _bars(axes: Axes, times: dict[str, float]) -> None:
-    """The fastest on top; one that is far slower than the others is cut off."""
+    """Draw a bar for each peer, the fastest on top; cut off one that is far slower."""
     order = sorted(times, key=times.__getitem__, reverse=True)
     seconds = [times[peer] for peer in order]
-    edge = 1.2 * sorted(seconds)[-2]
-    ours = [OKABE_ITO["vermilion" if peer == "fnn.fit" else "sky"] for peer in order]
-    axes.barh(order, [min(s, edge) for s in seconds], color=ours)
+    limit, gap = 1.2 * sorted(seconds)[-2], 0.02
+    colours = [OKABE_ITO["vermilion" if peer == "fnn.fit" else "sky"] for peer in order]
+    axes.barh(order, [min(s, limit) for s in seconds], color=colours)
     for i, s in enumerate(seconds):
-        inside = s > 0.7 * edge
+        inside = s > 0.7 * limit
+        end = min(s, limit)
         axes.text(
-            min(s, edge) * (0.98 if inside else 1) + (0 if inside else 0.02 * edge), i,
-            f"{s:.3g}" + (" →" if s > edge else ""),
-            va="center", ha="right" if inside else "left", fontsize=8,
-        )  # fmt: skip
-    axes.set_xlim(0, edge)
+            end * (1 - gap) if inside else end + gap * limit,
+            i,
+            f"{s:.3g}" + (" →" if s > limit else ""),
+            va="center",
+            ha="right" if inside else "left",
+            fontsize=8,
+        )
+    axes.set_xlim(0, limit)
     axes.tick_params(axis="y", labelsize=8)
     axes.grid(axis="y", visible=False)
 
 
 def _epochs(rows: dict) -> Figure:
-    """Every peer's time for an epoch, as a multiple of fnn's."""
+    """Draw every peer's time for an epoch, as a multiple of fnn's."""
     series = {}
     for i, row in enumerate(rows.values()):
         for peer, figures in row["peers"].items():
@@ -95,13 +104,13 @@ def _epochs(rows: dict) -> Figure:
 
 
 def _layers(rows: dict) -> Figure:
-    """Autodiff / manual of every layer."""
+    """Draw autodiff / manual of every layer."""
     series = [
-        [(i, row[place]["autodiff_to_manual"]) for i, row in enumerate(rows.values())]
-        for place in PLACES
+        [(i, row[setting]["autodiff_to_manual"]) for i, row in enumerate(rows.values())]
+        for setting in SETTINGS
     ]
     title = "Forward and backward of a layer: time of jax.vjp / time by hand"
-    styles = list(PLACES.values())
+    styles = list(SETTINGS.values())
     return _dots(list(rows), series, styles, title, "by hand = 1", rows)
 
 
@@ -113,7 +122,7 @@ def _dots(
     reference: str,
     rows: dict,
 ) -> Figure:
-    """Ratios with their intervals: a row of dots for every label."""
+    """Draw ratios with their intervals: a row of dots for every label."""
     height = 1.6 + len(labels) * (0.24 + 0.05 * len(styles))
     with matplotlib.rc_context(STYLE):
         figure = Figure(figsize=(8, height))
@@ -128,14 +137,15 @@ def _dots(
         for i in range(1, len(labels)):
             axes.axhline(i - 0.5, color="0.8", linewidth=0.6)
         axes.set(ylim=(len(labels) - 0.5, -0.5), xscale="log")
-        axes.set_xlabel(f"ratio, {reference}; {_spread(rows)}")
-        _decades(axes)
+        axes.set_xlabel(f"ratio, {reference}; {_caption(rows)}")
+        _label_decades(axes)
         axes.grid(axis="y", visible=False)
         figure.legend(loc="outside lower center", ncols=2, fontsize=9)
     return figure
 
 
 def _points(axes: Axes, points: list[tuple[float, dict]], style: tuple) -> None:
+    """Draw one candidate's (height, ratio) pairs, with their intervals."""
     colour, marker, filled, label = style
     colour = OKABE_ITO[colour]
     heights = [height for height, _ in points]
@@ -158,31 +168,31 @@ def _points(axes: Axes, points: list[tuple[float, dict]], style: tuple) -> None:
     )
 
 
-def _decades(axes: Axes) -> None:
-    """Numbers at 1, 2 and 5, and enough of them."""
+def _label_decades(axes: Axes) -> None:
+    """Put numbers at 1, 2 and 5 of every decade; at 1 alone where those are many."""
     low, high = axes.get_xlim()
     axes.set_xlim(min(low, 0.8), max(high, 2.2))
-    marks = LogLocator(subs=(1, 2, 5)).tick_values(*axes.get_xlim())
-    if len(marks) > 14:
-        marks = LogLocator().tick_values(*axes.get_xlim())
-    axes.xaxis.set_major_locator(FixedLocator(marks))
+    ticks = LogLocator(subs=(1, 2, 5)).tick_values(*axes.get_xlim())
+    if len(ticks) > 14:
+        ticks = LogLocator().tick_values(*axes.get_xlim())
+    axes.xaxis.set_major_locator(FixedLocator(ticks))
     axes.xaxis.set_major_formatter(FuncFormatter(lambda value, _: f"{value:g}"))
     axes.xaxis.set_minor_formatter(NullFormatter())
 
 
-def _spread(rows: dict) -> str:
-    """What dots and bars are, and where they were measured."""
-    return f"median within rounds and its 95% interval\n({_where(rows)})"
+def _caption(rows: dict) -> str:
+    """Explain the dots and bars, and name the machine."""
+    return f"median within rounds and its 95% interval\n({_machine(rows)})"
 
 
-def _where(rows: dict) -> str:
+def _machine(rows: dict) -> str:
     machine = next(iter(rows.values()))["machine"]
     if str(machine["device"]).startswith("cpu"):
         return f"{machine['processor']}, {machine['cores']} cores"
     return str(machine["device"]).split(": ")[-1]
 
 
-#: Each file's ending, which results it shows, and how.
+#: For each figure, by the end of its file's name: the results, and the function.
 FIGURES = {
     "seconds": ("epochs", _seconds),
     "epochs": ("epochs", _epochs),

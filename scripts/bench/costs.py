@@ -1,12 +1,12 @@
-"""What layers and kernels cost on this machine: the table that `fnn.plan` decides by.
+"""Measure the costs of layers and kernels on this machine, as a table for `fnn.plan`.
 
 scripts/bench/costs                       prints it, and writes costs.json
-scripts/bench/costs --out my_costs.json   elsewhere
+scripts/bench/costs --out my_costs.json   writes it elsewhere
 
     plan = fnn.plan(net, (28, 28, 1), costs=fnn.load_costs("my_costs.json"))
 
-Each entry is a forward and a backward inside a compiled loop, everything wanted (of a
-network's first layer no dx). A few minutes on two cores.
+Each entry is a forward and a backward inside a compiled loop, with all results (except
+dx of a network's first layer). It takes a few minutes on two cores.
 """
 
 import argparse
@@ -21,15 +21,15 @@ import jax.numpy as jnp
 import numpy as np
 
 import fnn
-from fnn.kernels.layout import turn
+from fnn.kernels.layout import swap_batch_and_channels
 from fnn.planning.costs import Costs, Work
-from fnn.planning.rewrites import RULES
-from fnn.planning.stage import Turned
-from fnn.planning.terms import Terms
+from fnn.planning.options import PlanOptions
+from fnn.planning.rewrites import REWRITES
+from fnn.planning.stage import InnerView
 from layers import fed_back
 from timing import loop, machine
 
-FIRST = 4  # up to so many channels, a layer is taken for the first
+FIRST = 4  # up to this many channels, a layer counts as a network's first
 
 #: (taps, stride, pool), (input, output channels), rows.
 SHAPES = [
@@ -54,14 +54,15 @@ IMAGE = (28, 28, 16)
 
 
 def milliseconds(layer: fnn.Layer, shape: tuple, inner: bool, dx: bool) -> float:
-    """A forward and a backward of a layer on a batch of this shape."""
+    """Measure a forward and a backward of a layer on a batch of this shape."""
     draw = np.random.default_rng(0)
     params, state = layer.init(jax.random.key(0), shape)
     y = jax.eval_shape(lambda x: layer.forward(params, state, x).y, _batch(shape))
     arrays = [draw.standard_normal(a.shape) for a in (_batch(shape), y)]
     x, dy = (jnp.asarray(a, jnp.float32) for a in arrays)
     if inner:
-        layer, x, dy = Turned(layer), turn(x), turn(dy)
+        layer = InnerView(layer)
+        x, dy = swap_batch_and_channels(x), swap_batch_and_channels(dy)
 
     def gradient(params, x, dy):
         out = layer.forward(params, state, x, train=True)
@@ -76,85 +77,85 @@ def _batch(shape: tuple) -> jax.ShapeDtypeStruct:
     return jax.ShapeDtypeStruct((EXAMPLES, *shape), jnp.float32)
 
 
-def offers(layers: tuple, shape: tuple) -> dict[str, fnn.Layer]:
-    """Every stage that a rule offers for exactly these layers, by name."""
-    unknown = Costs("", (), _Anything())
-    terms = Terms(EXAMPLES, "fast", unknown)
+def candidates(layers: tuple, shape: tuple) -> dict[str, fnn.Layer]:
+    """Return every stage that can replace exactly these layers, by name."""
+    options = PlanOptions(EXAMPLES, "fast", Costs("", (), _AllZero()))
     return {
-        offer.name: offer.stage
-        for rule in RULES
-        if len(rule.pattern) == len(layers)
-        for offer in rule.offers(layers, shape, terms)
+        candidate.name: candidate.stage
+        for rewrite in REWRITES
+        if len(rewrite.pattern) == len(layers)
+        for candidate in rewrite.candidates(layers, shape, options)
     }
 
 
-class _Anything(dict):
+class _AllZero(dict):
     def __missing__(self, name: str) -> float:
         return 0.0
 
 
 def block(taps: int, stride: int, pool: int, channels: tuple, rows: int) -> dict:
-    """One row of the table of convolutions."""
+    """Measure one row of the table of convolutions."""
     inputs, outputs = channels
     pad = "VALID" if taps == 5 and stride == 1 else taps // 2
     conv = fnn.Conv(outputs, taps, stride=stride, padding=pad)
     layers: tuple = (conv, fnn.Relu(), fnn.MaxPool(pool)) if pool > 1 else (conv,)
     shape = rows, rows, inputs
-    places = math.prod(conv.window(shape[:2]).outputs(shape[:2]))
+    places = math.prod(conv.window_for(shape[:2]).output_sizes(shape[:2]))
     work = Work(taps, stride, pool, inputs, outputs, places, EXAMPLES)
     dx = inputs > FIRST
-    # Of plain layers only the convolution: the others have costs of their own.
+    # Only the plain convolution: the layers after it have costs of their own.
     ms = {"plain": milliseconds(conv, shape, inner=False, dx=dx)}
-    for name, stage in offers(layers, shape).items():
+    for name, stage in candidates(layers, shape).items():
         ms[name] = milliseconds(stage, shape, inner=True, dx=dx)
     print(work, {name: round(value, 3) for name, value in ms.items()}, flush=True)
     return {"work": work._asdict(), "ms": ms}
 
 
 def elements() -> dict[str, float]:
-    """Nanoseconds for an element of x, of all that is no convolution."""
+    """Measure everything but convolutions, in nanoseconds for an element of x."""
     count = math.prod(IMAGE) * EXAMPLES * 1e-6
     found: dict[str, float] = {}
     for name, layer in ELEMENTS.items():
         found[name] = milliseconds(layer, IMAGE, inner=False, dx=True) / count
-        for other, stage in offers((layer,), IMAGE).items():
+        for other, stage in candidates((layer,), IMAGE).items():
             found[other] = milliseconds(stage, IMAGE, inner=True, dx=True) / count
     pair = (fnn.BatchNorm(), fnn.Relu())
-    ((name, stage),) = offers(pair, IMAGE).items()
+    ((name, stage),) = candidates(pair, IMAGE).items()
     found[name] = milliseconds(stage, IMAGE, inner=True, dx=True) / count
-    found["turn"] = a_turn() * 1e3 / count
+    found["transpose"] = transpose_seconds() * 1e3 / count
     print(found, flush=True)
     return found
 
 
-def a_turn() -> float:
-    """Seconds to turn a batch, forward, and its gradient, backward."""
+def transpose_seconds() -> float:
+    """Measure the transposes of a batch, forward, and of its gradient, backward."""
 
     def body(carry, zero):
         x, dy = carry
-        return x + zero * turn(dy), dy + zero * turn(x)
+        dy_outer, x_inner = map(swap_batch_and_channels, (dy, x))
+        return x + zero * dy_outer, dy + zero * x_inner
 
     x = jnp.ones((EXAMPLES, *IMAGE))
-    run = loop(body, (x, turn(x)))
+    run = loop(body, (x, swap_batch_and_channels(x)))
     return min(run() for _ in range(5))
 
 
 def as_lines(table: dict) -> str:
-    """The table as JSON, a line for each shape."""
+    """Format the table as JSON, a line for each shape."""
     rows = ",\n  ".join(json.dumps(row) for row in table["blocks"])
     head = json.dumps({k: v for k, v in table.items() if k != "blocks"}, indent=1)
     return f'{head[:-2]},\n "blocks": [\n  {rows}\n ]\n}}\n'
 
 
 def main() -> None:
-    """The command line."""
+    """Run the command line."""
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--out", type=Path, default=Path("costs.json"))
     out = parser.parse_args().out
     start = time.time()
-    where = machine()
+    host = machine()
     table = {
-        "machine": f"{where['processor']}, {where['cores']} cores, jax {where['jax']}",
+        "machine": f"{host['processor']}, {host['cores']} cores, jax {host['jax']}",
         "elements": elements(),
         "blocks": [block(*kind, channels, rows) for kind, channels, rows in SHAPES],
     }

@@ -1,8 +1,8 @@
 """The handwritten backward against jax.grad: time per step, compile time, memory.
 
-A step is what a training loop does: a batch cut from the data on the device, its
-gradients, Adam's update, new parameters; and it is the body of a compiled loop. Both
-engines run it on the same networks through the same code; only the engine differs.
+A step is the body of a compiled training loop: it cuts a batch from the data on the
+device, and computes its gradients, Adam's update and the new parameters. Both engines
+run on the same networks through the same code; only the engine differs.
 """
 
 from collections.abc import Callable
@@ -15,7 +15,7 @@ import numpy as np
 import optax
 
 import fnn
-from networks import NETWORKS, RATE, Network
+from networks import LEARNING_RATE, NETWORKS, Network
 from timing import (
     interleave,
     loop,
@@ -34,7 +34,7 @@ STEP_BUDGET, COMPILE_BUDGET = 60.0, 90.0  # seconds for the rounds of one networ
 
 
 def residual_network() -> fnn.Layer:
-    """Ten dense layers of 256: one in, four blocks of two, one out."""
+    """Build ten dense layers of 256: one in, four blocks of two, one out."""
 
     def block() -> fnn.Layer:
         half = [fnn.BatchNorm(), fnn.Relu(), fnn.Dropout(0.1), fnn.Dense(256)]
@@ -54,36 +54,35 @@ ROWS = {
 
 
 def training_step(network: Network, engine: str) -> Callable[[tuple, Any], tuple]:
-    """(variables, optimizer's state, t), data -> the same after one step."""
+    """Return a step: (variables, opt_state, t), data -> the same three after it."""
     grad_fn = fnn.value_and_grad(network.net, LOSS, engine)
-    optimizer, key = fnn.optimizers.adam(RATE), jax.random.key(0)
+    optimizer, key = fnn.optimizers.adam(LEARNING_RATE), jax.random.key(0)
 
     def step(carry, data):
-        (params, state), memory, t = carry
+        variables, opt_state, t = carry
         n = network.batch_size
         x, y = (jax.lax.dynamic_slice_in_dim(a, t % STEPS * n, n) for a in data)
-        at = fnn.Variables(params, state)
-        out = grad_fn(at, (x, y), key=jax.random.fold_in(key, t))
-        updates, memory = optimizer.update(out.grads, memory, params)
-        params = optax.apply_updates(params, updates)
-        return fnn.Variables(params, out.state), memory, t + 1
+        out = grad_fn(variables, (x, y), key=jax.random.fold_in(key, t))
+        updates, opt_state = optimizer.update(out.grads, opt_state, variables.params)
+        params = optax.apply_updates(variables.params, updates)
+        return fnn.Variables(params, out.state), opt_state, t + 1
 
     return step
 
 
 def batches(network: Network) -> tuple[jax.Array, jax.Array]:
-    """Random images and labels, enough for all the steps."""
-    draw, n = np.random.default_rng(0), STEPS * network.batch_size
-    x, y = draw.random((n, *network.in_shape)), draw.integers(0, 10, n)
+    """Draw random images and labels, enough for all the steps."""
+    rng, n = np.random.default_rng(0), STEPS * network.batch_size
+    x, y = rng.random((n, *network.in_shape)), rng.integers(0, 10, n)
     return jnp.asarray(x, jnp.float32), jnp.asarray(y, jnp.int32)
 
 
 def measure(network: Network, rounds: int = 30) -> dict:
-    """Manual / autodiff: time of a step, compile time, memory."""
+    """Measure manual / autodiff: time of a step, compile time, memory."""
     n, (x, y) = network.batch_size, batches(network)
     variables = network.variables()
-    memory = fnn.optimizers.adam(RATE).init(variables.params)
-    carry, key = (variables, memory, jnp.asarray(0)), jax.random.key(0)
+    opt_state = fnn.optimizers.adam(LEARNING_RATE).init(variables.params)
+    carry, key = (variables, opt_state, jnp.asarray(0)), jax.random.key(0)
 
     def run(engine: str) -> Callable[[], float]:
         step = training_step(network, engine)
@@ -106,9 +105,9 @@ def measure(network: Network, rounds: int = 30) -> dict:
     runs = {engine: run(engine) for engine in ENGINES}
     times = interleave(runs, rounds_within(STEP_BUDGET, runs, rounds))
     compiles = {engine: partial(compile_once, engine) for engine in ENGINES}
-    few = rounds_within(COMPILE_BUDGET, compiles, rounds)
-    compiles = interleave(compiles, few)
-    # Of the gradient alone: what the loop adds is the same for both.
+    compile_rounds = rounds_within(COMPILE_BUDGET, compiles, rounds)
+    compiles = interleave(compiles, compile_rounds)
+    # Memory is that of the gradient alone: what the loop adds is the same for both.
     batch = x[:n], y[:n]
     memory = {e: temporary_bytes(gradient(e), variables, batch) for e in ENGINES}
     return {

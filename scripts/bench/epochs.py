@@ -1,12 +1,12 @@
 """An epoch of training on MNIST: fnn.fit and its peers.
 
-The same data, architecture, initial parameters, batch size, optimizer (Adam, 1e-3) and
-dtype (float32); a fresh order. Nothing but the epoch is on the clock: no compiling, no
+All have the same data, architecture, initial parameters, batch size, optimizer (Adam,
+1e-3) and dtype (float32), and a fresh order. Only the epoch is timed: no compiling, no
 initialising, no moving of the data set to the device.
 
-A peer whose epoch would take longer than `PATIENCE` is measured on as many steps as fit
-into that, at least two, and its seconds are scaled up to the epoch; `share` in the
-results says which part of the epoch was run.
+A peer whose epoch would take longer than `EPOCH_BUDGET` is measured on as many steps
+as fit into that, at least two, and its seconds are scaled up to the epoch; `share` in
+the results is the part of the epoch that was run.
 """
 
 import importlib
@@ -22,12 +22,12 @@ from timing import interleave, ratio
 __all__ = ["ROWS", "check", "measure"]
 
 ROWS = NETWORKS
-PATIENCE = 3.0  # seconds
+EPOCH_BUDGET = 3.0  # seconds for an epoch of one peer
 LIBRARIES = ("jax", "flax", "equinox", "torch")
 
 
 def candidates(network: Network) -> tuple[dict[str, Peer], dict[str, str]]:
-    """The peers that can be built here, and why the others cannot."""
+    """Return the peers that can be built here, and why the others cannot."""
     found, skipped = fnn_fit(network), {}
     for library in LIBRARIES:
         try:
@@ -45,19 +45,20 @@ def _reason(error: Exception) -> str:
 # ---- Are they the same? ----------------------------------------------------------
 
 STEPS = 3
-TOLERANCE = {"cpu": 1e-4}  # elsewhere products of float32 are computed in fewer bits
-ELSEWHERE = 5e-3
+# On other devices than the CPU, products of float32 are computed in fewer bits.
+TOLERANCE, TOLERANCE_ELSEWHERE = {"cpu": 1e-4}, 5e-3
 
 
 def check(network: Network) -> bool:
-    """Whether all peers have fnn's losses in the first steps on one batch; prints them.
+    """Return whether all peers have fnn's losses in the first steps; print them.
 
-    The first loss shows the same parameters and the same forward; the next ones show
-    the same gradients and the same update.
+    All steps are on one batch. The first loss shows that parameters and forward are the
+    same; the next ones show that gradients and update are.
     """
     x, y = (part[: network.batch_size] for part in network.data())
     found, skipped = candidates(network)
-    passed, tolerance = True, TOLERANCE.get(jax.default_backend(), ELSEWHERE)
+    tolerance = TOLERANCE.get(jax.default_backend(), TOLERANCE_ELSEWHERE)
+    passed = True
     expected = found["fnn.fit"](x, y, network.batch_size, STEPS).losses
     for peer, train in found.items():
         try:
@@ -78,7 +79,7 @@ def check(network: Network) -> bool:
 
 
 def measure(network: Network, rounds: int = 10) -> dict:
-    """Seconds per epoch, and each peer's ratio to fnn (above 1: fnn is faster)."""
+    """Measure seconds per epoch, and their ratio to fnn's (above 1: fnn is faster)."""
     data = network.data()
     found, skipped = candidates(network)
     runs, shares = {}, {}
@@ -106,22 +107,28 @@ def measure(network: Network, rounds: int = 10) -> dict:
 def _warm(
     train: Peer, data: tuple[np.ndarray, np.ndarray], batch_size: int
 ) -> tuple[Callable[[], float], float]:
-    """A compiled run that gives the seconds of an epoch; the share that it measures."""
+    """Compile a run that returns the seconds of an epoch; return it and its share.
+
+    The share is the part of the epoch that the run measures.
+    """
 
     def seconds(images: int) -> float:
         x, y = (part[:images] for part in data)
         return train(x, y, batch_size, 1).seconds[0]
 
     steps = len(data[0]) / batch_size
-    a_step = _a_step(seconds, batch_size, few=2)
-    if a_step * 16 < PATIENCE < a_step * steps:  # what an epoch costs once may mislead
-        a_step = _a_step(seconds, batch_size, few=16)
-    measured = min(steps, max(2, int(PATIENCE / a_step)))
+    per_step = _seconds_per_step(seconds, batch_size, steps=2)
+    # Two steps may mislead, as an epoch has costs of its own; sixteen do less.
+    if per_step * 16 < EPOCH_BUDGET < per_step * steps:
+        per_step = _seconds_per_step(seconds, batch_size, steps=16)
+    measured = min(steps, max(2, int(EPOCH_BUDGET / per_step)))
     images, scale = int(measured * batch_size), steps / measured
     seconds(images)
     return lambda: seconds(images) * scale, measured / steps
 
 
-def _a_step(seconds: Callable[[int], float], batch_size: int, few: int) -> float:
-    seconds(few * batch_size)  # compiles
-    return seconds(few * batch_size) / few
+def _seconds_per_step(
+    seconds: Callable[[int], float], batch_size: int, steps: int
+) -> float:
+    seconds(steps * batch_size)  # compiles
+    return seconds(steps * batch_size) / steps

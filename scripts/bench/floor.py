@@ -1,8 +1,8 @@
-"""A dense network against its floor: a step of fnn.fit, and what it has to compute.
+"""A step of fnn.fit on a dense network, against the least that it must compute.
 
-The floor is the sum of the step's matrix products and of the optimizer's update, each
-alone in a compiled loop at the shapes that the step has. What the step takes beyond it
-is the shuffle, the gathering of the batch, activations, biases and the loss.
+That floor is the sum of the step's matrix products and of the optimizer's update, each
+alone in a compiled loop at the shapes that the step has. Beyond it, the step shuffles,
+gathers the batch, and computes activations, biases and the loss.
 """
 
 from collections.abc import Callable, Iterator
@@ -14,7 +14,7 @@ import optax
 
 import fnn
 from fnn.layers.dense import dweight
-from networks import NETWORKS, RATE, Network
+from networks import LEARNING_RATE, NETWORKS, Network
 from peers import fnn_fit
 from timing import interleave, loop, nudge, ratio
 
@@ -23,10 +23,10 @@ __all__ = ["ROWS", "measure"]
 ROWS = {name: NETWORKS[name] for name in ("784-1024-1024-10",)}
 
 
-def product(
+def product_run(
     f: Callable[[jax.Array, jax.Array], jax.Array], a: jax.Array, b: jax.Array
 ) -> Callable[[], float]:
-    """Seconds of f(a, b) in a loop."""
+    """Return a run of f(a, b) in a compiled loop; a run returns its seconds."""
 
     def body(carry, zero):
         a, b, previous = carry
@@ -36,12 +36,12 @@ def product(
     return loop(body, (a, b, f(a, b)))
 
 
-def products(network: Network) -> Iterator[tuple[str, int, Callable[[], float]]]:
-    """Forward, dW and dx of each dense layer, as it writes them: name, FLOPs, run."""
-    draw = np.random.default_rng(0)
+def product_runs(network: Network) -> Iterator[tuple[str, int, Callable[[], float]]]:
+    """Yield (name, FLOPs, run) of each dense layer's products: forward, dW and dx."""
+    rng = np.random.default_rng(0)
 
     def normal(*shape: int) -> jax.Array:
-        return jnp.asarray(draw.standard_normal(shape), jnp.float32)
+        return jnp.asarray(rng.standard_normal(shape), jnp.float32)
 
     parts = network.part().children()
     dense = [part for part in parts if isinstance(part.layer, fnn.Dense)]
@@ -49,15 +49,15 @@ def products(network: Network) -> Iterator[tuple[str, int, Callable[[], float]]]
         weight, n = part.params.weight, network.batch_size
         x, dy = normal(n, weight.shape[0]), normal(n, weight.shape[1])
         flops = 2 * n * weight.size
-        yield f"{i}: x W", flops, product(lambda x, w: x @ w, x, weight)
-        yield f"{i}: xᵀ dy", flops, product(dweight, x, dy)
+        yield f"{i}: x W", flops, product_run(lambda x, w: x @ w, x, weight)
+        yield f"{i}: xᵀ dy", flops, product_run(dweight, x, dy)
         if i:  # the data have no delta
-            yield f"{i}: dy Wᵀ", flops, product(lambda dy, w: dy @ w.T, dy, weight)
+            yield f"{i}: dy Wᵀ", flops, product_run(lambda dy, w: dy @ w.T, dy, weight)
 
 
-def update(network: Network) -> Callable[[], float]:
-    """Seconds of the optimizer's update in a loop."""
-    params, optimizer = network.variables().params, fnn.optimizers.adam(RATE)
+def update_run(network: Network) -> Callable[[], float]:
+    """Return a run of the optimizer's update in a compiled loop."""
+    params, optimizer = network.variables().params, fnn.optimizers.adam(LEARNING_RATE)
 
     def body(carry, zero):
         params, state, grads = carry
@@ -70,7 +70,7 @@ def update(network: Network) -> Callable[[], float]:
 
 
 def measure(network: Network, rounds: int = 20) -> dict:
-    """Milliseconds of the step and of each part of its floor."""
+    """Measure the milliseconds of the step and of each part of its floor."""
     x, y = network.data()
     train, batch_size = fnn_fit(network)["fnn.fit"], network.batch_size
     steps = len(x) / batch_size
@@ -80,9 +80,9 @@ def measure(network: Network, rounds: int = 20) -> dict:
 
     step()  # compiles
     flops, parts = {}, {}
-    for name, count, run in products(network):
+    for name, count, run in product_runs(network):
         flops[name], parts[name] = count, run
-    parts["Adam's update"] = update(network)
+    parts["Adam's update"] = update_run(network)
     times = interleave({"step": step} | parts, rounds)
     floor = sum(times[name] for name in parts)
     return {

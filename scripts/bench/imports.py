@@ -1,7 +1,7 @@
-"""What `import fnn` costs on top of the libraries it stands on, in whole processes.
+"""The time of `import fnn` against that of the libraries it needs, in whole processes.
 
-Modules are compiled to bytecode once, as after any installation: where the environment
-forbids to keep that, the libraries would have theirs and fnn would not.
+Modules are compiled to bytecode once, as after any installation. So Python is allowed
+to keep bytecode even where the environment forbids it: fnn would else have none.
 """
 
 import os
@@ -18,7 +18,7 @@ ROWS = {"import": {"fnn": "import fnn", "libraries": "import jax, optax, chex"}}
 
 
 def measure(statements: dict[str, str], rounds: int = 30) -> dict:
-    """Seconds, and the ratio of the two."""
+    """Measure the seconds of both, and their ratio."""
     environment = os.environ | {"PYTHONDONTWRITEBYTECODE": ""}
 
     def run(statement: str) -> float:
@@ -29,8 +29,8 @@ def measure(statements: dict[str, str], rounds: int = 30) -> dict:
         name: lambda statement=statement: run(statement)
         for name, statement in statements.items()
     }
-    for once in runs.values():
-        once()  # the files into the cache
+    for run_statement in runs.values():
+        run_statement()  # brings the files into the cache
     times = interleave(runs, rounds)
     return {
         "seconds": {name: float(np.median(t)) for name, t in times.items()},

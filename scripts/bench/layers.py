@@ -1,12 +1,13 @@
 """Convolutions and poolings one by one: the handwritten backward against jax.vjp.
 
 Both run the same forward; then one calls `layer.backward`, the other JAX's transpose of
-the forward. y, dx and dparams are all wanted. Twice: alone under `jit`, and as the body
-of a compiled loop, as in training.
+the forward. Both compute y, dx and dparams. Each is timed twice: alone under `jit`, and
+as the body of a compiled loop, as in training.
 
-In the loop the next x is x + ε dx, the next dy is dy + ε y, likewise the parameters,
-with an ε that is zero, but only at run time: so nothing can be left out or moved out of
-the loop. Reading and writing these is on the clock of both, and draws ratios towards 1.
+In the loop the next x is x + ε dx, the next dy is dy + ε y, and the parameters follow
+in the same way. ε is zero, but the compiler does not know it, so nothing can be left
+out or moved out of the loop. Both spend time on reading and writing these arrays, which
+draws ratios towards 1.
 """
 
 from collections.abc import Callable
@@ -59,7 +60,7 @@ Gradient = Callable[[Any, Any, Any], tuple[Any, fnn.Backward]]
 
 
 def engines(layer: fnn.Layer, state: Any) -> dict[str, Gradient]:
-    """(params, x, dy) -> (y, Backward), by hand and by JAX."""
+    """Return (params, x, dy) -> (y, Backward), by hand and by JAX."""
 
     def manual(params, x, dy):
         out = layer.forward(params, state, x, train=True)
@@ -77,7 +78,7 @@ def engines(layer: fnn.Layer, state: Any) -> dict[str, Gradient]:
 
 
 def fed_back(gradient: Gradient) -> Callable[[tuple, jax.Array], tuple]:
-    """An iteration whose every result enters the next one."""
+    """Make the body of a loop in which every result enters the next iteration."""
 
     def body(carry, zero):
         params, x, dy = carry
@@ -88,33 +89,33 @@ def fed_back(gradient: Gradient) -> Callable[[tuple, jax.Array], tuple]:
 
 
 def measure(case: Case, rounds: int = 20) -> dict:
-    """Milliseconds by hand and by JAX, their ratio, temporary memory."""
+    """Measure milliseconds by hand and by JAX, their ratio, and temporary memory."""
     layer, shape = case
-    draw = np.random.default_rng(0)
+    rng = np.random.default_rng(0)
     params, state = layer.init(jax.random.key(0), shape[1:])
-    x = jnp.asarray(draw.standard_normal(shape), jnp.float32)
+    x = jnp.asarray(rng.standard_normal(shape), jnp.float32)
     y = jax.eval_shape(lambda: layer.forward(params, state, x).y)
-    dy = jnp.asarray(draw.standard_normal(y.shape), jnp.float32)
+    dy = jnp.asarray(rng.standard_normal(y.shape), jnp.float32)
     inputs, row = (params, x, dy), {"shape": shape, "layer": repr(layer)}
-    both = engines(layer, state)
-    _expect_same(both, inputs)
+    gradients = engines(layer, state)
+    _expect_same(gradients, inputs)
 
-    alone = {e: repeat(jax.jit(f), *inputs) for e, f in both.items()}
-    looped = {e: loop(fed_back(f), inputs) for e, f in both.items()}
+    alone = {e: repeat(jax.jit(f), *inputs) for e, f in gradients.items()}
+    looped = {e: loop(fed_back(f), inputs) for e, f in gradients.items()}
     for where, runs in {"alone": alone, "loop": looped}.items():
         times = interleave(runs, rounds_within(BUDGET, runs, rounds))
         row[where] = {
             "ms": {engine: float(np.median(t)) * 1e3 for engine, t in times.items()},
             "autodiff_to_manual": ratio(*reversed(times.values()))._asdict(),
         }
-    row["memory_bytes"] = {e: temporary_bytes(f, *inputs) for e, f in both.items()}
+    row["memory_bytes"] = {e: temporary_bytes(f, *inputs) for e, f in gradients.items()}
     return row
 
 
-def _expect_same(both: dict[str, Gradient], inputs: tuple) -> None:
-    """Raise where the two do not compute the same thing."""
+def _expect_same(gradients: dict[str, Gradient], inputs: tuple) -> None:
+    """Raise where the two do not compute the same numbers."""
     with jax.default_matmul_precision("highest"):
-        results = [jax.jit(f)(*inputs) for f in both.values()]
+        results = [jax.jit(f)(*inputs) for f in gradients.values()]
     for a, b in zip(*map(jax.tree.leaves, results), strict=True):
         scale = float(jnp.abs(b).max()) or 1.0
         np.testing.assert_allclose(a / scale, b / scale, atol=1e-4)

@@ -6,8 +6,8 @@ python scripts/bench/main.py epochs --only LeNet  only rows with that in their n
 python scripts/bench/main.py --chart              draw what was measured before
 python scripts/bench/main.py --check              do all peers compute the same?
 
-Every row is written as soon as it is measured, and replaces only itself: a run that is
-cut short, or that repeats a part, loses nothing. Each row says where it was measured.
+Every row is written as soon as it is measured, and replaces only its old figures: a run
+that is interrupted, or that repeats a part, loses nothing. Each row names its machine.
 """
 
 import argparse
@@ -27,7 +27,7 @@ import sweeps
 from tables import TABLES
 from timing import machine
 
-#: Each with its ROWS, what to measure by name, and with `measure(row, rounds)`.
+#: Each has ROWS, which maps names to what is measured, and `measure(row, rounds)`.
 BENCHMARKS = {
     "import": imports,
     "engines": engines,
@@ -41,7 +41,7 @@ BENCHMARKS = {
 
 
 def arguments() -> argparse.Namespace:
-    """The command line."""
+    """Parse the command line."""
     parser = argparse.ArgumentParser(description="fnn's benchmarks")
     parser.add_argument("which", nargs="*", choices=[*BENCHMARKS, []], default=[])
     parser.add_argument("--only", default="", help="rows with this in their name")
@@ -56,54 +56,55 @@ def arguments() -> argparse.Namespace:
     return parser.parse_args()
 
 
-def chosen(part: str, only: str) -> dict:
-    """The rows of a benchmark that have that in their name."""
+def selected_rows(part: str, only: str) -> dict:
+    """Return the rows of a benchmark that have `only` in their name."""
     rows = BENCHMARKS[part].ROWS
     return {name: row for name, row in rows.items() if only.lower() in name.lower()}
 
 
 def check(only: str) -> bool:
-    """Whether all peers do the same work, on each network."""
+    """Return whether all peers do the same work on each network."""
     passed = True
-    for name, network in chosen("epochs", only).items():
+    for name, network in selected_rows("epochs", only).items():
         print(f"{name}: losses of the first steps on one batch", flush=True)
         passed &= epochs.check(network)
     return passed
 
 
 def results_file() -> Path:
-    """One for each kind of machine."""
-    where = machine()
-    platform = str(where["device"]).split(":")[0]
-    name = f"{platform}-{where['cores']}-cores.json"
+    """Return the path of the results of this kind of machine."""
+    here = machine()
+    platform = str(here["device"]).split(":")[0]
+    name = f"{platform}-{here['cores']}-cores.json"
     return Path(__file__).parent / "results" / name
 
 
-def measure(part: str, asked: argparse.Namespace, results: dict, out: Path) -> None:
-    """Measure the rows of one benchmark, each written at once."""
-    options = {"rounds": asked.rounds} if asked.rounds else {}
+def measure(part: str, options: argparse.Namespace, results: dict, out: Path) -> None:
+    """Measure the rows of one benchmark; write each as soon as it is measured."""
+    rounds = {"rounds": options.rounds} if options.rounds else {}
     rows = results.setdefault(part, {})
-    for name, row in chosen(part, asked.only).items():
-        begun, where = time.perf_counter(), machine()
-        rows[name] = {"machine": where} | BENCHMARKS[part].measure(row, **options)
+    for name, row in selected_rows(part, options.only).items():
+        start, here = time.perf_counter(), machine()
+        rows[name] = {"machine": here} | BENCHMARKS[part].measure(row, **rounds)
         out.parent.mkdir(parents=True, exist_ok=True)
         out.write_text(json.dumps(results, indent=2) + "\n")
-        print(f"{time.perf_counter() - begun:6.0f} s  {part}: {name}", flush=True)
-    print(TABLES[part](rows), end="\n\n", flush=True)
+        print(f"{time.perf_counter() - start:6.0f} s  {part}: {name}", flush=True)
+    if rows:
+        print(TABLES[part](rows), end="\n\n", flush=True)
 
 
 def main() -> int:
-    """Run what was asked for; the exit status."""
-    asked = arguments()
-    if asked.check:
-        return 0 if check(asked.only) else 1
-    out = asked.out or results_file()
+    """Do what the command line says; return the exit status."""
+    options = arguments()
+    if options.check:
+        return 0 if check(options.only) else 1
+    out = options.out or results_file()
     results = json.loads(out.read_text()) if out.exists() else {}
-    everything = not asked.which and not asked.chart
-    for part in BENCHMARKS if everything else asked.which:
-        measure(part, asked, results, out)
-    if asked.chart or everything:
-        import chart  # needed for nothing else, and neither is matplotlib
+    everything = not options.which and not options.chart
+    for part in BENCHMARKS if everything else options.which:
+        measure(part, options, results, out)
+    if options.chart or everything:
+        import chart  # with matplotlib, which nothing else here needs
 
         for figure in chart.draw(results, out.with_suffix(".png")):
             print(f"figure in {figure}")

@@ -1,8 +1,8 @@
-"""The networks that are measured, each written down once: as fnn's own description.
+"""The networks that are measured, each described once, in fnn's layers.
 
 fnn's layers are plain data, so every peer reads the same description and builds its own
-modules from it, starting from the same initial parameters. `Part` is what a peer needs
-of a layer: the layer, its parameters, and the shape of the examples that reach it.
+modules from it, starting from the same initial parameters. `Part` holds what a peer
+needs: a layer, its parameters, and the shape of the examples that reach it.
 
 Legend: N examples, H × W pixels, C channels, I inputs, O outputs.
 """
@@ -18,14 +18,14 @@ from jax import lax
 import fnn
 from fnn.network import output_shape
 
-__all__ = ["NETWORKS", "RATE", "Network", "Part"]
+__all__ = ["LEARNING_RATE", "NETWORKS", "Network", "Part"]
 
 CLASSES = 10
-RATE = 1e-3  # of Adam, everywhere
+LEARNING_RATE = 1e-3  # Adam's, for every peer
 
 
 class Network(NamedTuple):
-    """What is trained, on how many images, how many at a time."""
+    """A network to train, with its number of images and its batch size."""
 
     net: fnn.Layer
     in_shape: tuple[int, ...]
@@ -34,53 +34,53 @@ class Network(NamedTuple):
 
     @property
     def has_images(self) -> bool:
-        """Whether examples are images, so that a layout can be chosen."""
+        """Return whether examples are images, so that a layout can be chosen."""
         return len(self.in_shape) == 3
 
     def data(self) -> tuple[np.ndarray, np.ndarray]:
-        """The first images of MNIST, in the shape that the network expects."""
+        """Read the first images of MNIST, in the shape that the network expects."""
         x, y = fnn.data.mnist().train
         return x[: self.images].reshape(-1, *self.in_shape), y[: self.images]
 
     def variables(self) -> fnn.Variables:
-        """Where every peer starts."""
+        """Draw the variables from which every peer starts."""
         return self.net.init(jax.random.key(0), self.in_shape)
 
     def part(self) -> "Part":
-        """The whole network with its initial parameters."""
+        """Return the whole network with its initial parameters."""
         return Part(self.net, self.variables(), self.in_shape)
 
 
 class Part(NamedTuple):
-    """A layer in its place: parameters, and the shape of one example that reaches it.
+    """A layer of a network: its variables, and the shape of one example it receives.
 
-    `unrolled` is the shape (H, W, C) of an image that was flattened just before.
+    `flattened` is the shape (H, W, C) of an image that was flattened just before.
     """
 
     layer: fnn.Layer
     variables: fnn.Variables
     in_shape: tuple[int, ...]
-    unrolled: tuple[int, ...] | None = None
+    flattened: tuple[int, ...] | None = None
 
     @property
     def params(self):
-        """The layer's own parameters."""
+        """Return the layer's own parameters."""
         return self.variables.params
 
     def children(self) -> Iterator["Part"]:
-        """The layers that this one is made of, in forward order."""
+        """Yield the layers that this one is made of, in forward order."""
         serial = isinstance(self.layer, fnn.Serial)
-        shape, unrolled = self.in_shape, None
+        shape, flattened = self.in_shape, None
         layers = self.layer.children.values()
         for layer, *variables in zip(layers, *self.variables, strict=True):
-            part = Part(layer, fnn.Variables(*variables), shape, unrolled)
+            part = Part(layer, fnn.Variables(*variables), shape, flattened)
             yield part
-            unrolled = shape if isinstance(layer, fnn.Flatten) else None
+            flattened = shape if isinstance(layer, fnn.Flatten) else None
             if serial:
                 shape = output_shape(layer, part.variables, shape)
 
-    def window(self) -> tuple[tuple, tuple, tuple]:
-        """Of a window on images: size, strides, padding ((low, high), (low, high))."""
+    def geometry(self) -> tuple[tuple, tuple, tuple]:
+        """Return a window's size, strides and padding ((low, high), (low, high))."""
         layer, pixels = self.layer, self.in_shape[:2]
         size = _pair(layer.kernel_size if _is_conv(layer) else layer.window)
         strides = _pair(layer.stride or size)
@@ -90,17 +90,17 @@ class Part(NamedTuple):
         return size, strides, tuple(map(_pair, _pair(padding)))
 
     def outputs_first(self) -> tuple[np.ndarray, np.ndarray | None]:
-        """Weight and bias as libraries keep them whose images are (N, C, H, W).
+        """Return weight and bias in the layout of libraries with images (N, C, H, W).
 
-        Convolutions (O, C, kh, kw); dense layers (O, I), the inputs in the order in
-        which such an image is flattened.
+        A convolution's weight is (O, C, kh, kw); a dense layer's is (O, I), its inputs
+        in the order in which such an image is flattened.
         """
         weight = np.array(self.params.weight)
         if _is_conv(self.layer):
             weight = weight.transpose(3, 2, 0, 1)
         else:
-            if self.unrolled is not None:
-                images = weight.reshape(*self.unrolled, -1).transpose(2, 0, 1, 3)
+            if self.flattened is not None:
+                images = weight.reshape(*self.flattened, -1).transpose(2, 0, 1, 3)
                 weight = images.reshape(weight.shape)
             weight = weight.T
         bias = np.array(self.params.bias) if self.layer.bias else None
@@ -124,7 +124,7 @@ def _dense(*hidden: int) -> fnn.Layer:
 
 
 def _lenet() -> fnn.Layer:
-    """LeCun et al. 1998, in the form that most tutorials train on MNIST."""
+    """Build LeNet (LeCun et al. 1998), as most tutorials train it on MNIST."""
     return fnn.serial(
         fnn.Conv(20, 5, padding="VALID"),
         fnn.Relu(),
@@ -140,19 +140,19 @@ def _lenet() -> fnn.Layer:
 
 
 def _resnet() -> fnn.Layer:
-    """Pre-activation residual blocks: He et al., arXiv:1603.05027, one in a stage."""
+    """Build three pre-activation residual blocks: He et al., arXiv:1603.05027."""
     # The padding of 1 is written out: at stride 2, "SAME" would pad one side only,
-    # which not every library can.
-    around = ((1, 1), (1, 1))
+    # which not every library can do.
+    padding = ((1, 1), (1, 1))
 
     def block(inputs: int, features: int, stride: int) -> fnn.Layer:
         body = fnn.serial(
             fnn.BatchNorm(),
             fnn.Relu(),
-            fnn.Conv(features, 3, stride=stride, padding=around, bias=False),
+            fnn.Conv(features, 3, stride=stride, padding=padding, bias=False),
             fnn.BatchNorm(),
             fnn.Relu(),
-            fnn.Conv(features, 3, padding=around, bias=False),
+            fnn.Conv(features, 3, padding=padding, bias=False),
         )
         if (inputs, stride) == (features, 1):
             return fnn.residual(body)
@@ -160,7 +160,7 @@ def _resnet() -> fnn.Layer:
         return fnn.residual(body, shortcut)
 
     return fnn.serial(
-        fnn.Conv(16, 3, padding=around, bias=False),
+        fnn.Conv(16, 3, padding=padding, bias=False),
         block(16, 16, 1),
         block(16, 32, 2),
         block(32, 64, 2),
@@ -172,18 +172,18 @@ def _resnet() -> fnn.Layer:
 
 
 def _all_convolutional() -> fnn.Layer:
-    """Strides instead of pooling: Springenberg et al., arXiv:1412.6806."""
-    around = ((1, 1), (1, 1))
+    """Build a net of convolutions alone: Springenberg et al., arXiv:1412.6806."""
+    padding = ((1, 1), (1, 1))
     layers: list[fnn.Layer] = []
     for features, stride in ((16, 1), (32, 2), (32, 1), (64, 2), (64, 1)):
-        conv = fnn.Conv(features, 3, stride=stride, padding=around)
+        conv = fnn.Conv(features, 3, stride=stride, padding=padding)
         layers += [conv, fnn.Relu()]
     return fnn.serial(*layers, fnn.GlobalAvgPool(), fnn.Dense(CLASSES))
 
 
 FLAT, IMAGE = (784,), (28, 28, 1)
 
-# As many images as let an epoch of the slower peers take about a second.
+# The number of images lets an epoch of the slower peers take about a second.
 NETWORKS = {
     "784-128-10": Network(_dense(128), FLAT, 60_000, 128),
     "784-1024-1024-10": Network(_dense(1024, 1024), FLAT, 12_800, 128),

@@ -1,10 +1,10 @@
-"""What a peer is: a function that trains one network, and says losses and seconds.
+"""A peer: a function that trains one network, and returns its losses and seconds.
 
     train(x, y, batch_size, epochs) -> Run
 
 Every call starts from the same initial parameters, which are fnn's. A call on all the
 images for one epoch is a measurement; a call on a single batch for three epochs gives
-the losses of the first three steps, by which the peers are seen to do the same work.
+the losses of the first three steps, which show that the peers do the same work.
 """
 
 import time
@@ -15,13 +15,13 @@ import jax
 import numpy as np
 
 import fnn
-from networks import RATE, Network
+from networks import LEARNING_RATE, Network
 
 __all__ = ["Peer", "Run", "by_steps", "fnn_fit"]
 
 
 class Run(NamedTuple):
-    """Of every epoch: the mean loss of its minibatches, and its seconds."""
+    """The result of a peer: each epoch's mean minibatch loss, and its seconds."""
 
     losses: list[float]
     seconds: list[float]
@@ -31,7 +31,7 @@ Peer = Callable[[np.ndarray, np.ndarray, int, int], Run]
 
 
 def fnn_fit(network: Network) -> dict[str, Peer]:
-    """fnn, through its public API: planned, as it is by default, and not."""
+    """Return fnn through its public API: planned, which is the default, and not."""
     return {
         "fnn.fit": _fit(network, "fast"),
         "fnn.fit, plan=None": _fit(network, None),
@@ -39,7 +39,8 @@ def fnn_fit(network: Network) -> dict[str, Peer]:
 
 
 def _fit(network: Network, plan: str | None) -> Peer:
-    loss, optimizer = fnn.losses.SoftmaxCrossEntropy(), fnn.optimizers.adam(RATE)
+    loss = fnn.losses.SoftmaxCrossEntropy()
+    optimizer = fnn.optimizers.adam(LEARNING_RATE)
     variables = network.variables()
 
     def train(x, y, batch_size, epochs) -> Run:
@@ -63,33 +64,33 @@ def _fit(network: Network, plan: str | None) -> Peer:
 def by_steps(
     start: Callable[[], Any],
     step: Callable[[Any, Any, Any, Any], tuple[Any, Any]],
-    array: Callable[[np.ndarray], Any] = jax.numpy.asarray,
-    indices: Callable[[np.ndarray], Any] = np.asarray,
+    to_device: Callable[[np.ndarray], Any] = jax.numpy.asarray,
+    to_indices: Callable[[np.ndarray], Any] = np.asarray,
     wait: Callable[[Any], Any] = jax.block_until_ready,
 ) -> Peer:
-    """An epoch as a Python loop: a step for every minibatch.
+    """Make a peer whose epoch is a Python loop, with a step for every minibatch.
 
     Args:
         start: makes a fresh carry: parameters, optimizer state.
-        step: `(carry, x, y, chosen) -> (carry, loss)`, of which `chosen` are the
-            indices of the minibatch. x and y are all the data, on the device: to
-            gather there is faster than to cut batches on the host.
-        array: puts images or labels on the device.
-        indices: makes of the order of an epoch what indexes them.
+        step: `(carry, x, y, indices) -> (carry, loss)`. x and y are all the data, on
+            the device, and `indices` those of the minibatch: to gather there is faster
+            than to cut batches on the host.
+        to_device: puts images or labels on the device.
+        to_indices: converts the order of an epoch to the library's indices.
         wait: returns when all that was started is done.
     """
 
     def train(x, y, batch_size, epochs) -> Run:
-        draw, run = np.random.default_rng(0), Run([], [])
-        x, y, carry = array(x), array(y), start()
+        rng, run = np.random.default_rng(0), Run([], [])
+        x, y, carry = to_device(x), to_device(y), start()
         for _ in range(epochs):
-            losses, begun = [], time.perf_counter()
-            order = indices(draw.permutation(len(x)).astype(np.int32))
+            losses, start_time = [], time.perf_counter()
+            order = to_indices(rng.permutation(len(x)).astype(np.int32))
             for i in range(0, len(order), batch_size):
                 carry, loss = step(carry, x, y, order[i : i + batch_size])
                 losses.append(loss)
             wait((carry, losses))
-            run.seconds.append(time.perf_counter() - begun)
+            run.seconds.append(time.perf_counter() - start_time)
             run.losses.append(float(np.mean([float(loss) for loss in losses])))
         return run
 

@@ -6,7 +6,7 @@ import jax.numpy as jnp
 import optax
 
 import fnn
-from networks import RATE, Network, Part
+from networks import LEARNING_RATE, Network, Part
 from peers import Peer, by_steps
 
 __all__ = ["peers"]
@@ -25,7 +25,7 @@ class Residual(eqx.nn.StatefulLayer):
 
 
 def module(part: Part):
-    """The layer as Equinox has it, for one example (C, H, W), same parameters."""
+    """Build the layer in Equinox, for one example (C, H, W), same parameters."""
     key, channels = jax.random.key(0), part.in_shape[-1]
     match part.layer:
         case fnn.Serial():
@@ -33,22 +33,24 @@ def module(part: Part):
         case fnn.Residual():
             sides = map(module, part.children())
             return Residual(*(eqx.nn.Sequential([side]) for side in sides))
-        case fnn.BatchNorm(momentum=keep, eps=eps):
+        case fnn.BatchNorm(momentum=momentum, eps=eps):
             return eqx.nn.BatchNorm(
-                channels, "batch", eps=eps, momentum=keep, mode="batch"
+                channels, "batch", eps=eps, momentum=momentum, mode="batch"
             )
         case fnn.Dense(features=outputs, bias=bias):
             linear = eqx.nn.Linear(channels, outputs, use_bias=bias, key=key)
-            return _with(linear, *part.outputs_first())
+            return _with_params(linear, *part.outputs_first())
         case fnn.Conv(features=outputs, bias=bias):
-            size, strides, padding = part.window()
+            size, strides, padding = part.geometry()
             conv = eqx.nn.Conv2d(
                 channels, outputs, size, strides, padding, use_bias=bias, key=key
             )
             weight, bias = part.outputs_first()
-            return _with(conv, weight, None if bias is None else bias[:, None, None])
+            return _with_params(
+                conv, weight, None if bias is None else bias[:, None, None]
+            )
         case fnn.MaxPool():
-            size, strides, _ = part.window()
+            size, strides, _ = part.geometry()
             return eqx.nn.MaxPool2d(size, strides)
         case fnn.GlobalAvgPool():
             return eqx.nn.Lambda(lambda x: x.mean((1, 2)))
@@ -61,20 +63,20 @@ def module(part: Part):
     raise NotImplementedError(f"Equinox: {part.layer!r}")
 
 
-def _with(layer, weight, bias):
-    """The layer with these parameters."""
+def _with_params(layer, weight, bias):
+    """Return the layer with these parameters."""
 
-    def params(layer):
+    def old(layer):
         return (layer.weight,) if bias is None else (layer.weight, layer.bias)
 
-    given = map(jnp.asarray, (weight,) if bias is None else (weight, bias))
-    return eqx.tree_at(params, layer, tuple(given))
+    new = map(jnp.asarray, (weight,) if bias is None else (weight, bias))
+    return eqx.tree_at(old, layer, tuple(new))
 
 
 def peers(network: Network) -> dict[str, Peer]:
-    """eqx.filter_jit of a step."""
+    """Compile a step with eqx.filter_jit."""
     initial = eqx.nn.make_with_state(module)(network.part())
-    optimizer = optax.adam(RATE)
+    optimizer = optax.adam(LEARNING_RATE)
 
     def cost(model, state, x, y):
         batched = jax.vmap(model, (0, None), (0, None), axis_name="batch")
@@ -83,13 +85,13 @@ def peers(network: Network) -> dict[str, Peer]:
         return losses.mean(), state
 
     @eqx.filter_jit(donate="all-except-first")
-    def compiled(data, model, state, memory):
-        x, y, chosen = data
+    def compiled(data, model, state, opt_state):
+        x, y, indices = data
         grad_fn = eqx.filter_value_and_grad(cost, has_aux=True)
-        (loss, state), grads = grad_fn(model, state, x[chosen], y[chosen])
+        (loss, state), grads = grad_fn(model, state, x[indices], y[indices])
         params = eqx.filter(model, eqx.is_inexact_array)
-        updates, memory = optimizer.update(grads, memory, params)
-        return (eqx.apply_updates(model, updates), state, memory), loss
+        updates, opt_state = optimizer.update(grads, opt_state, params)
+        return (eqx.apply_updates(model, updates), state, opt_state), loss
 
     def start():
         copied = (
@@ -98,10 +100,10 @@ def peers(network: Network) -> dict[str, Peer]:
         model, state = jax.tree.unflatten(jax.tree.structure(initial), copied)
         return model, state, optimizer.init(eqx.filter(model, eqx.is_inexact_array))
 
-    def step(carry, x, y, chosen):
-        return compiled((x, y, chosen), *carry)
+    def step(carry, x, y, indices):
+        return compiled((x, y, indices), *carry)
 
-    def array(a):
+    def to_device(a):
         return jnp.asarray(a.transpose(0, 3, 1, 2) if a.ndim == 4 else a)
 
-    return {"Equinox, filter_jit per batch": by_steps(start, step, array)}
+    return {"Equinox, filter_jit per batch": by_steps(start, step, to_device)}

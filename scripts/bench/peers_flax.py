@@ -8,7 +8,7 @@ import optax
 from flax import nnx
 
 import fnn
-from networks import RATE, Network, Part
+from networks import LEARNING_RATE, Network, Part
 from peers import Peer, by_steps
 
 __all__ = ["peers"]
@@ -25,30 +25,30 @@ class Residual(nnx.Module):
 
 
 def module(part: Part):
-    """The layer as Flax has it, with the same parameters."""
-    given = {"rngs": nnx.Rngs(0)}
+    """Build the layer in Flax, with the same parameters."""
+    options = {"rngs": nnx.Rngs(0)}
     if isinstance(part.layer, fnn.Dense | fnn.Conv):
-        # An initialiser that returns what it is told: Flax keeps fnn's layout.
-        given["kernel_init"] = lambda *_: part.params.weight
-        given["use_bias"] = part.layer.bias
+        # Initialisers that return fnn's parameters: Flax has the same layout.
+        options["kernel_init"] = lambda *_: part.params.weight
+        options["use_bias"] = part.layer.bias
         if part.layer.bias:
-            given["bias_init"] = lambda *_: part.params.bias
+            options["bias_init"] = lambda *_: part.params.bias
     match part.layer:
         case fnn.Serial():
             return nnx.Sequential(*map(module, part.children()))
         case fnn.Residual():
             return Residual(*map(module, part.children()))
-        case fnn.BatchNorm(momentum=keep, eps=eps):
+        case fnn.BatchNorm(momentum=momentum, eps=eps):
             channels = part.in_shape[-1]
-            return nnx.BatchNorm(channels, momentum=keep, epsilon=eps, **given)
+            return nnx.BatchNorm(channels, momentum=momentum, epsilon=eps, **options)
         case fnn.Dense(features=outputs):
-            return nnx.Linear(part.in_shape[-1], outputs, **given)
+            return nnx.Linear(part.in_shape[-1], outputs, **options)
         case fnn.Conv(features=outputs):
-            size, strides, padding = part.window()
-            given |= {"strides": strides, "padding": padding}
-            return nnx.Conv(part.in_shape[-1], outputs, size, **given)
+            size, strides, padding = part.geometry()
+            options |= {"strides": strides, "padding": padding}
+            return nnx.Conv(part.in_shape[-1], outputs, size, **options)
         case fnn.MaxPool():
-            size, strides, _ = part.window()
+            size, strides, _ = part.geometry()
             return partial(nnx.max_pool, window_shape=size, strides=strides)
         case fnn.GlobalAvgPool():
             return lambda x: x.mean((1, 2))
@@ -62,17 +62,17 @@ def module(part: Part):
 
 
 def peers(network: Network) -> dict[str, Peer]:
-    """nnx.jit of a step; the graph is cached, as Flax's guide to performance has it."""
+    """Compile a step with nnx.jit, the graph cached as Flax's guide advises."""
     graph, initial = nnx.split(module(network.part()))
-    adam = optax.adam(RATE)
+    adam = optax.adam(LEARNING_RATE)
 
     def cost(model, x, y):
         losses = optax.softmax_cross_entropy_with_integer_labels(model(x), y)
         return losses.mean()
 
     @partial(nnx.jit, donate_argnums=(0, 1))
-    def step(model, optimizer, x, y, chosen):
-        loss, grads = nnx.value_and_grad(cost)(model, x[chosen], y[chosen])
+    def step(model, optimizer, x, y, indices):
+        loss, grads = nnx.value_and_grad(cost)(model, x[indices], y[indices])
         optimizer.update(model, grads)
         return loss
 
@@ -82,8 +82,8 @@ def peers(network: Network) -> dict[str, Peer]:
             step, model, nnx.Optimizer(model, adam, wrt=nnx.Param)
         )
 
-    def advance(cached, x, y, chosen):
-        return cached, cached(x, y, chosen)
+    def advance(cached, x, y, indices):
+        return cached, cached(x, y, indices)
 
     def wait(carry):
         _, losses = carry

@@ -9,7 +9,7 @@ import optax
 from jax import lax
 
 import fnn
-from networks import RATE, Network, Part
+from networks import LEARNING_RATE, Network, Part
 from peers import Peer, Run, by_steps
 
 __all__ = ["peers"]
@@ -18,7 +18,7 @@ DIMENSIONS = ("NHWC", "HWIO", "NHWC")
 
 
 def forward(part: Part, params, state, x):
-    """The output in training, and the new running statistics."""
+    """Compute the output in training, and the new running statistics."""
     match part.layer:
         case fnn.Serial():
             states = []
@@ -32,12 +32,12 @@ def forward(part: Part, params, state, x):
                 for child, p, s in zip(part.children(), params, state, strict=True)
             )
             return y + shortcut, type(state)(s, t)
-        case fnn.BatchNorm(momentum=keep, eps=eps):
+        case fnn.BatchNorm(momentum=momentum, eps=eps):
             axes = tuple(range(x.ndim - 1))
             mean, var = x.mean(axes), x.var(axes)
             running = (mean, var * x[..., 0].size / (x[..., 0].size - 1))
             state = jax.tree.map(
-                lambda old, new: keep * old + (1 - keep) * new,
+                lambda old, new: momentum * old + (1 - momentum) * new,
                 state,
                 type(state)(*running),
             )
@@ -46,13 +46,13 @@ def forward(part: Part, params, state, x):
         case fnn.Dense():
             return x @ params.weight + params.bias, state
         case fnn.Conv(bias=bias):
-            _, strides, padding = part.window()
+            _, strides, padding = part.geometry()
             x = lax.conv_general_dilated(
                 x, params.weight, strides, padding, dimension_numbers=DIMENSIONS
             )
             return x + params.bias if bias else x, state
         case fnn.MaxPool():
-            size, strides, _ = part.window()
+            size, strides, _ = part.geometry()
             size, strides = (1, *size, 1), (1, *strides, 1)
             return lax.reduce_window(x, -jnp.inf, lax.max, size, strides, "VALID"), ()
         case fnn.GlobalAvgPool():
@@ -67,8 +67,8 @@ def forward(part: Part, params, state, x):
 
 
 def peers(network: Network) -> dict[str, Peer]:
-    """A jitted step per batch, and the whole epoch as one scan."""
-    part, optimizer = network.part(), optax.adam(RATE)
+    """Return two peers: a jitted step per batch, and the whole epoch as one scan."""
+    part, optimizer = network.part(), optax.adam(LEARNING_RATE)
 
     def cost(params, state, x, y):
         logits, state = forward(part, params, state, x)
@@ -79,12 +79,12 @@ def peers(network: Network) -> dict[str, Peer]:
         params, state = jax.tree.map(jnp.copy, part.variables)
         return params, state, optimizer.init(params)
 
-    def step(carry, x, y, chosen):
-        params, state, memory = carry
+    def step(carry, x, y, indices):
+        params, state, opt_state = carry
         grad_fn = jax.value_and_grad(cost, has_aux=True)
-        (loss, state), grads = grad_fn(params, state, x[chosen], y[chosen])
-        updates, memory = optimizer.update(grads, memory, params)
-        return (optax.apply_updates(params, updates), state, memory), loss
+        (loss, state), grads = grad_fn(params, state, x[indices], y[indices])
+        updates, opt_state = optimizer.update(grads, opt_state, params)
+        return (optax.apply_updates(params, updates), state, opt_state), loss
 
     return {
         "jax + optax, a jitted step per batch": by_steps(
@@ -95,18 +95,18 @@ def peers(network: Network) -> dict[str, Peer]:
 
 
 def _by_scan(start, step) -> Peer:
-    """A compiled epoch; a remainder is one smaller step in the same program."""
+    """Compile an epoch; a remainder is one smaller step in the same program."""
 
     def epoch(carry, x, y, key, batch_size):
         n = len(x) // batch_size * batch_size
         order = jax.random.permutation(key, len(x))
 
-        def one(carry, chosen):
-            return step(carry, x, y, chosen)
+        def scan_step(carry, indices):
+            return step(carry, x, y, indices)
 
-        carry, losses = lax.scan(one, carry, order[:n].reshape(-1, batch_size))
+        carry, losses = lax.scan(scan_step, carry, order[:n].reshape(-1, batch_size))
         if n < len(x):
-            carry, last = one(carry, order[n:])
+            carry, last = scan_step(carry, order[n:])
             losses = jnp.append(losses, last)
         return carry, losses
 
@@ -116,11 +116,11 @@ def _by_scan(start, step) -> Peer:
         x, y, carry = jnp.asarray(x), jnp.asarray(y), start()
         run = Run([], [])
         for key in jax.random.split(jax.random.key(0), epochs):
-            begun = time.perf_counter()
+            start_time = time.perf_counter()
             carry, losses = jax.block_until_ready(
                 compiled(carry, x, y, key, batch_size)
             )
-            run.seconds.append(time.perf_counter() - begun)
+            run.seconds.append(time.perf_counter() - start_time)
             run.losses.append(float(np.mean(losses)))
         return run
 

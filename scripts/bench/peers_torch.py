@@ -8,7 +8,7 @@ import torch
 from torch import nn
 
 import fnn
-from networks import RATE, Network, Part
+from networks import LEARNING_RATE, Network, Part
 from peers import Peer, by_steps
 
 __all__ = ["peers"]
@@ -26,28 +26,28 @@ class Residual(nn.Module):
 
 
 def module(part: Part) -> nn.Module:
-    """The layer as torch has it, with the same parameters."""
+    """Build the layer in torch, with the same parameters."""
     match part.layer:
         case fnn.Serial():
             return nn.Sequential(*map(module, part.children()))
         case fnn.Residual():
             return Residual(*map(module, part.children()))
-        case fnn.BatchNorm(momentum=keep, eps=eps):
-            return nn.BatchNorm2d(part.in_shape[-1], eps=eps, momentum=1 - keep)
+        case fnn.BatchNorm(momentum=momentum, eps=eps):
+            return nn.BatchNorm2d(part.in_shape[-1], eps=eps, momentum=1 - momentum)
         case fnn.Dense(features=outputs, bias=bias):
             linear = nn.Linear(part.in_shape[-1], outputs, bias=bias)
-            return _with(linear, *part.outputs_first())
+            return _with_params(linear, *part.outputs_first())
         case fnn.Conv(features=outputs, bias=bias):
-            size, strides, padding = part.window()
+            size, strides, padding = part.geometry()
             if any(low != high for low, high in padding):
                 raise NotImplementedError(
                     f"torch pads both sides alike: {part.layer!r}"
                 )
-            both = tuple(low for low, _ in padding)
-            conv = nn.Conv2d(part.in_shape[-1], outputs, size, strides, both, bias=bias)
-            return _with(conv, *part.outputs_first())
+            pads = tuple(low for low, _ in padding)
+            conv = nn.Conv2d(part.in_shape[-1], outputs, size, strides, pads, bias=bias)
+            return _with_params(conv, *part.outputs_first())
         case fnn.MaxPool():
-            size, strides, _ = part.window()
+            size, strides, _ = part.geometry()
             return nn.MaxPool2d(size, strides)
         case fnn.GlobalAvgPool():
             return nn.Sequential(nn.AdaptiveAvgPool2d(1), nn.Flatten())
@@ -60,19 +60,21 @@ def module(part: Part) -> nn.Module:
     raise NotImplementedError(f"torch: {part.layer!r}")
 
 
-def _with(layer: nn.Module, weight: np.ndarray, bias: np.ndarray | None) -> nn.Module:
-    """The layer with these parameters."""
-    given = {"weight": weight} | ({} if bias is None else {"bias": bias})
-    layer.load_state_dict({name: torch.tensor(a) for name, a in given.items()})
+def _with_params(
+    layer: nn.Module, weight: np.ndarray, bias: np.ndarray | None
+) -> nn.Module:
+    """Give the layer these parameters."""
+    params = {"weight": weight} | ({} if bias is None else {"bias": bias})
+    layer.load_state_dict({name: torch.tensor(a) for name, a in params.items()})
     return layer
 
 
 def peers(network: Network) -> dict[str, Peer]:
-    """Eager, eager with the channels last (for images), and torch.compile."""
+    """Return eager, eager with the channels last (for images), and torch.compile."""
     device = {"cpu": "cpu", "gpu": "cuda"}.get(jax.default_backend())
     if device is None or (device == "cuda" and not torch.cuda.is_available()):
         raise ImportError(f"this torch does not run on the {jax.default_backend()}")
-    # XLA computes float32 products on a GPU like this, too; the CPU ignores it.
+    # XLA also computes float32 products like this on a GPU; the CPU ignores it.
     torch.backends.cuda.matmul.allow_tf32 = True
     net = module(network.part()).to(device).train()
     compiled = torch.compile(copy.deepcopy(net), dynamic=False)
@@ -94,26 +96,26 @@ def _peer(net: nn.Module, memory_format: torch.memory_format) -> Peer:
     def start():
         net.load_state_dict(initial)
         # Fused is the fastest of torch's three ways to compute the same update.
-        return torch.optim.Adam(net.parameters(), RATE, fused=True)
+        return torch.optim.Adam(net.parameters(), LEARNING_RATE, fused=True)
 
-    def step(optimizer, x, y, chosen):
+    def step(optimizer, x, y, indices):
         optimizer.zero_grad()
-        loss = loss_fn(net(x[chosen]), y[chosen])
+        loss = loss_fn(net(x[indices]), y[indices])
         loss.backward()
         optimizer.step()
         return optimizer, loss.detach()
 
-    def array(a: np.ndarray) -> torch.Tensor:
+    def to_device(a: np.ndarray) -> torch.Tensor:
         tensor = torch.as_tensor(a, device=device)
         if a.ndim == 4:
             return tensor.permute(0, 3, 1, 2).contiguous(memory_format=memory_format)
         return tensor if tensor.is_floating_point() else tensor.long()
 
-    def indices(order: np.ndarray) -> torch.Tensor:
+    def to_indices(order: np.ndarray) -> torch.Tensor:
         return torch.as_tensor(order, device=device)
 
     def wait(_) -> None:
         if device.type == "cuda":
             torch.cuda.synchronize()
 
-    return by_steps(start, step, array, indices, wait)
+    return by_steps(start, step, to_device, to_indices, wait)

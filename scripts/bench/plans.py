@@ -1,9 +1,9 @@
-"""Plans: what they take to make and to compile, what each mode costs, and ensembles.
+"""Measure plans: making and compiling them, each mode, and ensembles.
 
 A step is a gradient and Adam's update, in a compiled loop. An ensemble is eight
-networks from different keys on the same batches, in these ways: `vmap` over the
-variables of a plan made for that; `lax.map` over those of an ordinary plan, at every
-step, or around a run of eight steps; and, to compare with, each in a loop of its own.
+networks from different keys on the same batches, trained in these ways: `vmap` over the
+variables of a plan for ensembles; `lax.map` over the variables of an ordinary plan, at
+every step or around a run of eight steps; and, as the baseline, one network alone.
 """
 
 from collections.abc import Callable
@@ -31,7 +31,7 @@ BUDGET, COMPILE_BUDGET = 60.0, 60.0  # seconds for the rounds
 
 
 def measure(network: Network, rounds: int = 20) -> dict:
-    """Seconds to plan and to compile; milliseconds of a step, by mode and ensemble."""
+    """Measure seconds to plan and compile, and milliseconds of a step in each way."""
     plans = {mode: _plan(network, mode=mode) for mode in MODES}
     nets = {"plain": network.net} | {mode: plan.net for mode, plan in plans.items()}
     data = batches(network)
@@ -60,15 +60,15 @@ def measure(network: Network, rounds: int = 20) -> dict:
     }
 
 
-def _plan(network: Network, **how: Any) -> fnn.Plan:
+def _plan(network: Network, **options: Any) -> fnn.Plan:
     size = network.batch_size
-    return fnn.plan(network.net, network.in_shape, batch_size=size, **how)
+    return fnn.plan(network.net, network.in_shape, batch_size=size, **options)
 
 
 def _start(network: Network, key: Any) -> tuple:
     variables = network.net.init(key, network.in_shape)
-    memory = fnn.optimizers.adam(1e-3).init(variables.params)
-    return variables, memory, jnp.asarray(0)
+    opt_state = fnn.optimizers.adam(1e-3).init(variables.params)
+    return variables, opt_state, jnp.asarray(0)
 
 
 def _loop(network: Network, data: tuple) -> Callable[[], float]:
@@ -78,7 +78,7 @@ def _loop(network: Network, data: tuple) -> Callable[[], float]:
 
 
 def _compiling(network: Network, planned: fnn.Layer):
-    """Planned by hand / plain by autodiff: seconds to compile a step."""
+    """Compare seconds to compile a step: planned and manual / plain and autodiff."""
     start, data = _start(network, jax.random.key(0)), batches(network)
 
     def compile_once(net: fnn.Layer, engine: str) -> float:
@@ -95,12 +95,12 @@ def _compiling(network: Network, planned: fnn.Layer):
 
 
 def _ensembles(network: Network, data: tuple, rounds: int) -> dict:
-    """Milliseconds of a step of one member, and its ratio to a network alone."""
+    """Measure milliseconds of a step of one member, and its ratio to one alone."""
     keys = jax.random.split(jax.random.key(0), MEMBERS)
     members = jax.vmap(lambda key: _start(network, key))(keys)
     alone = training_step(network._replace(net=_plan(network).net), "manual")
-    together = _plan(network, ensemble=True).net
-    vectorized = training_step(network._replace(net=together), "manual")
+    ensemble = _plan(network, ensemble=True).net
+    vectorized = training_step(network._replace(net=ensemble), "manual")
 
     def each(carry: tuple, zero: Any) -> tuple:
         starts, data = carry

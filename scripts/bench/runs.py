@@ -1,4 +1,4 @@
-"""What it costs to watch a run: fit with an option, against fit without, whole runs."""
+"""The cost of watching a run: whole runs of fit with an option, and without."""
 
 from collections.abc import Callable, Iterator
 
@@ -16,18 +16,18 @@ EXAMPLES, EPOCHS = 60_000, 2
 
 
 def measure(network: Network, rounds: int = 7) -> dict:
-    """The time of each variant as a multiple of a plain run on arrays.
+    """Measure the time of each variant as a multiple of a plain run on arrays.
 
-    Epochs as long as those of MNIST: some of what is watched costs a step an epoch.
+    Epochs are as long as MNIST's, because some variants cost one step per epoch.
     """
     x, y = (np.asarray(part) for part in network.data())
     repeat = np.arange(EXAMPLES) % len(x)
     x, y = x[repeat], y[repeat]
     n, size = EXAMPLES, network.batch_size
-    order = np.random.default_rng(0)
+    rng = np.random.default_rng(0)
 
     def batches() -> Iterator[tuple[np.ndarray, np.ndarray]]:
-        shuffled = order.permutation(n)
+        shuffled = rng.permutation(n)
         for i in range(0, n - size + 1, size):
             yield x[shuffled[i : i + size]], y[shuffled[i : i + size]]
 
@@ -38,7 +38,7 @@ def measure(network: Network, rounds: int = 7) -> dict:
         'on_nonfinite="skip"': {"on_nonfinite": "skip"},
         "health": {"health": True},
     }
-    runs = {name: _run(network, (x, y), given) for name, given in variants.items()}
+    runs = {name: _run(network, (x, y), extra) for name, extra in variants.items()}
     for run in runs.values():
         run()  # compiles
     times = interleave({n: lambda r=r: seconds(r) for n, r in runs.items()}, rounds)
@@ -50,7 +50,7 @@ def measure(network: Network, rounds: int = 7) -> dict:
     }
 
 
-def _run(network: Network, data: tuple, given: dict) -> Callable[[], object]:
+def _run(network: Network, data: tuple, extra: dict) -> Callable[[], object]:
     options = {
         "train": data,
         "key": jax.random.key(0),
@@ -58,4 +58,4 @@ def _run(network: Network, data: tuple, given: dict) -> Callable[[], object]:
         "batch_size": network.batch_size,
     }
     loss, optimizer = fnn.losses.SoftmaxCrossEntropy(), fnn.optimizers.adam(1e-3)
-    return lambda: fnn.fit(network.net, loss, optimizer, **options | given)
+    return lambda: fnn.fit(network.net, loss, optimizer, **options | extra)

@@ -1,6 +1,5 @@
-"""Sixty-four trainings of 64-32-10 on digits: `fnn.sweep`, and calls of `fnn.fit`."""
+"""64 trainings of 64-32-10 on digits: one `fnn.sweep`, or 64 calls of `fnn.fit`."""
 
-import time
 from collections.abc import Callable
 
 import jax
@@ -8,13 +7,13 @@ import numpy as np
 import optax
 
 import fnn
-from timing import interleave, ratio
+from timing import interleave, ratio, seconds
 
 __all__ = ["ROWS", "measure"]
 
-#: Members side by side; the rest of the 64 follow in chunks.
+#: The number of members trained side by side; the rest of the 64 follow in chunks.
 ROWS = {f"{at_once} at once": at_once for at_once in (1, 4, 16, 64)}
-RATES, KEYS = np.geomspace(0.003, 0.3, 8).tolist(), 8
+LEARNING_RATES, KEYS = np.geomspace(0.003, 0.3, 8).tolist(), 8
 LOSS = fnn.losses.SoftmaxCrossEntropy()
 NET = fnn.serial(fnn.Flatten(), fnn.Dense(32), fnn.Tanh(), fnn.Dense(10))
 
@@ -24,15 +23,15 @@ def build(learning_rate: float) -> tuple:
 
 
 def build_optax(learning_rate: float) -> tuple:
-    """The same; but this rate is compiled in, and `fit` compiles for each call."""
+    """Build the same with optax; its rate is compiled in, so each `fit` compiles."""
     return NET, LOSS, optax.sgd(learning_rate, momentum=0.9)
 
 
 def measure(at_once: int, rounds: int = 5) -> dict:
-    """Ratios of time: compiled already, and each with its compilation.
+    """Measure ratios of time: compiled already, and each with its compilation.
 
-    With optax's optimizer, 64 calls of `fit` compile 64 times: there is no run of them
-    that is compiled already.
+    With optax's optimizer, 64 calls of `fit` compile 64 times, so they are only
+    measured with their compilation.
     """
     x, y = fnn.data.digits().train
     split = fnn.data.split(x, y, 0.2)
@@ -46,13 +45,13 @@ def measure(at_once: int, rounds: int = 5) -> dict:
     )
 
     def swept(build: Callable = build) -> fnn.Sweep:
-        grid = {"learning_rate": RATES}
+        grid = {"learning_rate": LEARNING_RATES}
         return fnn.sweep(build, grid, keys=keys, at_once=at_once, **options)
 
     def fitted(build: Callable = build) -> list[list[fnn.FitResult]]:
         return [
             [fnn.fit(*build(rate), key=key, **options) for key in keys]
-            for rate in RATES
+            for rate in LEARNING_RATES
         ]
 
     by_optax = {"sweep": lambda: swept(build_optax), "fit": lambda: fitted(build_optax)}
@@ -60,8 +59,8 @@ def measure(at_once: int, rounds: int = 5) -> dict:
     first = {name: _cold(run) for name, run in (("sweep", swept), ("fit", fitted))}
     runs = {"sweep": swept, "fit": fitted}
     for run in runs.values():
-        run()  # what was measured last has emptied the caches
-    times = interleave({n: lambda r=r: _seconds(r) for n, r in runs.items()}, rounds)
+        run()  # compiles: measuring with compilation has emptied the caches
+    times = interleave({n: lambda r=r: seconds(r) for n, r in runs.items()}, rounds)
     return {
         "seconds": {name: float(np.median(t)) for name, t in times.items()},
         "seconds with compilation": first,
@@ -74,23 +73,18 @@ def measure(at_once: int, rounds: int = 5) -> dict:
 
 
 def _cold(run: Callable) -> float:
+    """Return the seconds of a run that must compile first."""
     jax.clear_caches()
-    return _seconds(run)
-
-
-def _seconds(run: Callable) -> float:
-    start = time.perf_counter()
-    run()
-    return time.perf_counter() - start
+    return seconds(run)
 
 
 def _difference(swept: fnn.Sweep, fitted: list[list[fnn.FitResult]]) -> float:
-    """Of validation losses, over the epochs that both trained."""
+    """Return the largest difference of validation losses, in epochs that both have."""
     worst = 0.0
     for i, row in enumerate(fitted):
         for j, fit in enumerate(row):
-            mine = swept.history["validation_loss"][i, j][: fit.epochs]
-            both = ~np.isnan(mine)
-            theirs = fit.history["validation_loss"][both]
-            worst = max(worst, float(np.abs(mine[both] - theirs).max()))
+            losses = swept.history["validation_loss"][i, j][: fit.epochs]
+            both = ~np.isnan(losses)
+            expected = fit.history["validation_loss"][both]
+            worst = max(worst, float(np.abs(losses[both] - expected).max()))
     return worst

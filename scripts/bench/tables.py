@@ -1,4 +1,4 @@
-"""The results as text: one table for each benchmark."""
+"""The results as text: a table for each benchmark."""
 
 from timing import Ratio
 

@@ -1,8 +1,8 @@
-"""Measuring on a noisy machine: only ratios taken side by side count.
+"""Timing on a noisy machine, where only ratios measured side by side count.
 
-The candidates run one after the other, round after round, in an order that turns with
-the round, so that a disturbance meets all of them alike. What is reported is the ratio
-within a round: its median over the rounds, and a 95% bootstrap interval of that median.
+In each round, all candidates run one after the other, each round starting with another
+one, so that a disturbance affects all of them alike. The result is the ratio within a
+round: its median over the rounds, and a 95% bootstrap interval of that median.
 """
 
 import os
@@ -39,12 +39,12 @@ class Ratio(NamedTuple):
     rounds: int
 
     def __str__(self) -> str:
-        """The median and its interval."""
+        """Return the median and its interval as text."""
         return f"{self.median:#.4g} [{self.low:#.4g}, {self.high:#.4g}]"
 
 
 def seconds(run: Callable[[], object]) -> float:
-    """Wall-clock seconds of one call."""
+    """Return the wall-clock seconds of one call."""
     start = time.perf_counter()
     run()
     return time.perf_counter() - start
@@ -53,21 +53,21 @@ def seconds(run: Callable[[], object]) -> float:
 def interleave(
     runs: dict[str, Callable[[], float]], rounds: int
 ) -> dict[str, np.ndarray]:
-    """Call every candidate once a round; each returns its own seconds."""
+    """Call every candidate once in each round; a candidate returns its own seconds."""
     times: dict[str, list[float]] = {name: [] for name in runs}
     names = list(runs)
     for i in range(rounds):
-        turn = i % len(names)
-        for name in names[turn:] + names[:turn]:
+        first = i % len(names)
+        for name in names[first:] + names[:first]:
             times[name].append(runs[name]())
     return {name: np.array(values) for name, values in times.items()}
 
 
 def ratio(above: np.ndarray, below: np.ndarray) -> Ratio:
-    """Median and interval of above/below, paired by round."""
+    """Return the median and interval of above/below, paired by round."""
     pairs = above / below
-    draw = np.random.default_rng(0)
-    medians = np.median(draw.choice(pairs, size=(10_000, len(pairs))), axis=1)
+    rng = np.random.default_rng(0)
+    medians = np.median(rng.choice(pairs, size=(10_000, len(pairs))), axis=1)
     low, high = np.quantile(medians, [0.025, 0.975])
     return Ratio(float(np.median(pairs)), float(low), float(high), len(pairs))
 
@@ -75,12 +75,12 @@ def ratio(above: np.ndarray, below: np.ndarray) -> Ratio:
 def rounds_within(
     budget: float, runs: dict[str, Callable[[], Any]], rounds: int
 ) -> int:
-    """As many rounds as fit into that many seconds: at most `rounds`, at least three.
+    """Return how many rounds fit into `budget` seconds: from three to `rounds`.
 
-    Runs everything once.
+    It runs everything once.
     """
-    a_round = sum(seconds(run) for run in runs.values())
-    return max(3, min(rounds, int(budget / a_round)))
+    per_round = sum(seconds(run) for run in runs.values())
+    return max(3, min(rounds, int(budget / per_round)))
 
 
 # ---- Short programs, many times --------------------------------------------------
@@ -90,7 +90,7 @@ LONG_ENOUGH = 0.15
 
 
 def repeat(f: Callable[..., Any], *arguments: Any) -> Callable[[], float]:
-    """A run that calls a compiled function many times: its seconds per call."""
+    """Make a run that calls a compiled function many times; it returns s per call."""
 
     def calls(count: int) -> float:
         def run() -> None:
@@ -104,21 +104,21 @@ def repeat(f: Callable[..., Any], *arguments: Any) -> Callable[[], float]:
 
 
 def loop(body: Callable[[Any, jax.Array], Any], carry: Any) -> Callable[[], float]:
-    """A run of `body: (carry, zero) -> carry` in one compiled loop.
+    """Make a run of `body: (carry, zero) -> carry` in one compiled loop.
 
-    It returns the seconds per iteration. What the body computes must end in the carry
-    that it returns and depend on the one it gets, or else XLA may compute it once, or
-    not at all. `zero` is a zero that the compiler does not know to be one: added in
-    proportion, a result enters the next iteration and changes nothing.
+    It returns the seconds per iteration. All that the body computes must depend on the
+    carry it gets and enter the carry it returns, or else XLA may compute it once, or
+    not at all. `zero` is 0, but the compiler does not know it: a result times zero can
+    be added to the next carry, and changes nothing.
     """
-    # The count is known only at run time, so that one program serves any. Accelerators
-    # would then ask the host before every iteration, and get a few at a time.
-    together = 1 if jax.default_backend() == "cpu" else 16
+    # The count is known only at run time, so that one program serves all counts. An
+    # accelerator then asks the host before every iteration, so it gets several at once.
+    unroll = 1 if jax.default_backend() == "cpu" else 16
 
     @jax.jit
     def looped(carry, count, zero):
         def few(_, carry):
-            return lax.fori_loop(0, together, lambda _, c: body(c, zero), carry)
+            return lax.fori_loop(0, unroll, lambda _, c: body(c, zero), carry)
 
         return lax.fori_loop(0, count, few, carry)
 
@@ -127,11 +127,11 @@ def loop(body: Callable[[Any, jax.Array], Any], carry: Any) -> Callable[[], floa
         return seconds(lambda: jax.block_until_ready(looped(carry, count, zero)))
 
     run = _long_enough(calls)
-    return lambda: run() / together
+    return lambda: run() / unroll
 
 
 def _long_enough(timed: Callable[[int], float]) -> Callable[[], float]:
-    """Chooses the count by itself, after the first call has compiled."""
+    """Choose how often to repeat, after a first call that compiles."""
     timed(1)
     count, took = 1, timed(1)
     while took < LONG_ENOUGH:
@@ -141,28 +141,28 @@ def _long_enough(timed: Callable[[int], float]) -> Callable[[], float]:
 
 
 def nudge(tree: Any, zero: jax.Array, result: jax.Array) -> Any:
-    """The same arrays; the first number of each depends on the first of `result`.
+    """Return equal arrays, whose first number depends on the first one of `result`.
 
-    Then nothing that is computed from them can be moved out of a loop. Inside one it is
-    done in place, and costs nothing.
+    Then nothing that is computed from them can be moved out of a loop. Inside a loop
+    this is done in place, and costs nothing.
     """
     by = zero * result.ravel()[0]
     return jax.tree.map(lambda a: a.at[(0,) * a.ndim].add(by), tree)
 
 
 def temporary_bytes(f: Callable[..., Any], *arguments: Any) -> int:
-    """What the compiled function allocates besides its arguments and results."""
+    """Return the bytes that a compiled function needs besides arguments and results."""
     compiled = jax.jit(f).lower(*arguments).compile()
     return compiled.memory_analysis().temp_size_in_bytes
 
 
-# ---- Where -----------------------------------------------------------------------
+# ---- The machine -----------------------------------------------------------------
 
 LIBRARIES = ("jax", "jaxlib", "optax", "flax", "equinox", "torch")
 
 
 def machine() -> dict[str, object]:
-    """What the figures were measured on."""
+    """Describe the machine: device, processor, cores, versions, load."""
     processor = platform.processor() or platform.machine()
     try:
         with open("/proc/cpuinfo") as info:

@@ -1,7 +1,7 @@
 """The audit under load: every planted bug found, no false alarm on random networks.
 
-Writes a line for each of them into scripts/soak/results/gradients.log, and a summary.
-Ends with status 1 if a bug was missed or an alarm was false.
+The script writes a line for each of them into scripts/soak/results/gradients.log, and a
+summary. Its status is 1 if a bug was missed or an alarm was false.
 """
 
 import argparse
@@ -16,7 +16,7 @@ sys.path.insert(0, str(HERE.parents[1] / "tests"))
 
 
 def check_bug(index: int) -> tuple[str, str]:
-    """Audit one planted bug: (verdict, line)."""
+    """Audit one planted bug; return the verdict and a line for the log."""
     from planted_bugs import BUGS
     from planting import audit
 
@@ -28,21 +28,21 @@ def check_bug(index: int) -> tuple[str, str]:
 
 
 def check_network(seed: int) -> tuple[str, str]:
-    """Audit one random network in float32 and float64: (verdict, line)."""
+    """Audit one random network; return the verdict and a line for the log."""
     from random_networks import random_trial
 
     return audit_trial(f"{seed:4}", seed, random_trial)
 
 
 def check_images(seed: int) -> tuple[str, str]:
-    """Audit one random network for images, as above."""
+    """Audit one random network for images; return the verdict and a line."""
     from random_networks import random_image_trial
 
     return audit_trial(f"image {seed:4}", seed, random_image_trial)
 
 
 def audit_trial(name: str, seed: int, make: Callable) -> tuple[str, str]:
-    """Audit what `make(seed, dtype)` returns: (verdict, line)."""
+    """Audit what `make(seed, dtype)` draws; return the verdict and a line."""
     import numpy as np
 
     import fnn
@@ -68,7 +68,7 @@ def audit_trial(name: str, seed: int, make: Callable) -> tuple[str, str]:
 
 
 def main() -> int:
-    """The command line."""
+    """Run the command line."""
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--networks", type=int, default=500)
     parser.add_argument("--images", type=int, default=300, help="networks for images")

@@ -1,9 +1,10 @@
-"""Wrong and odd inputs by the thousand: a right answer, or fnn's own plain words.
+"""Wrong and odd inputs by the thousand: each must be answered right, or refused.
 
 hypothesis draws calls of fit, evaluate and predict, of layers and losses, files for the
 readers, and command lines of the experiments (tests/odd_*.py). No input is counted
-twice. Writes what went wrong into scripts/soak/results/inputs.log, with a line for each
-family. Ends with status 1 if an input gave a raw error, a wrong result, or no end.
+twice. What went wrong is written into scripts/soak/results/inputs.log, with a line for
+each family. The exit status is 1 if an input led to a raw error, to a wrong result, or
+did not end.
 """
 
 import argparse
@@ -16,10 +17,12 @@ import time
 from collections.abc import Callable
 from pathlib import Path
 
+from running import open_log
+
 HERE = Path(__file__).parent
 sys.path[:0] = [str(HERE.parents[1] / "tests"), str(HERE.parents[1])]
 
-#: How many inputs of each family, and the seconds that one of them may take.
+#: The number of inputs of each family, and the seconds that one of them may take.
 COUNTS = {
     "fit": 3000,
     "evaluate, predict": 1500,
@@ -32,8 +35,8 @@ COUNTS = {
 LONGEST = 60
 
 
-def soak(name: str, count: int, seed: int, say: Callable[[str], None]) -> bool:
-    """So many inputs of one family; whether all went well."""
+def soak(name: str, count: int, seed: int, write_line: Callable[[str], None]) -> bool:
+    """Run `count` inputs of one family; return whether all went well."""
     import jax
     import odd_commands
     import odd_inputs
@@ -48,7 +51,7 @@ def soak(name: str, count: int, seed: int, say: Callable[[str], None]) -> bool:
     started = time.time()
     verdicts: collections.Counter[str] = collections.Counter()
     seen: set[str] = set()
-    faults: set[str] = set()  # one of each kind is said
+    faults: set[str] = set()  # only one of each kind is reported
 
     @given(family.inputs)
     @settings(
@@ -56,7 +59,7 @@ def soak(name: str, count: int, seed: int, say: Callable[[str], None]) -> bool:
         suppress_health_check=list(HealthCheck),
     )  # fmt: skip
     @seeded(seed)
-    def one(line: str) -> None:
+    def run_once(line: str) -> None:
         if line in seen or len(seen) == count:
             return
         seen.add(line)
@@ -65,56 +68,54 @@ def soak(name: str, count: int, seed: int, say: Callable[[str], None]) -> bool:
             verdicts[family.run(line)] += 1
         except (Wrong, NoEnd) as error:
             verdicts["WRONG"] += 1
-            said = str(error) if isinstance(error, Wrong) else f"{line}\n    {error}"
-            kind = re.sub(r"\d+", "", said.partition("\n")[2])[:100]
+            text = str(error) if isinstance(error, Wrong) else f"{line}\n    {error}"
+            kind = re.sub(r"\d+", "", text.partition("\n")[2])[:100]
             if kind not in faults:
                 faults.add(kind)
-                say(f"WRONG {said}")
+                write_line(f"WRONG {text}")
         finally:
             signal.alarm(0)
         if len(seen) % 500 == 0:
             jax.clear_caches()
 
-    one()
-    said = ", ".join(f"{verdicts[v]:,} {v}" for v in sorted(verdicts))
-    say(f"{name}: {len(seen):,} inputs: {said}; {time.time() - started:.0f} seconds")
+    run_once()
+    summary = ", ".join(f"{verdicts[v]:,} {v}" for v in sorted(verdicts))
+    seconds = time.time() - started
+    write_line(f"{name}: {len(seen):,} inputs: {summary}; {seconds:.0f} seconds")
     return len(seen) == count and not faults
 
 
 class NoEnd(BaseException):
-    """An input that took too long; nothing that catches exceptions may catch it."""
+    """An input that took too long; code that catches `Exception` must not catch it."""
 
 
-def ring(number: int, frame: object) -> None:
-    """What the clock does."""
+def raise_no_end(number: int, frame: object) -> None:
+    """Raise when the clock rings."""
     raise NoEnd(f"no end after {LONGEST} seconds")
 
 
 def main() -> int:
-    """The command line."""
+    """Parse the command line and run the inputs; return the exit status."""
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--family", choices=COUNTS, help="only this one")
-    parser.add_argument("--count", type=int, help="in place of the usual numbers")
+    parser.add_argument("--count", type=int, help="inputs of each family")
     parser.add_argument("--seed", type=int, default=0)
     parser.add_argument("--log", type=Path, default=HERE / "results" / "inputs.log")
     options = parser.parse_args()
     import jax
 
-    jax.config.update("jax_traceback_filtering", "off")  # where it was really raised
-    signal.signal(signal.SIGALRM, ring)
+    # The whole traceback, to see where an error was raised.
+    jax.config.update("jax_traceback_filtering", "off")
+    signal.signal(signal.SIGALRM, raise_no_end)
     names = [options.family] if options.family else list(COUNTS)
     counts = {name: options.count or COUNTS[name] for name in names}
-    with options.log.open("w") as log:
-
-        def say(line: str) -> None:
-            print(line, flush=True)
-            print(line, file=log, flush=True)
-
+    with open_log(options.log) as write_line:
         good = True
         for name, count in counts.items():
             faulthandler.dump_traceback_later(60 * LONGEST, exit=True)
-            good &= soak(name, count, options.seed, say)
-        say(f"{sum(counts.values()):,} inputs: {'all well' if good else 'FAILED'}")
+            good &= soak(name, count, options.seed, write_line)
+        verdict = "all well" if good else "FAILED"
+        write_line(f"{sum(counts.values()):,} inputs: {verdict}")
     return 0 if good else 1
 
 

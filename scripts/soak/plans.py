@@ -1,8 +1,8 @@
-"""Planned networks under load: each against autodiff of the plain one.
+"""Audit random planned networks: each against autodiff of the plain one.
 
-300 random convolutional networks, planned by random costs so that every rule and every
-kernel turns up in every neighbourhood. Writes a line for each into
-scripts/soak/results/plans.log, and a summary. Ends with status 1 if one fails.
+There are 300 convolutional networks, planned by random costs so that every rewrite and
+every kernel occurs next to every other. The script writes a line for each to
+scripts/soak/results/plans.log, and a summary. It exits with status 1 if one fails.
 """
 
 import argparse
@@ -14,14 +14,14 @@ from running import run
 
 
 def check_plan(seed: int) -> tuple[str, str]:
-    """Audit one random plan in float32 and float64: (verdict, line)."""
+    """Audit one random plan in float32 and float64; return (verdict, line)."""
     from random_plans import random_plan_trial
 
     return audit_trial(f"plan {seed:4}", seed, random_plan_trial)
 
 
 def main() -> int:
-    """The command line."""
+    """Run the command line."""
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--plans", type=int, default=300)
     parser.add_argument("--first", type=int, default=0, help="the first seed")

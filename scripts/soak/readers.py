@@ -1,17 +1,16 @@
-"""The readers of files under a coverage-guided fuzzer: refused, or read right.
+"""Fuzz the readers of files: each file must be read correctly, or raise an error.
 
-Atheris (libFuzzer for Python) makes files, watches which lines they reach in fnn and in
-the parts of Python and NumPy that it reads with, and goes on from those that reach new
-ones:
+Atheris (libFuzzer for Python) writes files and records which lines of fnn, Python and
+NumPy they reach. It continues with variants of files that reach new lines:
 
     idx     fnn.data.read_idx, of plain and gzip-compressed files
     cifar   fnn.data.read_cifar_batch
     tar     fnn.data.cifar10 of an archive, plain and gzip-compressed
     npz     fnn.load: whole files, entries in an intact archive, and its table of dtypes
 
-Each file must be refused with a documented error, or give back the very bytes that it
-holds. A process for each reader; a line of scripts/soak/results/readers.log for each,
-with the numbers of files read and refused. Ends with status 1 if one fails.
+A reader must raise a documented error, or return exactly the bytes that the file holds.
+Each reader has its own process, and a line in scripts/soak/results/readers.log with the
+numbers of files read and refused. The script ends with status 1 if one fails.
 """
 
 import argparse
@@ -28,19 +27,30 @@ from pathlib import Path
 HERE = Path(__file__).parent
 sys.path[:0] = [str(HERE.parents[1] / "tests"), str(HERE.parents[1])]
 
-#: In whose order libFuzzer is given the readers of tests/odd_files.py.
+#: The readers of tests/odd_files.py, in the order in which they are fuzzed.
 READERS = ("idx", "cifar", "tar", "npz")
-OURS = ["fnn.data.idx", "fnn.data.cifar", "fnn.training.store.npz", "fnn.named_leaves"]
-THEIRS = ["numpy.lib._format_impl", "numpy.lib.format", "zipfile", "gzip", "tarfile"]
-MEGABYTES = 3000  #: of memory that a reader may take
+FNN_MODULES = [
+    "fnn.data.idx",
+    "fnn.data.cifar",
+    "fnn.training.store.npz",
+    "fnn.named_leaves",
+]
+OTHER_MODULES = [
+    "numpy.lib._format_impl",
+    "numpy.lib.format",
+    "zipfile",
+    "gzip",
+    "tarfile",
+]
+MAX_MEGABYTES = 3000  #: the most memory that a reader may use
 
 
 def fuzz(reader: str, folder: Path, seconds: int, seed: int) -> None:
-    """Run one reader in this process, which libFuzzer ends."""
+    """Fuzz one reader in this process; libFuzzer ends the process."""
     import atheris
 
-    with atheris.instrument_imports(include=OURS + THEIRS):
-        for module in THEIRS:  # imported long ago
+    with atheris.instrument_imports(include=FNN_MODULES + OTHER_MODULES):
+        for module in OTHER_MODULES:  # already imported, without instruments
             importlib.reload(importlib.import_module(module))
         from odd_files import READERS, is_refusal, seeds
     counts: collections.Counter[str] = collections.Counter()
@@ -51,7 +61,7 @@ def fuzz(reader: str, folder: Path, seconds: int, seed: int) -> None:
     files = folder / "files"
     files.mkdir()
 
-    def one(data: bytes) -> None:
+    def read_one(data: bytes) -> None:
         try:
             READERS[reader](data, files)
             counts["read"] += 1
@@ -65,17 +75,17 @@ def fuzz(reader: str, folder: Path, seconds: int, seed: int) -> None:
     options = [
         f"-max_total_time={seconds}",
         f"-seed={seed}",
-        f"-rss_limit_mb={MEGABYTES}",
+        f"-rss_limit_mb={MAX_MEGABYTES}",
         "-timeout=30",
         "-max_len=40000",
         f"-artifact_prefix={folder}/",
     ]
-    atheris.Setup([sys.argv[0], *options, str(corpus)], one)
+    atheris.Setup([sys.argv[0], *options, str(corpus)], read_one)
     atheris.Fuzz()
 
 
-def in_a_process(reader: str, seconds: int, seed: int) -> tuple[bool, str]:
-    """Fuzz one reader: whether nothing was found, and the line that says so."""
+def fuzz_in_process(reader: str, seconds: int, seed: int) -> tuple[bool, str]:
+    """Fuzz one reader in a process; return whether it passed, and a line of text."""
     with tempfile.TemporaryDirectory() as name:
         folder = Path(name)
         options = ["--reader", reader, "--folder", name, "--seconds", str(seconds)]
@@ -85,13 +95,13 @@ def in_a_process(reader: str, seconds: int, seed: int) -> tuple[bool, str]:
             child, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, cwd=name
         )
         output = run.stdout.decode(errors="replace")
-        counts = folder / "counts.json"
-        said = json.loads(counts.read_text()) if counts.exists() else {}
+        path = folder / "counts.json"
+        counts = json.loads(path.read_text()) if path.exists() else {}
         reached = re.findall(r"cov: (\d+)", output)
         line = (
-            f"{reader:6} {said.get('read', 0):7,} files read, "
-            f"{said.get('refused', 0):9,} refused, {reached[-1] if reached else 0} "
-            f"places reached, {time.time() - started:.0f} seconds"
+            f"{reader:6} {counts.get('read', 0):7,} files read, "
+            f"{counts.get('refused', 0):9,} refused, {reached[-1] if reached else 0} "
+            f"code edges reached, {time.time() - started:.0f} seconds"
         )
         if run.returncode == 0:
             return True, line
@@ -101,7 +111,7 @@ def in_a_process(reader: str, seconds: int, seed: int) -> tuple[bool, str]:
 
 
 def main() -> int:
-    """The command line."""
+    """Run the command line."""
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--seconds", type=int, default=600, help="of all together")
     parser.add_argument("--seed", type=int, default=1)
@@ -112,20 +122,19 @@ def main() -> int:
     if options.reader and options.folder:
         fuzz(options.reader, options.folder, options.seconds, options.seed)
     chosen = [options.reader] if options.reader else list(READERS)
-    good, lines = [], []
+    passed = []
     with options.log.open("w") as log:
         for reader in chosen:
-            each = options.seconds // len(chosen)
-            fine, line = in_a_process(reader, each, options.seed)
-            good.append(fine)
-            lines.append(line)
+            seconds = options.seconds // len(chosen)
+            ok, line = fuzz_in_process(reader, seconds, options.seed)
+            passed.append(ok)
             print(line, flush=True)
             print(line, file=log, flush=True)
-        verdict = "nothing found" if all(good) else "FAILED"
+        verdict = "nothing found" if all(passed) else "FAILED"
         summary = f"{len(chosen)} readers, {options.seconds} seconds: {verdict}"
         print(summary)
         print(summary, file=log)
-    return 0 if all(good) else 1
+    return 0 if all(passed) else 1
 
 
 if __name__ == "__main__":

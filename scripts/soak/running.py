@@ -1,42 +1,50 @@
-"""Many checks in several processes: a line of a log for each, and a summary."""
+"""Many checks in several processes, with a line in a log for each, and a summary."""
 
 import collections
+import contextlib
 import multiprocessing
 import time
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Iterator
 from pathlib import Path
 
-__all__ = ["run"]
+__all__ = ["open_log", "run"]
+
+
+@contextlib.contextmanager
+def open_log(path: Path) -> Iterator[Callable[[str], None]]:
+    """Open a log; yield a function that prints a line and writes it into the log."""
+    path.parent.mkdir(parents=True, exist_ok=True)
+    with path.open("w") as file:
+
+        def write_line(line: str) -> None:
+            print(line, flush=True)
+            print(line, file=file, flush=True)
+
+        yield write_line
 
 
 def run(
     work: Iterable[tuple[Callable[[int], tuple[str, str]], range]],
-    what: str,
+    title: str,
     log: Path,
     processes: int,
     maxtasksperchild: int,
 ) -> int:
-    """Every check on each of its numbers; it returns a verdict and a line.
+    """Run every check on each of its numbers; a check returns a verdict and a line.
 
     Returns the exit status: 1 if a bug was missed or an alarm was false.
     """
     start = time.time()
     counts: collections.Counter[str] = collections.Counter()
-    log.parent.mkdir(parents=True, exist_ok=True)
     context = multiprocessing.get_context("spawn")
-    # Fresh processes now and then: compiled programs pile up in memory.
+    # Processes are replaced now and then, as compiled programs fill their memory.
     pool = context.Pool(processes, maxtasksperchild=maxtasksperchild)
-    with pool, log.open("w") as file:
-
-        def say(line: str) -> None:
-            print(line, flush=True)
-            print(line, file=file, flush=True)
-
+    with pool, open_log(log) as write_line:
         for check, numbers in work:
             for verdict, line in pool.imap(check, numbers):
                 counts[verdict] += 1
-                say(line)
+                write_line(line)
         minutes = (time.time() - start) / 60
-        said = ", ".join(f"{count} {verdict}" for verdict, count in counts.items())
-        say(f"{what}: {said}; {minutes:.0f} minutes")
+        summary = ", ".join(f"{count} {verdict}" for verdict, count in counts.items())
+        write_line(f"{title}: {summary}; {minutes:.0f} minutes")
     return 1 if counts["MISSED"] or counts["FALSE ALARM"] else 0

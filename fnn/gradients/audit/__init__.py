@@ -1,3 +1,3 @@
-"""The audit: whether gradients are right, and which layer is wrong where not."""
+"""The audit: are gradients right, and if not, which layer is wrong?"""
 
-__all__ = []
+__all__ = ()

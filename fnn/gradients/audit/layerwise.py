@@ -10,30 +10,29 @@ from typing import NamedTuple
 import jax
 import jax.numpy as jnp
 import numpy as np
-from jax import Array
 
 from fnn.checks import describe
-from fnn.core import Layer, Variables
+from fnn.core import Backward, Forward, Layer, Variables
 from fnn.gradients.audit.report import NodeCheck
 from fnn.gradients.audit.rounding import lost_digits
 from fnn.network import Node, named_params, walk
 from fnn.planning import plain
 from fnn.probes import Seen, record
-from fnn.typing import PyTree
+from fnn.typing import Array, Float, KeyArray, PyTree
 
 __all__ = [
-    "Compared",
-    "alive",
-    "compare_alone",
+    "Comparison",
+    "compare_layer",
+    "random_if_zero",
     "structural_faults",
 ]
 
 
-class Compared(NamedTuple):
-    """The same gradients in several ways, each a dictionary by name.
+class Comparison(NamedTuple):
+    """The same gradients computed in several ways, each a dictionary by name.
 
-    `engine` is what is under audit, `autodiff` the referee. `rounding` is what the
-    handwritten ones lose in the lower precision (see the module `rounding`); it is
+    `engine` is under audit, `autodiff` is the referee. `rounding` is what the
+    handwritten gradients lose in the lower precision (see the module `rounding`); it is
     measured in float64, and empty elsewhere.
     """
 
@@ -42,80 +41,100 @@ class Compared(NamedTuple):
     rounding: dict[str, Array]
 
 
-def alive(dy: Array) -> Array:
-    """The given dy; random numbers where it is all zero and would hide any mistake.
+def random_if_zero(dy: Float[Array, "*shape"]) -> Float[Array, "*shape"]:
+    """Return dy, or random numbers where all of it is zero.
 
     No gradient reaches a layer below weights that are zero, as the last ones of a
-    residual branch often are at first.
+    residual branch often are at first; and dy = 0 would hide any mistake.
     """
     noise = np.random.default_rng(dy.size).normal(size=dy.shape)
     return jnp.where((dy == 0).all(), jnp.asarray(noise, dy.dtype), dy)
 
 
-def compare_alone(
-    node: Node, seen: Seen, dy: Array, train: bool, lower: str = "float32"
-) -> Compared:
-    """A layer's backward and `jax.vjp` of its plain forward, both from the same dy."""
+def compare_layer(
+    node: Node, seen: Seen, dy: Array, train: bool, precision: str = "float32"
+) -> Comparison:
+    """Compare a layer's backward with `jax.vjp` of its plain forward, for one dy.
+
+    Args:
+        node: the layer.
+        seen: the input and the key that it is given.
+        dy: ∂loss/∂y, of y's shape.
+        train: in training mode, or in evaluation mode.
+        precision: the lower precision that rounding is measured for, in float64.
+
+    Returns:
+        The gradients by name: `dx`, and each parameter's; of a planned layer also `y`.
+    """
     params, state = node.variables
+    plain_layer = plain(node.layer)
 
-    claimed = plain(node.layer)
-
-    def forward(layer, params, x):
+    def forward(layer: Layer, params: PyTree, x: Array) -> Forward:
         return layer.forward(params, state, x, key=seen.key, train=train)
 
-    def by_name(y, dx, dparams):
+    def by_name(y: Array, dx: Array, dparams: PyTree) -> dict[str, Array]:
         named, prefix = named_params(node.layer, dparams), node.layer.kind
         own = {path.removeprefix(prefix).lstrip("./"): g for path, g in named.items()}
         # y is in question only where a layer claims to compute what another one does.
-        claim = {} if claimed is node.layer else {"y": y}
-        return claim | {"dx": dx} | own
+        output = {} if plain_layer is node.layer else {"y": y}
+        return output | {"dx": dx} | own
 
-    def by_hand(params, x, dy):
+    def by_hand(params: PyTree, x: Array, dy: Array) -> tuple[Array, Array, PyTree]:
         out = forward(node.layer, params, x)
         return out.y, *node.layer.backward(params, out.saved, dy)
 
-    y, vjp = jax.vjp(lambda params, x: forward(claimed, params, x).y, params, seen.x)
+    y, vjp = jax.vjp(
+        lambda params, x: forward(plain_layer, params, x).y, params, seen.x
+    )
     dparams, dx = vjp(dy)
-    lost = {}
+    rounding: dict[str, Array] = {}
     if dy.dtype == jnp.float64:
-        lost = by_name(*lost_digits(by_hand, params, seen.x, dy, dtype=lower))
-    ours = by_hand(params, seen.x, dy)
-    return Compared(by_name(*ours), by_name(y, dx, dparams), lost)
+        rounding = by_name(*lost_digits(by_hand, params, seen.x, dy, dtype=precision))
+    engine = by_name(*by_hand(params, seen.x, dy))
+    return Comparison(engine, by_name(y, dx, dparams), rounding)
 
 
 def structural_faults(
-    net: Layer, variables: Variables, x: Array, key: Array | None, train: bool
+    net: Layer, variables: Variables, x: Array, key: KeyArray | None, train: bool
 ) -> list[NodeCheck]:
-    """Layers whose backward raises, or returns other shapes than x's and params'."""
+    """Find layers whose backward raises, or returns other shapes than x's and params'.
+
+    Nothing is computed. The layers are in backward order.
+    """
     seen = jax.eval_shape(
         lambda variables, x, key: record(net, variables, x, key, train),
         variables, x, key,
     )  # fmt: skip
     faults = []
     for node in reversed(list(walk(net, variables))):
-        (params, state), (x, key) = node.variables, seen[node.path]
-
-        def back(params, state, x, key, layer=node.layer):
-            out = layer.forward(params, state, x, key=key, train=train)
-            return layer.backward(params, out.saved, jnp.zeros_like(out.y))
-
-        reason = ""
-        try:
-            got, expected = jax.eval_shape(back, params, state, x, key), (x, params)
-            if _skeleton(got) != _skeleton(expected):
-                reason = (
-                    f"returned {describe(got)} for (x, params) {describe(expected)}"
-                )
-        except Exception as error:
-            reason = f"raised {type(error).__name__}: {error}"
-        if reason:
+        if fault := _structural_fault(node, seen[node.path], train):
             path = node.path or type(node.layer).__name__
             nan = float("nan")
-            why = f"{path}'s backward {reason}"
-            faults.append(NodeCheck(f"{path}.backward", nan, nan, nan, False, why))
+            reason = f"{path}'s backward {fault}"
+            faults.append(NodeCheck(f"{path}.backward", nan, nan, nan, False, reason))
     return faults
 
 
-def _skeleton(tree: PyTree) -> tuple:
-    """The structure of a tree, and the shapes of its leaves."""
+def _structural_fault(node: Node, seen: Seen, train: bool) -> str:
+    """Say what is wrong with the shapes that a layer's backward returns, or ""."""
+    params, state = node.variables
+    x, key = seen
+
+    def backward(
+        params: PyTree, state: PyTree, x: Array, key: Array | None
+    ) -> Backward:
+        out = node.layer.forward(params, state, x, key=key, train=train)
+        return node.layer.backward(params, out.saved, jnp.zeros_like(out.y))
+
+    try:
+        got, expected = jax.eval_shape(backward, params, state, x, key), (x, params)
+    except Exception as error:
+        return f"raised {type(error).__name__}: {error}"
+    if _structure_and_shapes(got) == _structure_and_shapes(expected):
+        return ""
+    return f"returned {describe(got)} for (x, params) {describe(expected)}"
+
+
+def _structure_and_shapes(tree: PyTree) -> tuple[PyTree, list[tuple[int, ...]]]:
+    """Return the structure of a tree, and the shapes of its leaves."""
     return jax.tree.structure(tuple(tree)), [a.shape for a in jax.tree.leaves(tree)]

@@ -1,8 +1,9 @@
-"""What the audit found: an object for scripts, a table for people."""
+"""The result of an audit: an object for scripts, a table for people."""
 
-import math
 from dataclasses import dataclass
 from typing import NamedTuple
+
+from fnn.tables import format_number, format_rows, format_shape, rule
 
 __all__ = ["NodeCheck", "Report", "Row"]
 
@@ -13,22 +14,22 @@ class Row(NamedTuple):
     """The gradient of one parameter, or one δ, computed in several ways.
 
     Args:
-        path: where, as in `2/Dense.weight`; a δ is `2/Dense.delta`, and `.x` is the
-            network's input.
-        shape: of the gradient.
+        path: the parameter's path, such as `2/Dense.weight`. The path of a δ is
+            `2/Dense.delta`, and `.x` is the network's input.
+        shape: the shape of the gradient.
         largest: its largest absolute entry, by autodiff in float64.
-        error: largest absolute difference of engine and autodiff, in float64.
-        scaled: that error, divided by the scale it is judged on.
-        cosine: of the angle between the two; 1 if both are zero.
-        engine32: the engine's largest error in float32, or in the half precision that
-            was asked for, scaled.
-        autodiff32: autodiff's own, the yardstick for the former.
+        error: the largest absolute difference of engine and autodiff, in float64.
+        scaled: this error, divided by the scale it is judged on.
+        cosine: the cosine of the angle between the two; 1 if both are zero.
+        engine32: the engine's largest error in float32, or in the half precision of
+            the audit, scaled.
+        autodiff32: autodiff's largest error in that precision, scaled.
         engine_numerical: the engine against central differences, scaled.
         autodiff_numerical: autodiff against central differences, scaled.
-        checked: how many coordinates were differenced.
-        kinks: how many of them sit on a kink and were not judged.
+        checked: the number of coordinates that were differenced.
+        kinks: the number of these that are on a kink and were not judged.
         verdict: "pass", "FAIL" or "inconclusive".
-        reason: why it is not "pass".
+        reason: why the verdict is not "pass", or "".
     """
 
     path: str
@@ -51,12 +52,12 @@ class NodeCheck(NamedTuple):
     """One layer alone: its backward against `jax.vjp` of its own forward.
 
     Args:
-        path: what was compared, as in `2/Dense.weight`, `2/Dense.dx`, `loss.delta`.
-        error: largest absolute difference in float64, scaled.
+        path: the path of the gradient: `2/Dense.weight`, `2/Dense.dx`, `loss.delta`.
+        error: the largest absolute difference in float64, scaled.
         engine32: the handwritten backward's error in float32, scaled.
-        autodiff32: that of `jax.vjp`.
-        passed: whether the two agree to rounding.
-        reason: why not, or "".
+        autodiff32: the error of `jax.vjp` in float32, scaled.
+        passed: whether the two agree but for rounding.
+        reason: why they do not agree, or "".
     """
 
     path: str
@@ -75,7 +76,7 @@ class Report:
         rows: one for each parameter and each δ, in forward order.
         nodes: one for each part of each layer's backward, in backward order.
         engine: the name of the engine that was audited.
-        precision: the lower of the two precisions it was audited in.
+        precision: the lower of the two precisions of the audit; the other is float64.
     """
 
     rows: tuple[Row, ...]
@@ -85,21 +86,20 @@ class Report:
 
     @property
     def passed(self) -> bool:
-        """Whether everything agrees. An inconclusive row does not count as passed."""
+        """Return whether everything agrees; false with an inconclusive row."""
         rows_pass = all(row.verdict == PASS for row in self.rows)
         return rows_pass and all(node.passed for node in self.nodes)
 
     @property
     def failed(self) -> bool:
-        """Whether anything disagrees; an inconclusive row does not."""
+        """Return whether anything disagrees; an inconclusive row does not."""
         return self.first_divergence is not None
 
     @property
     def first_divergence(self) -> str | None:
-        """The first thing, going backwards from the loss, that is wrong by itself.
+        """Return the first path, from the loss backwards, that is wrong by itself.
 
-        A path such as `2/Dense.weight`, `2/Dense.dx` or `loss.delta`; None if nothing
-        fails.
+        It reads `2/Dense.weight`, `2/Dense.dx` or `loss.delta`; None if nothing fails.
         """
         for node in self.nodes:
             if not node.passed:
@@ -113,60 +113,42 @@ class Report:
         return "\n".join([*_table(self), *_summary(self)])
 
 
-# ---- The table, at most 80 columns wide ------------------------------------------
+# ---- The table -------------------------------------------------------------------
 
-_WIDTH = 80
 _HEADER = "", "shape", "error", "scaled", "cosine", "numerical"
 
 
 def _table(report: Report) -> list[str]:
     if not report.rows:
         return []
-    header = (*_HEADER, report.precision, "verdict")
-    cells = [header, *map(_cells, report.rows)]
-    widths = [max(len(row[i]) for row in cells) for i in range(len(header))]
-    widths[0] = max(12, min(widths[0], _WIDTH - sum(widths[1:]) - len(widths) + 1))
-
-    def line(row: tuple[str, ...]) -> str:
-        path, *numbers, verdict = row
-        name = path if len(path) <= widths[0] else "…" + path[1 - widths[0] :]
-        middle = (
-            cell.rjust(width) for cell, width in zip(numbers, widths[1:-1], strict=True)
-        )
-        return f"{name.ljust(widths[0])} {' '.join(middle)} {verdict}"
-
-    head, *body = map(line, cells)
-    return [head, "─" * max(map(len, body)), *body]
+    rows = [(*_HEADER, report.precision, "verdict"), *map(_cells, report.rows)]
+    header, *body = format_rows(rows, "<>>>>>><", gap=1, paths=0)
+    return [header, rule(body), *body]
 
 
 def _cells(row: Row) -> tuple[str, ...]:
+    pairs = (
+        (row.engine_numerical, row.autodiff_numerical),
+        (row.engine32, row.autodiff32),
+    )
     return (
         row.path.lstrip("."),
-        "×".join(map(str, row.shape)) or "()",
-        _number(row.error),
-        _number(row.scaled),
+        format_shape(row.shape),
+        format_number(row.error, 2),
+        format_number(row.scaled, 2),
         f"{row.cosine:.3f}",
-        f"{_number(row.engine_numerical)}/{_number(row.autodiff_numerical)}",
-        f"{_number(row.engine32)}/{_number(row.autodiff32)}",
+        *("/".join(format_number(error, 2) for error in pair) for pair in pairs),
         row.verdict,
     )
 
 
-def _number(value: float) -> str:
-    if math.isnan(value):
-        return "–"
-    if value == 0 or 1e-2 <= value < 1e3:
-        return f"{value:.2g}"
-    return f"{value:.0e}".replace("e-0", "e-").replace("e+0", "e")
-
-
 def _summary(report: Report) -> list[str]:
-    lower = report.precision
+    engine = report.engine
     lines = [
         "",
-        f"error, scaled, cosine   {report.engine} against autodiff, in float64",
-        f"numerical   {report.engine} / autodiff against central differences, scaled",
-        f"{lower:11} rounding error of {report.engine} / of autodiff, scaled",
+        f"error, scaled, cosine   {engine} against autodiff, in float64",
+        f"numerical   {engine} / autodiff against central differences, scaled",
+        f"{report.precision:11} rounding error of {engine} / of autodiff, scaled",
     ]
     kinks = sum(row.kinks for row in report.rows)
     checked = sum(row.checked for row in report.rows)

@@ -1,4 +1,4 @@
-"""What rounding does to a gradient: measured by rounding, not guessed.
+"""The rounding error of a gradient: measured by rounding, not guessed.
 
 A function is run in float64 with the result of every arithmetic operation rounded to
 the p significant bits of a lower precision: 24 of float32, 11 of float16, 8 of
@@ -7,11 +7,13 @@ function: a sum that cancels loses more, a ReLU nothing. (Monte Carlo arithmetic
 D. S. Parker, UCLA CSD-970002, 1997.) A sum is one operation: it is rounded once, as
 one that is accumulated in more bits is.
 
-Several draws round at different places, because one may be right by luck:
+Several draws round at different numbers, because one may be right by luck:
 
     round_c(a) = round_p(c a) / c,    1 ≤ c < 2, one c for each draw
 
 Equal numbers stay equal, so that of two equal maxima the first one still wins.
+
+Legend: D draws.
 """
 
 from collections.abc import Callable
@@ -19,26 +21,29 @@ from typing import Any
 
 import jax
 import jax.numpy as jnp
-from jax import Array, lax
+from jax import lax
 
-from fnn.gradients.jaxpr import as_written, interpret, traced
+from fnn.gradients.jaxpr import bind, replace_operations
+from fnn.typing import Array, PyTree, Scalar, Shaped
 
 __all__ = ["lost_digits"]
 
-#: c of each draw.
+#: The factor c of each draw.
 DRAWS = (1.0, 1.08, 1.19, 1.31, 1.43, 1.57, 1.71, 1.87)
 
 
-def lost_digits(fn: Callable[..., Any], *arguments: Any, dtype: Any = "float32") -> Any:
-    """fn(*arguments) with all its arithmetic rounded to a dtype, minus the exact one.
+def lost_digits(
+    fn: Callable[..., PyTree], *arguments: PyTree, dtype: Any = "float32"
+) -> PyTree:
+    """Compute fn with all its arithmetic rounded to a dtype, minus the exact result.
 
     Args:
         fn: a function of float64 arrays.
-        arguments: what to call it with.
-        dtype: whose bits are kept; the range of float64's exponents is.
+        arguments: the arguments that fn is called with.
+        dtype: the dtype whose number of bits is kept; exponents keep float64's range.
 
     Returns:
-        A tree like fn's result; each leaf has a first axis for the draws.
+        A tree like fn's result; each leaf has a first axis of D draws.
 
     Example:
         >>> import jax, jax.numpy as jnp
@@ -47,26 +52,29 @@ def lost_digits(fn: Callable[..., Any], *arguments: Any, dtype: Any = "float32")
         ...     bool(1e-5 < abs(lost).max() < 1e-3)
         True
     """
-    program, structure = traced(fn, *arguments)
-    leaves = jax.tree.leaves(arguments)
-    exact = jax.tree.leaves(fn(*arguments))
+    exact = fn(*arguments)
     mantissa_bits = jnp.finfo(dtype).nmant
 
-    def change(c: Array) -> list[Array]:
-        def rounded(primitive: Any, inputs: list, params: dict) -> list:
-            outputs = as_written(primitive, inputs, params)
+    def error(c: Scalar) -> PyTree:
+        def rounded(
+            primitive: Any, inputs: list[Any], params: dict[str, Any]
+        ) -> list[Array]:
+            outputs = bind(primitive, inputs, params)
             return [_rounded(output, c, mantissa_bits) for output in outputs]
 
-        results = interpret(program, leaves, rounded)
-        return [a - b for a, b in zip(results, exact, strict=True)]
+        return jax.tree.map(
+            jnp.subtract, replace_operations(fn, rounded)(*arguments), exact
+        )
 
-    draws = jnp.asarray(DRAWS, jnp.float64)
     # One after the other: under `vmap` every number is another one for each draw, and
     # convolutions become grouped ones, which are slow.
-    return jax.tree.unflatten(structure, lax.map(change, draws))
+    return lax.map(error, jnp.asarray(DRAWS, jnp.float64))
 
 
-def _rounded(number: Array, c: Array, mantissa_bits: int) -> Array:
+def _rounded(
+    number: Shaped[Array, "..."], c: Scalar, mantissa_bits: int
+) -> Shaped[Array, "..."]:
+    """Compute round_c; leave numbers that are not float64 as they are."""
     if number.dtype != jnp.float64:
         return number
     scaled = lax.reduce_precision(

@@ -1,6 +1,6 @@
-"""What counts as agreement.
+"""The verdict: when two gradients agree.
 
-With the scale s = max(|leaf|, 1/1000 of the whole gradient), and truth autodiff in
+The scale is s = max(|leaf|, 1/1000 of the whole gradient); the truth is autodiff in
 float64:
 
     float64     |engine − truth| ≤ 1e-12 s, or what rounding explains
@@ -11,8 +11,8 @@ float64:
 Rounding is measured, not guessed: autodiff's own error in the lower precision, and the
 change of the handwritten gradient when each of its operations is rounded to it (see
 `rounding`). A layer that cancels, such as BatchNorm on a batch of two, loses the same
-share of its digits in either precision and in any engine; shrunk by ε64/ε, that is
-what float64 may lose.
+share of its digits in either precision and in any engine; times ε64/ε, that is what
+float64 may lose.
 """
 
 from collections.abc import Iterator
@@ -21,16 +21,16 @@ from typing import Any, NamedTuple
 import jax
 import jax.numpy as jnp
 import numpy as np
-from jax import Array
 
 from fnn.core import Layer, Variables
-from fnn.gradients.audit.layerwise import Compared
+from fnn.gradients.audit.layerwise import Comparison
 from fnn.gradients.audit.report import FAIL, INCONCLUSIVE, PASS, NodeCheck, Row
 from fnn.gradients.numerical import Differences, best_h
 from fnn.network import Node, walk
 from fnn.probes import Seen
+from fnn.typing import Array
 
-__all__ = ["Results", "Slopes", "judge_nodes", "judge_rows"]
+__all__ = ["AuditRun", "TwoStepDifferences", "judge_nodes", "judge_rows"]
 
 EPS64 = float(np.finfo(np.float64).eps)
 
@@ -41,12 +41,13 @@ SMALL = 1e-3  # no leaf is judged on a finer scale than this share of the whole
 KINKS = 0.2  # a leaf with a larger share of kinks is inconclusive
 
 
-class Allowed(NamedTuple):
-    """What else the engine may lose in a lower precision.
+class Allowance(NamedTuple):
+    """The error that an engine may have in a lower precision, beside autodiff's own.
 
-    eps: ε, the distance from 1 to the next number.
-    rounding: how many times what rounding to half a unit in the last place costs.
-    floor: how many ε of the scale in any case.
+    Args:
+        eps: ε, the distance from 1 to the next number.
+        rounding: this many times the measured rounding error.
+        floor: and this many ε of the scale.
     """
 
     eps: float
@@ -54,28 +55,36 @@ class Allowed(NamedTuple):
     floor: float
 
 
-ALLOWED = {
+ALLOWANCES = {
     # XLA's exp, tanh and rsqrt err by some units; sums come in another order; and the
     # draws that rounding is measured by may be lucky.
-    "float32": Allowed(float(jnp.finfo("float32").eps), rounding=32, floor=32),
-    # Computed in float32 and rounded once, functions and sums alike: only the draws.
-    "bfloat16": Allowed(float(jnp.finfo("bfloat16").eps), rounding=4, floor=1),
-    "float16": Allowed(float(jnp.finfo("float16").eps), rounding=4, floor=1),
+    "float32": Allowance(float(jnp.finfo("float32").eps), rounding=32, floor=32),
+    # Functions and sums alike are computed in float32 and rounded once: only the draws.
+    "bfloat16": Allowance(float(jnp.finfo("bfloat16").eps), rounding=4, floor=1),
+    "float16": Allowance(float(jnp.finfo("float16").eps), rounding=4, floor=1),
 }
 
 
-class Results(NamedTuple):
-    """All that is computed in one precision; dictionaries go by a layer's path."""
+class AuditRun(NamedTuple):
+    """All that is computed in one precision.
+
+    Args:
+        outputs: z (N, ...).
+        network: the network's gradients, δ included.
+        layers: the gradients of each layer alone by its path, and of the "loss".
+        seen: what each layer was given, by path.
+        deltas: the δ that each layer alone started from, by path.
+    """
 
     outputs: Array
-    whole: Compared  # the network's gradients, δ included
-    parts: dict[str, Compared]  # each layer's own, and the loss's
+    network: Comparison
+    layers: dict[str, Comparison]
     seen: dict[str, Seen]
     deltas: dict[str, Array]
 
 
-class Slopes(NamedTuple):
-    """f and its differences at the sampled coordinates, with step h and with h/2."""
+class TwoStepDifferences(NamedTuple):
+    """The value of J, and its difference quotients with step h and with step h/2."""
 
     value: Array
     full: Differences
@@ -83,25 +92,34 @@ class Slopes(NamedTuple):
 
 
 class Errors(NamedTuple):
-    """How far one gradient is from the truth."""
+    """The distances of one gradient from the truth.
+
+    Args:
+        scale: s, which they are judged on.
+        error: the engine's distance, in float64.
+        engine32: the engine's distance in the lower precision, float32 or less.
+        autodiff32: autodiff's distance in that precision.
+        rounding: the measured rounding error of the handwritten gradient.
+        precision: the name of the lower precision.
+    """
 
     scale: float
-    error: float  # the engine's, in float64
-    engine32: float  # in the lower precision, float32 or less
+    error: float
+    engine32: float
     autodiff32: float
     rounding: float
     precision: str
 
     @property
     def reason(self) -> str:
-        """Why the two do not agree; "" if they do."""
-        eps, rounding, floor = ALLOWED[self.precision]
-        blur = AS_AUTODIFF * self.autodiff32 + rounding * self.rounding
-        if not self.error <= FLOAT64 * self.scale + 2 * blur * EPS64 / eps:
-            # Written so that NaN fails.
+        """Return why the two do not agree; "" if they do."""
+        eps, rounding, floor = ALLOWANCES[self.precision]
+        explained = AS_AUTODIFF * self.autodiff32 + rounding * self.rounding
+        # Written so that NaN fails.
+        if not self.error <= FLOAT64 * self.scale + 2 * explained * EPS64 / eps:
             share = self.error / (self.scale or 1)
             return f"off by {share:.1e} of its scale in float64"
-        if not self.engine32 <= blur + floor * eps * self.scale:
+        if not self.engine32 <= explained + floor * eps * self.scale:
             return (
                 f"off by {self.engine32:.1e} in {self.precision}, where autodiff is "
                 f"off by {self.autodiff32:.1e}"
@@ -109,72 +127,83 @@ class Errors(NamedTuple):
         return ""
 
 
-def _compare(
-    name: str, in32: Compared, in64: Compared, whole: float, precision: str
+def _errors(
+    name: str,
+    run32: Comparison,
+    run64: Comparison,
+    network_scale: float,
+    precision: str,
 ) -> Errors:
-    truth = np.asarray(in64.autodiff[name])
+    """Measure the errors of one gradient; the network's is `network_scale` large."""
+    truth = np.asarray(run64.autodiff[name])
 
-    def off(part: Compared, which: str) -> float:
-        return _largest(np.asarray(getattr(part, which)[name], np.float64) - truth)
+    def error(gradients: dict[str, Array]) -> float:
+        return _largest(np.asarray(gradients[name], np.float64) - truth)
 
     return Errors(
-        scale=max(_largest(truth), SMALL * whole),
-        error=off(in64, "engine"),
-        engine32=off(in32, "engine"),
-        autodiff32=off(in32, "autodiff"),
-        rounding=_largest(in64.rounding[name]),
+        scale=max(_largest(truth), SMALL * network_scale),
+        error=error(run64.engine),
+        engine32=error(run32.engine),
+        autodiff32=error(run32.autodiff),
+        rounding=_largest(run64.rounding[name]),
         precision=precision,
     )
 
 
 def judge_rows(
-    in32: Compared,
-    in64: Compared,
-    sample: dict[str, np.ndarray],
-    slopes: Slopes,
+    run32: Comparison,
+    run64: Comparison,
+    entries: dict[str, np.ndarray],
+    slopes: TwoStepDifferences,
     precision: str = "float32",
 ) -> Iterator[Row]:
-    """A row for each parameter and each δ, in forward order."""
+    """Yield a row for each parameter and each δ, in forward order.
+
+    Args:
+        run32: the network's gradients in the lower precision.
+        run64: the same in float64.
+        entries: the entries of each gradient that were differenced, by path.
+        slopes: the difference quotients of these entries.
+        precision: the name of the lower precision.
+    """
     slopes = jax.tree.map(np.asarray, slopes)
-    whole = {
-        which: max(
-            (
-                _largest(g)
-                for path, g in in64.autodiff.items()
-                if _is_delta(path) == which
-            ),
-            default=0.0,
-        )
-        for which in (True, False)
+    largest = {path: _largest(g) for path, g in run64.autodiff.items()}
+    network_scale = {
+        kind: max((a for p, a in largest.items() if _is_delta(p) == kind), default=0.0)
+        for kind in (True, False)
     }
     start = 0
-    for path, entries in sample.items():
-        errors = _compare(path, in32, in64, whole[_is_delta(path)], precision)
-        ours, theirs = np.asarray(in64.engine[path]), np.asarray(in64.autodiff[path])
-        pair = ours.ravel()[entries], theirs.ravel()[entries]
-        here = slice(start, start := start + len(entries))
-        numerical = _against_slopes(*pair, slopes, here, errors.scale)
-        verdict, reason = _verdict(errors, numerical, len(entries))
+    for path, chosen in entries.items():
+        errors = _errors(path, run32, run64, network_scale[_is_delta(path)], precision)
+        engine, autodiff = (np.asarray(g[path]) for g in run64[:2])
+        part = slice(start, start := start + len(chosen))
+        numerical = _numerical_errors(
+            engine.ravel()[chosen], autodiff.ravel()[chosen], slopes, part, errors.scale
+        )
+        verdict, reason = _verdict(errors, numerical, len(chosen))
         scale = errors.scale or 1.0
         yield Row(
             path=path,
-            shape=ours.shape,
-            largest=_largest(theirs),
+            shape=engine.shape,
+            largest=largest[path],
             error=errors.error,
             scaled=errors.error / scale,
-            cosine=_cosine(ours, theirs),
+            cosine=_cosine(engine, autodiff),
             engine32=errors.engine32 / scale,
             autodiff32=errors.autodiff32 / scale,
-            engine_numerical=numerical.ours / scale,
-            autodiff_numerical=numerical.theirs / scale,
-            checked=len(entries),
+            engine_numerical=numerical.engine / scale,
+            autodiff_numerical=numerical.autodiff / scale,
+            checked=len(chosen),
             kinks=numerical.kinks,
             verdict=verdict,
             reason=reason,
         )
 
 
-def _verdict(errors: Errors, numerical: "Numerical", checked: int) -> tuple[str, str]:
+def _verdict(
+    errors: Errors, numerical: "NumericalErrors", checked: int
+) -> tuple[str, str]:
+    """Return the verdict on a row, and the reason for it."""
     if reason := errors.reason or numerical.reason:
         return FAIL, reason
     if checked and numerical.kinks > KINKS * checked:
@@ -184,21 +213,34 @@ def _verdict(errors: Errors, numerical: "Numerical", checked: int) -> tuple[str,
     return PASS, ""
 
 
-class Numerical(NamedTuple):
-    """Largest differences to the central differences, where those can be trusted."""
+class NumericalErrors(NamedTuple):
+    """The largest distances from the central differences, where no kink is.
 
-    ours: float
-    theirs: float
+    Args:
+        engine: the engine's distance.
+        autodiff: autodiff's distance.
+        kinks: the number of coordinates on a kink.
+        noise: the rounding error of a difference.
+        reason: why the two gradients do not agree with the differences, or "".
+    """
+
+    engine: float
+    autodiff: float
     kinks: int
     noise: float
     reason: str
 
 
-def _against_slopes(
-    ours, theirs, slopes: Slopes, here: slice, scale: float
-) -> Numerical:
+def _numerical_errors(
+    engine: np.ndarray,
+    autodiff: np.ndarray,
+    slopes: TwoStepDifferences,
+    part: slice,
+    scale: float,
+) -> NumericalErrors:
+    """Compare two gradients with a part of the difference quotients."""
     full, half = (
-        Differences(*(a[here] for a in d)) for d in (slopes.full, slopes.half)
+        Differences(*(a[part] for a in d)) for d in (slopes.full, slopes.half)
     )
     # Rounding of f, divided by h; sums inside f make it a few times ε.
     noise = 32 * EPS64 * abs(float(slopes.value)) / best_h(np.float64)
@@ -206,58 +248,59 @@ def _against_slopes(
     # On smooth ground the gap between the one-sided slopes halves with h, and the
     # central difference stays. A jump j of the slope at t·h puts the central difference
     # off by j(1 − t)/2; then 2 gap(h/2) − gap(h) = j(1 − 3t), whatever the curvature,
-    # and the central difference moves by jt/2, up to t = 1/2. One of the two shows
-    # whatever is larger than what is allowed.
+    # and the central difference moves by jt/2, up to t = 1/2. One of the two shows any
+    # error that is larger than allowed.
     gap, half_gap = (d.right - d.left for d in (full, half))
     jump, move = 2 * half_gap - gap, full.central - half.central
     kink = (np.abs(jump) > allowed) | (np.abs(move) > 0.2 * allowed)
-    off = [np.where(kink, 0, np.abs(g - full.central)) for g in (ours, theirs)]
-    ours_off, theirs_off = (_largest(o) for o in off)
+    engine_error, autodiff_error = (
+        _largest(np.where(kink, 0, np.abs(gradient - full.central)))
+        for gradient in (engine, autodiff)
+    )
     reason = ""
-    for name, error in (("it", ours_off), ("autodiff", theirs_off)):
-        if not error <= allowed:
-            reason = (
-                f"{name} is off by {error / (scale or 1):.1e} from finite differences"
-            )
+    for name, error in (("it", engine_error), ("autodiff", autodiff_error)):
+        if not error <= allowed:  # written so that NaN fails
+            share = error / (scale or 1)
+            reason = f"{name} is off by {share:.1e} from finite differences"
             break
-    return Numerical(ours_off, theirs_off, int(kink.sum()), noise, reason)
+    return NumericalErrors(engine_error, autodiff_error, int(kink.sum()), noise, reason)
 
 
 def judge_nodes(
     net: Layer,
     variables: Variables,
-    in32: Results,
-    in64: Results,
+    run32: AuditRun,
+    run64: AuditRun,
     precision: str = "float32",
 ) -> Iterator[NodeCheck]:
-    """Each layer alone, in backward order: from the loss to the first layer."""
-    grads = (g for path, g in in64.whole.autodiff.items() if not _is_delta(path))
-    whole = max(map(_largest, grads), default=0.0)
-    loss32, loss64 = in32.parts["loss"], in64.parts["loss"]
+    """Yield a check of each layer alone, in backward order from the loss on."""
+    grads = (g for path, g in run64.network.autodiff.items() if not _is_delta(path))
+    network_scale = max(map(_largest, grads), default=0.0)
+    loss32, loss64 = run32.layers["loss"], run64.layers["loss"]
     yield _node_check("loss.delta", "delta", loss32, loss64, 0, precision)
     for node in reversed(list(walk(net, variables))):
-        if node.path not in in64.parts:
+        if node.path not in run64.layers:
             continue
-        part32, part64 = in32.parts[node.path], in64.parts[node.path]
-        dy = _largest(in64.deltas[node.path])
-        # y before gradients, parameters before dx: what is wrong in several is reported
-        # as the first of them.
+        layer32, layer64 = run32.layers[node.path], run64.layers[node.path]
+        dy = _largest(run64.deltas[node.path])
+        # y before gradients, parameters before dx: a layer that is wrong in several is
+        # reported with the first of them.
         order = {"y": -1, "dx": 1}
-        for name in sorted(part64.engine, key=lambda name: order.get(name, 0)):
-            size = {"dx": dy, "y": 0.0}.get(name, whole)
-            place = _part_path(node, name)
-            yield _node_check(place, name, part32, part64, size, precision)
+        for name in sorted(layer64.engine, key=lambda name: order.get(name, 0)):
+            scale = {"dx": dy, "y": 0.0}.get(name, network_scale)
+            path = _part_path(node, name)
+            yield _node_check(path, name, layer32, layer64, scale, precision)
 
 
 def _node_check(
     path: str,
     name: str,
-    in32: Compared,
-    in64: Compared,
-    whole: float,
+    layer32: Comparison,
+    layer64: Comparison,
+    network_scale: float,
     precision: str,
 ) -> NodeCheck:
-    errors = _compare(name, in32, in64, whole, precision)
+    errors = _errors(name, layer32, layer64, network_scale, precision)
     scale = errors.scale or 1.0
     reason = f"{path}, alone, is {errors.reason}" if errors.reason else ""
     return NodeCheck(
@@ -270,11 +313,14 @@ def _node_check(
     )
 
 
-# ---- Small things ----------------------------------------------------------------
+# ---- Paths and norms -------------------------------------------------------------
 
 
 def _part_path(node: Node, part: str) -> str:
-    """`2/Dense.weight`; a layer of layers has parts `dx` and `dparams` only."""
+    """Return a path such as `2/Dense.weight`.
+
+    A layer of layers has parts `dx` and `dparams` only.
+    """
     if node.layer.children and part not in ("dx", "y"):
         part = "dparams"
     return f"{node.path or type(node.layer).__name__}.{part}"

@@ -1,3 +1,3 @@
 """The chain rule of one parameter, written out factor by factor."""
 
-__all__ = []
+__all__ = ()

@@ -1,7 +1,7 @@
-"""The links of the chain rule: one layer each, from its output to what is before it.
+"""The chain of derivatives from a network's output to a parameter, one layer each.
 
-Each is asked through probes (see `fnn.probe`), which make a parameter of everything
-that a derivative can be taken by: a layer's input, and the output of a layer inside.
+They are computed through probes (see `fnn.probe`), which add a parameter for everything
+that y is differentiated by: a layer's input, or the output of a layer inside.
 """
 
 from collections.abc import Iterator
@@ -11,94 +11,108 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from fnn.core import Layer
+from fnn.core import Forward, Layer
 from fnn.layers import Parallel, Residual
 from fnn.network import Node, child_variables, map_params, path_of
-from fnn.probes import Seen, probe_all
-from fnn.typing import PyTree
+from fnn.probes import Seen, probe_with_input
+from fnn.typing import Array, Bool, Float, PyTree
 
-__all__ = ["Link", "links", "makers"]
+__all__ = ["LayerDerivative", "derivative_chain", "nodes_with_symbols"]
 
 
-class Link:
-    """How the output y of a layer depends on one thing: its input, or one inside.
+class LayerDerivative:
+    """The derivative of a layer's output y by its input, or by something inside it.
 
     Args:
         node: the layer.
-        inner: what y is differentiated by: the path of a parameter, or of the δ of a
-            layer inside; `node.path` + `.x` is the layer's input.
-        seen: what every layer of the network was given.
+        wrt: what y is differentiated by ("with respect to"): the path of a parameter,
+            or of the δ of a layer inside; `node.path` + `.x` is the layer's input.
+        seen: the input and the key that each layer of the network is given, by path.
         train: in training mode, or in evaluation mode.
     """
 
-    def __init__(self, node: Node, inner: str, seen: dict[str, Seen], train: bool):
-        self.node, self.inner, self.train, self._seen = node, inner, train, seen
+    def __init__(self, node: Node, wrt: str, seen: dict[str, Seen], train: bool):
+        self.node, self.wrt, self.train, self._seen = node, wrt, train, seen
         self._x, self._key = seen[node.path]
-        self._probed, self._variables = probe_all(node.layer, node.variables, self._x)
+        self._probed, self._variables = probe_with_input(
+            node.layer, node.variables, self._x
+        )
 
     @property
     def path(self) -> str:
-        """What of the layer's backward this is, as the audit calls it."""
-        if self._through:
+        """Return the path of the part of the layer's backward, as in the audit."""
+        if self._is_by_input:
             return f"{self.node.path}.dx"
-        inside = self.inner.endswith(".delta")
-        return f"{self.node.path}.dparams" if inside else self.inner
+        inside = self.wrt.endswith(".delta")
+        return f"{self.node.path}.dparams" if inside else self.wrt
 
     @property
-    def _through(self) -> bool:
-        return self.inner == f"{self.node.path}.x"
+    def _is_by_input(self) -> bool:
+        return self.wrt == f"{self.node.path}.x"
 
-    def reached(self, entries: np.ndarray) -> np.ndarray:
-        """The entries of y that change when these entries of `inner` do.
+    def influenced(self, entries: Bool[np.ndarray, "..."]) -> Bool[np.ndarray, "..."]:
+        """Return which entries of y change when these entries of `wrt` do: a mask.
 
-        Looked at here, where a derivative may be, and once more where all numbers are
-        positive and these ones the largest: no ReLU is dead there, no unit dropped.
+        They are changed here, where a derivative may be zero, and once more where all
+        numbers are positive and the changed ones the largest: there no ReLU is zero,
+        and no unit is dropped.
         """
         draw = np.random.default_rng(0)
         params, _ = self._variables
         step = jnp.asarray(entries * draw.uniform(1, 2, entries.shape))
-        small = jax.tree.map(
+        positive_params = jax.tree.map(
             lambda a: jnp.asarray(draw.uniform(size=a.shape) / max(a.size, 1) ** 0.5),
             params,
         )
-        lively = jnp.asarray(draw.uniform(size=self._x.shape))
+        positive_x = jnp.asarray(draw.uniform(size=self._x.shape))
         changed = [
             self._forward(params, x, train).y
             != self._forward(self._moved(params, step), x, train).y
             for params, x, train in (
                 (params, self._x, self.train),
-                (small, lively, False),
+                (positive_params, positive_x, False),
             )
         ]
-        found = np.asarray(changed[0] | changed[1])
-        # Where nothing does (the softmax of one unit is 1), all of y takes its place.
-        return found if found.any() else ~found
+        mask = np.asarray(changed[0] | changed[1])
+        # Where nothing changes (the softmax of one unit is 1), all of y is returned.
+        return mask if mask.any() else ~mask
 
-    def jacobian(self, above: np.ndarray, below: np.ndarray) -> np.ndarray:
-        """Entries of ∂y/∂inner: a row, and a backward, for each of `above` in y."""
+    def jacobian(
+        self, above: Bool[np.ndarray, "..."], below: Bool[np.ndarray, "..."]
+    ) -> Float[np.ndarray, "R C"]:
+        """Compute entries of ∂y/∂wrt by the layer's backward.
+
+        Args:
+            above: a mask of the R entries of y; a row, and a backward, for each.
+            below: a mask of the C entries of `wrt`.
+        """
         params, _ = self._variables
         out = self._forward(params, self._x, self.train)
         rows = []
-        for place in np.argwhere(above):
-            dy = jnp.zeros_like(out.y).at[tuple(place)].set(1)
-            back = self._probed.backward(params, out.saved, dy)
-            rows.append(np.asarray(self._inner(back.dparams))[below])
+        for index in np.argwhere(above):
+            dy = jnp.zeros_like(out.y).at[tuple(index)].set(1)
+            dparams = self._probed.backward(params, out.saved, dy).dparams
+            named = _leaves_by_path(self._probed, dparams, self.node.path)
+            rows.append(np.asarray(named[self.wrt])[below])
         return np.stack(rows)
 
-    def branches(
-        self, deltas: dict[str, Any], below: np.ndarray
-    ) -> dict[str, np.ndarray]:
-        """What each branch of a block adds to the δ of its input; {} without branches.
+    def branch_contributions(
+        self, deltas: dict[str, Array], below: Bool[np.ndarray, "..."]
+    ) -> dict[str, Float[np.ndarray, "C"]]:
+        """Compute what each branch of a block adds to the δ of its input, by label.
 
         Args:
             deltas: the δ of every layer's output, by path and `.delta`.
-            below: which entries of the input.
+            below: a mask of C entries of the input.
+
+        Returns:
+            An entry for each branch; {} where the layer has no branches.
         """
-        if not self._through or not isinstance(self.node.layer, Parallel | Residual):
+        layer = self.node.layer
+        if not self._is_by_input or not isinstance(layer, Parallel | Residual):
             return {}
         found = {}
-        labels = self.node.layer.children
-        for label, child in zip(labels, _inside(self.node), strict=True):
+        for label, child in zip(layer.children, _child_nodes(self.node), strict=True):
             (params, state), (x, key) = child.variables, self._seen[child.path]
             out = child.layer.forward(params, state, x, key=key, train=self.train)
             dy = deltas[f"{child.path}.delta"]
@@ -106,61 +120,59 @@ class Link:
             found[label] = np.asarray(dx)[below]
         return found
 
-    def _forward(self, params: PyTree, x: Any, train: bool):
+    def _forward(self, params: PyTree, x: Array, train: bool) -> Forward:
         state = self._variables.state
         return self._probed.forward(params, state, x, key=self._key, train=train)
 
-    def _moved(self, params: PyTree, step: Any) -> PyTree:
+    def _moved(self, params: PyTree, step: Array) -> PyTree:
+        """Return the parameters with a step added to `wrt`."""
+
         def move(path: str, _: Layer, part: Any) -> Any:
-            return part + step if path == self.inner else part
+            return part + step if path == self.wrt else part
 
         return map_params(move, self._probed, params, self.node.path)
 
-    def _inner(self, dparams: PyTree) -> Any:
-        found: dict[str, Any] = {}
 
-        def note(path: str, _: Layer, part: Any) -> None:
-            found[path] = part
-
-        map_params(note, self._probed, dparams, self.node.path)
-        return found[self.inner]
-
-
-def links(
+def derivative_chain(
     node: Node, parameter: str, seen: dict[str, Seen], train: bool
-) -> Iterator[Link]:
-    """The chain from a layer's output to a parameter in it.
+) -> Iterator[LayerDerivative]:
+    """Yield the derivatives from a layer's output to a parameter in it.
 
-    Layers in turn are a link each. A block around the parameter is a link to the output
-    of the branch that it is in; a block after the parameter is one link.
+    Layers in sequence yield a derivative each. A block around the parameter yields the
+    derivative by the output of the branch that the parameter is in; a block after the
+    parameter yields one derivative.
     """
-    inside = _inside(node)
-    home = [i for i, child in enumerate(inside) if _holds(child, parameter)]
+    children = _child_nodes(node)
+    home = [
+        i
+        for i, child in enumerate(children)
+        if parameter in _leaves_by_path(child.layer, child.variables.params, child.path)
+    ]
     if not home:  # it is the layer's own
-        yield Link(node, parameter, seen, train)
+        yield LayerDerivative(node, parameter, seen, train)
         return
-    below = list(links(inside[home[0]], parameter, seen, train))
-    if _in_turn(node):
-        for later in reversed(inside[home[0] + 1 :]):
-            for part in reversed(list(_unrolled(later))):
-                yield Link(part, f"{part.path}.x", seen, train)
+    below = list(derivative_chain(children[home[0]], parameter, seen, train))
+    if _is_sequence(node):
+        for later in reversed(children[home[0] + 1 :]):
+            for part in reversed(list(_flattened(later))):
+                yield LayerDerivative(part, f"{part.path}.x", seen, train)
     else:
-        yield Link(node, f"{below[0].node.path}.delta", seen, train)
+        yield LayerDerivative(node, f"{below[0].node.path}.delta", seen, train)
     yield from below
 
 
-def makers(node: Node) -> Iterator[Node]:
-    """The layers whose output has a name: all but those that only list others.
+def nodes_with_symbols(node: Node) -> Iterator[Node]:
+    """Yield the layers whose output has a symbol: all but those that only list others.
 
-    In forward order; a block comes after what is in it.
+    They are in forward order; a block comes after its branches.
     """
-    for child in _inside(node):
-        yield from makers(child)
-    if not _in_turn(node):
+    for child in _child_nodes(node):
+        yield from nodes_with_symbols(child)
+    if not _is_sequence(node):
         yield node
 
 
-def _inside(node: Node) -> list[Node]:
+def _child_nodes(node: Node) -> list[Node]:
     parts = child_variables(node.layer, node.variables)
     return [
         Node(path_of(node.path, label, child), child, part)
@@ -168,25 +180,26 @@ def _inside(node: Node) -> list[Node]:
     ]
 
 
-def _in_turn(node: Node) -> bool:
-    """Whether it is a list of layers, each of which is given what the last one gave."""
+def _is_sequence(node: Node) -> bool:
+    """Return whether the layer is a list of layers, one after the other."""
     return bool(node.layer.children) and not node.layer.kind
 
 
-def _unrolled(node: Node) -> Iterator[Node]:
-    """The layers in turn that a list of lists of layers comes to."""
-    if not _in_turn(node):
+def _flattened(node: Node) -> Iterator[Node]:
+    """Yield the layers of a list of lists of layers, one after the other."""
+    if not _is_sequence(node):
         yield node
         return
-    for child in _inside(node):
-        yield from _unrolled(child)
+    for child in _child_nodes(node):
+        yield from _flattened(child)
 
 
-def _holds(node: Node, parameter: str) -> bool:
-    paths: list[str] = []
+def _leaves_by_path(layer: Layer, params: PyTree, path: str) -> dict[str, Any]:
+    """Return the parameters of a layer, or their gradients, by path in the network."""
+    found: dict[str, Any] = {}
 
-    def note(path: str, _: Layer, part: Any) -> None:
-        paths.append(path)
+    def add(path: str, _: Layer, part: Any) -> None:
+        found[path] = part
 
-    map_params(note, node.layer, node.variables.params, node.path)
-    return parameter in paths
+    map_params(add, layer, params, path)
+    return found

@@ -1,18 +1,19 @@
 """The chain rule written out: the factors that lead from the loss to one parameter.
 
-With v_1 the network's output, v_2 what it is made of, ..., v_m the output of the layer
-that the parameter θ belongs to,
+With v_1 the network's output, v_2 the input of the last layer, ..., v_m the output of
+the layer that the parameter θ belongs to,
 
     ∂L/∂θ = ∂L/∂v_1 · ∂v_1/∂v_2 · ... · ∂v_{m−1}/∂v_m · ∂v_m/∂θ
 
-The first factor is the loss's delta; each other one is the Jacobian of one layer, whose
-rows are what its handwritten backward makes of dy = (0 ... 1 ... 0). A Jacobian has the
-entries that θ has an influence on, and no others: those change the loss, but not with
-θ, and what is left is a number where one unit leads to one unit.
+The first factor is the loss's delta; each other one is the Jacobian of one layer. A row
+of it is the dx, or a parameter's gradient, that the layer's handwritten backward
+computes from dy = (0 ... 1 ... 0). Only entries that θ has an influence on are in a
+Jacobian: others change the loss, but not with θ. So it is a single number where one
+unit leads to one unit.
 
 A block of branches is one factor where θ is before it: the paths through it are
-parallel, and add up. Where θ is in a branch, the block is the factor from its own
-output to that of the branch.
+parallel, and are added. Where θ is in a branch, the factor is the derivative of the
+block's output by the output of the branch.
 """
 
 import difflib
@@ -24,12 +25,15 @@ from typing import Any, NamedTuple
 import jax
 import jax.numpy as jnp
 import numpy as np
-from jax import Array
 
 from fnn.checks import as_inputs, check_key, check_pair, is_integer
 from fnn.core import Layer, Variables, as_variables, expect_layer
 from fnn.gradients.engines import value_and_grad
-from fnn.gradients.explain.chain import Link, links, makers
+from fnn.gradients.explain.chain import (
+    LayerDerivative,
+    derivative_chain,
+    nodes_with_symbols,
+)
 from fnn.gradients.explain.explanation import Explanation, Factor
 from fnn.gradients.explain.symbols import symbols
 from fnn.gradients.precision import cast
@@ -37,7 +41,7 @@ from fnn.losses import Loss, expect_loss
 from fnn.network import Node, named_params
 from fnn.planning import plain
 from fnn.probes import Seen, probe, record
-from fnn.typing import PyTree
+from fnn.typing import Array, Batch, Bool, KeyArray, PyTree
 
 __all__ = ["explain"]
 
@@ -46,6 +50,7 @@ AGREEMENT = 1e-9
 #: ... or of this share of the largest gradient in the network.
 SMALL = 1e-3
 
+#: The index of one entry of a parameter; None for all entries.
 Entry = tuple[int, ...] | None
 
 
@@ -53,7 +58,7 @@ def explain(
     net: Layer,
     loss: Loss,
     variables: Variables,
-    batch: tuple[Array, Array],
+    batch: Batch,
     parameter: str,
     index: int | tuple[int, ...] | None = None,
     *,
@@ -61,7 +66,7 @@ def explain(
     train: bool = False,
     limit: int = 256,
 ) -> Explanation:
-    """The factors that lead from the loss to a parameter, and their product.
+    """Write out the factors that lead from the loss to a parameter, and their product.
 
     Everything is computed in float64, whatever the precision of the variables; not
     under `jit`.
@@ -70,20 +75,22 @@ def explain(
         net: the network.
         loss: the loss L.
         variables: its variables.
-        batch: (x, y), N examples: L is their mean.
-        parameter: its path, as in `fnn.named_params`: "2/Dense.weight".
-        index: which entry of it; all of it by default.
-        key: as in training: needed where the network draws (dropout).
-        train: in training mode, or in evaluation mode.
-        limit: a Jacobian with more entries than that is not formed. Its backward runs
-            once for each of its rows.
+        batch: x (N, ...) and y (N, ...); L is the mean of the N examples.
+        parameter: the path of the parameter, as in `fnn.named_params`:
+            "2/Dense.weight".
+        index: the index of one entry; all of the parameter by default.
+        key: the key of a training step, for a network that draws random numbers
+            (dropout).
+        train: whether the network is in training mode, or in evaluation mode.
+        limit: the largest number of entries of a Jacobian that is formed. The layer's
+            backward runs once for each of its rows.
 
     Returns:
-        An `Explanation`: print it, or read its `factors`, `product`, `autodiff` (what
-        `jax.grad` says) and `agrees`.
+        An `Explanation`: print it, or read its `factors`, `product`, `autodiff` (the
+        gradient by `jax.grad`) and `agrees`.
 
     Raises:
-        ValueError: no parameter of that path, or no entry of that index.
+        ValueError: there is no such parameter, or no such entry.
 
     Example:
         >>> import jax, jax.numpy as jnp, fnn
@@ -106,56 +113,73 @@ def explain(
     with jax.enable_x64(True):
         root = Node(net.kind, net, cast(variables, jnp.float64))
         batch = cast((as_inputs(x), y), jnp.float64)
-        run = _run(net, loss, root.variables, batch, key, train)
-        chain = list(links(root, parameter, run.seen, train))
-        loss.check(run.hand[f"{chain[0].node.path}.delta"].shape[1:], batch[1])
-        masks = _reached(chain, shape, entry)
-        names = _named(root, run, chain, masks, parameter, entry)
-        factors = tuple(_factors(run, chain, masks, names, limit))
+        gradients = _both_gradients(net, loss, root.variables, batch, key, train)
+        chain = list(derivative_chain(root, parameter, gradients.seen, train))
+        output = gradients.manual[f"{chain[0].node.path}.delta"]
+        loss.check(output.shape[1:], batch[1])
+        masks = _influenced(chain, shape, entry)
+        names = _symbols(root, gradients, chain, masks, parameter, entry)
+        factors = tuple(_factors(gradients, chain, masks, names, limit))
     at = ... if entry is None else entry
-    by_hand, by_jax = (np.asarray(g[parameter])[at] for g in (run.hand, run.autodiff))
+    product, autodiff = (
+        np.asarray(grads[parameter])[at]
+        for grads in (gradients.manual, gradients.autodiff)
+    )
+    value = float(gradients.loss)
     return Explanation(
-        names[-1], parameter, entry, float(run.loss), factors, by_hand, by_jax, len(x)
+        names[-1], parameter, entry, value, factors, product, autodiff, len(x)
     )
 
 
 # ---- The gradients everywhere, by hand and by JAX --------------------------------
 
 
-class _Run(NamedTuple):
-    """All gradients by path, those of outputs as `2/Dense.delta`; and all inputs."""
+class _Gradients(NamedTuple):
+    """All gradients by path, those of outputs as `2/Dense.delta`.
+
+    `manual` are the handwritten ones, `autodiff` those of `jax.grad`; `seen` is the
+    input and the key that each layer is given, by path.
+    """
 
     loss: Array
-    hand: dict[str, Array]
+    manual: dict[str, Array]
     autodiff: dict[str, Array]
     seen: dict[str, Seen]
 
     def error(self, name: str, entries: np.ndarray) -> tuple[float, bool]:
-        """The largest difference of the two among some entries; whether it is rounding.
+        """Return the largest difference of the two, and whether it is rounding.
 
-        On the scale of all entries of the same gradient: one alone may have cancelled.
+        Only some entries are compared; but on the scale of all entries of the same
+        gradient, because one alone may have cancelled.
         """
-        off = _largest((self.hand[name] - self.autodiff[name])[entries])
+        error = _largest((self.manual[name] - self.autodiff[name])[entries])
         same = [g for n, g in self.autodiff.items() if _is_delta(n) == _is_delta(name)]
         scale = max(_largest(self.autodiff[name]), SMALL * max(map(_largest, same)))
         # Written so that NaN does not agree.
-        return off, off <= AGREEMENT * scale
+        return error, error <= AGREEMENT * scale
 
 
-#: Compiled quickly, since it runs once.
+#: Fast compilation, for a program that runs once.
 _QUICKLY = {"xla_backend_optimization_level": 0}
 
 
 @partial(jax.jit, static_argnames="train", compiler_options=_QUICKLY)
-def _run(net, loss, variables, batch, key, train) -> _Run:
+def _both_gradients(
+    net: Layer,
+    loss: Loss,
+    variables: Variables,
+    batch: Batch,
+    key: KeyArray | None,
+    train: bool,
+) -> _Gradients:
     probed, probed_variables = probe(net, variables, batch[0])
-    by_hand = value_and_grad(probed, loss, "manual")
-    by_jax = value_and_grad(plain(probed), loss, "autodiff")
+    manual = value_and_grad(probed, loss, "manual")
+    autodiff = value_and_grad(plain(probed), loss, "autodiff")
     out, referee = (
-        grad(probed_variables, batch, key=key, train=train)
-        for grad in (by_hand, by_jax)
+        grad_fn(probed_variables, batch, key=key, train=train)
+        for grad_fn in (manual, autodiff)
     )
-    return _Run(
+    return _Gradients(
         out.loss,
         named_params(probed, out.grads),
         named_params(probed, referee.grads),
@@ -163,10 +187,11 @@ def _run(net, loss, variables, batch, key, train) -> _Run:
     )
 
 
-# ---- What is asked for -----------------------------------------------------------
+# ---- The parameter and the entry to explain --------------------------------------
 
 
-def _shape_of(net: Layer, params: PyTree, parameter: str) -> tuple[int, ...]:
+def _shape_of(net: Layer, params: PyTree, parameter: Any) -> tuple[int, ...]:
+    """Return the shape of a parameter; raise where there is none of that path."""
     named = named_params(net, params)
     if not named:
         raise ValueError(f"{net!r} has no parameters: there is nothing to explain")
@@ -181,10 +206,14 @@ def _shape_of(net: Layer, params: PyTree, parameter: str) -> tuple[int, ...]:
 
 
 def _entry(parameter: str, shape: tuple[int, ...], index: Any) -> Entry:
-    """The index as a tuple of numbers from 0; None for all of a larger parameter."""
+    """Return the index as a tuple of numbers from 0 on.
+
+    None stands for all of a parameter with several entries.
+    """
     if index is None:
         return None if math.prod(shape) > 1 else (0,) * len(shape)
-    entry = index if isinstance(index, tuple | list) else (index,)
+    is_sequence = isinstance(index, tuple) or isinstance(index, list)
+    entry = tuple(index) if is_sequence else (index,)
     fits = len(entry) == len(shape) and all(
         is_integer(i) and -size <= i < size
         for i, size in zip(entry, shape, strict=True)
@@ -197,56 +226,73 @@ def _entry(parameter: str, shape: tuple[int, ...], index: Any) -> Entry:
     return tuple(int(i) % size for i, size in zip(entry, shape, strict=True))
 
 
-# ---- Masks, names, factors: lists from the loss down to the parameter ------------
+# ---- Masks, symbols, factors: lists from the loss down to the parameter ----------
 
 
-def _reached(chain: list[Link], shape: tuple, entry: Entry) -> list[np.ndarray]:
-    """Which entries of v_1 ... v_m θ has an influence on; and which those of θ are."""
-    theta = np.zeros(shape, bool)
-    theta[... if entry is None else entry] = True
-    masks = [theta]
-    for link in reversed(chain):
-        masks.insert(0, link.reached(masks[0]))
+def _influenced(
+    chain: list[LayerDerivative], shape: tuple[int, ...], entry: Entry
+) -> list[Bool[np.ndarray, "..."]]:
+    """Return masks: which entries of v_1 ... v_m θ has an influence on; those of θ."""
+    mask = np.zeros(shape, bool)
+    mask[... if entry is None else entry] = True
+    masks = [mask]
+    for derivative in reversed(chain):
+        masks.insert(0, derivative.influenced(masks[0]))
     return masks
 
 
-def _named(
-    root: Node, run: _Run, chain: list[Link], masks: list[np.ndarray],
-    parameter: str, entry: Entry,
-) -> list[str]:  # fmt: skip
-    """What v_1 ... v_m and θ are called."""
-    nodes = list(makers(root))
-    shapes = {n.path: run.hand[f"{n.path}.delta"].shape[1:] for n in nodes}
-    of, owner = symbols(nodes, shapes), chain[-1].node.path
-    names = [
-        of[link.node.path].output(mask)
-        for link, mask in zip(chain, masks[:-1], strict=True)
+def _symbols(
+    root: Node,
+    gradients: _Gradients,
+    chain: list[LayerDerivative],
+    masks: list[np.ndarray],
+    parameter: str,
+    entry: Entry,
+) -> list[str]:
+    """Return the symbols of v_1 ... v_m and θ."""
+    nodes = list(nodes_with_symbols(root))
+    shapes = {n.path: gradients.manual[f"{n.path}.delta"].shape[1:] for n in nodes}
+    by_path, owner = symbols(nodes, shapes), chain[-1].node.path
+    outputs = [
+        by_path[derivative.node.path].output(mask)
+        for derivative, mask in zip(chain, masks[:-1], strict=True)
     ]
-    own = parameter.removeprefix(f"{owner}.")
-    return [*names, of[owner].parameter(own, masks[-1].shape, entry)]
+    name = parameter.removeprefix(f"{owner}.")
+    return [*outputs, by_path[owner].parameter(name, masks[-1].shape, entry)]
 
 
 def _factors(
-    run: _Run, chain: list[Link], masks: list[np.ndarray], names: list[str], limit: int
+    gradients: _Gradients,
+    chain: list[LayerDerivative],
+    masks: list[np.ndarray],
+    names: list[str],
+    limit: int,
 ) -> Iterator[Factor]:
-    """The loss's factor, and that of each link."""
-    paths = [f"{link.node.path}.delta" for link in chain] + [chain[-1].inner]
+    """Yield the loss's factor, and that of each derivative in the chain."""
+    paths = [f"{derivative.node.path}.delta" for derivative in chain] + [chain[-1].wrt]
 
-    def factor(i: int, above: str, path: str, shape: tuple, value: Any, branches: dict):
-        error, agrees = run.error(paths[i], masks[i])
-        product = np.asarray(run.hand[paths[i]])[masks[i]]
+    def factor(
+        i: int,
+        above: str,
+        path: str,
+        shape: tuple[int, int],
+        value: np.ndarray | None,
+        branches: dict[str, np.ndarray],
+    ) -> Factor:
+        error, agrees = gradients.error(paths[i], masks[i])
+        product = np.asarray(gradients.manual[paths[i]])[masks[i]]
         symbol = f"∂{above}/∂{names[i]}"
         return Factor(symbol, path, shape, value, product, error, agrees, branches)
 
-    delta = np.asarray(run.hand[paths[0]])[masks[0]][None]
+    delta = np.asarray(gradients.manual[paths[0]])[masks[0]][None]
     small = delta.size <= limit
     yield factor(0, "L", "loss.delta", delta.shape, delta if small else None, {})
-    for i, link in enumerate(chain):
+    for i, derivative in enumerate(chain):
         shape = int(masks[i].sum()), int(masks[i + 1].sum())
         small = math.prod(shape) <= limit
-        value = link.jacobian(masks[i], masks[i + 1]) if small else None
-        branches = link.branches(run.hand, masks[i + 1])
-        yield factor(i + 1, names[i], link.path, shape, value, branches)
+        value = derivative.jacobian(masks[i], masks[i + 1]) if small else None
+        branches = derivative.branch_contributions(gradients.manual, masks[i + 1])
+        yield factor(i + 1, names[i], derivative.path, shape, value, branches)
 
 
 def _is_delta(path: str) -> bool:

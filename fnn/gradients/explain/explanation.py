@@ -1,6 +1,5 @@
-"""The chain rule as it was found: an object for scripts, a table for people."""
+"""The result of an explanation: an object for scripts, a table for people."""
 
-import math
 import textwrap
 from collections.abc import Mapping
 from dataclasses import dataclass
@@ -8,22 +7,25 @@ from typing import NamedTuple
 
 import numpy as np
 
+from fnn.tables import WIDTH, format_number, format_rows, format_shape, rule
+
 __all__ = ["Explanation", "Factor"]
 
 
 class Factor(NamedTuple):
-    """One factor of the chain rule, as a layer's own backward has it.
+    """One factor of the chain rule, computed by a layer's own backward.
 
     Args:
-        symbol: its name, such as `∂a₃/∂z₂`.
-        path: what was asked, as in `2/Dense.dx`, `0/Dense.bias`, `loss.delta`.
-        shape: (entries above the line, entries below it), both over the whole batch,
-            of those only that the parameter has an influence on.
+        symbol: its symbol, such as `∂a₃/∂z₂`.
+        path: the path of the gradient: `2/Dense.dx`, `0/Dense.bias`, `loss.delta`.
+        shape: (entries above the line, entries below it), both over the whole batch;
+            only entries that the parameter has an influence on are counted.
         value: the Jacobian, of that shape; None where it is larger than the limit.
-        product: of all factors from the loss to here, (entries below the line,): δ.
-        error: largest absolute difference of `product` and `jax.grad`'s.
-        agrees: whether that is rounding.
-        branches: what each branch of a block brings to `product`; their sum is it.
+        product: the product of all factors from the loss to here, which is δ:
+            (entries below the line,).
+        error: the largest absolute difference of `product` and `jax.grad`'s δ.
+        agrees: whether this difference is rounding.
+        branches: what each branch of a block adds to `product`, by label.
     """
 
     symbol: str
@@ -38,17 +40,17 @@ class Factor(NamedTuple):
 
 @dataclass(frozen=True)
 class Explanation:
-    """How the loss depends on a parameter: factors, product, and `jax.grad`'s word.
+    """The factors of ∂L/∂parameter, their product, and the gradient by `jax.grad`.
 
     Attributes:
-        symbol: of the parameter, such as `b₁₂`.
-        path: of the parameter, such as `0/Dense.bias`.
-        index: which entry of it; None for all of it.
+        symbol: the symbol of the parameter, such as `b₁₂`.
+        path: the path of the parameter, such as `0/Dense.bias`.
+        index: the index of one entry; None for all of the parameter.
         loss: the loss L.
-        factors: from the loss to the parameter.
-        product: of the factors, ∂L/∂parameter by hand: (), or the parameter's shape.
+        factors: the factors, from the loss to the parameter.
+        product: their product, ∂L/∂parameter by hand: (), or the parameter's shape.
         autodiff: the same by `jax.grad`.
-        examples: N.
+        examples: the number of examples N.
     """
 
     symbol: str
@@ -62,19 +64,19 @@ class Explanation:
 
     @property
     def error(self) -> float:
-        """The largest absolute difference of product and `jax.grad`."""
+        """Return the largest absolute difference of `product` and `autodiff`."""
         return self.factors[-1].error
 
     @property
     def agrees(self) -> bool:
-        """Whether the product of all factors, and each before it, is `jax.grad`'s."""
+        """Return whether the product agrees with `jax.grad` after every factor."""
         return self.first_divergence is None
 
     @property
     def first_divergence(self) -> str | None:
-        """The first factor, from the loss down, after which the product is wrong.
+        """Return the path of the first factor after which the product is wrong.
 
-        Its path, such as `2/Dense.dx`; None where all are right.
+        It reads `2/Dense.dx`, and counts from the loss; None where all are right.
         """
         wrong = (factor.path for factor in self.factors if not factor.agrees)
         return next(wrong, None)
@@ -85,22 +87,21 @@ class Explanation:
         )
 
 
-# ---- The table, at most 80 columns wide ------------------------------------------
+# ---- The table -------------------------------------------------------------------
 
-_WIDTH = 80
 _HEADER = ("factor", "by hand in", "shape", "value", "product", "error")
 
-#: Matrices of at most so many rows and columns are printed.
-_ROWS, _COLUMNS = 6, 7
+#: The largest matrix that is printed.
+_MAX_ROWS, _MAX_COLUMNS = 6, 7
 
 
 def _equation(e: Explanation) -> list[str]:
     left = f"∂L/∂{e.symbol} = "
-    # A break may come between factors only: not inside one that lists units.
+    # Lines break between factors only: not inside one that lists units.
     chain = " · ".join(f.symbol.replace(" ", "\u00a0") for f in e.factors)
     lines = textwrap.wrap(
         left + chain,
-        _WIDTH,
+        WIDTH,
         subsequent_indent=" " * (len(left) - 2),
         break_on_hyphens=False,
         break_long_words=False,
@@ -113,37 +114,27 @@ def _equation(e: Explanation) -> list[str]:
 def _table(e: Explanation) -> list[str]:
     rows = [_HEADER]
     for f in e.factors:
-        value = "–" if f.value is None else _size(f.value)
-        shape = f"{f.shape[0]}×{f.shape[1]}"
-        error = _number(f.error) + ("" if f.agrees else " !")
-        rows.append((f.symbol, f.path, shape, value, _size(f.product), error))
+        value = "–" if f.value is None else _value_or_norm(f.value)
+        shape, product = format_shape(f.shape), _value_or_norm(f.product)
+        error = format_number(f.error) + ("" if f.agrees else " !")
+        rows.append((f.symbol, f.path, shape, value, product, error))
         rows += [
-            ("", f"  through {label}", "", "", _size(part), "")
+            ("", f"  through {label}", "", "", _value_or_norm(part), "")
             for label, part in f.branches.items()
         ]
-    widths = [max(len(row[i]) for row in rows) for i in range(len(_HEADER))]
-    widths[1] = min(widths[1], max(12, _WIDTH - sum(widths) + widths[1] - 10))
-    head, *body = (_line(row, widths) for row in rows)
-    return [head, "─" * max(map(len, body)), *body]
-
-
-def _line(row: tuple[str, ...], widths: list[int]) -> str:
-    symbol, path, *numbers = row
-    if len(path) > widths[1]:
-        path = "…" + path[1 - widths[1] :]
-    cells = [symbol.ljust(widths[0]), path.ljust(widths[1])]
-    cells += [cell.rjust(w) for cell, w in zip(numbers, widths[2:], strict=True)]
-    return "  ".join(cells).rstrip()
+    header, *body = format_rows(rows, "<<>>>>", paths=1)
+    return [header, rule(body), *body]
 
 
 def _matrices(e: Explanation) -> list[str]:
     lines: list[str] = []
     for f in e.factors:
         rows, columns = f.shape
-        if f.value is None or f.shape == (1, 1) or rows > _ROWS or columns > _COLUMNS:
+        too_large = rows > _MAX_ROWS or columns > _MAX_COLUMNS
+        if f.value is None or f.shape == (1, 1) or too_large:
             continue
         lines += ["", f"{f.symbol} ="]
-        lines += ["".join(f"{_number(v):>10}" for v in row) for row in f.value]
+        lines += ["".join(f"{format_number(v):>10}" for v in row) for row in f.value]
     return lines
 
 
@@ -153,23 +144,18 @@ def _summary(e: Explanation) -> list[str]:
         lines += ["|v| is the norm of v; – stands for a matrix that is too large."]
     if e.examples > 1:
         lines += [f"L is the mean of {e.examples} examples; shapes count all of them."]
-    lines += [f"product   {_size(e.product, 9)}", f"jax.grad  {_size(e.autodiff, 9)}"]
+    lines += [
+        f"product   {_value_or_norm(e.product, 9)}",
+        f"jax.grad  {_value_or_norm(e.autodiff, 9)}",
+    ]
     if e.agrees:
-        return [*lines, f"AGREES: the difference is {_number(e.error)}."]
-    off = f"DIFFERS by {_number(e.error)}"
+        return [*lines, f"AGREES: the difference is {format_number(e.error)}."]
+    off = f"DIFFERS by {format_number(e.error)}"
     return [*lines, f"{off}: the product goes wrong at {e.first_divergence}."]
 
 
-def _size(a: np.ndarray, digits: int = 4) -> str:
-    """One number as it is, several by their norm."""
+def _value_or_norm(a: np.ndarray, digits: int = 4) -> str:
+    """Write one number as it is, several numbers by their norm."""
     if a.size == 1:
-        return _number(a.item(), digits)
-    return f"|{_number(float(np.linalg.norm(a)), digits)}|"
-
-
-def _number(value: float, digits: int = 4) -> str:
-    if value == 0 or not math.isfinite(value):
-        return f"{abs(value) if value == 0 else value:.0f}"
-    if 1e-3 <= abs(value) < 1e5:
-        return f"{value:.{digits}g}"
-    return f"{value:.{min(digits - 3, 6)}e}".replace("e-0", "e-").replace("e+0", "e")
+        return format_number(a.item(), digits)
+    return f"|{format_number(float(np.linalg.norm(a)), digits)}|"

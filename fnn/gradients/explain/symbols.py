@@ -1,15 +1,15 @@
-"""What the numbers in a network are called: the letters of a textbook.
+"""Symbols for the numbers in a network: the letters of a textbook.
 
     x → a → z → a → z → ... → L
 
-a is what a layer with parameters gives; z is what one without makes of it. Layers with
+a is the output of a layer with parameters; z is that of a layer without. Layers with
 parameters are numbered from 1, in forward order. In a network of few units these are
-numbered through, as on a blackboard; else each layer counts its own:
+numbered through all layers, as on a blackboard; otherwise each layer counts its own:
 
     a₃, z₃, w₂₁, b₁₂                    unit 3; layer 2, from unit 1; layer 1, unit 2
     a⁽²⁾, a⁽²⁾₁₇, z⁽²⁾₄,₅,₁, w⁽²⁾₁₀,₁₇  all of layer 2; one unit; one of an image
 
-A prime tells a z from the z that it is made of: z⁽²⁾′ may be z⁽²⁾ after pooling.
+Primes distinguish several z of one number: z⁽²⁾′ may be z⁽²⁾ after pooling.
 """
 
 import math
@@ -20,67 +20,75 @@ import jax
 import numpy as np
 
 from fnn.network import Node
+from fnn.typing import Bool
 
 __all__ = ["Symbol", "symbols"]
 
-#: As many units at most are numbered through the network: each has one digit.
-FEW = 9
+#: Up to this number of units, they are numbered through the network: one digit each.
+MAX_NUMBERED = 9
 
-#: As many of those at most are listed by name.
-LISTED = 3
+#: Up to this number of such units, a list of units is written out.
+MAX_LISTED = 3
 
 LETTERS = {"weight": "w", "bias": "b", "scale": "γ"}
-LOWER = str.maketrans("0123456789", "₀₁₂₃₄₅₆₇₈₉")
-UPPER = str.maketrans("0123456789()", "⁰¹²³⁴⁵⁶⁷⁸⁹⁽⁾")
+SUBSCRIPTS = str.maketrans("0123456789", "₀₁₂₃₄₅₆₇₈₉")
+SUPERSCRIPTS = str.maketrans("0123456789()", "⁰¹²³⁴⁵⁶⁷⁸⁹⁽⁾")
 
 
 class Symbol(NamedTuple):
-    """What the output of one layer is called.
+    """The symbol of one layer's output.
 
-    `letter` with so many `primes`, layer `number`, of `shape` for each example.
-    `before` is how many units come before its first, where they are numbered through
-    the network; None where they are not.
+    Args:
+        letter: "a" or "z".
+        primes: the number of primes after the letter.
+        number: the number of the layer.
+        shape: the shape of the output, for one example.
+        units_before: the number of units in the layers before, where units are numbered
+            through the network; None where they are not.
     """
 
     letter: str
     primes: int
     number: int
     shape: tuple[int, ...]
-    before: int | None = None
+    units_before: int | None = None
 
-    def output(self, entries: np.ndarray) -> str:
-        """The name of some entries of the output, a mask of shape (N, ...)."""
+    def output(self, entries: Bool[np.ndarray, "N ..."]) -> str:
+        """Return the symbol of some entries of the output, given as a mask."""
         primes = "′" * self.primes
         units = np.argwhere(entries.any(0)) + 1
-        if self.before is not None and len(units) <= LISTED:
-            numbers = (self.before + unit for (unit,) in units)
-            names = [self.letter + _lower([number]) + primes for number in numbers]
+        if self.units_before is not None and len(units) <= MAX_LISTED:
+            numbers = (self.units_before + unit for (unit,) in units)
+            names = [self.letter + _subscript([number]) + primes for number in numbers]
             return names[0] if len(names) == 1 else f"({', '.join(names)})"
-        name = self.letter + _upper(self.number) + primes
-        return name + _lower(units[0], ",") if len(units) == 1 else name
+        name = self.letter + _superscript(self.number) + primes
+        return name + _subscript(units[0], ",") if len(units) == 1 else name
 
     def parameter(
         self, name: str, shape: tuple[int, ...], index: tuple[int, ...] | None
     ) -> str:
-        """The name of an entry of one of the layer's parameters; of all without one."""
+        """Return the symbol of an entry of one of the layer's parameters.
+
+        Without an index it is the symbol of the whole parameter.
+        """
         letter = LETTERS.get(name, name)
         entry = [i + 1 for i in index or ()]
-        if self.before is None:
-            return letter + _upper(self.number) + _lower(entry, ",")
+        if self.units_before is None:
+            return letter + _superscript(self.number) + _subscript(entry, ",")
         # As on a blackboard, an index without a choice is left out: w₂₁, and not w₂₁₁.
         free = [i for i, size in zip(entry, shape, strict=False) if size > 1]
         numbers = [self.number, *(free or entry[-1:])]
-        return letter + _lower(numbers, "," if max(numbers) > 9 else "")
+        return letter + _subscript(numbers, "," if max(numbers) > 9 else "")
 
 
 def symbols(
     nodes: Iterable[Node], shapes: Mapping[str, tuple[int, ...]]
 ) -> dict[str, Symbol]:
-    """The symbol of each layer's output, by path.
+    """Choose the symbol of each layer's output, by path.
 
     Args:
-        nodes: the layers, in forward order; a block comes after what is in it.
-        shapes: of each one's output for one example, by path.
+        nodes: the layers, in forward order; a block comes after its branches.
+        shapes: the shape of each layer's output for one example, by path.
     """
     found: dict[str, Symbol] = {}
     number, primes = 0, -1
@@ -89,29 +97,32 @@ def symbols(
         number, primes = (number + 1, -1) if weighted else (number, primes + 1)
         letter = "a" if weighted else "z"
         found[path] = Symbol(letter, max(primes, 0), number, shapes[path])
-    return _numbered_through(found)
+    return _number_units(found)
 
 
-def _numbered_through(found: dict[str, Symbol]) -> dict[str, Symbol]:
-    """The same with units numbered through the network, where they are few.
+def _number_units(found: dict[str, Symbol]) -> dict[str, Symbol]:
+    """Number the units through the network, where they are few.
 
-    And where each z has the units of its a, so that the two can share a number.
+    Each z must have the units of its a, so that the two can share a number.
     """
     shapes = {s.number: s.shape for s in found.values() if s.letter == "a"}
-    known = [s for s in found.values() if s.number]  # not what is before all weights
+    weighted = [s for s in found.values() if s.number]  # not those before all weights
     before, total = {0: 0}, 0
     for number, shape in shapes.items():
         before[number] = total
         total += math.prod(shape)
-    flat = all(len(s.shape) == 1 and s.shape == shapes[s.number] for s in known)
-    if not flat or total > FEW:
+    same = all(len(s.shape) == 1 and s.shape == shapes[s.number] for s in weighted)
+    if not same or total > MAX_NUMBERED:
         return found
-    return {path: s._replace(before=before[s.number]) for path, s in found.items()}
+    return {
+        path: symbol._replace(units_before=before[symbol.number])
+        for path, symbol in found.items()
+    }
 
 
-def _lower(numbers: Iterable[int], between: str = "") -> str:
-    return between.join(str(number).translate(LOWER) for number in numbers)
+def _subscript(numbers: Iterable[int], separator: str = "") -> str:
+    return separator.join(str(number).translate(SUBSCRIPTS) for number in numbers)
 
 
-def _upper(number: int) -> str:
-    return f"({number})".translate(UPPER)
+def _superscript(number: int) -> str:
+    return f"({number})".translate(SUPERSCRIPTS)

@@ -1,3 +1,3 @@
-"""What runs inside one compiled program: an epoch, and many devices."""
+"""The compiled program of training: an epoch, on one device or on many."""
 
-__all__ = []
+__all__ = ()

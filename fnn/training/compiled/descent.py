@@ -5,22 +5,30 @@ from typing import Any, NamedTuple
 import jax
 import jax.numpy as jnp
 import optax
-from jax import Array
 
+from fnn.checks import describe
 from fnn.core import Variables
 from fnn.gradients.engines import Gradients
+from fnn.named_leaves import differences
 from fnn.optimizers import eval_params
 from fnn.pytree import holds_numbers, pytree
-from fnn.typing import PyTree
+from fnn.typing import Array, PyTree
 
-__all__ = ["Carry", "Transformation", "as_optimizer", "copied", "descend", "start"]
+__all__ = [
+    "Carry",
+    "OptaxOptimizer",
+    "as_optimizer",
+    "copy_arrays",
+    "descend",
+    "initial_carry",
+]
 
 
 class Carry(NamedTuple):
-    """What training carries from step to step.
+    """The state that training carries from step to step.
 
     `variables` are those that gradients are taken at: for a look-ahead optimizer θ̂,
-    and `optimizer.eval_params(optimizer_state, params)` gives θ.
+    and `optimizer.eval_params(optimizer_state, params)` returns θ.
     """
 
     variables: Variables
@@ -28,7 +36,7 @@ class Carry(NamedTuple):
 
 
 @pytree
-class Transformation:
+class OptaxOptimizer:
     """An optax optimizer as a pytree: its closures are structure, and compiled in.
 
     Args:
@@ -53,32 +61,32 @@ class Transformation:
 
 
 def as_optimizer(optimizer: Any) -> Any:
-    """An optimizer that can be an argument of a compiled function.
+    """Return an optimizer that can be an argument of a compiled function.
 
-    fnn's optimizers are, and so is any registered pytree of numbers; all else, optax's
-    named tuples of functions included, is wrapped in a `Transformation`.
+    fnn's optimizers can, and so can any registered pytree of numbers; all else, such as
+    optax's named tuples of functions, is wrapped in an `OptaxOptimizer`.
     """
     if holds_numbers(optimizer):
         return optimizer
     if isinstance(optimizer, optax.GradientTransformation):
-        return Transformation(optimizer)
-    return Transformation(
+        return OptaxOptimizer(optimizer)
+    return OptaxOptimizer(
         optax.GradientTransformation(optimizer.init, optimizer.update)
     )
 
 
-def start(optimizer: Any, variables: Variables) -> Carry:
-    """The first carry, made of copies.
+def initial_carry(optimizer: Any, variables: Variables) -> Carry:
+    """Return the carry before the first step, made of copies.
 
     An epoch donates its carry. Without copies that would delete the arrays of the
     caller, and fail where an optimizer's state holds the parameters themselves.
     """
     variables = jax.tree.map(jnp.asarray, Variables(*variables))
-    return copied(Carry(variables, optimizer.init(variables.params)))
+    return copy_arrays(Carry(variables, optimizer.init(variables.params)))
 
 
-def copied(tree: PyTree) -> PyTree:
-    """The same numbers in new arrays; none of a weak type, which would retrace."""
+def copy_arrays(tree: PyTree) -> PyTree:
+    """Copy a tree of arrays; no copy has a weak type, which would compile again."""
 
     def copy(leaf: Any) -> Array:
         leaf = jnp.asarray(leaf)
@@ -88,21 +96,52 @@ def copied(tree: PyTree) -> PyTree:
 
 
 def descend(optimizer: Any, carry: Carry, out: Gradients, cost: Any) -> Carry:
-    """One step: Θ ← Θ + update(g). `cost` is J of the minibatch, a function of Θ."""
+    """Take one step: Θ ← Θ + update(g).
+
+    Args:
+        optimizer: one that `as_optimizer` returned.
+        carry: the state before the step.
+        out: what the engine returned for the minibatch.
+        cost: J of the minibatch, a function of Θ.
+
+    Returns:
+        The state after the step.
+    """
     params = carry.variables.params
     extra: dict[str, Any] = {}
-    if isinstance(optimizer, Transformation):
+    if isinstance(optimizer, OptaxOptimizer):
         # L-BFGS, Polyak and plateau want them; optax drops them for all others.
         extra = {"value": out.loss, "grad": out.grads, "value_fn": cost}
     try:
-        updates, state = optimizer.update(
-            out.grads, carry.optimizer_state, params, **extra
-        )
+        result = optimizer.update(out.grads, carry.optimizer_state, params, **extra)
     except TypeError as error:
         error.add_note(
-            "in optimizer.update(grads, state, params), which fnn.fit gives value=, "
-            "grad= and value_fn= (of this minibatch) where it is optax's, and no more"
+            "in optimizer.update(grads, state, params), to which fnn.fit passes "
+            "value=, grad= and value_fn= (of this minibatch) if it is optax's, and no "
+            "more"
         )
         raise
+    if not isinstance(result, tuple) or len(result) != 2:
+        raise TypeError(
+            f"optimizer.update must return (updates, state), got {describe(result)}"
+        )
+    updates, state = result
+    _expect_like("updates", "the parameters", params, updates, dtypes=False)
+    _expect_like("a state", "the one it is given", carry.optimizer_state, state)
     params = optax.apply_updates(params, updates)
     return Carry(Variables(params, out.state), state)
+
+
+def _expect_like(
+    what: str, which: str, expected: PyTree, given: PyTree, dtypes: bool = True
+) -> None:
+    """Raise where `optimizer.update` returned a tree of another structure or shapes."""
+    lines = differences(expected, given, dtypes=dtypes)
+    if not lines and jax.tree.structure(expected) != jax.tree.structure(given):
+        lines = [f"expected {describe(expected)}", f"got {describe(given)}"]
+    if lines:
+        shown = lines[:5] + ["..."] * (len(lines) > 5)
+        raise ValueError(
+            f"optimizer.update must return {what} like {which}:\n  "
+            + "\n  ".join(shown)
+        )

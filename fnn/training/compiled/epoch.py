@@ -2,7 +2,7 @@
 
     jit( scan over shuffled minibatches of data that already live on the device )
 
-Nothing is called back from inside. With N examples and batches of B, an epoch has
+The program never calls back to Python. With N examples and batches of B, an epoch has
 ⌊N/B⌋ steps of B examples and, where B does not divide N, one smaller step for the
 rest. (Padding the rest would be wrong: BatchNorm would see the padding.)
 
@@ -14,13 +14,14 @@ are the closures that an optax optimizer is made of.
 Legend: N training examples, B batch size, S = ⌈N/B⌉ steps.
 """
 
+from collections.abc import Callable
 from functools import cache
 from typing import Any, NamedTuple
 
 import jax
 import jax.numpy as jnp
 import numpy as np
-from jax import Array, lax
+from jax import lax
 from jax.sharding import Mesh, NamedSharding, PartitionSpec
 
 from fnn.augmentations import Augmentation
@@ -30,36 +31,28 @@ from fnn.gradients.engines import Engine, objective, value_and_grad
 from fnn.losses import Loss
 from fnn.optimizers import loss_scale
 from fnn.training.compiled.descent import Carry, descend
-from fnn.training.compiled.meshes import split
-from fnn.training.compiled.order import shuffle
-from fnn.typing import Batch
+from fnn.training.compiled.order import epoch_order, minibatch
+from fnn.typing import Array, Batch, KeyArray, Number, Scalar
 
 __all__ = [
-    "NONE",
-    "Bad",
+    "NO_BAD_STEPS",
+    "BadSteps",
     "Epoch",
-    "augmented",
     "epoch",
-    "keys_of",
-    "minibatch",
+    "epoch_program",
     "run_epoch",
-    "run_epoch_on",
     "run_steps",
-    "run_steps_on",
-    "schedule",
     "steps",
+    "steps_program",
 ]
 
 
-#: Folded into a step's key for the augmentation: "augm" in ASCII. The layers fold in
-#: small numbers, 0 for the first child.
-FOR_AUGMENTATION = 0x6175676D
+class BadSteps(NamedTuple):
+    """The steps whose loss or gradient was not finite.
 
-
-class Bad(NamedTuple):
-    """Steps whose loss or gradient was not finite.
-
-    `count` how many, `first` the number of the first (−1 if none), `seen` of how many.
+    count: how many there were.
+    first: the number of the first one, −1 if there was none.
+    seen: the number of steps that were looked at.
     """
 
     count: Any
@@ -67,23 +60,23 @@ class Bad(NamedTuple):
     seen: Any
 
 
-#: Before the first step.
-NONE = Bad(np.int32(0), np.int32(-1), np.int32(0))
+#: The value before the first step.
+NO_BAD_STEPS = BadSteps(np.int32(0), np.int32(-1), np.int32(0))
 
 
 class Epoch(NamedTuple):
     """The result of an epoch.
 
-    carry: what is carried on.
+    carry: the state after the last step.
     losses: J (S,) of every minibatch.
-    finite: whether all losses are, and all variables in the end.
-    bad: the bad steps, where a guard looked for them.
+    finite: whether all losses are finite, and all variables after the last step.
+    bad_steps: the bad steps, where a guard looked for them.
     """
 
     carry: Carry
     losses: Array
     finite: Array
-    bad: Bad
+    bad_steps: BadSteps
 
 
 def epoch(
@@ -92,9 +85,9 @@ def epoch(
     optimizer: Any,
     carry: Carry,
     data: Batch,
-    key: Array,
+    key: KeyArray,
     number: int | Array,
-    l2: float | Array | None = None,
+    l2: Number | None = None,
     *,
     augment: Augmentation | None = None,
     engine: Engine,
@@ -102,7 +95,7 @@ def epoch(
     mesh: Mesh | None = None,
     guard: str | None = None,
 ) -> Epoch:
-    """Every example once, in a new order, in minibatches.
+    """Train on every example once, in a new order, in minibatches.
 
         (k_order, k_step) = split(fold_in(key, number))
         order = shuffle(k_order, N)
@@ -111,25 +104,26 @@ def epoch(
         x ← augment(fold_in(k_t, 0x6175676D), x)
         g = ∂J/∂Θ of the batch,    Θ ← Θ + update(g)
 
-    A pure function, for `jit` (`run_epoch` is that), `vmap` or a loop of your own.
+    It is a pure function, for `jit` (`run_epoch` is the compiled one), `vmap` or a loop
+    of your own.
 
     Args:
         net: the network.
         loss: the loss.
         optimizer: one that `descent.as_optimizer` returned.
-        carry: what `descent.start`, or the epoch before, returned.
+        carry: what `descent.initial_carry`, or the epoch before, returned.
         data: x (N, ...) and y (N, ...), on the device.
-        key: of the run.
-        number: of this epoch: 1, 2, ...
+        key: the key of the run.
+        number: the number of this epoch: 1, 2, ...
         l2: λ of the penalty λ/(2N) Σ Θ²; None computes none at all.
         augment: one that `as_augmentation` returned, or None. The order and the keys of
             the layers do not depend on it.
         engine: a function with an engine's signature.
         batch_size: B, at most N.
-        mesh: the devices that a minibatch is split over (see `meshes`), or None.
+        mesh: the devices that a minibatch is sharded over (see `meshes`), or None.
         guard: "skip" leaves out every step whose loss or gradient is not finite, "stop"
             the first such step and all that follow. That costs a pass over every
-            gradient; without one (None) it is only said whether all went well.
+            gradient; with None, only the result says whether all numbers are finite.
 
     Returns:
         An `Epoch`: the new carry, and J of every minibatch, the penalty included. The
@@ -138,10 +132,10 @@ def epoch(
     Example:
         >>> import jax, jax.numpy as jnp, fnn, optax
         >>> from fnn.gradients.engines import manual
-        >>> from fnn.training.compiled.descent import as_optimizer, start
+        >>> from fnn.training.compiled.descent import as_optimizer, initial_carry
         >>> net, loss = fnn.serial(fnn.Dense(1)), fnn.losses.SquaredError()
         >>> optimizer = as_optimizer(optax.sgd(0.1))
-        >>> carry = start(optimizer, net.init(jax.random.key(0), (2,)))
+        >>> carry = initial_carry(optimizer, net.init(jax.random.key(0), (2,)))
         >>> data = jnp.ones((5, 2)), jnp.zeros((5, 1))
         >>> out = epoch(net, loss, optimizer, carry, data, jax.random.key(1), 1,
         ...             engine=manual, batch_size=2)
@@ -149,19 +143,19 @@ def epoch(
         (3,)
     """
     n = len(data[0])
-    chosen, rest, step_key = schedule(key, number, n, batch_size)
+    full, rest, step_key = epoch_order(key, number, n, batch_size)
 
-    def read(at: tuple[Array, Array]) -> tuple[Batch, Array]:
-        indices, t = at
-        step_t = jax.random.fold_in(step_key, t)
-        return minibatch(data, indices, step_t, augment, mesh), step_t
+    def read_batch(inputs: tuple[Array, Array]) -> tuple[Batch, KeyArray]:
+        indices, t = inputs
+        return minibatch(data, indices, t, step_key, augment, mesh)
 
-    step = _step(net, loss, optimizer, read, l2, n, engine, guard)
-    state, losses = lax.scan(step, (carry, NONE), chosen)
+    step = _scan_body(net, loss, optimizer, read_batch, l2, n, engine, guard)
+    inputs = full, jnp.arange(len(full))
+    state, losses = lax.scan(step, (carry, NO_BAD_STEPS), inputs)
     if len(rest):
         state, last = step(state, (rest, jnp.asarray(len(losses))))
         losses = jnp.append(losses, last)
-    return _ended(state, losses)
+    return _as_epoch(state, losses)
 
 
 def steps(
@@ -171,8 +165,8 @@ def steps(
     carry: Carry,
     data: Batch,
     first: Array,
-    key: Array,
-    l2: float | Array | None = None,
+    key: KeyArray,
+    l2: Number | None = None,
     n: int | None = None,
     *,
     augment: Augmentation | None = None,
@@ -180,105 +174,97 @@ def steps(
     mesh: Mesh | None = None,
     guard: str | None = None,
 ) -> Epoch:
-    """Some steps of an epoch, on given minibatches: x (k, B, ...), y (k, B, ...).
+    """Take some steps of an epoch, on given minibatches.
 
-    As `epoch`, of whose keys `key` is k_step and `first` the number of the first step.
-    n is the number of training examples, for the penalty.
+    The arguments are those of `epoch`, except for these.
+
+    Args:
+        net: the network.
+        loss: the loss.
+        optimizer: the optimizer.
+        carry: the state before the first of these steps.
+        data: the minibatches x (k, B, ...) and y (k, B, ...) of k steps.
+        first: the number of the first of these steps.
+        key: k_step of the epoch.
+        l2: λ.
+        n: the number of training examples, for the penalty.
+        augment: an augmentation or None.
+        engine: an engine.
+        mesh: the devices, or None.
+        guard: "skip", "stop" or None.
+
+    Returns:
+        An `Epoch` of these steps alone.
     """
 
-    def read(at: tuple[Batch, Array]) -> tuple[Batch, Array]:
-        batch, t = at
-        step_t = jax.random.fold_in(key, t)
-        x, y = split(batch, mesh)
-        return (augmented(augment, step_t, x), y), step_t
+    def read_batch(inputs: tuple[Batch, Array]) -> tuple[Batch, KeyArray]:
+        batch, t = inputs
+        return minibatch(batch, None, t, key, augment, mesh)
 
-    step = _step(net, loss, optimizer, read, l2, n, engine, guard)
+    step = _scan_body(net, loss, optimizer, read_batch, l2, n, engine, guard)
     numbers = first + jnp.arange(len(data[0]))
-    state, losses = lax.scan(step, (carry, NONE), (data, numbers))
-    return _ended(state, losses)
+    state, losses = lax.scan(step, (carry, NO_BAD_STEPS), (data, numbers))
+    return _as_epoch(state, losses)
 
 
-def _step(net, loss, optimizer, read, l2, n, engine, guard) -> Any:
-    """The body of the scan: `read` gives the minibatch of a step, and its key."""
+def _scan_body(
+    net: Layer,
+    loss: Loss,
+    optimizer: Any,
+    read_batch: Callable[[Any], tuple[Batch, KeyArray]],
+    l2: Number | None,
+    n: int | None,
+    engine: Engine,
+    guard: str | None,
+) -> Callable[..., tuple[tuple[Carry, BadSteps], Scalar]]:
+    """Return the body of the scan: one step of descent.
+
+    `read_batch` returns the minibatch of a step, and its key, from the scan's inputs.
+    """
     penalty = 0.0 if l2 is None else l2
     grad_fn = value_and_grad(net, loss, engine, l2=penalty, n=n)
     precision = getattr(engine, "precision", None)
 
-    def step(state: tuple[Carry, Bad], at: Any) -> tuple[tuple[Carry, Bad], Array]:
-        carry, bad = state
-        batch, key = read(at)
+    def step(
+        state: tuple[Carry, BadSteps], inputs: Any
+    ) -> tuple[tuple[Carry, BadSteps], Scalar]:
+        carry, bad_steps = state
+        batch, key = read_batch(inputs)
         scale = loss_scale(carry.optimizer_state)
         out = grad_fn(carry.variables, batch, key=key, loss_scale=scale)
         options = dict(key=key, l2=penalty, n=n, precision=precision)
         cost = objective(net, loss, carry.variables, batch, **options)
         if guard is None:
-            return (descend(optimizer, carry, out, cost), bad), out.loss
-        fine = all_finite((out.loss, out.grads))
-        bad = _count(bad, fine)
+            return (descend(optimizer, carry, out, cost), bad_steps), out.loss
+        finite = all_finite((out.loss, out.grads))
+        bad_steps = _count(bad_steps, finite)
         # An optimizer that scales the loss leaves bad steps out itself, and must see
         # them: only then does its scale fall.
-        go = bad.count == 0 if guard == "stop" else fine | (scale is not None)
-        # Not a `where` over all that is carried: that would copy it at every step.
-        carry = lax.cond(
-            go, lambda: descend(optimizer, carry, out, cost), lambda: carry
+        takes_step = (
+            bad_steps.count == 0 if guard == "stop" else finite | (scale is not None)
         )
-        return (carry, bad), out.loss
+        # Not a `where` over the whole carry: that would copy it at every step.
+        carry = lax.cond(
+            takes_step, lambda: descend(optimizer, carry, out, cost), lambda: carry
+        )
+        return (carry, bad_steps), out.loss
 
     return step
 
 
-def _ended(state: tuple[Carry, Bad], losses: Array) -> Epoch:
-    carry, bad = state
-    return Epoch(carry, losses, all_finite((losses, carry.variables)), bad)
+def _as_epoch(state: tuple[Carry, BadSteps], losses: Array) -> Epoch:
+    carry, bad_steps = state
+    return Epoch(carry, losses, all_finite((losses, carry.variables)), bad_steps)
 
 
-def keys_of(key: Array, number: int | Array) -> tuple[Array, Array]:
-    """k_order and k_step of a run's epoch of that number."""
-    order_key, step_key = jax.random.split(jax.random.fold_in(key, number))
-    return order_key, step_key
+def _count(bad_steps: BadSteps, finite: Array) -> BadSteps:
+    """Count one step more, which is bad if `finite` is false."""
+    count, first, seen = bad_steps
+    first = jnp.where((count == 0) & ~finite, seen, first)
+    return BadSteps(count + (~finite).astype(jnp.int32), first, seen + 1)
 
 
-def schedule(
-    key: Array, number: int | Array, n: int, batch_size: int
-) -> tuple[tuple[Array, Array], Array, Array]:
-    """Which examples at which step: those of the full steps, the rest, the steps' key.
-
-    `key` is the run's, `number` the epoch's. The full steps are indices (⌊n/B⌋, B) and
-    numbers (⌊n/B⌋,), the rest (n mod B,).
-    """
-    order_key, step_key = keys_of(key, number)
-    steps = n // batch_size
-    full, rest = jnp.split(shuffle(order_key, n), [steps * batch_size])
-    return (full.reshape(steps, batch_size), jnp.arange(steps)), rest, step_key
-
-
-def minibatch(
-    data: Batch,
-    indices: Array,
-    key: Array,
-    augment: Augmentation | None,
-    mesh: Mesh | None,
-) -> Batch:
-    """The examples of a step, augmented by its key."""
-    # One gather a step: faster than shuffling all data first, and no second copy.
-    x, y = (part.at[indices].get(mode="promise_in_bounds") for part in data)
-    x, y = split((x, y), mesh)
-    return augmented(augment, key, x), y
-
-
-def augmented(augment: Augmentation | None, key: Array, x: Array) -> Array:
-    """The images of a step, whose key is given."""
-    if augment is None:
-        return x
-    return augment(jax.random.fold_in(key, FOR_AUGMENTATION), x)
-
-
-def _count(bad: Bad, fine: Array) -> Bad:
-    first = jnp.where((bad.count == 0) & ~fine, bad.seen, bad.first)
-    return Bad(bad.count + (~fine).astype(jnp.int32), first, bad.seen + 1)
-
-
-# ---- Compiled; on many devices what comes out stays in place -------------------------
+# ---- Compiled; on many devices the new carry stays where the old one was -------------
 
 _static = {
     epoch: ("engine", "batch_size", "mesh", "guard"),
@@ -286,7 +272,7 @@ _static = {
 }
 
 
-def _compiled(function: Any, **options: Any) -> Any:
+def _compiled(function: Callable[..., Epoch], **options: Any) -> Any:
     return jax.jit(
         function,
         static_argnames=_static[function],
@@ -297,31 +283,40 @@ def _compiled(function: Any, **options: Any) -> Any:
 
 #: `epoch`, compiled. The carry that goes in is donated: use the one that comes out.
 run_epoch = _compiled(epoch)
-#: `steps`, compiled likewise.
+#: `steps`, compiled in the same way.
 run_steps = _compiled(steps)
 
 
-def run_epoch_on(mesh: Mesh | None, carry: Carry) -> Any:
-    """`run_epoch` for a carry on many devices: what comes out lies where it lay.
+def epoch_program(mesh: Mesh | None, carry: Carry) -> Any:
+    """Return `run_epoch` for a carry on these devices, which the new carry stays on.
 
-    Left to XLA, some of it would lie elsewhere, and the next epoch compile once more.
+    XLA would choose other devices for some arrays, and the next epoch would be compiled
+    once more.
     """
     return run_epoch if mesh is None else _in_place(epoch, carry, mesh)
 
 
-def run_steps_on(mesh: Mesh | None, carry: Carry) -> Any:
-    """The same for `run_steps`."""
+def steps_program(mesh: Mesh | None, carry: Carry) -> Any:
+    """Return `run_steps` for a carry on these devices, as `epoch_program` does."""
     return run_steps if mesh is None else _in_place(steps, carry, mesh)
 
 
-def _in_place(function: Any, carry: Carry, mesh: Mesh) -> Any:
+def _in_place(function: Callable[..., Epoch], carry: Carry, mesh: Mesh) -> Any:
     leaves, structure = jax.tree.flatten(jax.tree.map(lambda a: a.sharding, carry))
-    return _kept_in_place(function, tuple(leaves), structure, mesh)
+    return _compiled_in_place(function, tuple(leaves), structure, mesh)
 
 
 @cache
-def _kept_in_place(function: Any, leaves: tuple, structure: Any, mesh: Mesh) -> Any:
-    carry: Any = jax.tree.unflatten(structure, leaves)
+def _compiled_in_place(
+    function: Callable[..., Epoch],
+    shardings: tuple[Any, ...],
+    structure: Any,
+    mesh: Mesh,
+) -> Any:
+    """Compile a function whose new carry has the given shardings; cached by them."""
+    carry: Any = jax.tree.unflatten(structure, shardings)
     everywhere: Any = NamedSharding(mesh, PartitionSpec())
-    rest = everywhere, everywhere, jax.tree.map(lambda _: everywhere, NONE)
-    return _compiled(function, out_shardings=Epoch(carry, *rest))
+    bad_steps: Any = jax.tree.map(lambda _: everywhere, NO_BAD_STEPS)
+    return _compiled(
+        function, out_shardings=Epoch(carry, everywhere, everywhere, bad_steps)
+    )

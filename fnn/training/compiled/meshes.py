@@ -1,7 +1,7 @@
-"""Many devices: where data and variables lie, and how a minibatch is split.
+"""Many devices: where data and variables are, and how a minibatch is sharded.
 
-The mesh's first axis splits the examples of each minibatch. XLA does the rest: each
-device computes the gradients of its share and they are summed, and what is a mean over
+The mesh's first axis shards the examples of each minibatch. XLA does the rest: each
+device computes the gradients of its shard and they are summed, and what is a mean over
 the batch, in a loss or in BatchNorm, is a mean over the whole batch.
 """
 
@@ -9,26 +9,26 @@ from typing import Any
 
 import jax
 import numpy as np
-from jax import Array, lax
+from jax import lax
 from jax.sharding import AxisType, Mesh, NamedSharding, PartitionSpec, Sharding
 from jax.tree_util import keystr, tree_flatten_with_path, tree_unflatten
 
 from fnn.checks import is_key
-from fnn.typing import PyTree
+from fnn.typing import Array, PyTree
 
 __all__ = [
     "check_mesh",
-    "check_split",
+    "check_shards",
     "on_mesh",
     "put",
-    "shares",
-    "split",
+    "shard_batch",
+    "shard_count",
     "state_on_mesh",
 ]
 
 
 def check_mesh(mesh: Any) -> Mesh | None:
-    """A mesh with automatic axes, or None."""
+    """Return the mesh with automatic axes, or None for None."""
     if mesh is None:
         return None
     if not isinstance(mesh, Mesh) or not mesh.axis_names:
@@ -36,17 +36,17 @@ def check_mesh(mesh: Any) -> Mesh | None:
             "mesh must be a jax.sharding.Mesh, such as jax.make_mesh((8,), "
             f'("batch",)), got {mesh!r}'
         )
-    # `jax.make_mesh` makes explicit axes, which would have every operation say where
-    # its result lies. Automatic ones leave that to XLA.
+    # `jax.make_mesh` makes explicit axes, with which every operation would have to say
+    # where its result is. Automatic axes leave that to XLA.
     kinds = (AxisType.Auto,) * len(mesh.axis_names)
     return Mesh(mesh.devices, mesh.axis_names, axis_types=kinds)
 
 
-def check_split(mesh: Mesh | None, batch_size: int) -> None:
-    """That the mesh's first axis divides the batch."""
+def check_shards(mesh: Mesh | None, batch_size: int) -> None:
+    """Raise unless the mesh's first axis divides the batch."""
     if mesh is None:
         return
-    count = shares(mesh)
+    count = shard_count(mesh)
     if batch_size % count:
         near = batch_size - batch_size % count or count
         raise ValueError(
@@ -55,26 +55,26 @@ def check_split(mesh: Mesh | None, batch_size: int) -> None:
         )
 
 
-def shares(mesh: Mesh | None) -> int:
-    """Into how many parts a minibatch is split."""
+def shard_count(mesh: Mesh | None) -> int:
+    """Return the number of shards that a minibatch has."""
     return 1 if mesh is None else mesh.shape[mesh.axis_names[0]]
 
 
-def split(batch: PyTree, mesh: Mesh | None) -> PyTree:
-    """The examples of a minibatch over the mesh's first axis; inside `jit`.
+def shard_batch(batch: PyTree, mesh: Mesh | None) -> PyTree:
+    """Shard the examples of a minibatch over the mesh's first axis; inside `jit`.
 
     A last, smaller batch that the devices do not divide is computed by all of them.
     """
     if mesh is None:
         return batch
     n = len(jax.tree.leaves(batch)[0])
-    divides = n % shares(mesh) == 0
+    divides = n % shard_count(mesh) == 0
     rows = PartitionSpec(mesh.axis_names[0]) if divides else PartitionSpec()
     return lax.with_sharding_constraint(batch, NamedSharding(mesh, rows))
 
 
 def on_mesh(tree: PyTree, mesh: Mesh | None) -> PyTree:
-    """Every array on all devices; one that lies on these already stays as it is."""
+    """Copy every array to all devices; an array that is on them already stays as is."""
     if mesh is None:
         return tree
 
@@ -86,7 +86,7 @@ def on_mesh(tree: PyTree, mesh: Mesh | None) -> PyTree:
 
 
 def put(array: Any, sharding: Sharding) -> Array:
-    """An array as the sharding says, from one that every process holds whole."""
+    """Place an array, which every process holds whole, as the sharding says."""
     if sharding.is_fully_addressable:
         return jax.device_put(array, sharding)
     if is_key(array):
@@ -97,10 +97,11 @@ def put(array: Any, sharding: Sharding) -> Array:
 
 
 def state_on_mesh(state: PyTree, params: PyTree, mesh: Mesh | None) -> PyTree:
-    """The optimizer's state of a parameter where the parameter lies, all else as above.
+    """Place the optimizer's state: each statistic as the parameter it belongs to.
 
-    What belongs to a parameter is told by its path, which ends in the parameter's, and
-    by its shape: so it is with fnn's optimizers, and with optax's.
+    A leaf belongs to a parameter if its path ends in the parameter's path and it has
+    the same shape, which holds for fnn's optimizers and for optax's. All other leaves
+    are copied to all devices.
     """
     if mesh is None:
         return state
@@ -109,7 +110,7 @@ def state_on_mesh(state: PyTree, params: PyTree, mesh: Mesh | None) -> PyTree:
     ]
     leaves, structure = tree_flatten_with_path(state)
 
-    def place(path: tuple, leaf: Array) -> Array:
+    def place(path: tuple[Any, ...], leaf: Array) -> Array:
         for owner, param in owners:
             if keystr(path).endswith(owner) and param.shape == leaf.shape:
                 return put(leaf, param.sharding)
@@ -119,7 +120,7 @@ def state_on_mesh(state: PyTree, params: PyTree, mesh: Mesh | None) -> PyTree:
 
 
 def _spec_on(mesh: Mesh, array: Any) -> PartitionSpec | None:
-    """How the array is split over the devices of the mesh, if it lies on them."""
+    """Return how the array is split over the mesh's devices, or None if it is not."""
     sharding = getattr(array, "sharding", None)
     if not isinstance(sharding, NamedSharding):
         return None

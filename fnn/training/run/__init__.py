@@ -1,3 +1,3 @@
-"""One training, from its specification to its result."""
+"""One training run, from its specification to its result."""
 
-__all__ = []
+__all__ = ()

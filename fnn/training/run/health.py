@@ -1,7 +1,9 @@
 """Health: how large activations, δ, parameters and updates are, layer by layer.
 
-Once per epoch, on the first B training examples, with the variables that the epoch
-ended with: a step more, next to the hundreds of an epoch.
+It is measured once per epoch, on the first minibatch, with the variables that the epoch
+ended with. That costs one step more, next to the hundreds of an epoch.
+
+Legend: N examples of a minibatch, K units, L layers.
 """
 
 from functools import partial
@@ -10,24 +12,27 @@ from typing import Any
 import jax
 import jax.numpy as jnp
 import numpy as np
-from jax import Array
+from jax.sharding import Mesh
 
-from fnn.gradients.engines import value_and_grad
+from fnn.core import Layer
+from fnn.gradients.engines import Engine, value_and_grad
+from fnn.losses import Loss
 from fnn.network import map_params, named_params, walk
-from fnn.probes import outputs_of, show
+from fnn.probes import probe_with_outputs, read_outputs
 from fnn.training.compiled.descent import Carry
-from fnn.training.compiled.meshes import split
+from fnn.training.compiled.meshes import shard_batch
 from fnn.training.run.history import Record
-from fnn.training.run.spec import Job
+from fnn.training.run.spec import RunSpec
+from fnn.typing import Array, Batch, Float, KeyArray, Number, Scalar
 
-__all__ = ["STATISTICS", "history_of_health", "measure_health"]
+__all__ = ["STATISTICS", "health_history", "measure_health"]
 
-#: What is measured of each layer. Units are the last axis of its output y (N, ..., K).
+#: The statistics of each layer. Units are the last axis of its output y (N, ..., K).
 #:
 #:     dead                the share of units whose output is the same everywhere
 #:     activation, delta   √ mean y²,  √ mean δ²  with δ = ∂J/∂y
-#:     ..._spread          their standard deviations
-#:     parameters          ‖Θ‖ of the layer's own
+#:     ..._spread          the standard deviations of y and of δ
+#:     parameters          ‖Θ‖ of the layer's own parameters
 #:     updates             ‖ΔΘ‖ of the next step
 STATISTICS = (
     *("dead", "activation", "activation_spread", "delta", "delta_spread"),
@@ -37,22 +42,26 @@ STATISTICS = (
 Health = dict[str, dict[str, float]]
 
 
-def measure_health(job: Job, carry: Carry, epoch: int) -> Health:
-    """The statistics of every layer by path; 0 for parameters where it has none.
+def measure_health(spec: RunSpec, carry: Carry, epoch: int) -> Health:
+    """Measure the statistics of every layer.
 
     Args:
-        job: of the run.
-        carry: what the epoch ended with.
-        epoch: its number, from which the masks are drawn.
+        spec: the specification of the run.
+        carry: the state after the epoch.
+        epoch: the number of the epoch, from which the masks are drawn.
+
+    Returns:
+        Numbers by the layer's path and the statistic's name; 0 for the parameters of a
+        layer that has none.
     """
-    nodes = walk(job.written, carry.variables)
+    nodes = walk(spec.plain_net, carry.variables)
     names = [node.path for node in nodes if not node.layer.children]
-    measured = _measure(
-        *(job.written, job.loss, job.optimizer, carry, job.sample),
-        *(jax.random.fold_in(job.key, epoch), job.l2),
-        engine=job.engine,
-        n=job.n,
-        mesh=job.mesh,
+    measured = _statistics(
+        *(spec.plain_net, spec.loss, spec.optimizer, carry, spec.sample),
+        *(jax.random.fold_in(spec.key, epoch), spec.l2),
+        engine=spec.engine,
+        n=spec.n,
+        mesh=spec.mesh,
     )
     return {
         name: dict(zip(STATISTICS, map(float, row), strict=True))
@@ -60,13 +69,14 @@ def measure_health(job: Job, carry: Carry, epoch: int) -> Health:
     }
 
 
-def history_of_health(records: list[Record]) -> dict[str, dict[str, Any]]:
-    """By layer and statistic: an array with an entry an epoch.
+def health_history(records: list[Record]) -> dict[str, dict[str, np.ndarray]]:
+    """Return arrays with an entry an epoch, by layer and statistic.
 
-    NaN for epochs of a run that did not measure it, and went on as one that does.
+    The entry is NaN for an epoch in which health was not measured, of a run that was
+    resumed with health=True.
     """
     measured = [record.get("health") for record in records]
-    layers = next(filter(None, measured), {})
+    layers: Health = next(filter(None, measured), {})
     unknown = {name: dict.fromkeys(STATISTICS, np.nan) for name in layers}
     measured = [health or unknown for health in measured]
     return {
@@ -79,46 +89,58 @@ def history_of_health(records: list[Record]) -> dict[str, dict[str, Any]]:
 
 
 @partial(jax.jit, static_argnames=("engine", "n", "mesh"))
-def _measure(net, loss, optimizer, carry, sample, key, l2, *, engine, n, mesh) -> Array:
-    """The statistics (layers, 7)."""
+def _statistics(
+    net: Layer,
+    loss: Loss,
+    optimizer: Any,
+    carry: Carry,
+    sample: Batch,
+    key: KeyArray,
+    l2: Number | None,
+    *,
+    engine: Engine,
+    n: int | None,
+    mesh: Mesh | None,
+) -> Float[Array, "L 7"]:
+    """Return the seven statistics of every layer."""
     params = carry.variables.params
-    x, y = split(sample, mesh)
+    x, y = shard_batch(sample, mesh)
     penalty = 0.0 if l2 is None else l2
-    shown, variables = show(net, carry.variables, x)
-    out = value_and_grad(shown, loss, engine, l2=penalty, n=n)(
+    probed, variables = probe_with_outputs(net, carry.variables, x)
+    out = value_and_grad(probed, loss, engine, l2=penalty, n=n)(
         variables, (x, y), key=key
     )
-    by_name = named_params(shown, out.grads)
+    by_name = named_params(probed, out.grads)
     grads = map_params(lambda name, layer, leaf: by_name[name], net, params)
     updates, _ = optimizer.update(grads, carry.optimizer_state, params)
     updates, own = named_params(net, updates), named_params(net, params)
 
-    def of_layer(path: str, out: Array) -> Array:
+    def of_layer(path: str, y: Array) -> Float[Array, "7"]:
         delta = by_name[f"{path}.delta"]
-        units = out.reshape(-1, out.shape[-1])
-        still = (units == units[:1]).all(0)
+        units = y.reshape(-1, y.shape[-1])
+        dead = (units == units[:1]).all(0)
         return jnp.stack(
             [
-                *(still.mean(dtype=jnp.float32), _rms(out), _spread(out)),
+                *(dead.mean(dtype=jnp.float32), _rms(y), _spread(y)),
                 *(_rms(delta), _spread(delta)),
                 *(_norm(path, own), _norm(path, updates)),
             ]
         )
 
-    outputs = outputs_of(shown, variables._replace(state=out.state))
+    outputs = read_outputs(probed, variables._replace(state=out.state))
     return jnp.stack([of_layer(path, y) for path, y in outputs.items()])
 
 
-def _rms(a: Array) -> Array:
+def _rms(a: Array) -> Scalar:
     return jnp.sqrt(jnp.square(a.astype(jnp.float32)).mean())
 
 
-def _spread(a: Array) -> Array:
+def _spread(a: Array) -> Scalar:
     return a.astype(jnp.float32).std()
 
 
-def _norm(path: str, named: dict[str, Array]) -> Array:
-    """Of all parameters of one layer."""
+def _norm(path: str, named: dict[str, Array]) -> Scalar:
+    """Return the norm of all parameters of one layer."""
     own = [a for name, a in named.items() if name.rpartition(".")[0] == path]
     squares = [jnp.square(a.astype(jnp.float32)).sum() for a in own]
     return jnp.sqrt(sum(squares, jnp.zeros(())))

@@ -1,21 +1,24 @@
-"""What is recorded of each epoch, and the records as columns."""
+"""The record of each epoch, and the history: the records as columns."""
 
 from typing import Any
 
 import numpy as np
 
-__all__ = ["Record", "history_of"]
+__all__ = ["Record", "as_history"]
 
-#: Python numbers by name: what `on_epoch` is given.
+#: Python numbers by name: the argument of `on_epoch`.
 Record = dict[str, Any]
 
 
-def history_of(
+def as_history(
     records: list[Record], *, validated: list[str], skips: bool
 ) -> dict[str, np.ndarray]:
-    """The records as columns: an entry an epoch, or an evaluation.
+    """Return the records as columns, with an entry an epoch or an evaluation.
 
-    `validated` are the names of what was evaluated, `skips` whether steps were counted.
+    Args:
+        records: the records of all epochs.
+        validated: the names of the loss and the metrics of the validation data.
+        skips: whether there is a column of the steps that were skipped.
     """
 
     def column(name: str, rows: list[Record], dtype: type = float) -> np.ndarray:
@@ -27,7 +30,7 @@ def history_of(
         "seconds": column("seconds", records),
     }
     if skips:
-        # An epoch of a run that did not skip, and went on as one that does, had none.
+        # A run that did not skip steps may have been resumed as one that does.
         skipped = [record.get("skipped", 0) for record in records]
         history["skipped"] = np.array(skipped, int)
     if validated:

@@ -1,4 +1,4 @@
-"""The loop over epochs: train, validate, remember the best, ask whether to stop."""
+"""The loop over epochs: train, validate, keep the best variables, stop in time."""
 
 import math
 import time
@@ -8,34 +8,38 @@ from typing import Any, NamedTuple
 import jax
 import jax.numpy as jnp
 import numpy as np
-from jax import Array
 
 from fnn.checks import is_key
 from fnn.core import Variables
 from fnn.dtypes import all_finite
 from fnn.optimizers import eval_params
 from fnn.training.compiled.descent import Carry
-from fnn.training.compiled.meshes import shares
+from fnn.training.compiled.meshes import shard_count
 from fnn.training.early_stopping import EarlyStopping, StoppingState
-from fnn.training.evaluation import averages, begin_measuring
+from fnn.training.evaluation import average_batches, start_evaluation
 from fnn.training.run.health import measure_health
 from fnn.training.run.history import Record
 from fnn.training.run.interrupt import deferred_interrupt
 from fnn.training.run.nonfinite import Nonfinite
-from fnn.training.run.spec import Job
+from fnn.training.run.spec import RunSpec
 from fnn.training.run.streams import Batches
-from fnn.training.run.train_epoch import Trained, train_epoch
+from fnn.training.run.train_epoch import TrainedEpoch, train_epoch
+from fnn.typing import Array, Batch
 
 __all__ = [
+    "VALIDATION_BATCH",
     "Progress",
-    "evaluated",
+    "eval_variables",
     "run_epochs",
     "to_host",
 ]
 
+#: Called after every epoch with its record.
+OnEpoch = Callable[[Record], Any]
 
-class Pending(NamedTuple):
-    """An evaluation that has begun: of these variables, for this record."""
+
+class PendingEvaluation(NamedTuple):
+    """An evaluation that has started: of these variables, for this record."""
 
     record: Record
     variables: Variables
@@ -43,11 +47,12 @@ class Pending(NamedTuple):
 
 
 class Progress(NamedTuple):
-    """What does not: `epoch` is the number of epochs done.
+    """The state of a run, which changes from epoch to epoch.
 
-    `position` is where a source of batches is that goes on from epoch to epoch.
-    `pending` are evaluations that have begun and are not yet known, in their order;
-    without a device of their own there are none between two epochs.
+    epoch: the number of epochs done.
+    pending: evaluations that have started and are not recorded yet, in their order;
+        without a device of their own there are none between two epochs.
+    position: the position of a source of batches that continues from epoch to epoch.
     """
 
     epoch: int
@@ -55,84 +60,93 @@ class Progress(NamedTuple):
     records: list[Record]
     best: Variables | None
     stopping: StoppingState | None
-    pending: tuple[Pending, ...] = ()
+    pending: tuple[PendingEvaluation, ...] = ()
     nonfinite: Nonfinite | None = None
     position: Any = None
 
 
 def run_epochs(
-    job: Job,
+    spec: RunSpec,
     progress: Progress,
     epochs: int,
-    on_epoch: Callable | None,
+    on_epoch: OnEpoch | None,
     save: Callable[..., None] | None = None,
 ) -> tuple[Progress, str]:
-    """Epoch after epoch, until there is a reason to stop: that reason, too.
+    """Train epoch after epoch, until there is a reason to stop.
 
-    `save` is called with the progress after every epoch, and once more at the end.
+    Args:
+        spec: the specification of the run.
+        progress: the state to start from.
+        epochs: how many, at most, counted from the beginning of the run.
+        on_epoch: called with the record of every epoch.
+        save: called with the progress after every epoch, and once more at the end.
+
+    Returns:
+        The last progress, and the reason: `FitResult.stopped`.
     """
-    job = _with_its_numbers_on_the_device(job)
-    tell = _Teller(on_epoch, told=len(progress.records))
-    ended = None
+    spec = _numbers_on_device(spec)
+    report = _Reporter(on_epoch, reported=len(progress.records))
+    stopped = None
     with deferred_interrupt() as interrupted:
-        while ended is None:
-            if _is_enough(progress):
-                ended = "patience"
-            elif _diverged(job, progress):
-                ended = "diverged"
+        while stopped is None:
+            if _out_of_patience(progress):
+                stopped = "patience"
+            elif _has_diverged(spec, progress):
+                stopped = "diverged"
             elif progress.epoch >= epochs:
-                ended = "epochs"
+                stopped = "epochs"
             else:
-                progress = _one_epoch(job, progress)
-                alone = job.validation_device is not None and save is None
-                progress = _settle(job, progress, AHEAD if alone else 0)
+                progress = _one_epoch(spec, progress)
+                in_parallel = spec.validation_device is not None and save is None
+                at_most = MAX_PENDING if in_parallel else 0
+                progress = _finish_evaluations(spec, progress, at_most)
                 if save is not None:
                     save(progress)
-                if not tell(progress) or interrupted():
-                    ended = "interrupted"
-        progress = _settle(job, progress, 0)
-        if not tell(progress):
-            ended = "interrupted"
+                if not report(progress) or interrupted():
+                    stopped = "interrupted"
+        progress = _finish_evaluations(spec, progress, 0)
+        if not report(progress):
+            stopped = "interrupted"
         if save is not None:
             save(progress, at_the_end=True)
-    if ended != "interrupted" and _is_enough(progress):
-        ended = "patience"  # as it would have been, had the evaluations been awaited
-    return progress, ended
+    if stopped != "interrupted" and _out_of_patience(progress):
+        stopped = "patience"  # as in a run that waits for every evaluation
+    return progress, stopped
 
 
-def _with_its_numbers_on_the_device(job: Job) -> Job:
-    """Rates, λ and dropout rates moved once, which each epoch would move anew.
+def _numbers_on_device(spec: RunSpec) -> RunSpec:
+    """Move rates, λ and dropout rates once, which otherwise every epoch would move.
 
-    On a mesh they stay the host's numbers, which belong to every device.
+    On a mesh they stay on the host, from where every device gets them.
     """
-    if job.mesh is not None:
-        return job
+    if spec.mesh is not None:
+        return spec
     net, loss, optimizer, l2 = jax.device_put(
-        (job.net, job.loss, job.optimizer, job.l2)
+        (spec.net, spec.loss, spec.optimizer, spec.l2)
     )
-    return job._replace(net=net, loss=loss, optimizer=optimizer, l2=l2)
+    return spec._replace(net=net, loss=loss, optimizer=optimizer, l2=l2)
 
 
-def _is_enough(progress: Progress) -> bool:
+def _out_of_patience(progress: Progress) -> bool:
     return progress.stopping is not None and bool(progress.stopping.stop)
 
 
-class _Teller:
-    """Calls `on_epoch` with each record, in their order, once it is complete."""
+class _Reporter:
+    """A callable that passes each complete record to `on_epoch`, in order."""
 
-    def __init__(self, on_epoch: Callable | None, told: int) -> None:
+    def __init__(self, on_epoch: OnEpoch | None, reported: int) -> None:
         if on_epoch is not None and not callable(on_epoch):
             raise TypeError(f"on_epoch must be a function, got {on_epoch!r}")
-        self.on_epoch, self.told = on_epoch, told
+        self.on_epoch, self.reported = on_epoch, reported
 
     def __call__(self, progress: Progress) -> bool:
-        """False where that ended in a Ctrl-C."""
+        """Report the records that are complete; return False after a Ctrl-C."""
         waiting = [pending.record["epoch"] for pending in progress.pending]
-        while self.told < len(progress.records):
-            record = progress.records[self.told]
+        while self.reported < len(progress.records):
+            record = progress.records[self.reported]
             if record["epoch"] in waiting:
                 break
-            self.told += 1
+            self.reported += 1
             try:
                 if self.on_epoch is not None:
                     self.on_epoch(dict(record))
@@ -141,111 +155,115 @@ class _Teller:
         return True
 
 
-def _one_epoch(job: Job, progress: Progress) -> Progress:
-    """Train for an epoch, and begin the evaluation where one is due."""
+def _one_epoch(spec: RunSpec, progress: Progress) -> Progress:
+    """Train for an epoch, and start the evaluation where one is due."""
     epoch = progress.epoch + 1
     started = time.perf_counter()
-    done = train_epoch(job, progress.carry, epoch, progress.nonfinite is None)
-    record: Record = {"epoch": epoch, "train_loss": _mean(job, done)}
+    trained = train_epoch(spec, progress.carry, epoch, progress.nonfinite is None)
+    record: Record = {"epoch": epoch, "train_loss": _mean_loss(spec, trained)}
     record["seconds"] = time.perf_counter() - started  # the losses have arrived
-    if job.on_nonfinite == "skip":
-        record["skipped"] = done.skipped
-    if job.health:
-        record["health"] = measure_health(job, done.carry, epoch)
+    if spec.on_nonfinite == "skip":
+        record["skipped"] = trained.skipped
+    if spec.health:
+        record["health"] = measure_health(spec, trained.carry, epoch)
     progress = progress._replace(
         epoch=epoch,
-        carry=done.carry,
+        carry=trained.carry,
         records=[*progress.records, record],
-        nonfinite=progress.nonfinite or done.said,
-        position=job.train.position() if isinstance(job.train, Batches) else None,
+        nonfinite=progress.nonfinite or trained.first_bad,
+        position=spec.train.position() if isinstance(spec.train, Batches) else None,
     )
-    every = 1 if job.rule is None else job.rule.every
-    if job.validation is None or epoch % every:
+    every = 1 if spec.early_stopping is None else spec.early_stopping.every
+    if spec.validation is None or epoch % every:
         return progress
-    return _begin_validation(job, job.validation, progress)
+    return _start_validation(spec, spec.validation, progress)
 
 
 # ---- Validation ------------------------------------------------------------------
 
 
-def _begin_validation(
-    job: Job, data: tuple[Array, Array], progress: Progress
-) -> Progress:
-    """Evaluate the variables as they are now; nothing waits for the result here."""
-    variables = evaluated(job.optimizer, progress.carry)
-    mesh = job.mesh
-    if job.validation_device is not None:
-        # A copy: the next epoch overwrites what it trains.
-        variables, mesh = jax.device_put(variables, job.validation_device), None
-    values = begin_measuring(
-        *(job.net, job.loss, variables, data, _batch_size(job), job.metrics), mesh
+def _start_validation(spec: RunSpec, data: Batch, progress: Progress) -> Progress:
+    """Start to evaluate the variables as they are now, without waiting for it."""
+    variables = eval_variables(spec.optimizer, progress.carry)
+    mesh = spec.mesh
+    if spec.validation_device is not None:
+        # A copy: the next epoch overwrites the variables that it trains.
+        variables, mesh = jax.device_put(variables, spec.validation_device), None
+    values = start_evaluation(
+        *(spec.net, spec.loss, variables, data),
+        *(_validation_batch_size(spec), spec.metrics, mesh),
     )
-    begun = Pending(progress.records[-1], variables, values)
-    return progress._replace(pending=(*progress.pending, begun))
+    pending = PendingEvaluation(progress.records[-1], variables, values)
+    return progress._replace(pending=(*progress.pending, pending))
 
 
-def _settle(job: Job, progress: Progress, ahead: int) -> Progress:
-    """Take in what is known, in order, and wait until at most `ahead` are not.
+def _finish_evaluations(spec: RunSpec, progress: Progress, at_most: int) -> Progress:
+    """Record finished evaluations in order; wait until at most `at_most` are left.
 
-    The decisions are those of a run that waits for each: early stopping sees the same
-    numbers in the same order, and what was begun after the last of them is dropped.
+    The decisions are those of a run that waits for each evaluation: early stopping sees
+    the same numbers in the same order, and evaluations after it has stopped the run are
+    dropped.
     """
-    while progress.pending and not _is_enough(progress):
+    while progress.pending and not _out_of_patience(progress):
         first, *others = progress.pending
-        if len(progress.pending) <= ahead and not _known(first):
+        if len(progress.pending) <= at_most and not _is_finished(first):
             return progress
-        progress = _take_in(job, first, progress._replace(pending=tuple(others)))
+        progress = progress._replace(pending=tuple(others))
+        progress = _record_evaluation(spec, first, progress)
     return progress._replace(pending=())
 
 
-def _take_in(job: Job, begun: Pending, progress: Progress) -> Progress:
-    assert job.validation is not None
-    n = len(job.validation[0])
-    measured = averages(begun.values, n, _batch_size(job))
-    begun.record.update({f"validation_{name}": v for name, v in measured.items()})
-    if job.rule is None:
+def _record_evaluation(
+    spec: RunSpec, evaluation: PendingEvaluation, progress: Progress
+) -> Progress:
+    """Add the values to their record, and update early stopping and the best."""
+    assert spec.validation is not None
+    n = len(spec.validation[0])
+    means = average_batches(evaluation.values, n, _validation_batch_size(spec))
+    evaluation.record.update({f"validation_{name}": v for name, v in means.items()})
+    if spec.early_stopping is None:
         return progress
-    epoch = begun.record["epoch"]
-    stopping = _update(job.rule, progress.stopping, measured[job.rule.monitor], epoch)
+    epoch, metric = evaluation.record["epoch"], means[spec.early_stopping.monitor]
+    stopping = _update(spec.early_stopping, progress.stopping, metric, epoch)
     if int(stopping.best_epoch) == epoch:
-        progress = progress._replace(best=to_host(begun.variables))
+        progress = progress._replace(best=to_host(evaluation.variables))
     return progress._replace(stopping=stopping)
 
 
-def _known(begun: Pending) -> bool:
-    arrays: Any = begun.values.values()  # the type Array does not name is_ready
+def _is_finished(evaluation: PendingEvaluation) -> bool:
+    arrays: Any = evaluation.values.values()  # the type Array does not name is_ready
     return all(array.is_ready() for array in arrays)
 
 
 #: Evaluations on another device that may be unfinished before training waits. Each
 #: keeps a copy of the variables there.
-AHEAD = 8
+MAX_PENDING = 8
 
 #: Examples that go through the network at once in validation.
 VALIDATION_BATCH = 1000
 
 
-def _batch_size(job: Job) -> int:
-    """About that many: as many as the devices of a mesh can share."""
-    count = shares(job.mesh)
+def _validation_batch_size(spec: RunSpec) -> int:
+    """Return about `VALIDATION_BATCH`: a multiple of the mesh's number of shards."""
+    count = shard_count(spec.mesh)
     return max(VALIDATION_BATCH // count, 1) * count
 
 
 _update = jax.jit(EarlyStopping.update)
 
 
-def evaluated(optimizer: Any, carry: Carry) -> Variables:
-    """The variables to validate and to keep: θ, also where θ̂ is stored."""
+def eval_variables(optimizer: Any, carry: Carry) -> Variables:
+    """Return the variables to validate and to keep: θ, also where θ̂ is stored."""
     params, state = carry.variables
     find = getattr(optimizer, "eval_params", eval_params)
     return Variables(find(carry.optimizer_state, params), state)
 
 
 def to_host(variables: Variables) -> Variables:
-    """Copies in the host's memory, which is slower and larger.
+    """Copy variables to the host's memory, which is slower and larger.
 
-    Copies, because on the CPU a plain conversion would share memory with arrays that
-    the next epoch overwrites.
+    They are copies, because on the CPU a plain conversion would share memory with
+    arrays that the next epoch overwrites.
     """
 
     def copy(leaf: Any) -> Any:
@@ -256,17 +274,17 @@ def to_host(variables: Variables) -> Variables:
     return jax.tree.map(copy, variables)
 
 
-def _mean(job: Job, done: Trained) -> float:
-    """The mean of J over the examples; of the steps that were not skipped."""
-    losses, sizes = done.losses, done.sizes
-    if job.on_nonfinite == "skip":
-        losses, sizes = (a[np.isfinite(done.losses)] for a in (losses, sizes))
+def _mean_loss(spec: RunSpec, trained: TrainedEpoch) -> float:
+    """Return the mean of J over the examples of the steps that were not skipped."""
+    losses, sizes = trained.losses, trained.sizes
+    if spec.on_nonfinite == "skip":
+        losses, sizes = (a[np.isfinite(trained.losses)] for a in (losses, sizes))
     return float(np.average(losses, weights=sizes)) if len(losses) else math.nan
 
 
-def _diverged(job: Job, progress: Progress) -> bool:
-    """Whether the run has come to where it cannot, or shall not, go on."""
-    if job.on_nonfinite == "stop":
+def _has_diverged(spec: RunSpec, progress: Progress) -> bool:
+    """Return whether the run cannot go on, or must not by its policy."""
+    if spec.on_nonfinite == "stop":
         return progress.nonfinite is not None
     records = progress.records
     if not records or np.isfinite(records[-1]["train_loss"]):

@@ -1,51 +1,58 @@
-"""How a run begins, and what it gives in the end."""
+"""The beginning of a run, and its result."""
 
-from typing import NamedTuple
+import textwrap
+from typing import Any, NamedTuple
 
+import jax
 import jax.numpy as jnp
 import numpy as np
 
+from fnn.checks import describe
 from fnn.core import Variables
-from fnn.training.compiled.descent import Carry, copied, start
+from fnn.named_leaves import differences
+from fnn.tables import WIDTH, format_number
+from fnn.training.compiled.descent import Carry, copy_arrays, initial_carry
 from fnn.training.compiled.meshes import on_mesh, state_on_mesh
 from fnn.training.early_stopping import StoppingState
-from fnn.training.run.health import history_of_health
-from fnn.training.run.history import history_of
-from fnn.training.run.loop import Progress, evaluated, to_host
+from fnn.training.run.health import health_history
+from fnn.training.run.history import as_history
+from fnn.training.run.loop import Progress, eval_variables, to_host
 from fnn.training.run.nonfinite import Nonfinite
-from fnn.training.run.spec import Job
+from fnn.training.run.spec import RunSpec
 from fnn.typing import PyTree
 
-__all__ = ["FitResult", "asked_again", "begin", "finish"]
+__all__ = ["FitResult", "initial_progress", "make_result", "recheck_patience"]
 
 
 class FitResult(NamedTuple):
-    """What `fit` returns.
+    """The result of `fit`.
 
     variables: with early stopping the best ones, in the host's memory (NumPy), whatever
         ended the run; without it the last ones.
-    last_variables: those after the last epoch.
+    last_variables: the variables after the last epoch.
     history: NumPy arrays by name. With an entry an epoch: "epoch" (1, 2, ...),
         "train_loss" (the mean over the epoch's minibatches of J, penalty and dropout
         included, while the parameters change) and "seconds" (of training alone; the
         first epoch includes compilation). With an entry an evaluation:
         "validation_epoch", "validation_loss" (no penalty, no dropout) and
         "validation_<metric>". A NaN in them is a NaN that was computed.
-    best_epoch: the number of epochs after which `variables` were, 0 for the initial
-        ones. To retrain on all data, train for that many (Goodfellow et al. 2016,
-        algorithm 7.2).
+    best_epoch: the number of epochs after which `variables` were found, 0 for the
+        initial ones. To retrain on all data, train for this number of epochs
+        (Goodfellow et al. 2016, algorithm 7.2).
     epochs: the number of epochs trained.
     stopped: what ended the run: "epochs" (all were trained), "patience" (early
         stopping), "diverged" (a parameter became NaN or infinite, from which no step
         recovers; with on_nonfinite="stop" before that step) or "interrupted" (Ctrl-C,
         SIGTERM).
-    nonfinite: the first step whose loss or gradient was not finite, as `on_nonfinite`
-        had it looked for; else None. With "skip", history["skipped"] counts such steps.
+    nonfinite: the first step whose loss or gradient was not finite, if there was one
+        and `on_nonfinite` is set; else None. With "skip", history["skipped"] counts
+        such steps.
     health: with fit(health=True), an array with an entry per epoch for every layer and
         every statistic of `fnn.training.run.health.STATISTICS`, as in
         `health["0/Dense"]["delta"]`; else None.
-    carry: what training carries, `carry.variables` and `carry.optimizer_state`. For a
-        look-ahead optimizer its parameters are θ̂, and `last_variables` holds θ.
+    carry: the state that training carries from step to step, `carry.variables` and
+        `carry.optimizer_state`. For a look-ahead optimizer its parameters are θ̂, and
+        `last_variables` holds θ.
     stopping: the state of early stopping, or None.
     """
 
@@ -62,49 +69,96 @@ class FitResult(NamedTuple):
 
     @property
     def optimizer_state(self) -> PyTree:
-        """The optimizer's state after the last epoch."""
+        """Return the optimizer's state after the last epoch."""
         return self.carry.optimizer_state
 
+    def __repr__(self) -> str:
+        """Describe the run in a few lines, without its arrays."""
+        last = [
+            f"{name} {format_number(self.history[name][-1])}"
+            for name in ("train_loss", "validation_loss")
+            if len(self.history.get(name, ()))
+        ]
+        count = sum(np.size(leaf) for leaf in jax.tree.leaves(self.variables.params))
+        facts = {
+            "epochs": str(self.epochs),
+            "stopped": repr(self.stopped),
+            "best_epoch": str(self.best_epoch),
+            "last losses": ", ".join(last) or "none",
+            "parameters": f"{count:,}",
+            "history": ", ".join(self.history),
+        }
+        if self.nonfinite is not None:
+            facts["nonfinite"] = str(self.nonfinite)
+        lines = [
+            textwrap.fill(f"  {name:<13}{fact}", WIDTH, subsequent_indent=" " * 15)
+            for name, fact in facts.items()
+        ]
+        return "\n".join(["FitResult", *lines])
 
-def begin(job: Job, variables: Variables, resume: FitResult | None) -> Progress:
-    """Before the first epoch, or where another run ended."""
+
+def initial_progress(
+    spec: RunSpec, variables: Variables, resume: FitResult | None
+) -> Progress:
+    """Return the progress before the first epoch, or where another run ended."""
     if resume is None:
-        epoch, carry = 0, start(job.optimizer, on_mesh(variables, job.mesh))
+        epoch, carry = 0, initial_carry(spec.optimizer, on_mesh(variables, spec.mesh))
     else:
-        epoch, carry = resume.epochs, copied(resume.carry)
-    variables = on_mesh(carry.variables, job.mesh)
-    state = state_on_mesh(carry.optimizer_state, variables.params, job.mesh)
+        _expect_same_optimizer(spec.optimizer, resume)
+        epoch, carry = resume.epochs, copy_arrays(resume.carry)
+    variables = on_mesh(carry.variables, spec.mesh)
+    state = state_on_mesh(carry.optimizer_state, variables.params, spec.mesh)
     carry = Carry(variables, state)
-    current = evaluated(job.optimizer, carry)  # also where a chain is refused
-    if job.rule is None:
+    current = eval_variables(spec.optimizer, carry)  # raises where a chain is refused
+    if spec.early_stopping is None:
         return Progress(epoch, carry, [], None, None)
     if resume is None or resume.stopping is None:
         here = jnp.asarray(epoch, jnp.int32)
-        state = job.rule.init()._replace(best_epoch=here)
-        return Progress(epoch, carry, [], to_host(current), state)
-    return asked_again(
-        job, Progress(epoch, carry, [], resume.variables, resume.stopping)
-    )
+        stopping = spec.early_stopping.init()._replace(best_epoch=here)
+        return Progress(epoch, carry, [], to_host(current), stopping)
+    progress = Progress(epoch, carry, [], resume.variables, resume.stopping)
+    return recheck_patience(spec, progress)
 
 
-def asked_again(job: Job, progress: Progress) -> Progress:
-    """Whether to stop: the rule may have become more patient since."""
-    if job.rule is None or progress.stopping is None:
+def _expect_same_optimizer(optimizer: Any, resume: FitResult) -> None:
+    """Raise where the state to go on from does not belong to this optimizer."""
+    params, given = resume.carry.variables.params, resume.carry.optimizer_state
+    own = jax.eval_shape(optimizer.init, params)
+    if jax.tree.structure(own) != jax.tree.structure(given):
+        lines = differences(own, given) or [describe(own), describe(given)]
+        raise ValueError(
+            "resume is the result of another optimizer; its state does not fit:\n  "
+            + "\n  ".join(lines[:5])
+            + "\nPass the optimizer of that run, or start a new one from "
+            "variables=result.last_variables."
+        )
+
+
+def recheck_patience(spec: RunSpec, progress: Progress) -> Progress:
+    """Decide anew whether to stop: a run may be resumed with more patience."""
+    if spec.early_stopping is None or progress.stopping is None:
         return progress
-    stop = progress.stopping.wait >= job.rule.patience
+    stop = progress.stopping.wait >= spec.early_stopping.patience
     return progress._replace(stopping=progress.stopping._replace(stop=stop))
 
 
-def finish(
-    job: Job, resume: FitResult | None, progress: Progress, stopped: str
+def make_result(
+    spec: RunSpec, resume: FitResult | None, progress: Progress, stopped: str
 ) -> FitResult:
-    """What `fit` returns."""
-    last = evaluated(job.optimizer, progress.carry)
-    validated = ["loss", *(name for name, _ in job.metrics)]
-    history = history_of(
+    """Return the result of `fit` from the last progress.
+
+    Args:
+        spec: the specification of the run.
+        resume: the result that the run was resumed from, whose history comes first.
+        progress: the state after the last epoch.
+        stopped: what ended the run.
+    """
+    last = eval_variables(spec.optimizer, progress.carry)
+    validated = ["loss", *(name for name, _ in spec.metrics)]
+    history = as_history(
         progress.records,
-        validated=validated if job.validation is not None else [],
-        skips=job.on_nonfinite == "skip",
+        validated=validated if spec.validation is not None else [],
+        skips=spec.on_nonfinite == "skip",
     )
     if resume is not None:
         history = {
@@ -124,5 +178,5 @@ def finish(
         carry=progress.carry,
         stopping=progress.stopping,
         nonfinite=progress.nonfinite,
-        health=history_of_health(progress.records) if job.health else None,
+        health=health_history(progress.records) if spec.health else None,
     )

@@ -1,8 +1,7 @@
-"""A training: everything that stays the same from epoch to epoch."""
+"""The specification of a run: everything that stays the same from epoch to epoch."""
 
 from typing import Any, NamedTuple
 
-from jax import Array
 from jax.sharding import Mesh
 
 from fnn.augmentations import Augmentation
@@ -12,25 +11,30 @@ from fnn.losses import Loss
 from fnn.training.early_stopping import EarlyStopping
 from fnn.training.metrics import Metric
 from fnn.training.run.streams import Batches
+from fnn.typing import Array, Batch
 
-__all__ = ["Job"]
+__all__ = ["RunSpec"]
 
 
-class Job(NamedTuple):
-    """What stays the same from epoch to epoch.
+class RunSpec(NamedTuple):
+    """The specification of a run, checked and ready to be trained.
 
-    `net` is trained, and `written` is what it was planned from, layer by layer. `train`
-    is x (N, ...) and y (N, ...) on the device, or batches that are read anew; `sample`
-    is one minibatch of it, and n the number of examples (None where nobody knows).
-    `validation` lies on `validation_device`; None is the device of the training.
+    net, plain_net: the network that is trained, and the one that it was planned from,
+        layer by layer.
+    train: x (N, ...) and y (N, ...) on the device, or batches that are read anew.
+    sample: one minibatch of `train`.
+    n: the number of training examples, None if it is not known.
+    key: the key that the epochs' keys are made of.
+    validation: x and y on `validation_device`.
+    validation_device: None for the device that trains.
     """
 
     net: Layer
-    written: Layer
+    plain_net: Layer
     loss: Loss
     optimizer: Any
-    train: tuple[Array, Array] | Batches
-    sample: tuple[Array, Array]
+    train: Batch | Batches
+    sample: Batch
     n: int | None
     key: Array
     l2: float | None
@@ -38,9 +42,9 @@ class Job(NamedTuple):
     engine: Engine
     batch_size: int
     mesh: Mesh | None
-    validation: tuple[Array, Array] | None
+    validation: Batch | None
     validation_device: Any
     on_nonfinite: str | None
     health: bool
     metrics: tuple[tuple[str, Metric], ...]
-    rule: EarlyStopping | None
+    early_stopping: EarlyStopping | None

@@ -1,7 +1,9 @@
-"""Data that does not fit into memory: batches from anything that can be iterated.
+"""Data that does not fit into memory: batches from anything that can be iterated over.
 
-A thread reads ahead and stacks batches of one size into chunks; while the device
-computes the steps of a chunk, in one program, the next one is being read.
+A thread reads ahead and stacks batches of one size into chunks. While the device
+computes the steps of a chunk, in one program, the thread reads the next one.
+
+Legend: B batch size, k steps of a chunk.
 """
 
 import base64
@@ -13,18 +15,19 @@ from typing import Any, NamedTuple
 
 import numpy as np
 
-from fnn.checks import as_numbers, positive_integer
+from fnn.checks import as_pair, positive_integer
 
 __all__ = ["Batches", "Chunk", "as_batch", "as_batches"]
 
-Batch = tuple[np.ndarray, np.ndarray]
+#: A batch (x, y) in the host's memory.
+HostBatch = tuple[np.ndarray, np.ndarray]
 
-#: A chunk has at most so many steps, and bytes: enough to make starting it cheap.
-STEPS, BYTES = 64, 2**25
+#: A chunk has at most this many steps and bytes: enough to make starting it cheap.
+MAX_STEPS, MAX_BYTES = 64, 2**25
 
 
 class Chunk(NamedTuple):
-    """Some steps: x (k, B, ...), y (k, B, ...), and the number of the first."""
+    """The minibatches x (k, B, ...), y (k, B, ...) of k steps, from `first` on."""
 
     x: np.ndarray
     y: np.ndarray
@@ -32,22 +35,22 @@ class Chunk(NamedTuple):
 
 
 class Batches:
-    """Minibatches (x, y) for `fit`, read anew in every epoch.
+    """The minibatches (x, y) of a source, for `fit`, read anew in every epoch.
 
     Args:
-        source: what yields pairs (x, y) of arrays: anything that can be iterated over
+        source: yields pairs (x, y) of arrays. It is anything that can be iterated over
             again and again (a torch DataLoader, a grain dataset, a list), or a function
-            of nothing that returns an iterator, such as a generator function. An
-            iterator itself only with `steps`.
-        n: the number of examples, for the penalty λ/(2n) Σ Θ²; by default that of
+            without arguments that returns an iterator, such as a generator function. An
+            iterator itself needs `steps`.
+        n: the number of examples, for the penalty λ/(2n) Σ Θ²; by default the length of
             `source.dataset`, where there is one.
-        steps: the batches of an epoch. One iterator then goes on from epoch to epoch,
-            and its position, where it offers `get_state` and `set_state` (grain's do),
-            is part of a checkpoint.
+        steps: the number of batches in an epoch. One iterator then continues from epoch
+            to epoch, and its position is part of a checkpoint if it has `get_state` and
+            `set_state` (grain's have).
         ahead: how many chunks are read ahead of the device.
 
     Raises:
-        TypeError, ValueError: what cannot be read twice.
+        TypeError, ValueError: a source that cannot be read twice, or a wrong number.
 
     Example:
         >>> import numpy as np, fnn
@@ -61,7 +64,7 @@ class Batches:
 
     def __init__(
         self,
-        source: Iterable | Callable[[], Iterator],
+        source: Iterable[Any] | Callable[[], Iterator[Any]],
         *,
         n: int | None = None,
         steps: int | None = None,
@@ -80,33 +83,33 @@ class Batches:
             )
         if callable(source):
             _check_callable(source)
-        known: Any = getattr(source, "dataset", None)
-        self.n = len(known) if n is None and hasattr(known, "__len__") else n
+        dataset: Any = getattr(source, "dataset", None)
+        self.n = len(dataset) if n is None and hasattr(dataset, "__len__") else n
         for name, value in (("n", self.n), ("steps", steps), ("ahead", ahead)):
             if value is not None:
                 positive_integer(f"Batches: {name}", value)
         self.source, self.steps, self.ahead = source, steps, ahead
-        self._kept: Iterator | None = None
-        self._seen: list[Batch] = []  # read from what can be read only once
+        self._iterator: Iterator[Any] | None = None
+        self._unused: list[Any] = []  # batches that `first` took from an iterator
 
     def __repr__(self) -> str:
         return f"Batches({type(self.source).__name__}, n={self.n}, steps={self.steps})"
 
-    def first(self) -> Batch:
-        """One batch, to see what they are like; nothing is lost by that."""
+    def first(self) -> HostBatch:
+        """Return one batch as a sample; an epoch still has all batches."""
         once = isinstance(self.source, Iterator)
-        for batch in self._kept_iterator() if once else self._opened():
+        for batch in self._one_iterator() if once else self._open():
             if once:
-                self._seen.append(batch)
+                self._unused.append(batch)
             return as_batch(batch)
         raise ValueError("train has no batches: its source is empty")
 
     def chunks(self) -> Iterator[Chunk]:
-        """An epoch, read ahead in the background.
+        """Yield the chunks of an epoch, read ahead in the background.
 
-        An error in the source comes out here, with its own traceback.
+        An error in the source is raised here, with its own traceback.
         """
-        read: queue.Queue = queue.Queue(self.ahead)
+        read: queue.Queue[Any] = queue.Queue(self.ahead)
         done = threading.Event()
 
         def put(item: Any) -> bool:
@@ -120,7 +123,7 @@ class Batches:
 
         def work() -> None:
             try:
-                all_taken = all(put(chunk) for chunk in _stacked(self._epoch()))
+                all_taken = all(put(chunk) for chunk in _stack(self._epoch()))
             except BaseException as error:
                 put(error)
             else:
@@ -137,33 +140,34 @@ class Batches:
             done.set()
 
     def position(self) -> Any:
-        """Where the iterator is that goes on from epoch to epoch, if it says so.
+        """Return the position of the one iterator, None if there is none.
 
-        Bytes (grain's DataLoader has them) as text, since JSON has none.
+        Bytes, as from grain's DataLoader, are returned as text, since JSON has none.
         """
-        kept: Any = self._kept
-        state = kept.get_state() if hasattr(kept, "get_state") else None
+        iterator: Any = self._iterator
+        state = iterator.get_state() if hasattr(iterator, "get_state") else None
         if isinstance(state, bytes):
             return {"base64": base64.b64encode(state).decode("ascii")}
         return state
 
     def seek(self, position: Any) -> None:
-        """Go to such a position."""
+        """Set the one iterator to a position that `position` returned."""
         if position is None or self.steps is None:
             return
         if isinstance(position, dict) and position.keys() == {"base64"}:
             position = base64.b64decode(position["base64"])
-        self._seen.clear()
-        kept: Any = self._kept_iterator()
-        kept.set_state(position)
+        self._unused.clear()
+        iterator: Any = self._one_iterator()
+        iterator.set_state(position)
 
-    def _epoch(self) -> Iterator[Batch]:
+    def _epoch(self) -> Iterator[Any]:
+        """Yield the batches of an epoch, as the source has them."""
         if self.steps is None:
-            yield from self._opened()
+            yield from self._open()
             return
         for taken in range(self.steps):
-            seen = self._seen.pop(0) if self._seen else None
-            batch = seen or next(self._kept_iterator(), None)
+            unused = self._unused.pop(0) if self._unused else None
+            batch = unused or next(self._one_iterator(), None)
             if batch is None:
                 raise ValueError(
                     f"train ended after {taken} batches of an epoch of {self.steps}: "
@@ -171,17 +175,18 @@ class Batches:
                 )
             yield batch
 
-    def _kept_iterator(self) -> Iterator:
-        if self._kept is None:
-            self._kept = self._opened()
-        return self._kept
+    def _one_iterator(self) -> Iterator[Any]:
+        """Return the iterator that continues from epoch to epoch."""
+        if self._iterator is None:
+            self._iterator = self._open()
+        return self._iterator
 
-    def _opened(self) -> Iterator:
+    def _open(self) -> Iterator[Any]:
         return iter(self.source() if callable(self.source) else self.source)
 
 
-def _check_callable(source: Callable) -> None:
-    """That a source which is called needs no arguments."""
+def _check_callable(source: Callable[..., Any]) -> None:
+    """Raise if a source that is called needs arguments."""
     try:
         inspect.signature(source).bind()
     except TypeError as error:
@@ -191,35 +196,24 @@ def _check_callable(source: Callable) -> None:
             f"Pass lambda: {name}(...)"
         ) from None
     except ValueError:
-        pass  # built in, and says nothing of its arguments
+        pass  # a built-in function, whose arguments are not known
 
 
 def as_batches(train: Any) -> Batches | None:
-    """What `fit` was given, if it is not a pair of arrays."""
+    """Return the argument `train` of `fit` as batches, or None for a pair of arrays."""
     if isinstance(train, Batches):
         return train
-    # A pair, a list of two, and fnn's named tuples are arrays, or meant to be.
-    if isinstance(train, tuple | list | str | dict) or hasattr(train, "shape"):
+    # Tuples and lists, and fnn's named tuples, are taken for a pair of arrays.
+    if isinstance(train, (tuple, list, str, dict)) or hasattr(train, "shape"):
         return None
     return Batches(train) if callable(train) or hasattr(train, "__iter__") else None
 
 
-def as_batch(batch: Any) -> Batch:
-    """A pair (x, y) of NumPy arrays with one entry an example in both."""
-    if not isinstance(batch, tuple | list) or len(batch) != 2:
-        raise TypeError(
-            f"train must yield pairs (x, y), got {type(batch).__name__}"
-            + (f" of {len(batch)}" if isinstance(batch, tuple | list) else "")
-        )
-    x, y = (
-        np.asarray(as_numbers(f"train: {name}", part))
-        for name, part in zip("xy", batch, strict=True)
-    )
-    if x.ndim == 0 or y.ndim == 0 or len(x) != len(y) or len(x) == 0:
-        raise ValueError(
-            "train must yield batches with one entry an example in x and y, got "
-            f"shapes {x.shape} and {y.shape}"
-        )
+def as_batch(batch: Any) -> HostBatch:
+    """Return a pair (x, y) of NumPy arrays with one entry an example in both."""
+    x, y = map(np.asarray, as_pair("each batch of train", batch))
+    if len(x) == 0:
+        raise ValueError(f"train yields a batch without examples, x of shape {x.shape}")
     if x.dtype == np.uint8:
         raise TypeError(
             "train yields x of uint8, as images are stored: networks want numbers "
@@ -228,29 +222,33 @@ def as_batch(batch: Any) -> Batch:
     return x if np.issubdtype(x.dtype, np.floating) else x.astype(np.float32), y
 
 
-def _stacked(batches: Iterator) -> Iterator[Chunk]:
-    """Batches of one shape together, at most `STEPS` and `BYTES` of them."""
-    waiting: list[Batch] = []
+def _stack(batches: Iterator[Any]) -> Iterator[Chunk]:
+    """Yield chunks of batches of one shape: `MAX_STEPS`, or about `MAX_BYTES`."""
+    waiting: list[HostBatch] = []
     first = 0
-    for raw in batches:
-        batch = as_batch(raw)
-        if waiting and (_is_full(waiting) or _spec(batch) != _spec(waiting[0])):
-            yield _chunk(waiting, first)
-            first, waiting = first + len(waiting), []
+    for batch in map(as_batch, batches):
+        if waiting and (_is_full(waiting) or not _same_shapes(batch, waiting[0])):
+            yield _as_chunk(waiting, first)
+            first += len(waiting)
+            waiting.clear()
         waiting.append(batch)
     if waiting:
-        yield _chunk(waiting, first)
+        yield _as_chunk(waiting, first)
 
 
-def _is_full(waiting: list[Batch]) -> bool:
+def _is_full(waiting: list[HostBatch]) -> bool:
     x, y = waiting[0]
-    return len(waiting) == STEPS or len(waiting) * (x.nbytes + y.nbytes) > BYTES
+    size = len(waiting) * (x.nbytes + y.nbytes)
+    return len(waiting) == MAX_STEPS or size > MAX_BYTES
 
 
-def _spec(batch: Batch) -> tuple:
-    return tuple((part.shape, part.dtype) for part in batch)
+def _same_shapes(a: HostBatch, b: HostBatch) -> bool:
+    """Return whether shapes and dtypes are the same."""
+    return all(
+        (p.shape, p.dtype) == (q.shape, q.dtype) for p, q in zip(a, b, strict=True)
+    )
 
 
-def _chunk(waiting: list[Batch], first: int) -> Chunk:
+def _as_chunk(waiting: list[HostBatch], first: int) -> Chunk:
     x, y = (np.stack(parts) for parts in zip(*waiting, strict=True))
     return Chunk(x, y, first)

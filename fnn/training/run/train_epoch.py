@@ -6,128 +6,144 @@ from typing import Any, NamedTuple
 import jax
 import jax.numpy as jnp
 import numpy as np
-from jax import Array
 
 from fnn.training.compiled.descent import Carry
-from fnn.training.compiled.epoch import (
-    Bad,
-    augmented,
-    keys_of,
-    minibatch,
-    run_epoch_on,
-    run_steps_on,
-    schedule,
-)
+from fnn.training.compiled.epoch import BadSteps, epoch_program, steps_program
 from fnn.training.compiled.meshes import on_mesh
-from fnn.training.compiled.order import batch_sizes
-from fnn.training.run.nonfinite import Nonfinite, guarded
-from fnn.training.run.spec import Job
+from fnn.training.compiled.order import (
+    batch_sizes,
+    epoch_keys,
+    epoch_order,
+    minibatch,
+)
+from fnn.training.run.nonfinite import Nonfinite, run_guarded
+from fnn.training.run.spec import RunSpec
 from fnn.training.run.streams import Batches, Chunk
-from fnn.typing import Batch
+from fnn.typing import Array, Batch, KeyArray
 
-__all__ = ["Trained", "train_epoch"]
+__all__ = ["TrainedEpoch", "train_epoch"]
 
 
-class Trained(NamedTuple):
-    """What an epoch leaves.
+class TrainedEpoch(NamedTuple):
+    """The result of an epoch, on the host but for its carry.
 
-    `losses` (S,) are J of each minibatch and `sizes` (S,) its examples; `skipped`
-    counts steps that were left out, `said` is the first bad step if it was looked for.
+    carry: the state after the last step.
+    losses: J (S,) of each minibatch.
+    sizes: (S,), the number of examples of each.
+    skipped: the number of steps that were left out.
+    first_bad: the first bad step, if there is one and it was looked for.
     """
 
     carry: Carry
     losses: np.ndarray
     sizes: np.ndarray
     skipped: int
-    said: Nonfinite | None
+    first_bad: Nonfinite | None
 
 
-def train_epoch(job: Job, carry: Carry, epoch: int, locate: bool) -> Trained:
-    """Train for one epoch; the first bad step is located where that is asked."""
-    train = _from_batches if isinstance(job.train, Batches) else _from_arrays
-    return train(job, carry, epoch, locate)
+def train_epoch(spec: RunSpec, carry: Carry, epoch: int, locate: bool) -> TrainedEpoch:
+    """Train for one epoch.
+
+    Args:
+        spec: the specification of the run.
+        carry: the state before the first step.
+        epoch: the number of the epoch.
+        locate: whether to find out where the first bad step goes bad.
+
+    Returns:
+        The new carry, and the losses.
+    """
+    train = _from_batches if isinstance(spec.train, Batches) else _from_arrays
+    return train(spec, carry, epoch, locate)
 
 
-def _from_arrays(job: Job, carry: Carry, epoch: int, locate: bool) -> Trained:
-    """One program for the whole epoch."""
-    data: Any = job.train
+def _from_arrays(spec: RunSpec, carry: Carry, epoch: int, locate: bool) -> TrainedEpoch:
+    """Train in one program for the whole epoch."""
+    data: Any = spec.train
     run = partial(
-        run_epoch_on(job.mesh, carry),
-        *(job.net, job.loss, job.optimizer),
+        epoch_program(spec.mesh, carry),
+        *(spec.net, spec.loss, spec.optimizer),
         data=data,
-        key=job.key,
+        key=spec.key,
         number=epoch,
-        l2=job.l2,
-        augment=job.augment,
-        engine=job.engine,
-        batch_size=job.batch_size,
-        mesh=job.mesh,
+        l2=spec.l2,
+        augment=spec.augment,
+        engine=spec.engine,
+        batch_size=spec.batch_size,
+        mesh=spec.mesh,
     )
     n = len(data[0])
 
-    def step(t: int) -> tuple[Batch, Array]:
-        (full, _), rest, step_key = schedule(job.key, epoch, n, job.batch_size)
-        step_t = jax.random.fold_in(step_key, t)
+    def read_batch(t: int) -> tuple[Batch, KeyArray]:
+        full, rest, step_key = epoch_order(spec.key, epoch, n, spec.batch_size)
         indices = full[t] if t < len(full) else rest
-        return minibatch(data, indices, step_t, job.augment, job.mesh), step_t
+        return minibatch(data, indices, t, step_key, spec.augment, spec.mesh)
 
-    done, said = guarded(job, run, carry, epoch, step if locate else None)
-    losses, skipped = jax.device_get((done.losses, done.bad.count))  # one wait
-    sizes = batch_sizes(n, job.batch_size)
-    return Trained(done.carry, losses.astype(np.float64), sizes, int(skipped), said)
+    out, first_bad = run_guarded(
+        spec, run, carry, epoch, read_batch if locate else None
+    )
+    losses, skipped = jax.device_get((out.losses, out.bad_steps.count))  # one wait
+    sizes = batch_sizes(n, spec.batch_size)
+    losses = losses.astype(np.float64)
+    return TrainedEpoch(out.carry, losses, sizes, int(skipped), first_bad)
 
 
-def _from_batches(job: Job, carry: Carry, epoch: int, locate: bool) -> Trained:
-    """A program for each chunk; while one runs, the next is read."""
-    assert isinstance(job.train, Batches)
-    _, step_key = keys_of(job.key, epoch)
-    done: list[tuple[Array, Bad]] = []
+def _from_batches(
+    spec: RunSpec, carry: Carry, epoch: int, locate: bool
+) -> TrainedEpoch:
+    """Train in a program for each chunk; while one runs, the next one is read."""
+    assert isinstance(spec.train, Batches)
+    _, step_key = epoch_keys(spec.key, epoch)
+    done: list[tuple[Array, BadSteps]] = []
     sizes: list[int] = []
-    said = None
-    for chunk in job.train.chunks():
-        _check_chunk(job, chunk)
-        data = on_mesh((jnp.asarray(chunk.x), jnp.asarray(chunk.y)), job.mesh)
+    first_bad = None
+    for chunk in spec.train.chunks():
+        _check_chunk(spec, chunk)
+        data = on_mesh((jnp.asarray(chunk.x), jnp.asarray(chunk.y)), spec.mesh)
         run = partial(
-            run_steps_on(job.mesh, carry),
-            *(job.net, job.loss, job.optimizer),
+            steps_program(spec.mesh, carry),
+            *(spec.net, spec.loss, spec.optimizer),
             data=data,
             first=jnp.asarray(chunk.first),
             key=step_key,
-            l2=job.l2,
-            n=job.n,
-            augment=job.augment,
-            engine=job.engine,
-            mesh=job.mesh,
+            l2=spec.l2,
+            n=spec.n,
+            augment=spec.augment,
+            engine=spec.engine,
+            mesh=spec.mesh,
         )
 
-        def step(t: int, data: Batch = data, first: int = chunk.first) -> tuple:
-            step_t = jax.random.fold_in(step_key, first + t)
-            x, y = (part[t] for part in data)
-            return (augmented(job.augment, step_t, x), y), step_t
+        def read_batch(
+            t: int, data: Batch = data, first: int = chunk.first
+        ) -> tuple[Batch, KeyArray]:
+            batch = data[0][t], data[1][t]
+            return minibatch(batch, None, first + t, step_key, spec.augment, spec.mesh)
 
-        look = locate and said is None
-        out, found = guarded(job, run, carry, epoch, step if look else None)
+        locates = locate and first_bad is None
+        out, found = run_guarded(
+            spec, run, carry, epoch, read_batch if locates else None
+        )
         if found is not None:
-            said = found._replace(step=found.step + chunk.first)
+            first_bad = found._replace(step=found.step + chunk.first)
         carry = out.carry
-        done.append((out.losses, out.bad))
+        done.append((out.losses, out.bad_steps))
         sizes += [chunk.x.shape[1]] * len(chunk.x)
-        if job.on_nonfinite == "stop" and said is not None:
+        if spec.on_nonfinite == "stop" and first_bad is not None:
             break
         if len(done) > 1:  # no more than two chunks wait for the device
             jax.block_until_ready(done[-2])
     if not done:
         raise ValueError(f"train has no batches in epoch {epoch}: its source is empty")
     losses = np.concatenate([np.asarray(part, np.float64) for part, _ in done])
-    skipped = sum(int(bad.count) for _, bad in done)
-    return Trained(carry, losses, np.array(sizes), skipped, said)
+    skipped = sum(int(bad_steps.count) for _, bad_steps in done)
+    return TrainedEpoch(carry, losses, np.array(sizes), skipped, first_bad)
 
 
-def _check_chunk(job: Job, chunk: Chunk) -> None:
-    """Batches that are like the first one that was seen, but for their size."""
-    for name, part, seen in zip("xy", (chunk.x, chunk.y), job.sample, strict=True):
-        if part.shape[2:] != seen.shape[1:]:
+def _check_chunk(spec: RunSpec, chunk: Chunk) -> None:
+    """Raise unless the batches are like the sample, except for their size."""
+    for name, part, sample in zip("xy", (chunk.x, chunk.y), spec.sample, strict=True):
+        if part.shape[2:] != sample.shape[1:]:
             raise ValueError(
                 f"train yields {name} of shape {part.shape[1:]} at step {chunk.first}, "
-                f"after one of shape {seen.shape}"
+                f"after one of shape {sample.shape}"
             )

@@ -1,3 +1,3 @@
-"""What a training leaves on the disk, and how it is read back."""
+"""Files of a run: checkpoints, and trees of arrays that are saved and loaded."""
 
-__all__ = []
+__all__ = ()

@@ -1,9 +1,9 @@
-"""Checkpoints of a run: written while it goes on, and a run that goes on from one.
+"""Checkpoints of a run, which are written while it runs and from which it can go on.
 
 Orbax writes them, in the background, each to a folder of its own that gets its name
-only when it is complete. What is kept here is everything that `fit` carries from epoch
-to epoch, as arrays by name; beside it, as JSON, the records, what the run is of, where
-it ran, and a checksum of every array: what a disk has spoilt is not restored.
+only when it is complete. A checkpoint holds the state that `fit` carries from epoch to
+epoch, as arrays by name. As JSON it also holds the records, the descriptions of the run
+and of its environment, and a checksum of every array, by which damage is found.
 """
 
 import dataclasses
@@ -26,18 +26,22 @@ from fnn.training.run.loop import Progress
 from fnn.training.run.nonfinite import Nonfinite
 from fnn.typing import PyTree
 
-__all__ = ["Checkpoints", "Store", "as_checkpoints"]
+__all__ = ["CheckpointStore", "Checkpoints", "as_checkpoints"]
 
 
 @dataclasses.dataclass(frozen=True)
 class Checkpoints:
-    """Where checkpoints go, how often, and how many stay.
+    """A folder of checkpoints: how often one is written, and how many are kept.
 
     Args:
-        directory: a folder of their own; made where it is not there.
-        every: a checkpoint after every such epoch, and one at the end of the run.
-        keep: how many of the latest stay. The best one by the validation metric that
-            early stopping monitors (else the loss) stays as well.
+        directory: a folder of their own; it is created if it does not exist.
+        every: a checkpoint is written after every epoch whose number this divides, and
+            at the end of the run.
+        keep: how many of the latest are kept. The best one by the validation metric
+            that early stopping monitors (else the loss) is kept as well.
+
+    Raises:
+        TypeError, ValueError: an argument of the wrong type, or out of its range.
 
     Example:
         >>> import fnn
@@ -50,7 +54,7 @@ class Checkpoints:
     keep: int = 3
 
     def __post_init__(self) -> None:
-        if not isinstance(self.directory, str | os.PathLike):
+        if not isinstance(self.directory, (str, os.PathLike)):
             raise TypeError(
                 f"Checkpoints: directory must be a path, got {self.directory!r}"
             )
@@ -58,25 +62,32 @@ class Checkpoints:
         positive_integer("Checkpoints: keep", self.keep)
 
 
-def as_checkpoints(asked: Any) -> Checkpoints | None:
-    """What `fit` was given, a path or more."""
-    if asked is None or isinstance(asked, Checkpoints):
-        return asked
-    return Checkpoints(asked)
+def as_checkpoints(checkpoint_dir: Any) -> Checkpoints | None:
+    """Return the argument `checkpoint_dir` of `fit`, such as a path, as checkpoints."""
+    if checkpoint_dir is None or isinstance(checkpoint_dir, Checkpoints):
+        return checkpoint_dir
+    return Checkpoints(checkpoint_dir)
 
 
-# ---- Written and read ------------------------------------------------------------
+# ---- Writing and reading ---------------------------------------------------------
 
 
-class Store:
-    """The checkpoints of one run, as a context: on leaving it, all are written."""
+class CheckpointStore:
+    """The checkpoints of one run, as a context: when it ends, all are written.
+
+    Args:
+        checkpoints: the folder, how often, and how many.
+        run: the description of the run.
+        environment: the description of where it runs.
+        early_stopping: names the metric of the best checkpoint; None for the loss.
+    """
 
     def __init__(
         self,
-        where: Checkpoints,
+        checkpoints: Checkpoints,
         run: dict[str, str],
-        here: dict[str, str],
-        rule: EarlyStopping | None,
+        environment: dict[str, str],
+        early_stopping: EarlyStopping | None,
     ) -> None:
         try:
             import orbax.checkpoint as orbax
@@ -88,9 +99,13 @@ class Store:
                 "checkpoint_dir needs orbax-checkpoint, which this Python does not "
                 "have: pip install 'fnn[checkpoints]'"
             ) from error
-        self._orbax, self.where, self.run, self.here = orbax, where, run, here
+        self._orbax, self._folder = orbax, checkpoints.directory
+        self._every = checkpoints.every
+        self.run, self.environment = run, environment
         self._damaged: set[int] = set()
-        monitor, mode = ("loss", "min") if rule is None else (rule.monitor, rule.mode)
+        monitor, mode = "loss", "min"
+        if early_stopping is not None:
+            monitor, mode = early_stopping.monitor, early_stopping.mode
         self._column = f"validation_{monitor}"
         best = policies.BestN(
             n=1,
@@ -98,9 +113,9 @@ class Store:
             reverse=mode == "min",
             keep_checkpoints_without_metrics=False,
         )
-        latest = policies.LatestN(where.keep)
+        latest = policies.LatestN(checkpoints.keep)
         self._manager = orbax.CheckpointManager(
-            Path(where.directory).absolute(),
+            Path(self._folder).absolute(),
             options=orbax.CheckpointManagerOptions(
                 preservation_policy=policies.AnyPreservationPolicy([latest, best]),
                 cleanup_tmp_directories=True,
@@ -108,27 +123,27 @@ class Store:
             item_names=("arrays", "rest"),
         )
 
-    def __enter__(self) -> "Store":
+    def __enter__(self) -> "CheckpointStore":
         return self
 
     def __exit__(self, *exception: object) -> None:
         self._manager.close()
 
     def epochs(self) -> list[int]:
-        """After which epochs there are checkpoints, the latest first."""
+        """Return the epochs after which there are checkpoints, the latest first."""
         return sorted(self._manager.all_steps(), reverse=True)
 
     def check_is_new(self) -> None:
-        """That nobody's checkpoints are overwritten."""
+        """Raise if there are checkpoints already, which would be overwritten."""
         if epochs := self.epochs():
             raise ValueError(
-                f"{self.where.directory} holds checkpoints of a run of {epochs[0]} "
-                "epochs: pass resume=True to go on from there, or another directory"
+                f"{self._folder} holds checkpoints of a run of {epochs[0]} epochs: "
+                "pass resume=True to go on from there, or another directory"
             )
 
     def save(self, progress: Progress, *, at_the_end: bool = False) -> None:
-        """Begin to write a checkpoint where one is due; at the end, finish all."""
-        due = at_the_end or progress.epoch % self.where.every == 0
+        """Start to write a checkpoint where one is due; at the end, finish all."""
+        due = at_the_end or progress.epoch % self._every == 0
         if due and progress.epoch in self._damaged:
             self._manager.delete(progress.epoch)
             self._damaged.remove(progress.epoch)
@@ -137,9 +152,9 @@ class Store:
             sums = {name: zlib.crc32(a.tobytes()) for name, a in arrays.items()}
             rest = {
                 "run": self.run,
-                "environment": self.here,
+                "environment": self.environment,
                 "records": progress.records,
-                "position": _as_json(progress.position),
+                "position": _check_json(progress.position),
                 "nonfinite": progress.nonfinite,
                 "checksums": sums,
             }
@@ -156,12 +171,15 @@ class Store:
             self._manager.wait_until_finished()
 
     def _metrics(self, progress: Progress) -> dict[str, float] | None:
-        """That of the epoch itself; an epoch that was not evaluated is not the best."""
+        """Return the metric of the epoch; one that was not evaluated has none."""
         value = progress.records[-1].get(self._column) if progress.records else None
         return None if value is None or np.isnan(value) else {"monitored": value}
 
-    def restore(self, begun: Progress) -> Progress:
-        """The latest checkpoint that is whole, or what has just begun if none is.
+    def restore(self, initial: Progress) -> Progress:
+        """Return the progress of the latest checkpoint that is undamaged.
+
+        Args:
+            initial: the progress of a new run, returned if there is no checkpoint.
 
         Raises:
             ValueError: the checkpoints are of another run; the differences are named.
@@ -172,17 +190,16 @@ class Store:
             except Exception as error:  # whatever a damaged file makes a reader raise
                 first = str(error).partition("\n")[0][:200]
                 warnings.warn(
-                    f"the checkpoint after epoch {epoch} in {self.where.directory} is "
-                    f"damaged, and the one before it is used: "
-                    f"{type(error).__name__}: {first}",
+                    f"the checkpoint after epoch {epoch} in {self._folder} is damaged, "
+                    f"and the one before it is used: {type(error).__name__}: {first}",
                     stacklevel=4,
                 )
                 self._damaged.add(epoch)
                 continue
-            self._refuse_another(rest["run"], begun, arrays)
-            self._warn_of_elsewhere(rest["environment"])
-            return _restored(epoch, begun, arrays, rest)
-        return begun
+            self._expect_same_run(rest["run"], initial, arrays)
+            self._warn_of_environment(rest["environment"])
+            return _restored(epoch, initial, arrays, rest)
+        return initial
 
     def _read(self, epoch: int) -> tuple[dict[str, np.ndarray], dict[str, Any]]:
         restore = self._orbax.args
@@ -198,44 +215,46 @@ class Store:
             raise ValueError("its numbers are not those that were written")
         return arrays, read["rest"]
 
-    def _refuse_another(
-        self, run: dict[str, str], begun: Progress, arrays: dict[str, np.ndarray]
+    def _expect_same_run(
+        self, run: dict[str, str], initial: Progress, arrays: dict[str, np.ndarray]
     ) -> None:
+        """Raise if the checkpoint is of another run, with the differences."""
         lines = [
             f"{name}: expected {self.run.get(name)}, got {run.get(name)}"
             for name in {**self.run, **run}
             if self.run.get(name) != run.get(name)
         ]
-        own = _arrays(begun)
-        given = {n: a for n, a in arrays.items() if n.partition("/")[0] in FITTED}
-        fitted = {n: a for n, a in own.items() if n.partition("/")[0] in FITTED}
-        lines += differences({name: _bits(a) for name, a in fitted.items()}, given)
+        own = {name: _bits(a) for name, a in _arrays(initial).items()}
+        lines += differences(_compared(own), _compared(arrays))
         if lines:
             raise ValueError(
-                f"the checkpoints in {self.where.directory} are of another run:\n  "
+                f"the checkpoints in {self._folder} are of another run:\n  "
                 + "\n  ".join(lines)
                 + "\nPass the same arguments, or another checkpoint_dir."
             )
 
-    def _warn_of_elsewhere(self, there: dict[str, str]) -> None:
-        here = self.here
+    def _warn_of_environment(self, earlier: dict[str, str]) -> None:
+        """Warn if the run goes on in another environment."""
         lines = [
-            f"{n} {there.get(n)} → {here[n]}" for n in here if here[n] != there.get(n)
+            f"{name} {earlier.get(name)} → {now}"
+            for name, now in self.environment.items()
+            if now != earlier.get(name)
         ]
         if lines:
             warnings.warn(
-                "the run goes on elsewhere, and will not have the bits of one that was "
-                f"never interrupted: {', '.join(lines)}",
+                "the run goes on in another environment, and will not be bit-identical "
+                f"to one that was never interrupted: {', '.join(lines)}",
                 stacklevel=4,
             )
 
 
-#: What every run has; `best` and `stopping` come and go with early stopping.
-FITTED = ("carry",)
+def _compared(arrays: dict[str, Any]) -> dict[str, Any]:
+    """Select the arrays that every run has: others come and go with early stopping."""
+    return {name: a for name, a in arrays.items() if name.partition("/")[0] == "carry"}
 
 
 def _arrays(progress: Progress) -> dict[str, Any]:
-    """Everything that is carried, by name."""
+    """Return all arrays of the progress, by name."""
     parts = {
         "carry": progress.carry,
         "best": progress.best,
@@ -244,8 +263,8 @@ def _arrays(progress: Progress) -> dict[str, Any]:
     return leaves_by_name({k: v for k, v in parts.items() if v is not None})
 
 
-def _as_json(position: Any) -> Any:
-    """The position of a source, which says itself what it is."""
+def _check_json(position: Any) -> Any:
+    """Return the position of a source, or raise if JSON cannot hold it."""
     try:
         json.dumps(position)
     except TypeError as error:
@@ -257,19 +276,21 @@ def _as_json(position: Any) -> Any:
 
 
 def _bits(leaf: Any) -> Any:
-    """Random keys as the integers they are made of."""
+    """Return random keys as the integers they are made of, arrays as they are."""
     return jax.random.key_data(leaf) if is_key(leaf) else leaf
 
 
 def _on_host(leaf: Any) -> np.ndarray:
-    """A copy: the next epoch overwrites what is written in the background."""
+    """Copy an array: the next epoch would overwrite it while it is written."""
     return np.array(_bits(leaf))
 
 
 def _restored(
-    epoch: int, begun: Progress, arrays: dict[str, np.ndarray], rest: dict[str, Any]
+    epoch: int, initial: Progress, arrays: dict[str, np.ndarray], rest: dict[str, Any]
 ) -> Progress:
-    def back(name: str, like: PyTree) -> PyTree:
+    """Return the progress that a checkpoint holds, in the form of the initial one."""
+
+    def restore(name: str, like: PyTree) -> PyTree:
         names = leaves_by_name({name: like})
         if like is None or not names.keys() <= arrays.keys():
             return like
@@ -289,10 +310,10 @@ def _restored(
 
     return Progress(
         epoch=epoch,
-        carry=back("carry", begun.carry),
+        carry=restore("carry", initial.carry),
         records=rest["records"],
         position=rest["position"],
         nonfinite=rest["nonfinite"] and Nonfinite(*rest["nonfinite"]),
-        best=back("best", begun.best),
-        stopping=back("stopping", begun.stopping),
+        best=restore("best", initial.best),
+        stopping=restore("stopping", initial.stopping),
     )

@@ -1,9 +1,9 @@
-"""Saving and loading trees of arrays, without pickle.
+"""Trees of arrays that are saved and loaded without pickle.
 
-A checkpoint is an npz file, a zip archive with one `.npy` entry a leaf, named by the
-leaf's place in the tree: `params/0/weight.npy`. NumPy can open it. What NumPy has no
-name for, bfloat16 and its kin and random keys, is stored as unsigned integers of the
-same bits, and the entry `dtypes.json` says what they are.
+A file is an npz archive: a zip archive with one `.npy` entry a leaf, named by the
+leaf's path in the tree, such as `params/0/weight.npy`. NumPy can open it. Dtypes that
+NumPy has no name for, such as bfloat16 and random keys, are stored as unsigned integers
+of the same bits, and the entry `dtypes.json` holds their names.
 """
 
 import io
@@ -35,10 +35,11 @@ DTYPES = "dtypes.json"
 def save(path: str | os.PathLike[str], variables: PyTree) -> None:
     """Write variables, or any tree of arrays, to a file.
 
-    The file appears whole or not at all: it is written beside its place and renamed.
+    The file appears whole or not at all: it is written under another name in the same
+    folder, and renamed.
 
     Args:
-        path: where to; taken as it is. A file that is there is replaced.
+        path: the file's name; nothing is added to it. An existing file is replaced.
         variables: for instance `net.init(...)`, `result.variables` or `result.carry`.
 
     Raises:
@@ -56,7 +57,8 @@ def save(path: str | os.PathLike[str], variables: PyTree) -> None:
         True
     """
     path = Path(path)
-    dtypes, arrays = {}, {}
+    dtypes: dict[str, str] = {}
+    arrays: dict[str, np.ndarray] = {}
     for name, leaf in leaves_by_name(variables).items():
         arrays[name], dtypes[name] = _to_bits(name, leaf)
     temporary = path.with_name(f".{path.name}.{secrets.token_hex(4)}.tmp")
@@ -75,9 +77,9 @@ def save(path: str | os.PathLike[str], variables: PyTree) -> None:
 
 
 def load(path: str | os.PathLike[str], like: PyTree) -> PyTree:
-    """Read what `save` wrote, into a tree that is known.
+    """Read a file that `save` wrote, into a tree of known structure.
 
-    Nothing in the file is executed or unpickled, and nothing is converted.
+    Nothing in the file is executed or unpickled, and no dtype is converted.
 
     Args:
         path: the file.
@@ -86,8 +88,8 @@ def load(path: str | os.PathLike[str], like: PyTree) -> PyTree:
             `jax.eval_shape(lambda: net.init(key, in_shape))` returns them.
 
     Returns:
-        A tree like `like`, of JAX arrays (of NumPy ones where JAX, without x64, would
-        lose digits).
+        A tree like `like` of JAX arrays, or of NumPy arrays where JAX, without x64,
+        would lose digits.
 
     Raises:
         ValueError: the file is not a checkpoint, or is damaged; or its names, shapes or
@@ -99,24 +101,24 @@ def load(path: str | os.PathLike[str], like: PyTree) -> PyTree:
             with zipfile.ZipFile(file) as archive:
                 dtypes = _read_dtypes(archive)
                 arrays = {name: _read(archive, name) for name in dtypes}
-            given = {name: _from_bits(arrays[name], dtypes[name]) for name in dtypes}
-        except _DAMAGE as error:
+            stored = {name: _from_bits(arrays[name], dtypes[name]) for name in dtypes}
+        except _DAMAGE_ERRORS as error:
             raise ValueError(
                 f"{path} is not a checkpoint that fnn.save wrote, or it is damaged: "
                 f"{str(error) or type(error).__name__}"
             ) from error
     expected = leaves_by_name(like)
-    if wrong := differences(expected, given):
+    if wrong := differences(expected, stored):
         raise ValueError(
             f"{path} does not hold what `like` describes:\n  " + "\n  ".join(wrong)
         )
     return jax.tree.unflatten(
-        jax.tree.structure(like), [_to_jax(given[name]) for name in expected]
+        jax.tree.structure(like), [_to_jax(stored[name]) for name in expected]
     )
 
 
-#: What zipfile, json and NumPy raise at bytes that are not what they expect.
-_DAMAGE = (
+#: The errors that zipfile, json and NumPy raise for unexpected bytes.
+_DAMAGE_ERRORS = (
     zipfile.BadZipFile,
     zlib.error,
     struct.error,
@@ -134,7 +136,7 @@ _DAMAGE = (
 
 
 def _to_bits(name: str, leaf: Any) -> tuple[np.ndarray, str]:
-    """An array that the npy format has a name for, and what it stands for."""
+    """Return an array whose dtype NumPy can store, and the name of the leaf's dtype."""
     if is_key(leaf):
         implementation = jax.random.key_impl(leaf)
         return np.asarray(jax.random.key_data(leaf)), f"key:{implementation}"
@@ -150,6 +152,7 @@ def _to_bits(name: str, leaf: Any) -> tuple[np.ndarray, str]:
 
 
 def _from_bits(array: np.ndarray, dtype: str) -> Any:
+    """Return the array or the keys that are stored as this array."""
     if dtype.startswith("key:"):
         return jax.random.wrap_key_data(
             jnp.asarray(array), impl=dtype.removeprefix("key:")
@@ -161,6 +164,7 @@ def _from_bits(array: np.ndarray, dtype: str) -> Any:
 
 
 def _read_dtypes(archive: zipfile.ZipFile) -> dict[str, str]:
+    """Return the dtypes by name, of an archive with just these entries."""
     if any(info.compress_type not in _COMPRESSIONS for info in archive.infolist()):
         raise ValueError("an entry is compressed in a way that NumPy does not write")
     dtypes = json.loads(archive.read(DTYPES))
@@ -174,26 +178,28 @@ def _read_dtypes(archive: zipfile.ZipFile) -> dict[str, str]:
 
 
 def _read(archive: zipfile.ZipFile, name: str) -> np.ndarray:
+    """Return the array of an entry, whose header must match its size."""
     content = archive.read(f"{name}.npy")  # all of it, which checks the checksum
     entry = io.BytesIO(content)
     version = npy.read_magic(entry)
     if version not in _HEADERS:
         raise ValueError(f"{name} is of version {version} of the npy format")
     shape, _, dtype = _HEADERS[version](entry)
-    # NumPy would believe the header, and ask for as much memory as it claims.
-    said, rest = math.prod(shape) * dtype.itemsize, len(content) - entry.tell()
-    if said != rest:
-        raise ValueError(f"{name} has {rest} bytes, where its header says {said}")
+    # NumPy would trust the header, and ask for as much memory as it claims.
+    expected, got = math.prod(shape) * dtype.itemsize, len(content) - entry.tell()
+    if expected != got:
+        raise ValueError(f"{name} has {got} bytes, where its header says {expected}")
     entry.seek(0)
     return npy.read_array(entry, allow_pickle=False)
 
 
-#: As NumPy compresses: not at all, or by zlib.
+#: The compressions that NumPy uses: none, or zlib.
 _COMPRESSIONS = (zipfile.ZIP_STORED, zipfile.ZIP_DEFLATED)
 _HEADERS = {(1, 0): npy.read_array_header_1_0, (2, 0): npy.read_array_header_2_0}
 
 
 def _to_jax(leaf: Any) -> Any:
+    """Return a JAX array, or the leaf itself if JAX would lose digits of it."""
     if is_key(leaf) or jax.dtypes.canonicalize_dtype(leaf.dtype) != leaf.dtype:
         return leaf
     return jnp.asarray(leaf)

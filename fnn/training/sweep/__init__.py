@@ -1,3 +1,3 @@
-"""Many trainings at once, in one compiled program."""
+"""Many training runs at once, in one compiled program."""
 
-__all__ = []
+__all__ = ()

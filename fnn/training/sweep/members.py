@@ -1,11 +1,11 @@
-"""Many trainings at once, each stopped in its own time, in one compiled program.
+"""Many training runs at once, each stopped in its own time, in one compiled program.
 
 What `fit` does in a Python loop is here a `lax.while_loop` over epochs whose body is
-mapped over the members. A member that has stopped is computed on with the others, and
-keeps what it had: nothing of the new state is taken over. The loop ends when all have
-stopped.
+mapped over the members. A member that has stopped is computed along with the others,
+but keeps its state: nothing of its new state is taken. The loop ends when all members
+have stopped.
 
-Legend: M members, E epochs, V = ⌊E / every⌋ evaluations.
+Legend: M members, E epochs, V = ⌊E / every⌋ evaluations, S batches.
 """
 
 from collections.abc import Callable
@@ -14,52 +14,72 @@ from typing import Any
 
 import jax
 import jax.numpy as jnp
-from jax import Array, lax
+from jax import lax
 
 from fnn.augmentations import Augmentation
+from fnn.checks import as_inputs
 from fnn.core import Layer, Variables
 from fnn.dtypes import all_finite
-from fnn.training.compiled.descent import Carry, as_optimizer, start
+from fnn.training.compiled.descent import Carry, as_optimizer, initial_carry
 from fnn.training.compiled.epoch import epoch
 from fnn.training.compiled.order import batch_sizes, subset
 from fnn.training.early_stopping import EarlyStopping
-from fnn.training.evaluation import of_batches
-from fnn.training.planned import planned
-from fnn.training.run.loop import VALIDATION_BATCH, evaluated
-from fnn.training.sweep.records import Members, Outcome, Task, Trial
-from fnn.typing import PyTree
+from fnn.training.evaluation import batch_means
+from fnn.training.planned import plan_network
+from fnn.training.run.loop import VALIDATION_BATCH, eval_variables
+from fnn.training.sweep.records import (
+    Member,
+    MemberSpec,
+    SweepSpec,
+    SweepState,
+    TrainedMembers,
+)
+from fnn.typing import Array, Batch, Bool, KeyArray, PyTree, Scalar, Shaped
 
 __all__ = ["train_members"]
 
 
-@partial(jax.jit, static_argnames=("task",))
+@partial(jax.jit, static_argnames=("spec",))
 def train_members(
-    task: Task,
-    numbers: dict[str, Array],
-    keys: Array,
-    train: tuple[Array, Array],
-    validation: tuple[Array, Array] | None,
+    spec: SweepSpec,
+    members: Member,
+    train: Batch,
+    validation: Batch | None,
     augment: Augmentation | None,
-    rule: EarlyStopping | None,
-) -> Outcome:
-    """Train M members, whose hyperparameters and keys have a leading axis M."""
-    every = 1 if rule is None else rule.every
-    each, member = partial(_each, len(keys)), (numbers, keys)
-    prepare = partial(
-        planned,
-        mode=task.plan,
+    early_stopping: EarlyStopping | None,
+) -> TrainedMembers:
+    """Train all members.
+
+    Args:
+        spec: the specification of the sweep.
+        members: hyperparameters and keys with a leading axis M.
+        train: x (N, ...) and y (N, ...).
+        validation: the same of other examples, or None.
+        augment: an augmentation, or None.
+        early_stopping: when to stop each member, or None.
+
+    Returns:
+        The variables and the history of each member.
+    """
+    every = 1 if early_stopping is None else early_stopping.every
+    count = len(members.key)
+    over_members = partial(_over_members, count)
+    plan_net = partial(
+        plan_network,
+        mode=spec.plan,
         in_shape=train[0].shape[1:],
-        batch_size=task.batch_size,
-        engine=task.engine,
-        ensemble=len(keys) > 1,
+        batch_size=spec.batch_size,
+        engine=spec.engine,
+        ensemble=count > 1,
     )
 
-    def one_epoch(state: tuple[Array, Members]) -> tuple[Array, Members]:
+    def one_epoch(state: tuple[Array, SweepState]) -> tuple[Array, SweepState]:
         t, before = state
         t = t + 1
-        run = each(partial(_train_epoch, task, prepare, train, augment, t))
-        carry, losses = run(member, before.carry)
-        diverged = ~jnp.isfinite(losses) & ~each(all_finite)(carry.variables.params)
+        run = over_members(partial(_train_epoch, spec, plan_net, train, augment, t))
+        carry, losses = run(members, before.carry)
+        finite = over_members(all_finite)(carry.variables.params)
+        diverged = ~jnp.isfinite(losses) & ~finite
         after = before._replace(
             carry=carry,
             diverged=diverged,
@@ -68,97 +88,99 @@ def train_members(
             train_loss=before.train_loss.at[:, t - 1].set(losses.astype(float)),
         )
         if validation is not None:
-            measure = each(partial(_validate, task, prepare, validation, rule))
-            after = lax.cond(
-                t % every == 0,
-                lambda after: _evaluated(
-                    each, rule, t, after, *measure(member, after.carry)
-                ),
-                lambda after: after,
-                after,
-            )
-        return t, _where(before.running, after, before)
+            after = lax.cond(t % every == 0, evaluate, lambda t, after: after, t, after)
+        return t, _select(before.running, after, before)
 
-    def going_on(state: tuple[Array, Members]) -> Array:
-        t, members = state
-        return (t < task.epochs) & members.running.any()
+    def evaluate(t: Array, state: SweepState) -> SweepState:
+        assert validation is not None
+        validate = partial(_validate, spec, plan_net, validation, early_stopping)
+        values = over_members(validate)(members, state.carry)
+        return _record_evaluation(over_members, early_stopping, t, state, *values)
 
-    first = _first(task, each(partial(_begin, task, train))(member), rule, validation)
-    _, end = lax.while_loop(going_on, one_epoch, (jnp.zeros((), jnp.int32), first))
-    last = each(partial(_current, task))(member, end.carry)
-    return _outcome(end, last, rule)
+    def continues(state: tuple[Array, SweepState]) -> Array:
+        t, now = state
+        return (t < spec.epochs) & now.running.any()
+
+    carry = over_members(partial(_initial_carry, spec, train))(members)
+    first = _initial_state(spec, carry, early_stopping, validation)
+    start = jnp.zeros((), jnp.int32), first
+    _, end = lax.while_loop(continues, one_epoch, start)
+    last = over_members(partial(_eval_variables, spec))(members, end.carry)
+    return _trained_members(end, last, early_stopping)
 
 
 # ---- One member ------------------------------------------------------------------
 
 
-def _trial(task: Task, member: tuple[dict[str, Array], Array]) -> tuple[Trial, Array]:
-    """A member's trial and the key of its epochs, `fit`'s."""
-    numbers, key = member
-    return Trial(*task.build(**numbers)), jax.random.split(key)[1]
+def _build(spec: SweepSpec, member: Member) -> tuple[MemberSpec, KeyArray]:
+    """Return a member's specification and the key of its epochs, as in `fit`."""
+    built = MemberSpec(*spec.build(**member.hyperparameters))
+    return built, jax.random.split(member.key)[1]
 
 
-def _begin(task: Task, train: tuple[Array, Array], member: tuple) -> Carry:
-    trial, _ = _trial(task, member)
-    init_key = jax.random.split(member[1])[0]
-    variables = trial.net.init(init_key, train[0].shape[1:])
-    return start(as_optimizer(trial.optimizer), variables)
+def _initial_carry(spec: SweepSpec, train: Batch, member: Member) -> Carry:
+    built, _ = _build(spec, member)
+    init_key = jax.random.split(member.key)[0]
+    variables = built.net.init(init_key, train[0].shape[1:])
+    return initial_carry(as_optimizer(built.optimizer), variables)
 
 
 def _train_epoch(
-    task: Task,
-    prepare: Callable[[Layer], Layer],
-    train: tuple[Array, Array],
+    spec: SweepSpec,
+    plan_net: Callable[[Layer], Layer],
+    train: Batch,
     augment: Augmentation | None,
     t: Array,
-    member: tuple,
+    member: Member,
     carry: Carry,
-) -> tuple[Carry, Array]:
-    """What is carried on, and the mean loss."""
-    trial, key = _trial(task, member)
+) -> tuple[Carry, Scalar]:
+    """Return the new carry, and the mean loss."""
+    built, key = _build(spec, member)
     out = epoch(
-        *(prepare(trial.net), trial.loss, as_optimizer(trial.optimizer)),
-        *(carry, train, key, t, trial.l2),
+        *(plan_net(built.net), built.loss, as_optimizer(built.optimizer)),
+        *(carry, train, key, t, built.l2),
         augment=augment,
-        engine=task.engine,
-        batch_size=task.batch_size,
+        engine=spec.engine,
+        batch_size=spec.batch_size,
     )
-    return out.carry, _mean(out.losses, len(train[0]), task.batch_size)
+    return out.carry, _average_batches(out.losses, len(train[0]), spec.batch_size)
 
 
-def _current(task: Task, member: tuple, carry: Carry) -> Variables:
-    """The variables to validate and to keep."""
-    return evaluated(as_optimizer(_trial(task, member)[0].optimizer), carry)
+def _eval_variables(spec: SweepSpec, member: Member, carry: Carry) -> Variables:
+    """Return the variables to validate and to keep."""
+    return eval_variables(as_optimizer(_build(spec, member)[0].optimizer), carry)
 
 
 def _validate(
-    task: Task,
-    prepare: Callable[[Layer], Layer],
-    data: tuple[Array, Array],
-    rule: EarlyStopping | None,
-    member: tuple,
+    spec: SweepSpec,
+    plan_net: Callable[[Layer], Layer],
+    data: Batch,
+    early_stopping: EarlyStopping | None,
+    member: Member,
     carry: Carry,
-) -> tuple[Variables, dict[str, Array]]:
-    """The variables to keep, and what is measured with them."""
-    trial, key = _trial(task, member)
-    variables = _current(task, member, carry)
-    if rule is not None:
-        data = subset(data, rule.subset, jax.random.fold_in(key, 0))
+) -> tuple[Variables, dict[str, Scalar]]:
+    """Return the variables to keep, and their loss and metrics."""
+    built, key = _build(spec, member)
+    variables = _eval_variables(spec, member, carry)
+    if early_stopping is not None:
+        data = subset(data, early_stopping.subset, jax.random.fold_in(key, 0))
     n = len(data[0])
     size = min(VALIDATION_BATCH, n)
-    means = of_batches(
-        prepare(trial.net),
-        trial.loss,
+    means = batch_means(
+        plan_net(built.net),
+        built.loss,
         variables,
         data,
-        metrics=task.metrics,
+        metrics=spec.metrics,
         batch_size=size,
     )
-    return variables, {name: _mean(each, n, size) for name, each in means.items()}
+    averages = {name: _average_batches(each, n, size) for name, each in means.items()}
+    return variables, averages
 
 
-def _mean(values: Array, n: int, batch_size: int) -> Array:
-    """The mean over examples of what are means of batches."""
+def _average_batches(values: Shaped[Array, "S"], n: int, batch_size: int) -> Scalar:
+    """Average the means of each batch over all n examples."""
+    values = as_inputs(values)  # a metric may count
     shares = batch_sizes(n, batch_size) / n
     return values @ jnp.asarray(shares, values.dtype)
 
@@ -166,49 +188,60 @@ def _mean(values: Array, n: int, batch_size: int) -> Array:
 # ---- All of them -----------------------------------------------------------------
 
 
-def _each(count: int, f: Callable) -> Callable:
-    """`f` over the first axis of its arguments; a single member is not batched at all.
+def _over_members(count: int, f: Callable[..., PyTree]) -> Callable[..., PyTree]:
+    """Map f over the first axis of its arguments; do not batch a single member.
 
     (Under `vmap` even a single convolution becomes a grouped one.)
     """
     if count > 1:
         return jax.vmap(f)
 
-    def alone(*args: PyTree) -> PyTree:
+    def of_one(*args: PyTree) -> PyTree:
         out = f(*jax.tree.map(lambda a: a[0], args))
         return jax.tree.map(lambda a: a[None], out)
 
-    return alone
+    return of_one
 
 
-def _evaluated(
-    each: Callable,
-    rule: EarlyStopping | None,
+def _record_evaluation(
+    over_members: Callable[..., Callable[..., PyTree]],
+    early_stopping: EarlyStopping | None,
     t: Array,
-    members: Members,
+    state: SweepState,
     current: Variables,
     values: dict[str, Array],
-) -> Members:
-    """What evaluations of all members after epoch t mean for each."""
-    every = 1 if rule is None else rule.every
+) -> SweepState:
+    """Record the evaluation after epoch t, and update early stopping and the best.
+
+    Args:
+        over_members: maps a function over the members.
+        early_stopping: when to stop each member, or None.
+        t: the number of the epoch.
+        state: the state after the epoch.
+        current: the variables that were evaluated.
+        values: their loss and metrics (M,) by name.
+    """
+    every = 1 if early_stopping is None else early_stopping.every
     history = {
         name: column.at[:, t // every - 1].set(values[name].astype(column.dtype))
-        for name, column in members.validation.items()
+        for name, column in state.validation.items()
     }
-    members = members._replace(validation=history)
-    if rule is None:
-        return members
-    update = each(lambda state, metric: rule.update(state, metric, t))
-    stopping = update(members.stopping, values[rule.monitor])
-    return members._replace(
+    state = state._replace(validation=history)
+    if early_stopping is None:
+        return state
+    update = over_members(
+        lambda stopping, metric: early_stopping.update(stopping, metric, t)
+    )
+    stopping = update(state.stopping, values[early_stopping.monitor])
+    return state._replace(
         stopping=stopping,
-        best=_where(stopping.best_epoch == t, current, members.best),
-        running=members.running & ~stopping.stop,
+        best=_select(stopping.best_epoch == t, current, state.best),
+        running=state.running & ~stopping.stop,
     )
 
 
-def _where(chosen: Array, new: PyTree, old: PyTree) -> PyTree:
-    """Member by member, the new or the old."""
+def _select(chosen: Bool[Array, "M"], new: PyTree, old: PyTree) -> PyTree:
+    """Take the new leaves for the chosen members, and the old ones for the others."""
 
     def choose(new: Array, old: Array) -> Array:
         return jnp.where(chosen.reshape(-1, *[1] * (new.ndim - 1)), new, old)
@@ -216,40 +249,48 @@ def _where(chosen: Array, new: PyTree, old: PyTree) -> PyTree:
     return jax.tree.map(choose, new, old)
 
 
-def _first(
-    task: Task, carry: Carry, rule: EarlyStopping | None, validation: Any
-) -> Members:
-    """Before the first epoch."""
+def _initial_state(
+    spec: SweepSpec,
+    carry: Carry,
+    early_stopping: EarlyStopping | None,
+    validation: Batch | None,
+) -> SweepState:
+    """Return the state before the first epoch."""
     m = len(jax.tree.leaves(carry)[0])
-    names = ("loss", *(name for name, _ in task.metrics))
-    every = 1 if rule is None else rule.every
-    stopping = (EarlyStopping() if rule is None else rule).init()
-    empty = jnp.full((m, task.epochs // every), jnp.nan)
-    return Members(
+    names = ("loss", *(name for name, _ in spec.metrics))
+    every = 1 if early_stopping is None else early_stopping.every
+    stopping = (EarlyStopping() if early_stopping is None else early_stopping).init()
+    empty = jnp.full((m, spec.epochs // every), jnp.nan)
+    columns: dict[str, Any] = {}
+    if validation is not None:
+        columns = dict.fromkeys(names, empty)
+    return SweepState(
         carry=carry,
         stopping=jax.tree.map(lambda a: jnp.repeat(a[None], m, 0), stopping),
         best=carry.variables,
         running=jnp.ones(m, bool),
         diverged=jnp.zeros(m, bool),
         epochs=jnp.zeros(m, jnp.int32),
-        train_loss=jnp.full((m, task.epochs), jnp.nan),
-        validation={} if validation is None else dict.fromkeys(names, empty),
+        train_loss=jnp.full((m, spec.epochs), jnp.nan),
+        validation=columns,
     )
 
 
-def _outcome(members: Members, last: Variables, rule: EarlyStopping | None) -> Outcome:
-    """What to return of the members."""
-    stopping = members.stopping
-    best = (
-        (last, members.epochs) if rule is None else (members.best, stopping.best_epoch)
-    )
-    return Outcome(
-        variables=best[0],
+def _trained_members(
+    state: SweepState, last: Variables, early_stopping: EarlyStopping | None
+) -> TrainedMembers:
+    """Return the results of all members from the last state."""
+    stopping = state.stopping
+    best, best_epoch = last, state.epochs
+    if early_stopping is not None:
+        best, best_epoch = state.best, stopping.best_epoch
+    return TrainedMembers(
+        variables=best,
         last_variables=last,
-        best_epoch=best[1],
-        epochs=members.epochs,
-        patience_ended=stopping.stop & ~members.diverged,
-        diverged=members.diverged,
-        train_loss=members.train_loss,
-        validation=members.validation,
+        best_epoch=best_epoch,
+        epochs=state.epochs,
+        patience_ended=stopping.stop & ~state.diverged,
+        diverged=state.diverged,
+        train_loss=state.train_loss,
+        validation=state.validation,
     )

@@ -1,4 +1,6 @@
-"""What a sweep trains, what it carries on the way, and what is left in the end.
+"""The specification of a sweep, the state that it carries, and its trained members.
+
+A member is one training run of the sweep.
 
 Legend: M members, E epochs, V = ⌊E / every⌋ evaluations.
 """
@@ -6,20 +8,26 @@ Legend: M members, E epochs, V = ⌊E / every⌋ evaluations.
 from collections.abc import Callable
 from typing import Any, NamedTuple
 
-from jax import Array
-
 from fnn.core import Layer, Variables
 from fnn.gradients.engines import Engine
 from fnn.losses import Loss
 from fnn.training.compiled.descent import Carry
 from fnn.training.early_stopping import StoppingState
 from fnn.training.metrics import Metric
+from fnn.typing import Array
 
-__all__ = ["Members", "Outcome", "Task", "Trial"]
+__all__ = ["Member", "MemberSpec", "SweepSpec", "SweepState", "TrainedMembers"]
 
 
-class Trial(NamedTuple):
-    """What one member trains: network, loss, optimizer, and λ of the penalty."""
+class Member(NamedTuple):
+    """A member's hyperparameters by name, and its key; arrays (M,) for all members."""
+
+    hyperparameters: dict[str, Array]
+    key: Array
+
+
+class MemberSpec(NamedTuple):
+    """The parts that `build` returns for one member, with λ of the penalty."""
 
     net: Layer
     loss: Loss
@@ -27,11 +35,27 @@ class Trial(NamedTuple):
     l2: Any = None
 
 
-class Members(NamedTuple):
-    """The state of all members.
+class SweepSpec(NamedTuple):
+    """The part of a sweep that all members share and that is compiled in; hashable.
 
-    carry, stopping, best: of each; the latter two stay as they begin without a rule.
-    running: (M,), False for those that have stopped.
+    `build(**hyperparameters)` returns the fields of a `MemberSpec`; `plan` is a mode of
+    planning, or None.
+    """
+
+    build: Callable[..., tuple[Any, ...]]
+    plan: str | None
+    engine: Engine
+    batch_size: int
+    epochs: int
+    metrics: tuple[tuple[str, Metric], ...]
+
+
+class SweepState(NamedTuple):
+    """The state of all members, which changes from epoch to epoch.
+
+    carry, stopping, best: each leaf with a first axis M; without early stopping the
+        latter two stay as they are at first.
+    running: (M,), False for members that have stopped.
     diverged: (M,), whether a parameter became NaN or infinite.
     epochs: (M,), how many each has trained.
     train_loss: (M, E), NaN where no epoch was trained.
@@ -48,14 +72,15 @@ class Members(NamedTuple):
     validation: dict[str, Array]
 
 
-class Outcome(NamedTuple):
-    """What is left of all members in the end, each leaf with a first axis M.
+class TrainedMembers(NamedTuple):
+    """The results of all members, each leaf with a first axis M.
 
-    variables: with early stopping the best ones, after `best_epoch` epochs; else the
-        last ones.
-    last_variables: those after `epochs` epochs.
-    patience_ended, diverged: (M,), what ended it; where neither did, its epochs.
-    train_loss, validation: as in `Members`.
+    variables: with early stopping the best ones, after `best_epoch` epochs; without it
+        the last ones.
+    last_variables: the variables after `epochs` epochs.
+    patience_ended, diverged: (M,), what ended the run; where neither did, the number of
+        epochs.
+    train_loss, validation: as in `SweepState`.
     """
 
     variables: Variables
@@ -66,17 +91,3 @@ class Outcome(NamedTuple):
     diverged: Array
     train_loss: Array
     validation: dict[str, Array]
-
-
-class Task(NamedTuple):
-    """What is the same for all members and compiled in; hashable.
-
-    `build(**numbers)` returns what a Trial is made of; `plan` is a mode or None.
-    """
-
-    build: Callable[..., tuple]
-    plan: str | None
-    engine: Engine
-    batch_size: int
-    epochs: int
-    metrics: tuple[tuple[str, Metric], ...]

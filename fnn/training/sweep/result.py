@@ -1,28 +1,35 @@
 """The result of a sweep: arrays whose first axes are those of the grid."""
 
+import textwrap
 from typing import Any, NamedTuple
 
 import numpy as np
 
 from fnn.core import Variables
-from fnn.training.sweep.records import Outcome
+from fnn.tables import WIDTH, format_number, format_rows, rule
+from fnn.training.sweep.records import TrainedMembers
 
-__all__ = ["Sweep", "collect"]
+__all__ = ["Sweep", "make_sweep"]
+
+#: A printed sweep has at most this many axes, so that it fits 24 lines.
+MAX_AXES = 12
 
 
 class Sweep(NamedTuple):
-    """What `sweep` returns: arrays whose first axes are those of the grid.
+    """The result of `sweep`: arrays whose first axes are those of the grid.
 
-    axes: what varies along each of the first axes, in order: every hyperparameter with
+    Print it to see the grid and the best hyperparameters.
+
+    axes: the values along each of the first axes, in order: every hyperparameter with
         its values, then "key" with the numbers 0 .. S−1 of the keys. G stands for all
         their lengths, such as (8, 5).
     variables: with early stopping the best ones, else the last: NumPy, (*G, ...).
-    last_variables: those after each member's last epoch.
+    last_variables: the variables after each member's last epoch.
     history: "train_loss" (*G, E), "validation_loss" and "validation_<metric>" (*G, V)
         by name, and for their last axis "epoch" (E,) and "validation_epoch" (V,). NaN
         where a member had stopped.
-    best_epoch: (*G,), as `FitResult` has it.
-    epochs: (*G,), the number trained.
+    best_epoch: (*G,), as in `FitResult`.
+    epochs: (*G,), the number of epochs trained.
     stopped: (*G,), "epochs", "patience" or "diverged".
     """
 
@@ -35,10 +42,17 @@ class Sweep(NamedTuple):
     stopped: np.ndarray
 
     def at_best(self, name: str) -> np.ndarray:
-        """A metric of the validation data at each member's best epoch: (*G,).
+        """Return a metric of the validation data at each member's best epoch.
 
-        Where there was no evaluation of that epoch (it is 0, or training ended between
-        two evaluations) NaN.
+        Args:
+            name: the name of the metric, or "loss".
+
+        Returns:
+            An array (*G,). It is NaN where that epoch was not evaluated: it is 0, or
+            training ended between two evaluations.
+
+        Raises:
+            ValueError: the metric was not computed.
         """
         column = f"validation_{name}"
         if column not in self.history:
@@ -50,46 +64,108 @@ class Sweep(NamedTuple):
         return np.where(here.any(-1), values, np.nan)
 
     def best(self, name: str = "loss", mode: str = "min") -> dict[str, float]:
-        """The hyperparameters with the best mean over the keys of a metric.
+        """Return the hyperparameters with the best mean of a metric over the keys.
 
         Args:
-            name: of the metric, at each member's best epoch.
+            name: the name of the metric, which is taken at each member's best epoch.
             mode: "min" if smaller is better, "max" if larger is.
 
         Returns:
             The value of each hyperparameter. One with a NaN among its keys is chosen
             only where there is no other.
+
+        Raises:
+            ValueError: the metric was not computed, or `mode` is another word.
         """
         if mode not in ("min", "max"):
             raise ValueError(f'mode must be "min" or "max", got {mode!r}')
         means = self.at_best(name).mean(-1)
-        ranked = np.where(np.isnan(means), np.inf, means if mode == "min" else -means)
-        place = np.unravel_index(ranked.argmin(), ranked.shape)
+        return self._values_at(_best_index(means if mode == "min" else -means))
+
+    def _values_at(self, index: tuple[int, ...]) -> dict[str, float]:
+        """Return the hyperparameters at an index of the grid, without the key's."""
         names = [axis for axis in self.axes if axis != "key"]
         return {
             name: self.axes[name][i].item()
-            for name, i in zip(names, place, strict=True)
+            for name, i in zip(names, index, strict=True)
         }
 
+    def _losses(self) -> tuple[str, np.ndarray]:
+        """Return a name and each member's loss (*G,) by which a sweep is printed."""
+        if "validation_loss" in self.history:
+            return "validation loss at the best epoch", self.at_best("loss")
+        last = np.maximum(self.epochs - 1, 0)[..., None]
+        losses = np.take_along_axis(self.history["train_loss"], last, -1)[..., 0]
+        return "training loss of the last epoch", losses
 
-def collect(
-    axes: dict[str, np.ndarray], epochs: int, every: int, outcome: Outcome
+    def __repr__(self) -> str:
+        axes = ", ".join(f"{len(values)} {name}" for name, values in self.axes.items())
+        return textwrap.shorten(f"Sweep({axes})", WIDTH, placeholder=" ...)")
+
+    def __str__(self) -> str:
+        """Return a table of the grid, and its best hyperparameters."""
+        name, losses = self._losses()
+        means = losses.mean(-1)
+        index = _best_index(means)
+        best = self._values_at(index)
+        rows = [("axis", "size", "lowest", "highest", "best")]
+        rows += [
+            (
+                axis if len(axis) <= WIDTH // 2 else f"{axis[: WIDTH // 2 - 3]}...",
+                *(str(len(values)), f"{values.min():.4g}", f"{values.max():.4g}"),
+                f"{best[axis]:.4g}" if axis in best else "",
+            )
+            for axis, values in self.axes.items()
+        ]
+        head, *lines = format_rows(rows, "<>>>>")
+        if len(lines) > MAX_AXES:
+            hidden = len(lines) - MAX_AXES + 1
+            lines[MAX_AXES - 2 : -1] = [f"... {hidden} more axes"]
+        reasons, counts = np.unique(self.stopped, return_counts=True)
+        stopped = [f"{r} ({n})" for r, n in zip(reasons, counts, strict=True)]
+        line = rule([head, *lines])
+        return "\n".join(
+            [
+                *(head, line, *lines, line),
+                f"best {name}: {format_number(means[index])} (the mean of "
+                f"{losses.shape[-1]} keys)",
+                f"{self.stopped.size} members, stopped by {', '.join(stopped)}",
+            ]
+        )
+
+
+def _best_index(means: np.ndarray) -> tuple[int, ...]:
+    """Return the index of the smallest number; NaN is larger than any other."""
+    ranked = np.where(np.isnan(means), np.inf, means)
+    return tuple(map(int, np.unravel_index(ranked.argmin(), ranked.shape)))
+
+
+def make_sweep(
+    axes: dict[str, np.ndarray], epochs: int, every: int, trained: TrainedMembers
 ) -> Sweep:
-    """The result, from an outcome on the host whose leaves have the grid's axes."""
+    """Return the result of a sweep.
+
+    Args:
+        axes: the values along each axis of the grid.
+        epochs: the number of epochs, E.
+        every: the number of epochs from one evaluation to the next.
+        trained: the results of the members, in the host's memory and with the axes of
+            the grid.
+    """
     history: dict[str, Any] = {
         "epoch": np.arange(1, epochs + 1),
-        "train_loss": outcome.train_loss,
+        "train_loss": trained.train_loss,
     }
-    if outcome.validation:
+    if trained.validation:
         history["validation_epoch"] = np.arange(every, epochs + 1, every)
-        history |= {f"validation_{name}": v for name, v in outcome.validation.items()}
-    ended = [outcome.diverged, outcome.patience_ended]
+        history |= {f"validation_{name}": v for name, v in trained.validation.items()}
+    conditions = [np.asarray(trained.diverged), np.asarray(trained.patience_ended)]
     return Sweep(
         axes=axes,
-        variables=outcome.variables,
-        last_variables=outcome.last_variables,
+        variables=trained.variables,
+        last_variables=trained.last_variables,
         history=history,
-        best_epoch=np.asarray(outcome.best_epoch),
-        epochs=np.asarray(outcome.epochs),
-        stopped=np.select(ended, ["diverged", "patience"], "epochs"),
+        best_epoch=np.asarray(trained.best_epoch),
+        epochs=np.asarray(trained.epochs),
+        stopped=np.select(conditions, ["diverged", "patience"], "epochs"),
     )

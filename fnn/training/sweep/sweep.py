@@ -1,4 +1,4 @@
-"""Whole trainings over a grid of hyperparameters and keys, compiled once."""
+"""Training runs over a grid of hyperparameters and keys, compiled once."""
 
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any
@@ -6,7 +6,6 @@ from typing import Any
 import jax
 import jax.numpy as jnp
 import numpy as np
-from jax import Array
 
 from fnn.augmentations import Augmentation
 from fnn.checks import check_keys, check_l2, positive_integer
@@ -28,18 +27,19 @@ from fnn.training.checks import (
 from fnn.training.early_stopping import EarlyStopping
 from fnn.training.metrics import Metric, default_metrics
 from fnn.training.sweep.members import train_members
-from fnn.training.sweep.records import Outcome, Task, Trial
-from fnn.training.sweep.result import Sweep, collect
+from fnn.training.sweep.records import Member, MemberSpec, SweepSpec, TrainedMembers
+from fnn.training.sweep.result import Sweep, make_sweep
+from fnn.typing import Array, Batch
 
 __all__ = ["sweep"]
 
-#: Members trained side by side, where the caller does not say: the fastest of 1 to 64
-#: for 64-32-10 on two cores. Larger networks gain nothing from company.
-AT_ONCE = 16
+#: Members trained side by side by default: the fastest number from 1 to 64 for a
+#: network of 64-32-10 on two cores. Larger networks do not become faster side by side.
+DEFAULT_AT_ONCE = 16
 
 
 def sweep(
-    build: Callable[..., tuple],
+    build: Callable[..., tuple[Any, ...]],
     grid: Mapping[str, Sequence[float]],
     *,
     train: tuple[Any, Any],
@@ -68,26 +68,26 @@ def sweep(
             traced: the numbers may go wherever a layer, a loss or an optimizer takes a
             number, not where one takes a size, nor into an `if`. Pass the same function
             again, or the program is compiled again.
-        grid: the values of each hyperparameter; all combinations are trained. {} for
-            the keys alone.
+        grid: the values of each hyperparameter; all combinations are trained. With {}
+            only the keys vary.
         train: x (N, ...) and y (N, ...).
-        validation: the same, of examples that are not trained on.
+        validation: x and y of examples that are not trained on.
         keys: (S,), such as `jax.random.split(jax.random.key(0), 5)`; or one key.
         epochs: how many, at most; at least 1.
         batch_size: as in `fit`.
         engine: as in `fit`.
         plan: as in `fit`, but for "memory": `at_once` bounds the memory here.
         augment: as in `fit`.
-        early_stopping: as in `fit`; each member by its own metric.
+        early_stopping: as in `fit`; each member stops by its own metric.
         metrics: as in `fit`.
         at_once: how many members are trained side by side, by `vmap`; the memory grows
             with it. The others follow in chunks of the same program. By default 16, and
             1 for networks with convolutions on the CPU, where `vmap` is slower.
-        on_chunk: called with the number of members done and of all, after each chunk:
-            the place for a progress bar.
+        on_chunk: called after each chunk with the number of members done and of all
+            members, for example to draw a progress bar.
 
     Returns:
-        A `Sweep`.
+        A `Sweep`; print it to see the best hyperparameters.
 
     Raises:
         ValueError, TypeError: arguments that do not fit, before anything is compiled;
@@ -108,16 +108,16 @@ def sweep(
         ((2, 3, 5), {'learning_rate': 0.01})
     """
     keys, epochs = check_keys(keys), positive_integer("epochs", check_epochs(epochs))
-    axes = _axes(grid) | {"key": np.arange(len(keys))}
+    axes = _grid_axes(grid) | {"key": np.arange(len(keys))}
     data = check_data("train", train)
     size = check_batch_size(batch_size, len(data[0]))
-    first = _try_out(build, axes)
-    variables = _check_first(first, data, "train")
+    first = _check_build(build, axes)
+    variables = _check_member(first, data, "train")
     check_optimizer(first.optimizer, variables.params)
     given = default_metrics(first.loss) if metrics is None else metrics
-    task = Task(
+    spec = SweepSpec(
         build=build,
-        plan=_mode(plan),
+        plan=_check_plan(plan),
         engine=get_engine(engine),
         batch_size=size,
         epochs=epochs,
@@ -126,22 +126,24 @@ def sweep(
     held_out = None
     if validation is not None:
         held_out = check_data("validation", validation)
-        _check_first(first, held_out, "validation")
-    check_early_stopping(early_stopping, task.metrics, held_out is not None, epochs)
+        _check_member(first, held_out, "validation")
+    check_early_stopping(early_stopping, spec.metrics, held_out is not None, epochs)
     augment = check_augment(augment, data[0], len(data[0]), size)
-    shared = data, held_out, augment, early_stopping
-    outcome = _train(
-        task, axes, keys, shared, _at_once(at_once, first, variables), on_chunk
+    trained = _train_in_chunks(
+        *(spec, axes, keys),
+        shared=(data, held_out, augment, early_stopping),
+        at_once=_members_at_once(at_once, first, variables),
+        on_chunk=on_chunk,
     )
     every = 1 if early_stopping is None else early_stopping.every
-    return collect(axes, epochs, every, outcome)
+    return make_sweep(axes, epochs, every, trained)
 
 
 # ---- Before ----------------------------------------------------------------------
 
 
-def _axes(grid: Any) -> dict[str, np.ndarray]:
-    """The grid as arrays of finite numbers."""
+def _grid_axes(grid: Any) -> dict[str, np.ndarray]:
+    """Return the grid as arrays of finite numbers."""
     if not isinstance(grid, Mapping):
         raise TypeError(
             "grid must map names to the values they take, such as "
@@ -164,8 +166,14 @@ def _axes(grid: Any) -> dict[str, np.ndarray]:
     return axes
 
 
-def _try_out(build: Callable[..., tuple], axes: dict[str, np.ndarray]) -> Trial:
-    """Call `build` with each number once, so that what it refuses is an error here."""
+def _check_build(
+    build: Callable[..., tuple[Any, ...]], axes: dict[str, np.ndarray]
+) -> MemberSpec:
+    """Call `build` with each number once, so that its errors are raised here.
+
+    Returns:
+        The parts of the first member.
+    """
     if not callable(build):
         raise TypeError(
             "build must be a function that returns (net, loss, optimizer) for the "
@@ -175,11 +183,35 @@ def _try_out(build: Callable[..., tuple], axes: dict[str, np.ndarray]) -> Trial:
     points = [origin]
     for name in origin:
         points += [origin | {name: value.item()} for value in axes[name][1:]]
-    first, *_ = [_call(build, point) for point in points]
+    first, *_ = [_call_build(build, point) for point in points]
+    for name in origin:
+        _expect_traceable(build, origin, name)
     return first
 
 
-def _call(build: Callable[..., tuple], numbers: dict[str, float]) -> Trial:
+def _expect_traceable(
+    build: Callable[..., tuple[Any, ...]], numbers: dict[str, float], name: str
+) -> None:
+    """Raise where `build` needs to know a number that is traced in the sweep."""
+
+    def traced(number: Array) -> Array:
+        build(**numbers | {name: number})
+        return number
+
+    try:
+        jax.eval_shape(traced, jnp.asarray(numbers[name], float))
+    except Exception as error:  # without tracing, `build` has just worked
+        raise TypeError(
+            f"build needs the value of {name!r}, which is traced: a sweep is one "
+            "compiled program for all numbers of the grid. They can be rates and "
+            "coefficients, but not sizes, numbers of layers or conditions of an `if`. "
+            f"For these call fnn.fit, or fnn.sweep, once for each {name!r}."
+        ) from error
+
+
+def _call_build(
+    build: Callable[..., tuple[Any, ...]], numbers: dict[str, float]
+) -> MemberSpec:
     try:
         made = build(**numbers)
         if not isinstance(made, tuple) or len(made) not in (3, 4):
@@ -187,64 +219,75 @@ def _call(build: Callable[..., tuple], numbers: dict[str, float]) -> Trial:
                 "build must return (net, loss, optimizer) or (net, loss, optimizer, "
                 f"l2), got {made!r}"
             )
-        trial = Trial(*made)
-        expect_layer("net", trial.net)
-        expect_loss(trial.loss)
-        return trial._replace(l2=check_l2(trial.l2 or 0.0))
+        built = MemberSpec(*made)
+        expect_layer("net", built.net)
+        expect_loss(built.loss)
+        return built._replace(l2=check_l2(built.l2 or 0.0))
     except Exception as error:
         shown = ", ".join(f"{name}={value!r}" for name, value in numbers.items())
-        error.add_note(f"in build({shown})")
+        error.add_note(
+            f"in build({shown}): numbers of a grid are floats, and traced in the "
+            "sweep; they cannot be sizes"
+        )
         raise
 
 
-def _check_first(trial: Trial, data: tuple[Array, Array], name: str) -> Variables:
-    """That network, loss and data fit; nothing is run."""
+def _check_member(built: MemberSpec, data: Batch, name: str) -> Variables:
+    """Raise unless network, loss and data fit; return the shapes of the variables."""
     key, in_shape = jax.random.key(0), data[0].shape[1:]
-    variables = jax.eval_shape(lambda: Variables(*trial.net.init(key, in_shape)))
-    return check_fits(trial.net, trial.loss, variables, data, name)
+    variables = jax.eval_shape(lambda: Variables(*built.net.init(key, in_shape)))
+    return check_fits(built.net, built.loss, variables, data, name)
 
 
-def _mode(plan: str | None) -> str | None:
+def _check_plan(plan: str | None) -> str | None:
     if plan not in ("fast", "exact", None):
         raise ValueError(f"plan must be 'fast', 'exact' or None here, got {plan!r}")
     return plan
 
 
-def _at_once(asked: int | None, trial: Trial, variables: Variables) -> int:
-    if asked is not None:
-        return positive_integer("at_once", asked)
-    nodes = walk(trial.net, variables)
+def _members_at_once(
+    at_once: int | None, built: MemberSpec, variables: Variables
+) -> int:
+    if at_once is not None:
+        return positive_integer("at_once", at_once)
+    nodes = walk(built.net, variables)
     convolves = any(isinstance(node.layer, Conv | ConvTranspose) for node in nodes)
-    return 1 if convolves and jax.default_backend() == "cpu" else AT_ONCE
+    return 1 if convolves and jax.default_backend() == "cpu" else DEFAULT_AT_ONCE
 
 
 # ---- The members, chunk by chunk -------------------------------------------------
 
 
-def _train(
-    task: Task,
+def _train_in_chunks(
+    spec: SweepSpec,
     axes: dict[str, np.ndarray],
     keys: Array,
-    shared: tuple,
+    *,
+    shared: tuple[Any, ...],
     at_once: int,
     on_chunk: Callable[[int, int], Any] | None,
-) -> Outcome:
-    """All members, on the host."""
+) -> TrainedMembers:
+    """Train all members, `at_once` of them in each run of the compiled program.
+
+    Returns:
+        Their results in the host's memory, with the axes of the grid.
+    """
     lengths = [len(values) for values in axes.values()]
-    places = np.indices(lengths).reshape(len(axes), -1)  # of each member in the grid
-    count = places.shape[1]
+    indices = np.indices(lengths).reshape(len(axes), -1)  # of each member in the grid
+    count = indices.shape[1]
     at_once = min(at_once, count)
     done = []
     for start in range(0, count, at_once):
         # The last chunk is filled up with the last member: a second program for fewer
         # would take longer to compile than they take to train.
-        members = np.minimum(np.arange(start, start + at_once), count - 1)
-        chosen = dict(zip(axes, places[:, members], strict=True))
-        member_keys = keys[chosen.pop("key")]
+        chunk = np.minimum(np.arange(start, start + at_once), count - 1)
+        chosen = dict(zip(axes, indices[:, chunk], strict=True))
+        chosen_keys = keys[chosen.pop("key")]
         numbers = {
             name: jnp.asarray(axes[name][i], float) for name, i in chosen.items()
         }
-        trained = jax.device_get(train_members(task, numbers, member_keys, *shared))
+        members = Member(numbers, chosen_keys)
+        trained = jax.device_get(train_members(spec, members, *shared))
         real = min(at_once, count - start)
         done.append(jax.tree.map(lambda leaf, real=real: leaf[:real], trained))
         if on_chunk is not None:

@@ -1,4 +1,4 @@
-"""What an experiment shows while it runs: steps, tables, a bar over epochs."""
+"""What an experiment prints while it runs: steps, tables, a progress bar."""
 
 import math
 from collections.abc import Callable, Iterable, Iterator, Sequence
@@ -13,36 +13,44 @@ from rich.table import Table
 
 import fnn
 
-__all__ = ["console", "ending", "epoch_bar", "fact", "report_text", "step", "table"]
+__all__ = [
+    "coloured_report",
+    "console",
+    "epoch_bar",
+    "print_step",
+    "print_value",
+    "stop_message",
+    "table",
+]
 
 
 def console() -> Console:
-    """Where everything is printed; as wide as the terminal, or as COLUMNS says."""
+    """Return a console as wide as the terminal, or as COLUMNS says."""
     return Console(highlight=False, soft_wrap=False)
 
 
-def step(out: Console, number: int, title: str) -> None:
-    """The heading of a step."""
+def print_step(out: Console, number: int, title: str) -> None:
+    """Print the heading of a step."""
     out.print(f"\n[bold cyan]{number}[/]  [bold]{title}[/]")
 
 
-def table(columns: Sequence[str], rows: Iterable[Sequence[Any]]) -> Table:
-    """A table: the first column says what, the others hold numbers."""
-    made = Table(box=box.SIMPLE_HEAD, pad_edge=False, show_edge=False)
-    for i, name in enumerate(columns):
-        made.add_column(name, justify="right" if i else "left")
-    for row in rows:
-        made.add_row(*map(str, row))
-    return made
-
-
-def fact(out: Console, name: str, value: object) -> None:
-    """One line: what, and how much."""
+def print_value(out: Console, name: str, value: object) -> None:
+    """Print one line: a name and its value."""
     out.print(f"{name:<30}{value}")
 
 
-def report_text(report: object) -> str:
-    """A printed gradient check, its verdicts in colour."""
+def table(columns: Sequence[str], rows: Iterable[Sequence[Any]]) -> Table:
+    """Build a table whose first column holds names, the others numbers."""
+    built = Table(box=box.SIMPLE_HEAD, pad_edge=False, show_edge=False)
+    for i, name in enumerate(columns):
+        built.add_column(name, justify="right" if i else "left")
+    for row in rows:
+        built.add_row(*map(str, row))
+    return built
+
+
+def coloured_report(report: object) -> str:
+    """Return a gradient check as text, with its verdicts in colour."""
     colours = {"pass": "green", "PASSED:": "bold green"}
     colours |= dict.fromkeys(("FAIL", "FAIL:", "FAILED:"), "bold red")
     colours |= dict.fromkeys(("inconclusive", "INCONCLUSIVE:"), "yellow")
@@ -57,18 +65,15 @@ def report_text(report: object) -> str:
     return "\n".join(lines)
 
 
-# ---- The bar over epochs ---------------------------------------------------------
-
-
 @contextmanager
 def epoch_bar(out: Console, epochs: int) -> Iterator[Callable[[dict], None]]:
-    """A progress bar whose function takes the record of every epoch.
+    """Show a progress bar; its function takes the record of every epoch.
 
-        with epoch_bar(out, epochs) as show:
-            fnn.fit(..., on_epoch=show)
+        with epoch_bar(out, epochs) as show_epoch:
+            fnn.fit(..., on_epoch=show_epoch)
 
-    It shows the training loss, validation loss and accuracy, and the best epoch so far
-    by validation loss.
+    It shows the training loss, the validation loss and accuracy, and the best epoch so
+    far by validation loss.
     """
     progress = Progress(
         TextColumn("epoch {task.completed:>3}/{task.total}"),
@@ -83,7 +88,7 @@ def epoch_bar(out: Console, epochs: int) -> Iterator[Callable[[dict], None]]:
     with progress:
         task = progress.add_task("", total=epochs, numbers="compiling")
 
-        def show(record: dict) -> None:
+        def show_epoch(record: dict) -> None:
             nonlocal best
             numbers = f"train {record['train_loss']:.4f}"
             if "validation_loss" in record:
@@ -95,11 +100,11 @@ def epoch_bar(out: Console, epochs: int) -> Iterator[Callable[[dict], None]]:
                 numbers += f"  best {best[0]:.4f} @ {best[1]}"
             progress.update(task, completed=record["epoch"], numbers=numbers)
 
-        yield show
+        yield show_epoch
 
 
-def ending(result: fnn.FitResult, patience: int) -> str:
-    """What ended a training, in a sentence."""
+def stop_message(result: fnn.FitResult, patience: int) -> str:
+    """Return a sentence that says why the training ended."""
     sentences = {
         "patience": f"Stopped early: {patience} epochs without a better validation "
         "loss.",

@@ -1,8 +1,8 @@
-"""Convolutional networks, each small and of a kind that others were made after.
+"""Small convolutional networks of three well-known kinds.
 
-    lenet               convolution and max-pooling by turns, then dense layers
+    lenet               convolution and max-pooling, twice, then dense layers
     all_convolutional   strides instead of pooling, no dense layer at all
-    resnet              blocks around shortcuts, normalised before each activation
+    resnet              residual blocks, normalised before each activation
 
 Each takes images (N, H, W, C) and returns logits (N, K).
 """
@@ -23,15 +23,15 @@ def lenet(
     hidden: int = 500,
     dropout: float = 0.5,
 ) -> fnn.Layer:
-    """Convolve and pool twice, then a hidden layer with dropout, then the classes.
+    """Build a LeNet: two convolutions with pooling, and a hidden layer with dropout.
 
-    LeNet-5 with what has replaced its parts since: ReLU for tanh, max-pooling for
-    averages with weights, dropout, and a softmax for distances to drawings.
+    Some parts of LeNet-5 are replaced by modern ones: tanh by ReLU, weighted averages
+    by max-pooling, distances to drawings by logits for a softmax; dropout is new.
 
     Args:
         classes: K.
-        features: templates of the two convolutions.
-        kernel_size: pixels along each side of a template.
+        features: features of the two convolutions.
+        kernel_size: pixels along each side of a kernel.
         padding: "VALID" as in the source, or "SAME" for images that are too small.
         hidden: units of the dense layer.
         dropout: probability of dropping one of them.
@@ -43,20 +43,20 @@ def lenet(
         conv = fnn.Conv(count, kernel_size, padding=padding)
         layers += [conv, fnn.Relu(), fnn.MaxPool(2)]
     layers += [fnn.Flatten(), fnn.Dense(hidden), fnn.Relu()]
-    return fnn.serial(*layers, *_dropped(dropout), fnn.Dense(classes))
+    return fnn.serial(*layers, *_dropout(dropout), fnn.Dense(classes))
 
 
 def all_convolutional(
     classes: int = 10, *, features: tuple[int, int] = (32, 64), dropout: float = 0.5
 ) -> fnn.Layer:
-    """Nothing but convolutions and ReLUs; the classes are means over all places.
+    """Build a network of convolutions and ReLUs; logits are means over all positions.
 
-    All-CNN-C with a third of its features and two layers less. Where others pool, a
-    convolution has stride 2; where others have dense layers, it is 1×1.
+    It is All-CNN-C with a third of its features and two layers less. Convolutions of
+    stride 2 replace pooling, and 1×1 convolutions replace dense layers.
 
     Args:
         classes: K.
-        features: templates before and after the second stride.
+        features: features before and after the second stride.
         dropout: probability of dropping a unit after each stride.
 
     Source: Springenberg et al., arXiv:1412.6806, table 1, model C in table 2.
@@ -65,7 +65,7 @@ def all_convolutional(
     for count in features:
         for stride in (1, 2):
             layers += [fnn.Conv(count, 3, stride=stride), fnn.Relu()]
-        layers += _dropped(dropout)
+        layers += _dropout(dropout)
     for kernel_size in (3, 1):
         layers += [fnn.Conv(features[-1], kernel_size), fnn.Relu()]
     return fnn.serial(*layers, fnn.Conv(classes, 1), fnn.GlobalAvgPool())
@@ -74,16 +74,15 @@ def all_convolutional(
 def resnet(
     classes: int = 10, *, blocks: int = 1, features: Sequence[int] = (16, 32, 64)
 ) -> fnn.Layer:
-    """Pre-activation residual blocks in three stages, of 6 · blocks + 2 layers.
+    """Build a ResNet of pre-activation blocks in three stages, 6 · blocks + 2 layers.
 
-    The first block of a stage halves the image, but not that of the first stage; its
-    shortcut is a strided 1×1 convolution. All other shortcuts are the identity, so that
-    a sum of all blocks' contributions runs through a stage untouched.
+    The first block of a stage halves the image, except in the first stage; its shortcut
+    is a strided 1×1 convolution. All other shortcuts are the identity.
 
     Args:
         classes: K.
-        blocks: in each stage; 3 make the ResNet-20 that is used for CIFAR-10.
-        features: templates in each stage.
+        blocks: in each stage; with 3 it is the ResNet-20 that is used for CIFAR-10.
+        features: features of each stage.
 
     Source: He et al., arXiv:1603.05027, figure 1b; the widths: arXiv:1512.03385,
     section 4.2.
@@ -97,15 +96,15 @@ def resnet(
             stride = 2 if stage and not block else 1
             changes = stride > 1 or count != before
             projection = _conv(count, 1, stride) if changes else None
-            layers.append(fnn.residual(_body(count, stride), projection))
+            layers.append(fnn.residual(_residual_body(count, stride), projection))
             before = count
     return fnn.serial(
         *layers, fnn.BatchNorm(), fnn.Relu(), fnn.GlobalAvgPool(), fnn.Dense(classes)
     )
 
 
-def _body(features: int, stride: int) -> fnn.Layer:
-    """BatchNorm, ReLU, convolution, twice; the first convolution has the stride."""
+def _residual_body(features: int, stride: int) -> fnn.Layer:
+    """Build BatchNorm, ReLU, convolution, twice; the first convolution is strided."""
     return fnn.serial(
         *(fnn.BatchNorm(), fnn.Relu(), _conv(features, 3, stride)),
         *(fnn.BatchNorm(), fnn.Relu(), _conv(features, 3)),
@@ -113,14 +112,12 @@ def _body(features: int, stride: int) -> fnn.Layer:
 
 
 def _conv(features: int, kernel_size: int, stride: int = 1) -> fnn.Layer:
-    """Without a bias, which the next BatchNorm would subtract again.
-
-    Drawn for the ReLU that comes after that BatchNorm, or before this convolution:
-    `serial` does not see it there.
-    """
+    """Build a convolution without a bias, which the next BatchNorm would subtract."""
+    # The ReLU comes after the next BatchNorm, or before this convolution: `serial`,
+    # which chooses the initialisation by the next layer, does not see it.
     init = fnn.initializers.HeNormal()
     return fnn.Conv(features, kernel_size, stride=stride, bias=False, weight_init=init)
 
 
-def _dropped(rate: float) -> list[fnn.Layer]:
+def _dropout(rate: float) -> list[fnn.Layer]:
     return [fnn.Dropout(rate)] if rate else []

@@ -1,4 +1,4 @@
-"""The run folder: everything that one run of an experiment leaves behind."""
+"""The folder of a run: everything that one run of an experiment leaves behind."""
 
 import dataclasses
 import json
@@ -17,8 +17,8 @@ import jax
 __all__ = [
     "JsonLines",
     "append_json_line",
+    "create",
     "environment",
-    "new_folder",
     "read_config",
     "write_json",
 ]
@@ -27,16 +27,16 @@ RUNS = Path("runs")
 C = TypeVar("C", bound=Any)
 
 
-def new_folder(out: Path | None, name: str) -> Path:
-    """Make the folder of a run; never one that already holds something.
+def create(out: Path | None, name: str) -> Path:
+    """Create the folder of a run.
 
     Args:
-        out: where to. By default `runs/<name>`, or the first of `runs/<name>-2`,
-            `runs/<name>-3`, ... that is not there yet.
+        out: the folder. By default `runs/<name>`, or the first of `runs/<name>-2`,
+            `runs/<name>-3`, ... that does not exist yet.
         name: of the run.
 
     Raises:
-        FileExistsError: `out` is there and is not empty.
+        FileExistsError: `out` exists and is not empty.
     """
     if out is not None:
         if out.exists() and (not out.is_dir() or any(out.iterdir())):
@@ -57,45 +57,52 @@ def new_folder(out: Path | None, name: str) -> Path:
 
 
 def write_json(path: Path, value: Any) -> None:
-    """One JSON value, indented; dataclasses become objects, NaN and inf null."""
-    text = json.dumps(_plain(value), indent=2, ensure_ascii=False, allow_nan=False)
+    """Write one JSON value, indented; dataclasses become objects, NaN and inf null."""
+    text = json.dumps(_as_json(value), indent=2, ensure_ascii=False, allow_nan=False)
     path.write_text(text + "\n", encoding="utf-8")
 
 
 def append_json_line(path: Path, record: Any) -> None:
-    """One more line; it is on the disk when this returns, whatever comes after."""
+    """Append a line to the file, which is closed again when this returns."""
     with path.open("a", encoding="utf-8") as file:
-        file.write(json.dumps(_plain(record), allow_nan=False) + "\n")
+        file.write(json.dumps(_as_json(record), allow_nan=False) + "\n")
 
 
 class JsonLines:
-    """Lines that count up; where a run goes on, those after its checkpoint go first.
+    """A file of JSON lines with a counter, for a run that may be resumed.
+
+    A resumed run starts again at its checkpoint. Lines that were written after it are
+    removed before the first new one.
 
     Args:
         path: of the file.
-        counter: what counts up in the records, such as "epoch".
+        counter: the key that counts up in the records, such as "epoch".
     """
 
     def __init__(self, path: Path, counter: str) -> None:
-        """Nothing is read or written yet."""
-        self.path, self.counter, self.begun = path, counter, False
+        """Set the path and the counter; nothing is read or written yet."""
+        self.path, self.counter, self.started = path, counter, False
 
     def append(self, record: dict[str, Any]) -> None:
-        """One more line."""
-        if not self.begun and self.path.exists():
+        """Append a record as one line."""
+        if not self.started and self.path.exists():
             lines = self.path.read_text(encoding="utf-8").splitlines()
-            least = record[self.counter]
-            kept = [line for line in lines if json.loads(line)[self.counter] < least]
+            first = record[self.counter]
+            kept = [line for line in lines if json.loads(line)[self.counter] < first]
             self.path.write_text("".join(f"{line}\n" for line in kept), "utf-8")
-        self.begun = True
+        self.started = True
         append_json_line(self.path, record)
 
 
 def read_config(folder: Path, presets: Sequence[C]) -> C:
-    """The config of a run that is to go on: of the preset for its dataset.
+    """Read the config of a run that is to be resumed.
+
+    Args:
+        folder: of the run.
+        presets: the defaults of the experiment, one for each dataset.
 
     Raises:
-        FileNotFoundError, ValueError: no run of this experiment is there.
+        FileNotFoundError, ValueError: the folder holds no run of this experiment.
     """
     path = folder / "config.json"
     if not path.exists():
@@ -104,26 +111,30 @@ def read_config(folder: Path, presets: Sequence[C]) -> C:
     for preset in presets:
         fields = {field.name for field in dataclasses.fields(preset)}
         if preset.dataset == read.get("dataset") and read.keys() <= fields:
-            changed = {name: _as(getattr(preset, name), read[name]) for name in read}
+            changed = {
+                name: _from_json(value, getattr(preset, name))
+                for name, value in read.items()
+            }
             return dataclasses.replace(preset, **changed)
     raise ValueError(f"--resume {folder}: that is a run of another experiment")
 
 
-def _as(like: Any, value: Any) -> Any:
-    """JSON has lists for tuples; and paths, which are None by default, as strings."""
+def _from_json(value: Any, default: Any) -> Any:
+    """Return the value of an option: JSON has lists for tuples, strings for paths."""
     if isinstance(value, list):
         return tuple(value)
-    return Path(value) if like is None and isinstance(value, str) else value
+    # The options that are paths are None by default.
+    return Path(value) if default is None and isinstance(value, str) else value
 
 
-def _plain(value: Any) -> Any:
-    """The value in what JSON has."""
+def _as_json(value: Any) -> Any:
+    """Return the value made of JSON's types."""
     if dataclasses.is_dataclass(value) and not isinstance(value, type):
         value = {f.name: getattr(value, f.name) for f in dataclasses.fields(value)}
     if isinstance(value, dict):
-        return {str(name): _plain(part) for name, part in value.items()}
+        return {str(name): _as_json(part) for name, part in value.items()}
     if isinstance(value, list | tuple):
-        return [_plain(part) for part in value]
+        return [_as_json(part) for part in value]
     if isinstance(value, Path):
         return str(value)
     if isinstance(value, float) and not math.isfinite(value):
@@ -132,7 +143,7 @@ def _plain(value: Any) -> Any:
 
 
 def environment() -> dict[str, Any]:
-    """What a result depends on besides the config: versions, device, command."""
+    """Return the versions, the device and the command that a result depends on."""
     packages = ("jax", "jaxlib", "numpy", "optax", "scikit-learn")
     return {
         "python": platform.python_version(),
@@ -152,7 +163,7 @@ def _version(package: str) -> str | None:
 
 
 def _commit() -> str | None:
-    """The commit of this source tree, with "-dirty" where it has been changed."""
+    """Return the commit of this source tree, with "-dirty" where it has changes."""
     command = ["git", "describe", "--always", "--dirty"]
     try:
         run = subprocess.run(

@@ -1,4 +1,4 @@
-"""How an experiment that asks one question ends: numbers, figures, one sentence."""
+"""How an experiment with one question ends: with numbers, figures and a sentence."""
 
 from collections.abc import Iterable, Mapping
 from pathlib import Path
@@ -7,12 +7,12 @@ from typing import Any
 from matplotlib.figure import Figure
 from rich.console import Console
 
-from experiments import figures, runs
+from experiments.shared import figures, run_folder
 
-__all__ = ["give"]
+__all__ = ["save_and_print"]
 
 
-def give(
+def save_and_print(
     out: Console,
     folder: Path,
     config: Any,
@@ -24,20 +24,20 @@ def give(
 
     Args:
         out: where to print.
-        folder: of the run: it gets config.json, numbers.jsonl with a line for each
-            measurement, result.json with the conclusion and what it depends on, and
-            figures/<name>.png.
+        folder: the run folder. It receives config.json, numbers.jsonl with a line for
+            each measurement, result.json with the conclusion and the versions it
+            depends on, and figures/<name>.png.
         config: the options.
         numbers: the measurements.
-        pictures: figures by name.
+        pictures: the figures by name.
         conclusion: one sentence, made from the numbers.
     """
-    runs.write_json(folder / "config.json", config)
+    run_folder.write_json(folder / "config.json", config)
     for record in numbers:
-        runs.append_json_line(folder / "numbers.jsonl", record)
+        run_folder.append_json_line(folder / "numbers.jsonl", record)
     for name, figure in pictures.items():
         figures.save(figure, folder / "figures" / f"{name}.png")
-    result = {"conclusion": conclusion} | runs.environment()
-    runs.write_json(folder / "result.json", result)
+    result = {"conclusion": conclusion} | run_folder.environment()
+    run_folder.write_json(folder / "result.json", result)
     out.print(f"\n[bold green]{conclusion}[/]")
     out.print(f"\nNumbers and figures: [bold]{folder}/[/]")

@@ -1,6 +1,6 @@
 """Figures: one style, readable in print and by the colour-blind.
 
-The figures are made without pyplot: no display, no state that one leaves to another.
+The figures are made without pyplot: they need no display and share no state.
 """
 
 from collections.abc import Mapping, Sequence
@@ -16,17 +16,17 @@ from numpy.typing import ArrayLike
 __all__ = [
     "OKABE_ITO",
     "STYLE",
+    "draw_losses",
+    "draw_mean_and_range",
+    "draw_rings",
     "health",
     "learning_curves",
-    "line_with_band",
-    "losses_of_seeds",
     "misclassified",
-    "plain_log_scale",
-    "ring",
     "save",
+    "use_plain_log_scale",
 ]
 
-#: Colours that stay apart in every kind of colour vision (Okabe and Ito 2008).
+#: Colours that differ in every kind of colour vision (Okabe and Ito 2008).
 OKABE_ITO = {
     "black": "#000000",
     "orange": "#E69F00",
@@ -57,58 +57,56 @@ STYLE = {
 
 
 def save(figure: Figure, path: Path) -> Path:
-    """Write a figure, making its folder where needed."""
+    """Write a figure to a file, whose folder is created where needed."""
     path.parent.mkdir(parents=True, exist_ok=True)
     with matplotlib.rc_context(STYLE):
         figure.savefig(path)
     return path
 
 
-def line_with_band(axes: Axes, x: Sequence, values: np.ndarray, **look) -> None:
+def draw_mean_and_range(axes: Axes, x: Sequence, values: np.ndarray, **style) -> None:
     """Draw the mean over seeds as a line, in a band from the least to the greatest.
 
     Args:
-        axes: where.
+        axes: where to draw.
         x: of shape (N,).
         values: a row for each seed, (seeds, N).
-        look: of the line, as `Axes.plot` takes it.
+        style: of the line, as `Axes.plot` takes it.
     """
-    (line,) = axes.plot(x, values.mean(0), **look)
+    (line,) = axes.plot(x, values.mean(0), **style)
     band = values.min(0), values.max(0)
     axes.fill_between(x, *band, color=line.get_color(), alpha=0.25, linewidth=0)
 
 
-def losses_of_seeds(
-    axes: Axes, losses: Mapping[str, np.ndarray], best: np.ndarray
-) -> None:
+def draw_losses(axes: Axes, losses: Mapping[str, np.ndarray], best: np.ndarray) -> None:
     """Draw losses over steps: every seed, their means, and rings at the best steps.
 
     Args:
-        axes: where.
+        axes: where to draw.
         losses: "train" and "validation", a row for each seed, (seeds, steps).
         best: the step, from 1 on, with the least validation loss of each seed.
     """
-    looks = {"train": ("blue", "--"), "validation": ("vermilion", "-")}
-    for name, (colour, dashes) in looks.items():
+    styles = {"train": ("blue", "--"), "validation": ("vermilion", "-")}
+    for name, (colour, dashes) in styles.items():
         steps = np.arange(1, losses[name].shape[1] + 1)
-        look = dict(color=OKABE_ITO[colour], linestyle=dashes)
-        axes.plot(steps, losses[name].T, alpha=0.3, linewidth=0.8, **look)
-        axes.plot(steps, losses[name].mean(0), label=name, **look)
+        style = dict(color=OKABE_ITO[colour], linestyle=dashes)
+        axes.plot(steps, losses[name].T, alpha=0.3, linewidth=0.8, **style)
+        axes.plot(steps, losses[name].mean(0), label=name, **style)
     least = losses["validation"].min(1)
-    ring(axes, best, least, label="best step of a seed", markersize=6)
+    draw_rings(axes, best, least, label="best step of a seed", markersize=6)
     axes.set(xscale="log", yscale="log", ylabel="loss (nats per example)")
     axes.xaxis.set_major_formatter("{x:g}")
     axes.yaxis.set_major_formatter("{x:g}")
     axes.legend(loc="lower left", fontsize=9)
 
 
-def ring(axes: Axes, x: ArrayLike, y: ArrayLike, **look) -> None:
-    """Draw a ring around each point, which stays visible in it."""
-    axes.plot(x, y, "ko", markerfacecolor="none", **look)
+def draw_rings(axes: Axes, x: ArrayLike, y: ArrayLike, **style) -> None:
+    """Draw a ring around each point, so that the point stays visible."""
+    axes.plot(x, y, "ko", markerfacecolor="none", **style)
 
 
-def plain_log_scale(axes: Axes) -> None:
-    """A logarithmic y axis with 0.1, 0.2, 0.5, 1, .. on it instead of powers of ten."""
+def use_plain_log_scale(axes: Axes) -> None:
+    """Make the y axis logarithmic, with the labels 0.1, 0.2, 0.5, 1, ..."""
     axes.set(yscale="log")
     axes.yaxis.set_major_locator(LogLocator(subs=(1, 2, 5)))
     axes.yaxis.set_major_formatter("{x:g}")
@@ -123,20 +121,22 @@ def learning_curves(
     title: str = "",
     augmented: bool = False,
 ) -> Figure:
-    """Loss and accuracy over epochs, with the best epoch and the end of training.
+    """Draw loss and accuracy over epochs, with the best epoch and the end.
 
     Args:
         history: of an `fnn.FitResult`.
-        best_epoch: whose parameters were kept.
-        stopped: what ended training, as an `fnn.FitResult` says it.
+        best_epoch: the epoch whose parameters were kept.
+        stopped: the reason why training ended, as in an `fnn.FitResult`.
         test_accuracy: of those parameters.
         title: of the whole figure.
-        augmented: whether the training images were.
+        augmented: whether the training images were augmented.
     """
     epoch, loss = history["validation_epoch"], history["validation_loss"]
     accuracy = 100 * history["validation_accuracy"]
-    thick = dict(color=OKABE_ITO["vermilion"], label="validation", **_line(epoch))
-    thin = dict(color=OKABE_ITO["blue"], linewidth=1.1, **_line(epoch))
+    thick = dict(
+        color=OKABE_ITO["vermilion"], label="validation", **_points_if_few(epoch)
+    )
+    thin = dict(color=OKABE_ITO["blue"], linewidth=1.1, **_points_if_few(epoch))
     on = "augmented, dropout on" if augmented else "dropout, penalty on"
     thin["label"] = f"training ({on})"
     with matplotlib.rc_context(STYLE):
@@ -146,7 +146,7 @@ def learning_curves(
         left.plot(history["epoch"], history["train_loss"], **thin)
         left.plot(epoch, loss, **thick)
         left.set(ylabel="cost J (nats per example)")
-        plain_log_scale(left)
+        use_plain_log_scale(left)
         right.plot(epoch, accuracy, **thick)
         right.set(ylabel="accuracy (%)")
         if test_accuracy is not None:
@@ -154,26 +154,30 @@ def learning_curves(
             point, style = (best_epoch, 100 * test_accuracy), {"markersize": 7}
             right.plot(*point, "D", color=OKABE_ITO["green"], label=label, **style)
         for axes, values in ((left, loss), (right, accuracy)):
-            _mark(axes, epoch, values, best_epoch, stopped, legend=axes is left)
+            _mark_best_and_last(
+                axes, epoch, values, best_epoch, stopped, legend=axes is left
+            )
             axes.set(xlabel="epoch")
             axes.xaxis.set_major_locator(MaxNLocator(integer=True))
             axes.legend(fontsize=9)
     return figure
 
 
-def _line(epoch: np.ndarray) -> dict:
-    """A line, and points where there are too few for one."""
+def _points_if_few(epoch: np.ndarray) -> dict:
+    """Return the style of points where there are too few epochs for a line."""
     return {"marker": "o", "markersize": 4} if len(epoch) < 3 else {}
 
 
-def _mark(axes, epoch, values, best_epoch: int, stopped: str, legend: bool) -> None:
-    """The best epoch as a ring, the end of training as a line."""
+def _mark_best_and_last(
+    axes, epoch, values, best_epoch: int, stopped: str, legend: bool
+) -> None:
+    """Mark the best epoch with a ring, and the last one with a line."""
     words = {"patience": "stopped early", "epochs": "end"}
     labels = f"best epoch: {best_epoch}", f"{words.get(stopped, stopped)}: {epoch[-1]}"
     at_ring, at_line = labels if legend else (None, None)
     best = values[epoch == best_epoch]
     style = dict(markersize=8, markeredgewidth=1.5)
-    ring(axes, [best_epoch] * len(best), best, label=at_ring, **style)
+    draw_rings(axes, [best_epoch] * len(best), best, label=at_ring, **style)
     axes.axvline(epoch[-1], color="0.3", linestyle=":", linewidth=1.5, label=at_line)
 
 
@@ -185,14 +189,14 @@ def misclassified(
     most: int = 24,
     columns: int = 8,
 ) -> Figure:
-    """The images that are taken for something else, the surest mistakes first.
+    """Draw the images that are classified wrongly, the surest mistakes first.
 
     Args:
         x: images (N, H, W, 1), numbers in [0, 1], drawn as ink on paper; or (N, H, W,
             3) in colours.
         y: their classes (N,).
         probabilities: of each class (N, K).
-        classes: what the K classes are called.
+        classes: the names of the K classes.
         most: how many images to show.
         columns: how many of them in a row.
     """
@@ -223,10 +227,10 @@ def misclassified(
 
 
 def health(layers: Mapping[str, Mapping[str, np.ndarray]]) -> Figure:
-    """How large activations, δ and updates are over the epochs, a line for each layer.
+    """Draw the size of activations, δ and updates over epochs, a line for each layer.
 
-    Layers follow one another from dark to light; the share of dead units is a panel of
-    its own, and so is the size of an update against that of the parameters.
+    The first layer is the darkest. The share of dead units has a panel of its own, and
+    so has the size of an update relative to that of the parameters.
 
     Args:
         layers: the `health` of an `fnn.FitResult`.
@@ -251,7 +255,7 @@ def health(layers: Mapping[str, Mapping[str, np.ndarray]]) -> Figure:
                 values = 100 * values if name == "dead" else values
                 style = dict(color=colours[i], linestyle=("-", "--", "-.")[i % 3])
                 epochs = np.arange(1, len(values) + 1)
-                axes.plot(epochs, values, label=path, **style, **_line(epochs))
+                axes.plot(epochs, values, label=path, **style, **_points_if_few(epochs))
             axes.set_title(title)
             axes.xaxis.set_major_locator(MaxNLocator(integer=True))
             if name != "dead":

@@ -1,7 +1,6 @@
-"""Images to classify: from the options of a run to network, loss, optimizer and data.
+"""Image classification: from the options to network, loss, optimizer and data.
 
-Each function makes one part and lets fnn judge the numbers, so that a mistake is named
-before any work is done.
+fnn itself checks the numbers, before any work is done.
 """
 
 import inspect
@@ -14,29 +13,31 @@ import jax
 import numpy as np
 
 import fnn
-from experiments.command_line import at_least
+from experiments.shared.command_line import require_at_least
 
 __all__ = [
     "CLASSES",
-    "Check",
+    "CheckOptions",
     "Problem",
     "Start",
-    "Training",
+    "TrainingConfig",
     "build",
     "fit",
-    "off_kinks",
-    "seeded",
+    "load_dataset",
+    "make_optimizer",
+    "make_start",
+    "move_off_kinks",
 ]
 
 
 @dataclass(frozen=True)
-class Training:
-    """What a training depends on, whatever the network.
+class TrainingConfig:
+    """The options of a training, for any network.
 
     Attributes:
         dataset: the images; all other defaults are those for this dataset.
-        data_dir: where the dataset's files lie; else FNN_DATA_DIR, or the user's cache.
-        engine: who computes gradients: the handwritten backward, or JAX.
+        data_dir: folder of the dataset's files; else FNN_DATA_DIR, or the user's cache.
+        engine: computes the gradients: the handwritten backward, or JAX.
         optimizer: a name in fnn.optimizers, such as adam, sgd, nesterov, rmsprop.
         learning_rate: α, the size of a step.
         dropout: probability of dropping a hidden unit.
@@ -51,7 +52,7 @@ class Training:
         check: check the gradients before training.
         checkpoint_every: epochs from one checkpoint to the next; 0 for none.
         health: record the size of activations, δ and updates in every layer.
-        resume: the folder of a run to go on with; its options are then the defaults.
+        resume: the folder of a run to continue; its options are then the defaults.
         out: a new folder for the results; else the next free one below runs/.
     """
 
@@ -76,7 +77,7 @@ class Training:
     out: Path | None = None
 
 
-#: What the labels 0, 1, ... are called.
+#: The names of the labels 0, 1, ...
 CLASSES = {
     "digits": tuple("0123456789"),
     "mnist": tuple("0123456789"),
@@ -91,10 +92,10 @@ CLASSES = {
 }
 
 
-class Check(NamedTuple):
-    """What the gradient check looks at; see `fnn.compare_gradients`.
+class CheckOptions(NamedTuple):
+    """The options of the gradient check; see `fnn.compare_gradients`.
 
-    `off_kinks`: at the images and the parameters that a function of that name moves.
+    With `off_kinks`, images and parameters are moved first, see `move_off_kinks`.
     """
 
     max_examples: int = 32
@@ -103,7 +104,10 @@ class Check(NamedTuple):
 
 
 class Problem(NamedTuple):
-    """What is the same for every seed; `data.test` is for the last measurement."""
+    """The parts that are the same for every seed; `data.test` is used once, at the end.
+
+    `stopping` ends a training early, and `augment` changes the training images.
+    """
 
     net: fnn.Layer
     loss: fnn.losses.Loss
@@ -111,11 +115,11 @@ class Problem(NamedTuple):
     stopping: fnn.EarlyStopping
     data: fnn.data.Dataset
     augment: fnn.augmentations.Augmentation | None = None
-    check: Check = Check()
+    check: CheckOptions = CheckOptions()
 
 
 class Start(NamedTuple):
-    """What the seed decides."""
+    """The start of one training: the parts that depend on the seed."""
 
     data: fnn.data.Split
     variables: fnn.Variables
@@ -124,40 +128,40 @@ class Start(NamedTuple):
 
 
 def build(
-    config: Training,
+    config: TrainingConfig,
     net: fnn.Layer,
     augment: fnn.augmentations.Augmentation | None = None,
-    check: Check | None = None,
+    check: CheckOptions | None = None,
 ) -> Problem:
-    """Everything that the config names, around a network.
+    """Build everything that the config names, around a network.
 
     Args:
-        config: what to build.
+        config: the options.
         net: the network.
         augment: for the training images.
-        check: what the gradient check looks at; 32 examples by default.
+        check: the options of the gradient check.
 
     Raises:
-        ValueError, TypeError: a value that fnn does not take, in its own words.
+        ValueError, TypeError: fnn refuses a value; the text is fnn's.
         OSError: the dataset's files are missing.
     """
-    at_least(config, epochs=1, seeds=1)
+    require_at_least(config, epochs=1, seeds=1)
     problem = Problem(
         net=net,
         loss=fnn.losses.SoftmaxCrossEntropy(config.label_smoothing),
-        optimizer=optimizer(config),
+        optimizer=make_optimizer(config),
         stopping=fnn.EarlyStopping(patience=config.patience),
-        data=load(config),
+        data=load_dataset(config),
         augment=augment,
-        check=check or Check(),
+        check=check or CheckOptions(),
     )
-    # No epoch at all: trains nothing, and checks all that training will be given.
-    fit(problem, replace(config, epochs=0), seeded(problem, config, config.seed))
+    # No epoch at all: this trains nothing, and checks all arguments of the training.
+    fit(problem, replace(config, epochs=0), make_start(problem, config, config.seed))
     return problem
 
 
-def optimizer(config: Training) -> Any:
-    """The optimizer of that name, with that learning rate."""
+def make_optimizer(config: TrainingConfig) -> Any:
+    """Return the optimizer of that name, with that learning rate."""
     factories = {}
     for name in filter(str.islower, fnn.optimizers.__all__):  # not the classes
         function = getattr(fnn.optimizers, name)
@@ -171,8 +175,8 @@ def optimizer(config: Training) -> Any:
     return factories[config.optimizer](config.learning_rate)
 
 
-def load(config: Training) -> fnn.data.Dataset:
-    """The dataset; `data_dir` holds its files, or a folder of its name that does."""
+def load_dataset(config: TrainingConfig) -> fnn.data.Dataset:
+    """Load the dataset from `data_dir`, or from a folder of its name in there."""
     if config.dataset == "digits":
         return fnn.data.digits()
     folder = config.data_dir
@@ -185,8 +189,8 @@ def load(config: Training) -> fnn.data.Dataset:
     return getattr(fnn.data, config.dataset)(folder)
 
 
-def seeded(problem: Problem, config: Training, seed: int) -> Start:
-    """The validation set, the initial parameters, and the keys for what follows."""
+def make_start(problem: Problem, config: TrainingConfig, seed: int) -> Start:
+    """Draw the validation set, the initial parameters and all keys from the seed."""
     keys = jax.random.split(jax.random.key(seed), 4)
     x, y = problem.data.train
     return Start(
@@ -197,21 +201,21 @@ def seeded(problem: Problem, config: Training, seed: int) -> Start:
     )
 
 
-def off_kinks(start: Start, examples: int) -> Start:
-    """So many training images, no pixel black, and biases above zero.
+def move_off_kinks(start: Start, examples: int) -> Start:
+    """Take the first images, and make every pixel and every bias greater than 0.
 
-    Where all pixels of a window are 0 and so is the bias, a ReLU sits on its kink, and
-    a maximum has many places to choose from: differences say nothing there. (Not all
-    such places can be left: where a whole pooling window of ReLUs is 0, it is so.)
+    Where all pixels of a window are 0 and so is the bias, a ReLU is at its kink, and
+    several inputs of a maximum are equal: finite differences say nothing there. (Some
+    kinks remain: those of pooling windows in which every ReLU is 0.)
     """
     key = jax.random.fold_in(start.check_key, 0)
     x, y = (part[:examples] for part in start.data.train)
 
-    def above(bias: jax.Array) -> jax.Array:
+    def raised(bias: jax.Array) -> jax.Array:
         return bias + jax.random.uniform(key, bias.shape, maxval=2.0)
 
     params = jax.tree.map(
-        lambda p: above(p) if p.ndim == 1 else p, start.variables.params
+        lambda p: raised(p) if p.ndim == 1 else p, start.variables.params
     )
     x = x + np.asarray(jax.random.uniform(key, x.shape, x.dtype, maxval=0.1))
     return start._replace(
@@ -222,12 +226,12 @@ def off_kinks(start: Start, examples: int) -> Start:
 
 def fit(
     problem: Problem,
-    config: Training,
+    config: TrainingConfig,
     start: Start,
     on_epoch: Callable[[dict], Any] | None = None,
     folder: Path | None = None,
 ) -> fnn.FitResult:
-    """`fnn.fit`, with what the config says; checkpoints go below the folder."""
+    """Call `fnn.fit` with the options of the config; checkpoints go into the folder."""
     checkpoints = None
     if folder is not None and config.checkpoint_every:
         every = config.checkpoint_every
