@@ -1,197 +1,112 @@
-"""fnn: the backward pass you can read, check and replace."""
+"""fnn: the backward pass you can read, check and replace.
 
-from fnn import augmentations, data, losses, ops, optimizers, textbook
-from fnn.core import Backward, Forward, Layer, Variables, layer, leaf
-from fnn.gradients import (
-    Engine,
-    Explanation,
-    Factor,
-    Gradients,
-    HSweep,
-    NodeCheck,
-    Report,
-    Row,
-    autodiff,
-    compare_gradients,
-    directional_derivatives,
-    explain,
-    first_nonfinite,
-    h_sweep,
-    manual,
-    numerical_gradients,
-    objective,
-    value_and_grad,
-)
-from fnn.layers import (
-    AdaptiveAvgPool,
-    AvgPool,
-    BatchNorm,
-    BatchNormState,
-    Conv,
-    ConvParams,
-    ConvTranspose,
-    Dense,
-    DenseParams,
-    Dropout,
-    Elu,
-    Flatten,
-    Gelu,
-    GlobalAvgPool,
-    GlobalMaxPool,
-    GroupNorm,
-    Identity,
-    InstanceNorm,
-    Lambda,
-    LayerNorm,
-    LeakyRelu,
-    MaxPool,
-    NormParams,
-    Parallel,
-    Relu,
-    Reshape,
-    Residual,
-    RMSNorm,
-    RMSNormParams,
-    Serial,
-    Sigmoid,
-    Silu,
-    Softmax,
-    Softplus,
-    Tanh,
-    Upsample,
-    initializers,
-    parallel,
-    residual,
-    serial,
-)
-from fnn.network import Node, map_params, named_params, walk
-from fnn.planning import Change, Costs, Plan, load_costs, plain, plan
-from fnn.probes import Probed, ProbedParams, Seen, probe, record
-from fnn.summary import Summary, SummaryRow, summary
-from fnn.training import (
-    Batches,
-    Checkpoints,
-    EarlyStopping,
-    FitResult,
-    Nonfinite,
-    StoppingState,
-    Sweep,
-    TensorBoard,
-    accuracy,
-    evaluate,
-    fit,
-    load,
-    predict,
-    save,
-    sweep,
-)
-from fnn.versions import __version__, warn_about_jaxlib
+The public names, each listed once.
+"""
 
-__all__ = [
-    "AdaptiveAvgPool",
-    "AvgPool",
-    "Backward",
-    "BatchNorm",
-    "BatchNormState",
-    "Batches",
-    "Change",
-    "Checkpoints",
-    "Conv",
-    "ConvParams",
-    "ConvTranspose",
-    "Costs",
-    "Dense",
-    "DenseParams",
-    "Dropout",
-    "EarlyStopping",
-    "Elu",
-    "Engine",
-    "Explanation",
-    "Factor",
-    "FitResult",
-    "Flatten",
-    "Forward",
-    "Gelu",
-    "GlobalAvgPool",
-    "GlobalMaxPool",
-    "Gradients",
-    "GroupNorm",
-    "HSweep",
-    "Identity",
-    "InstanceNorm",
-    "Lambda",
-    "Layer",
-    "LayerNorm",
-    "LeakyRelu",
-    "MaxPool",
-    "Node",
-    "NodeCheck",
-    "Nonfinite",
-    "NormParams",
-    "Parallel",
-    "Plan",
-    "Probed",
-    "ProbedParams",
-    "RMSNorm",
-    "RMSNormParams",
-    "Relu",
-    "Report",
-    "Reshape",
-    "Residual",
-    "Row",
-    "Seen",
-    "Serial",
-    "Sigmoid",
-    "Silu",
-    "Softmax",
-    "Softplus",
-    "StoppingState",
-    "Summary",
-    "SummaryRow",
-    "Sweep",
-    "Tanh",
-    "TensorBoard",
-    "Upsample",
-    "Variables",
-    "__version__",
-    "accuracy",
-    "augmentations",
-    "autodiff",
-    "compare_gradients",
-    "data",
-    "directional_derivatives",
-    "evaluate",
-    "explain",
-    "first_nonfinite",
-    "fit",
-    "h_sweep",
-    "initializers",
-    "layer",
-    "leaf",
-    "load",
-    "load_costs",
-    "losses",
-    "manual",
-    "map_params",
-    "named_params",
-    "numerical_gradients",
-    "objective",
-    "ops",
-    "optimizers",
-    "parallel",
-    "plain",
-    "plan",
-    "predict",
-    "probe",
-    "record",
-    "residual",
-    "save",
-    "serial",
-    "summary",
-    "sweep",
-    "textbook",
-    "value_and_grad",
-    "walk",
-]
+from fnn import augmentations as augmentations
+from fnn import data as data
+from fnn import losses as losses
+from fnn import ops as ops
+from fnn import optimizers as optimizers
+from fnn import textbook as textbook
+from fnn.core import Backward as Backward
+from fnn.core import Forward as Forward
+from fnn.core import Layer as Layer
+from fnn.core import Variables as Variables
+from fnn.core import layer as layer
+from fnn.core import leaf as leaf
+from fnn.gradients.audit.compare import compare_gradients as compare_gradients
+from fnn.gradients.audit.report import NodeCheck as NodeCheck
+from fnn.gradients.audit.report import Report as Report
+from fnn.gradients.audit.report import Row as Row
+from fnn.gradients.engines import Engine as Engine
+from fnn.gradients.engines import Gradients as Gradients
+from fnn.gradients.engines import autodiff as autodiff
+from fnn.gradients.engines import manual as manual
+from fnn.gradients.engines import objective as objective
+from fnn.gradients.engines import value_and_grad as value_and_grad
+from fnn.gradients.explain.explain import explain as explain
+from fnn.gradients.explain.explanation import Explanation as Explanation
+from fnn.gradients.explain.explanation import Factor as Factor
+from fnn.gradients.first_nonfinite import first_nonfinite as first_nonfinite
+from fnn.gradients.numerical import HSweep as HSweep
+from fnn.gradients.numerical import directional_derivatives as directional_derivatives
+from fnn.gradients.numerical import h_sweep as h_sweep
+from fnn.gradients.numerical import numerical_gradients as numerical_gradients
+from fnn.layers import initializers as initializers
+from fnn.layers.activations import Elu as Elu
+from fnn.layers.activations import Gelu as Gelu
+from fnn.layers.activations import Identity as Identity
+from fnn.layers.activations import LeakyRelu as LeakyRelu
+from fnn.layers.activations import Relu as Relu
+from fnn.layers.activations import Sigmoid as Sigmoid
+from fnn.layers.activations import Silu as Silu
+from fnn.layers.activations import Softmax as Softmax
+from fnn.layers.activations import Softplus as Softplus
+from fnn.layers.activations import Tanh as Tanh
+from fnn.layers.batch_norm import BatchNorm as BatchNorm
+from fnn.layers.batch_norm import BatchNormState as BatchNormState
+from fnn.layers.branches import Parallel as Parallel
+from fnn.layers.branches import Residual as Residual
+from fnn.layers.branches import parallel as parallel
+from fnn.layers.branches import residual as residual
+from fnn.layers.combinators import Serial as Serial
+from fnn.layers.combinators import serial as serial
+from fnn.layers.convolution import Conv as Conv
+from fnn.layers.convolution import ConvParams as ConvParams
+from fnn.layers.convolution import ConvTranspose as ConvTranspose
+from fnn.layers.dense import Dense as Dense
+from fnn.layers.dense import DenseParams as DenseParams
+from fnn.layers.dropout import Dropout as Dropout
+from fnn.layers.function import Lambda as Lambda
+from fnn.layers.global_pooling import AdaptiveAvgPool as AdaptiveAvgPool
+from fnn.layers.global_pooling import GlobalAvgPool as GlobalAvgPool
+from fnn.layers.global_pooling import GlobalMaxPool as GlobalMaxPool
+from fnn.layers.group_norm import GroupNorm as GroupNorm
+from fnn.layers.group_norm import InstanceNorm as InstanceNorm
+from fnn.layers.normalization import LayerNorm as LayerNorm
+from fnn.layers.normalization import NormParams as NormParams
+from fnn.layers.normalization import RMSNorm as RMSNorm
+from fnn.layers.normalization import RMSNormParams as RMSNormParams
+from fnn.layers.pooling import AvgPool as AvgPool
+from fnn.layers.pooling import MaxPool as MaxPool
+from fnn.layers.shape import Flatten as Flatten
+from fnn.layers.shape import Reshape as Reshape
+from fnn.layers.shape import Upsample as Upsample
+from fnn.network import Node as Node
+from fnn.network import map_params as map_params
+from fnn.network import named_params as named_params
+from fnn.network import walk as walk
+from fnn.planning.costs import Costs as Costs
+from fnn.planning.costs import load_costs as load_costs
+from fnn.planning.planned import Change as Change
+from fnn.planning.planned import Plan as Plan
+from fnn.planning.planned import plain as plain
+from fnn.planning.planner import plan as plan
+from fnn.probes import Probed as Probed
+from fnn.probes import ProbedParams as ProbedParams
+from fnn.probes import Seen as Seen
+from fnn.probes import probe as probe
+from fnn.probes import record as record
+from fnn.summary import Summary as Summary
+from fnn.summary import SummaryRow as SummaryRow
+from fnn.summary import summary as summary
+from fnn.training.early_stopping import EarlyStopping as EarlyStopping
+from fnn.training.early_stopping import StoppingState as StoppingState
+from fnn.training.evaluation import evaluate as evaluate
+from fnn.training.evaluation import predict as predict
+from fnn.training.fit import fit as fit
+from fnn.training.metrics import accuracy as accuracy
+from fnn.training.run.nonfinite import Nonfinite as Nonfinite
+from fnn.training.run.result import FitResult as FitResult
+from fnn.training.run.streams import Batches as Batches
+from fnn.training.store.checkpoints import Checkpoints as Checkpoints
+from fnn.training.store.npz import load as load
+from fnn.training.store.npz import save as save
+from fnn.training.sweep.result import Sweep as Sweep
+from fnn.training.sweep.sweep import sweep as sweep
+from fnn.training.tensorboard import TensorBoard as TensorBoard
+from fnn.versions import __version__ as __version__
+from fnn.versions import warn_about_jaxlib as warn_about_jaxlib
 
 warn_about_jaxlib()

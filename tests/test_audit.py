@@ -9,8 +9,8 @@ from planting import audit, plant
 from random_networks import random_image_trial, random_trial
 
 import fnn
-from fnn.gradients import autodiff, manual
 from fnn.gradients.audit.rounding import lost_digits
+from fnn.gradients.engines import autodiff, manual
 
 LOSS = fnn.losses.SoftmaxCrossEntropy()
 NET = fnn.serial(fnn.Dense(4), fnn.Relu(), fnn.Dense(3))

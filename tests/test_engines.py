@@ -7,7 +7,7 @@ import pytest
 
 import fnn
 from fnn import DenseParams, textbook
-from fnn.gradients import Gradients, manual
+from fnn.gradients.engines import Gradients, manual
 from fnn.losses import SigmoidCrossEntropy, SoftmaxCrossEntropy, SquaredError
 
 ENGINES = ["manual", "autodiff"]

@@ -117,6 +117,17 @@ def public_names(source: str) -> list[str] | None:
     return None
 
 
+def re_exports(source: str) -> list[str]:
+    """The names that are imported as themselves, `from a import b as b`."""
+    return [
+        alias.name
+        for node in ast.parse(source).body
+        if isinstance(node, ast.ImportFrom)
+        for alias in node.names
+        if alias.asname == alias.name
+    ]
+
+
 def long_functions(source: str) -> list[str]:
     """Functions of more lines than a screen has, the docstring not counted."""
     found = []
@@ -126,6 +137,28 @@ def long_functions(source: str) -> list[str]:
             lines = node.end_lineno - body[0].lineno + 1 if body else 0
             if lines > LONGEST_FUNCTION:
                 found.append(f"{node.name}: {lines} lines")
+    return found
+
+
+#: A function's docstring that begins with one of these is no sentence with a verb.
+NO_VERB = set(
+    "a an and as at both by each every for from half how if in likewise no none of on "
+    "one only so some such that the these this those to two what when where whether "
+    "which who with without".split()
+)
+
+
+def fragments(source: str) -> list[str]:
+    """Functions whose docstring does not begin with a verb, classes with `what`."""
+    found = []
+    for node in ast.walk(ast.parse(source)):
+        if isinstance(node, ast.FunctionDef | ast.ClassDef):
+            first = (ast.get_docstring(node) or "Return").split()[0].lower()
+            is_property = any("property" in ast.unparse(d) for d in node.decorator_list)
+            nouns = {"a", "an", "the", "one", "two", "how", "whether"}
+            allowed = nouns if isinstance(node, ast.ClassDef) or is_property else set()
+            if first.strip(".,:") in NO_VERB - allowed:
+                found.append(f"{node.name}: {first} ...")
     return found
 
 
@@ -173,14 +206,27 @@ def test_no_import_closes_a_circle():
 def test_every_module_says_what_is_public(path):
     if path.is_relative_to(ROOT / "fnn"):
         names = public_names(path.read_text())
-        empty = path.name == "__init__.py" and not path.read_text().strip()
-        assert empty or names is not None
+        # A package may have a docstring alone; fnn's own lists names as `a as a`.
+        assert path.name == "__init__.py" or names is not None
         assert list(names or []) == sorted(set(names or []), key=isort_key)
 
 
 def isort_key(name: str) -> tuple:
     """Constants, then classes, then functions: the order ruff keeps `__all__` in."""
     return (0 if name.isupper() else 1 if name[:1].isupper() else 2, name)
+
+
+def test_the_public_names_are_listed_once():
+    listed = re_exports((ROOT / "fnn/__init__.py").read_text())
+    assert len(listed) == len(set(listed)) > 100
+    for path in FILES:
+        package = path.parent.relative_to(ROOT)
+        if path.name == "__init__.py" and package.parts[1:] in PACKAGES:
+            assert not re_exports(path.read_text())
+            assert public_names(path.read_text()) is None
+
+
+PACKAGES = [("layers",), ("gradients",), ("planning",), ("training",)]
 
 
 @EVERY_FILE
@@ -191,6 +237,11 @@ def test_files_can_be_read_in_one_sitting(path):
 @EVERY_FILE
 def test_functions_fit_on_a_screen(path):
     assert long_functions(path.read_text()) == []
+
+
+@EVERY_FILE
+def test_docstrings_begin_as_sentences_do(path):
+    assert fragments(path.read_text()) == []
 
 
 @EVERY_FILE
@@ -262,6 +313,10 @@ def test_the_other_rules_find_what_they_look_for():
     documented = 'def f():\n    """One.\n' + "\n" * LONGEST_FUNCTION + '    """\n'
     assert long_functions(long) == ["f: 51 lines"]
     assert long_functions(documented) == []
+    assert fragments('def f():\n    """What f does."""') == ["f: what ..."]
+    assert fragments('class C:\n    """Of a C."""') == ["C: of ..."]
+    assert fragments('def f():\n    """Return f."""\nclass C:\n    """A C."""') == []
+    assert re_exports("from a import b as b, c") == ["b"]
     assert loose_zips("zip(a, b)\nzip(a, b, strict=True)") == ["zip(a, b)"]
     assert star_imports("from fnn.layers import *") == ["fnn.layers.*"]
     assert vague_names(Path("fnn/utils.py")) == {"utils"}

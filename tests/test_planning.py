@@ -9,8 +9,8 @@ import pytest
 from random_plans import random_plan_trial
 
 import fnn
-from fnn.planning import MODES
 from fnn.planning.costs import Costs, Work, built_in
+from fnn.planning.options import MODES
 from fnn.planning.stage import Absorbed
 from fnn.planning.stages import ConvStage
 

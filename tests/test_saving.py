@@ -13,7 +13,7 @@ import pytest
 
 from fnn import layers
 from fnn.core import Variables
-from fnn.training import load, save
+from fnn.training.store.npz import load, save
 
 
 class Named(NamedTuple):

@@ -9,7 +9,7 @@ from fnn.dtypes import all_finite
 from fnn.gradients.engines import Engine, value_and_grad
 from fnn.losses import Loss
 from fnn.network import named_params
-from fnn.planning import plain
+from fnn.planning.planned import plain
 from fnn.probes import probe_with_outputs, read_outputs
 from fnn.typing import Array, Batch
 

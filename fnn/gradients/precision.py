@@ -88,7 +88,7 @@ class MixedPrecision:
 
     Example:
         >>> import jax, jax.numpy as jnp, fnn
-        >>> from fnn.gradients import manual
+        >>> from fnn.gradients.engines import manual
         >>> net, loss = fnn.serial(fnn.Dense(3)), fnn.losses.SoftmaxCrossEntropy()
         >>> variables = net.init(jax.random.key(0), (4,))
         >>> batch = jnp.ones((5, 4)), jnp.array([0, 1, 2, 0, 1])

@@ -15,21 +15,21 @@ from fnn.kernels.conv_block import ConvBlock
 from fnn.kernels.im2col import Im2col
 from fnn.kernels.planes import Group
 from fnn.kernels.winograd import Winograd
-from fnn.layers import (
-    BatchNorm,
-    Conv,
+from fnn.layers.activations import (
     Elu,
     Gelu,
-    GlobalAvgPool,
     Identity,
     LeakyRelu,
-    MaxPool,
     Relu,
     Sigmoid,
     Silu,
     Softplus,
     Tanh,
 )
+from fnn.layers.batch_norm import BatchNorm
+from fnn.layers.convolution import Conv
+from fnn.layers.global_pooling import GlobalAvgPool
+from fnn.layers.pooling import MaxPool
 from fnn.planning.costs import Work
 from fnn.planning.options import PlanOptions
 from fnn.planning.stage import Stage

@@ -12,7 +12,9 @@ from collections.abc import Iterator, Sequence
 from typing import NamedTuple
 
 from fnn.core import Layer
-from fnn.layers import Identity, Parallel, Residual, Serial
+from fnn.layers.activations import Identity
+from fnn.layers.branches import Parallel, Residual
+from fnn.layers.combinators import Serial
 from fnn.network import path_of
 from fnn.planning.options import PlanOptions
 from fnn.planning.planned import Change

@@ -17,7 +17,7 @@ import jax.numpy as jnp
 from fnn.checks import as_inputs
 from fnn.core import Backward, Forward, Layer, Reach, Variables, layer, leaf
 from fnn.kernels.layout import swap_batch_and_channels
-from fnn.layers import Serial
+from fnn.layers.combinators import Serial
 from fnn.planning.planned import Planned
 from fnn.typing import Array, InShape, KeyArray, PyTree
 

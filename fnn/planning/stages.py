@@ -29,8 +29,8 @@ from fnn.kernels.planes import (
     space_to_planes,
 )
 from fnn.kernels.pooling import argmax_of_planes, max_of_planes, scatter_to_argmax
-from fnn.layers import Parallel, Residual
 from fnn.layers.batch_norm import Eval, Train
+from fnn.layers.branches import Parallel, Residual
 from fnn.layers.convolution import ConvParams
 from fnn.layers.normalization import NormParams, moments
 from fnn.layers.shape import shape_only

@@ -14,7 +14,7 @@ from fnn.core import Layer, Variables, expect_layer
 from fnn.gradients.engines import Engine, get_engine
 from fnn.gradients.precision import engine_in_precision
 from fnn.losses import Loss, expect_loss
-from fnn.planning import plain
+from fnn.planning.planned import plain
 from fnn.training.checks import (
     check_augment,
     check_batch_size,

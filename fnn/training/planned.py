@@ -2,7 +2,9 @@
 
 from fnn.core import Layer
 from fnn.gradients.engines import Engine, manual
-from fnn.planning import MODES, Plan, plan
+from fnn.planning.options import MODES
+from fnn.planning.planned import Plan
+from fnn.planning.planner import plan
 from fnn.typing import InShape
 
 __all__ = ["plan_network"]

@@ -16,7 +16,7 @@ from jax import lax
 
 import fnn
 from engines import STEPS, batches, training_step
-from fnn.planning import MODES
+from fnn.planning.options import MODES
 from networks import NETWORKS, Network
 from timing import interleave, loop, ratio, rounds_within, seconds, temporary_bytes
 

@@ -1,3 +1,1 @@
 """The audit: are gradients right, and if not, which layer is wrong?"""
-
-__all__ = ()

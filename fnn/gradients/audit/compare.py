@@ -96,10 +96,10 @@ def compare_gradients(
     expect_loss(loss)
     check_l2(l2)
     key = None if key is None else check_key(key)
-    batch = _first_examples(batch, max_examples)
+    examples = _first_examples(batch, max_examples)
     name = engine if isinstance(engine, str) else getattr(engine, "__name__", "engine")
-    options = dict(train=train, l2=float(l2), n=len(batch[0]) if n is None else n)
-    numbers = as_variables(variables), batch
+    options = dict(train=train, l2=float(l2), n=len(examples[0]) if n is None else n)
+    numbers = as_variables(variables), examples
     with jax.enable_x64(False):
         if precision is not None:
             numbers = cast(numbers, precision)

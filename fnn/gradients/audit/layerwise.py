@@ -16,7 +16,7 @@ from fnn.core import Backward, Forward, Layer, Variables
 from fnn.gradients.audit.report import NodeCheck
 from fnn.gradients.audit.rounding import lost_digits
 from fnn.network import Node, named_params, walk
-from fnn.planning import plain
+from fnn.planning.planned import plain
 from fnn.probes import Seen, record
 from fnn.typing import Array, Float, KeyArray, PyTree
 

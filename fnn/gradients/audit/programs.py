@@ -17,7 +17,7 @@ from fnn.gradients.numerical import best_h, differences
 from fnn.gradients.precision import cast, engine_in_precision
 from fnn.losses import Loss
 from fnn.network import named_params, walk
-from fnn.planning import plain
+from fnn.planning.planned import plain
 from fnn.probes import Seen, probe_with_input, record
 from fnn.summary import count_flops
 from fnn.typing import Array, Batch, Int, KeyArray, Number, PyTree

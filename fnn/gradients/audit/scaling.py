@@ -11,7 +11,7 @@ from fnn.gradients.audit.report import Row
 from fnn.gradients.engines import value_and_grad
 from fnn.gradients.precision import ScaledLoss
 from fnn.losses import Loss
-from fnn.planning import plain
+from fnn.planning.planned import plain
 from fnn.probes import probe_with_input
 from fnn.typing import Batch, KeyArray
 

@@ -1,3 +1,1 @@
 """The chain rule of one parameter, written out factor by factor."""
-
-__all__ = ()

@@ -12,7 +12,7 @@ import jax.numpy as jnp
 import numpy as np
 
 from fnn.core import Forward, Layer
-from fnn.layers import Parallel, Residual
+from fnn.layers.branches import Parallel, Residual
 from fnn.network import Node, child_variables, map_params, path_of
 from fnn.probes import Seen, probe_with_input
 from fnn.typing import Array, Bool, Float, PyTree

@@ -39,7 +39,7 @@ from fnn.gradients.explain.symbols import symbols
 from fnn.gradients.precision import cast
 from fnn.losses import Loss, expect_loss
 from fnn.network import Node, named_params
-from fnn.planning import plain
+from fnn.planning.planned import plain
 from fnn.probes import Seen, probe, record
 from fnn.typing import Array, Batch, Bool, KeyArray, PyTree
 

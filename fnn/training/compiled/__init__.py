@@ -1,3 +1,1 @@
 """The compiled program of training: an epoch, on one device or on many."""
-
-__all__ = ()

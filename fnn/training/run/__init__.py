@@ -1,3 +1,1 @@
 """One training run, from its specification to its result."""
-
-__all__ = ()

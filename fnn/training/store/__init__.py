@@ -1,3 +1,1 @@
 """Files of a run: checkpoints, and trees of arrays that are saved and loaded."""
-
-__all__ = ()

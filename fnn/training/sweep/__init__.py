@@ -1,3 +1,1 @@
 """Many training runs at once, in one compiled program."""
-
-__all__ = ()

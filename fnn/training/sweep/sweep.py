@@ -11,7 +11,7 @@ from fnn.augmentations import Augmentation
 from fnn.checks import check_keys, check_l2, positive_integer
 from fnn.core import Variables, expect_layer
 from fnn.gradients.engines import Engine, get_engine
-from fnn.layers import Conv, ConvTranspose
+from fnn.layers.convolution import Conv, ConvTranspose
 from fnn.losses import expect_loss
 from fnn.network import walk
 from fnn.training.checks import (
