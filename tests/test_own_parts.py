@@ -627,6 +627,7 @@ def test_a_serial_is_indexed_like_a_tuple():
     first = net[:2].forward(variables.params[:2], variables.state[:2], X).y
     last = net[2:].forward(variables.params[2:], variables.state[2:], first).y
     np.testing.assert_array_equal(last, whole)
+    assert fnn.serial() and not len(fnn.serial())
     with pytest.raises(IndexError):
         net[3]
     with pytest.raises(TypeError, match="net\\[2\\] or net\\[:3\\]"):

@@ -11,7 +11,7 @@ import ml_dtypes
 import numpy as np
 import pytest
 
-from fnn import layers
+import fnn
 from fnn.core import Variables
 from fnn.training.store.npz import load, save
 
@@ -22,7 +22,7 @@ class Named(NamedTuple):
 
 
 def net_variables():
-    net = layers.serial(layers.Dense(3), layers.BatchNorm(), layers.Relu())
+    net = fnn.serial(fnn.Dense(3), fnn.BatchNorm(), fnn.Relu())
     return net.init(jax.random.key(0), (2,))
 
 

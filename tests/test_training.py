@@ -570,7 +570,7 @@ def test_a_result_describes_itself_in_a_few_lines():
     ]
     unseen = linear_fit(epochs=0)
     assert "  last losses  none\n" in repr(unseen)
-    bad = fnn.training.Nonfinite(1, 3, "the output of 0/Dense")
+    bad = fnn.Nonfinite(1, 3, "the output of 0/Dense")
     line = "  nonfinite    epoch 1, step 3: the output of 0/Dense is not finite"
     assert repr(unseen._replace(nonfinite=bad)).splitlines()[-1] == line
     many = {f"validation_{name}": np.zeros(1) for name in range(40)}

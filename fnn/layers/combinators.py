@@ -127,6 +127,9 @@ class Serial(Layer):
     def __len__(self) -> int:
         return len(self.layers)
 
+    def __bool__(self) -> bool:
+        return True  # a network without layers is a network, the identity
+
     def __repr__(self) -> str:
         return f"serial({', '.join(map(repr, self.layers))})"
 

@@ -30,7 +30,7 @@ class StoppingState(NamedTuple):
 
 @pytree
 class EarlyStopping:
-    """A rule to stop when a metric has not improved for `patience` evaluations.
+    """A criterion to stop: no improvement of a metric for `patience` evaluations.
 
     With m the metric of this evaluation, and mode "min":
 
