@@ -17,14 +17,9 @@ if version("jaxlib").startswith("0.10."):
     FLAGS.append("--xla_cpu_use_fusion_emitters=false")
 os.environ["XLA_FLAGS"] = " ".join([os.environ.get("XLA_FLAGS", ""), *FLAGS])
 
-# Annotations of fnn's arguments and results are checked, shapes included; not so when
-# a user runs it.
-from jaxtyping import install_import_hook
-
-install_import_hook("fnn", "array_types.check_arrays")
-
 import jax
 import pytest
+from array_types import check_shapes_everywhere
 from hypothesis import settings
 
 # A float64 or int32 that slips into a float32 computation is an error, not a promotion.
@@ -33,6 +28,9 @@ jax.config.update("jax_numpy_dtype_promotion", "strict")
 
 # On a GPU or TPU a float32 product would else be computed in fewer bits.
 jax.config.update("jax_default_matmul_precision", "highest")
+
+# Arrays are checked against their annotated shapes; not so when a user runs fnn.
+check_shapes_everywhere()
 
 # The same examples in each run; compiling takes longer than hypothesis' deadline.
 settings.register_profile("fnn", derandomize=True, deadline=None, database=None)
