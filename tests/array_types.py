@@ -16,12 +16,18 @@ from beartype import beartype
 from jaxtyping import AbstractArray, jaxtyped
 
 import fnn
+from fnn.typing import KeyArray
 
 __all__ = ["check_shapes", "check_shapes_everywhere", "names_a_shape"]
 
 
 def names_a_shape(annotation: Any) -> bool:
-    """Return whether an annotation is of jaxtyping, or a union or tuple with one."""
+    """Return whether an annotation is of jaxtyping, or a union or tuple with one.
+
+    A key has no shape to speak of, and fnn itself checks what is passed for one.
+    """
+    if annotation is KeyArray:
+        return False
     if isinstance(annotation, type) and issubclass(annotation, AbstractArray):
         return True
     return any(map(names_a_shape, get_args(annotation)))

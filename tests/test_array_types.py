@@ -9,6 +9,7 @@ from jaxtyping import Array, Float, TypeCheckError
 import fnn
 from fnn.kernels.layout import per_channel
 from fnn.layers.dense import dweight
+from fnn.typing import KeyArray
 
 
 @pytest.mark.parametrize(
@@ -18,6 +19,7 @@ from fnn.layers.dense import dweight
         (Float[Array, "N K"] | None, True),
         (tuple[Float[Array, ""], int], True),
         (Array, False),
+        (KeyArray | None, False),
         (int | None, False),
         (tuple[int, ...], False),
     ],

@@ -121,7 +121,7 @@ def test_the_penalty_is_computed_in_float32():
 
 def test_objective_is_the_loss_in_that_precision(exact):
     params, state = NET.init(jax.random.key(0), (5,))
-    f = fnn.gradients.objective(NET, LOSS, (params, state), (X, Y), precision="float16")
+    f = fnn.objective(NET, LOSS, (params, state), (X, Y), precision="float16")
     value = float(jax.jit(f)(params))
     assert value == pytest.approx(float(gradients("manual", "float16").loss), rel=1e-6)
     assert value != float(exact.loss)

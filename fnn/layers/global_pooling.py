@@ -14,7 +14,7 @@ from fnn.checks import as_inputs
 from fnn.core import Backward, Forward, Layer, Reach, Variables, layer
 from fnn.layers.shape import shape_only
 from fnn.layers.windows import check_image, per_axis, positive_integers
-from fnn.typing import Array, Float, InShape, KeyArray, PyTree
+from fnn.typing import Array, Float, InShape, KeyArray, PyTree, Shaped
 
 __all__ = ["AdaptiveAvgPool", "GlobalAvgPool", "GlobalMaxPool"]
 
@@ -54,7 +54,7 @@ class GlobalAvgPool(_Global):
         return Forward(y, saved=shape_only(x), state=state)
 
     def backward(
-        self, params: PyTree, saved: Array, dy: Float[Array, "N C"]
+        self, params: PyTree, saved: Array, dy: Shaped[Array, "N C"]
     ) -> Backward:
         n, *sizes, features = saved.shape[1:]
         share = (dy / math.prod(sizes)).reshape(n, *(1 for _ in sizes), features)
@@ -88,7 +88,7 @@ class GlobalMaxPool(_Global):
         return Forward(y, saved=(argmax, shape_only(x)), state=state)
 
     def backward(
-        self, params: PyTree, saved: PyTree, dy: Float[Array, "N C"]
+        self, params: PyTree, saved: PyTree, dy: Shaped[Array, "N C"]
     ) -> Backward:
         argmax, x_shape = saved
         n, *sizes, features = x_shape.shape[1:]

@@ -35,7 +35,7 @@ from fnn.layers.windows import (
     make_window,
     positive_integers,
 )
-from fnn.typing import Array, Float, InShape, Int, KeyArray, PyTree
+from fnn.typing import Array, InShape, Int, KeyArray, PyTree, Shaped
 
 __all__ = ["AvgPool", "MaxPool"]
 
@@ -119,7 +119,7 @@ class MaxPool(_Pool):
         return Forward(y, saved=x, state=state)  # the layer before saves it anyway
 
     def backward(
-        self, params: PyTree, saved: Array, dy: Float[Array, "N *P C"]
+        self, params: PyTree, saved: Array, dy: Shaped[Array, "N *P C"]
     ) -> Backward:
         x, sizes = saved, saved.shape[1:-1]
         window = self.window_for(sizes)
@@ -180,7 +180,7 @@ class AvgPool(_Pool):
         return Forward(y, saved=shape_only(x), state=state)
 
     def backward(
-        self, params: PyTree, saved: Array, dy: Float[Array, "N *P C"]
+        self, params: PyTree, saved: Array, dy: Shaped[Array, "N *P C"]
     ) -> Backward:
         sizes = saved.shape[2:-1]
         window = self.window_for(sizes)
@@ -219,7 +219,7 @@ def _dx(
     arrays: tuple[Array, ...],
     window: Window,
     sizes: tuple[int, ...],
-) -> Float[Array, "N *H C"]:
+) -> Shaped[Array, "N *H C"]:
     """Add up, at each position of x, its shares of dy.
 
     `share(k, *arrays)` returns the part of dy that goes to position k of each window,

@@ -266,16 +266,16 @@ def _count(bad_steps: BadSteps, finite: Array) -> BadSteps:
 
 # ---- Compiled; on many devices the new carry stays where the old one was -------------
 
-_static = {
-    epoch: ("engine", "batch_size", "mesh", "guard"),
-    steps: ("engine", "mesh", "guard", "n"),
+_STATIC_ARGUMENTS = {
+    "epoch": ("engine", "batch_size", "mesh", "guard"),
+    "steps": ("engine", "mesh", "guard", "n"),
 }
 
 
 def _compiled(function: Callable[..., Epoch], **options: Any) -> Any:
     return jax.jit(
         function,
-        static_argnames=_static[function],
+        static_argnames=_STATIC_ARGUMENTS[function.__name__],
         donate_argnames=("carry",),
         **options,
     )
