@@ -18,6 +18,7 @@ if version("jaxlib").startswith("0.10."):
 os.environ["XLA_FLAGS"] = " ".join([os.environ.get("XLA_FLAGS", ""), *FLAGS])
 
 import jax
+import jax.numpy as jnp
 import pytest
 from array_types import check_shapes_everywhere
 from hypothesis import settings
@@ -42,3 +43,23 @@ def forget_compiled_programs():
     """Thousands of compiled programs would fill a process's memory map."""
     yield
     jax.clear_caches()
+
+
+def converts_float16() -> bool:
+    """Return whether XLA can compute with float16: not on a processor without F16C."""
+    try:
+        jax.jit(lambda x: x.astype(jnp.float32))(jnp.ones(2, jnp.float16))
+    except jax.errors.JaxRuntimeError:
+        return False
+    return True
+
+
+@pytest.hookimpl(wrapper=True)
+def pytest_runtest_call(item):
+    """Skip a test where XLA has no code for the float16 numbers that it needs."""
+    try:
+        return (yield)
+    except jax.errors.JaxRuntimeError as error:
+        if "Failed to materialize symbols" in str(error) and not converts_float16():
+            pytest.skip("XLA has no float16 on this processor")
+        raise
