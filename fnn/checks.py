@@ -22,6 +22,7 @@ __all__ = [
     "describe",
     "expect_instance",
     "expect_params",
+    "expect_pytree",
     "expect_shape",
     "is_integer",
     "is_key",
@@ -178,6 +179,15 @@ def expect_instance(name: str, thing: Any) -> None:
         raise TypeError(
             f"{name} is the class {thing.__name__}; pass an instance, "
             f"{thing.__name__}()"
+        )
+
+
+def expect_pytree(name: str, thing: Any) -> None:
+    """Raise where JAX does not know the class of a layer or a loss as a pytree."""
+    if jax.tree_util.all_leaves([thing]):
+        raise TypeError(
+            f"{name} is of class {type(thing).__name__}, which JAX does not know as a "
+            "pytree: write @fnn.layer on the line before its class statement."
         )
 
 

@@ -25,7 +25,14 @@ from typing import Any, ClassVar, NamedTuple, TypeVar, dataclass_transform
 import jax
 import numpy as np
 
-from fnn.checks import check_in_shape, check_key, describe, expect_instance, shown
+from fnn.checks import (
+    check_in_shape,
+    check_key,
+    describe,
+    expect_instance,
+    expect_pytree,
+    shown,
+)
 from fnn.pytree import leaf, pytree
 from fnn.typing import Array, InShape, KeyArray, PyTree
 
@@ -331,8 +338,4 @@ def expect_layer(name: str, layer: Any) -> None:
         if hasattr(layer, "forward"):
             hint = f"Make its class a subclass: class {type(layer).__name__}(fnn.Layer)"
         raise TypeError(f"{name} is not a layer: {shown(layer)}. {hint}")
-    if jax.tree_util.all_leaves([layer]):
-        raise TypeError(
-            f"{name} is of class {type(layer).__name__}, which JAX does not know as a "
-            "pytree: write @fnn.layer on the line before its class statement."
-        )
+    expect_pytree(name, layer)

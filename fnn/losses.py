@@ -19,7 +19,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from fnn.checks import expect_instance, shown
+from fnn.checks import expect_instance, expect_pytree, shown
 from fnn.dtypes import at_least_float32, widen
 from fnn.labels import (
     check_class_labels,
@@ -78,11 +78,7 @@ def expect_loss(loss: Any) -> None:
             "derivative of value with respect to z; check raises where labels y do not "
             "fit outputs of shape out_shape, and may do nothing."
         )
-    if jax.tree_util.all_leaves([loss]):
-        raise TypeError(
-            f"loss is of class {type(loss).__name__}, which JAX does not know as a "
-            "pytree: write @fnn.layer on the line before its class statement."
-        )
+    expect_pytree("loss", loss)
 
 
 _METHODS = ("value", "delta", "check")

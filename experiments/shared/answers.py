@@ -1,4 +1,4 @@
-"""How an experiment with one question ends: with numbers, figures and a sentence."""
+"""The end of an experiment with one question: numbers, figures and a sentence."""
 
 from collections.abc import Iterable, Mapping
 from pathlib import Path

@@ -1,4 +1,4 @@
-"""What an experiment prints while it runs: steps, tables, a progress bar."""
+"""The output of a running experiment: steps, tables, a progress bar."""
 
 import math
 from collections.abc import Callable, Iterable, Iterator, Sequence

@@ -7,7 +7,6 @@ error inside a child names it.
 import dataclasses
 from typing import Any
 
-from fnn.checks import check_in_shape
 from fnn.core import Backward, Forward, Layer, Variables, expect_layer, layer, leaf
 from fnn.network import child_key, child_variables, located, output_shape
 from fnn.typing import Array, InShape, KeyArray, PyTree
@@ -76,7 +75,6 @@ class Serial(Layer):
         return dataclasses.replace(self, layers=layers)
 
     def init(self, key: KeyArray, in_shape: InShape) -> Variables:
-        check_in_shape(in_shape)
         variables: list[Variables] = []
         for i, child in enumerate(self.layers):
             with located(self, str(i), child, in_shape):
