@@ -157,3 +157,48 @@ print(fnn.__version__, second.epochs)
 """
     run = run_python(code, at=tmp_path)
     assert run.stdout == f"{fnn.__version__} 2\n", run.stderr[-2000:]
+
+
+# ---- What is imported, and when --------------------------------------------------
+
+
+def test_nothing_of_jax_is_imported_while_a_program_is_traced():
+    """A module of JAX may add settings: what was traced before compiles once more."""
+    code = """
+import sys
+sys.path.insert(0, "tests")
+import jax, jax.numpy as jnp
+import fnn
+from cases import LAYERS, LOSSES
+jax.eval_shape(jax.random.normal, jax.random.key(0))  # JAX's own first steps
+before = set(sys.modules)
+def gradient(layer, shape, batch):
+    variables = layer.init(jax.random.key(0), shape)
+    out = layer.forward(*variables, jnp.zeros((batch, *shape)), key=jax.random.key(1),
+                        train=True)
+    return layer.backward(variables.params, out.saved, out.y)
+for case in LAYERS:
+    jax.eval_shape(lambda: gradient(case.layer, case.in_shape, case.batch))
+print(len(LAYERS), sorted(m for m in set(sys.modules) - before if "jax" in m))
+"""
+    run = run_python(code)
+    count, imported = run.stdout.strip().split(" ", 1)
+    assert int(count) > 50 and imported == "[]", run.stdout + run.stderr[-2000:]
+
+
+def test_a_program_that_draws_is_compiled_once():
+    code = """
+import jax, jax.numpy as jnp, fnn
+net, loss = fnn.serial(fnn.Dropout(0.5), fnn.Dense(3)), fnn.losses.SoftmaxCrossEntropy()
+variables = net.init(jax.random.key(0), (4,))
+grad_fn, batch = fnn.value_and_grad(net, loss), (jnp.ones((5, 4)), jnp.zeros(5, int))
+traces = []
+@jax.jit
+def step(variables):
+    traces.append(1)
+    return grad_fn(variables, batch, key=jax.random.key(1)).grads
+step(variables), step(variables)
+print(len(traces))
+"""
+    run = run_python(code)
+    assert run.stdout == "1\n", run.stdout + run.stderr[-2000:]

@@ -10,6 +10,10 @@ from typing import NamedTuple
 import jax
 import jax.numpy as jnp
 
+# Imported with the module: it adds settings to JAX, and a program that was traced
+# before a setting existed is traced and compiled again at its next call.
+from jax.extend.random import threefry_2x32
+
 from fnn.checks import as_inputs, require_key
 from fnn.core import Backward, Forward, Layer, layer, leaf
 from fnn.typing import Array, KeyArray, PyTree
@@ -100,8 +104,5 @@ def _uniform(key: KeyArray, shape: tuple[int, ...]) -> Array:
     words = jax.random.key_data(key)
     size = math.prod(shape)
     counters = jax.lax.iota(jnp.uint32, size + size % 2) + words[0]
-    # Imported here, because jax.extend imports Pallas.
-    from jax.extend.random import threefry_2x32
-
     bits = threefry_2x32((words[0], words[1]), counters)[:size]
     return ((bits >> 8).astype(jnp.float32) * 2.0**-24).reshape(shape)
