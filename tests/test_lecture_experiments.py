@@ -1,5 +1,6 @@
 """The experiments about the lecture: blame, constant starts, momentum."""
 
+import re
 from itertools import product
 from pathlib import Path
 
@@ -102,7 +103,8 @@ def test_a_backward_that_passes_on_other_blame_is_found(tmp_path, monkeypatch):
     assert status == 1
     for line in numbers:
         assert line["error"] == pytest.approx([3 / 4, 1 / 2, 0], abs=1e-5)
-    assert "has another δ than the recursion (off by at most 8e-01 of" in text
+    # 3/4 is between 7e-01 and 8e-01.
+    assert re.search(r"another δ than the recursion \(off by at most [78]e-01 of", text)
 
 
 def test_what_is_concluded_about_blame_depends_on_the_numbers():

@@ -58,7 +58,9 @@ def test_memory_is_bounded_by_running_few_directions_together(monkeypatch):
     plenty = compiled()
     monkeypatch.setattr(numerical, "MEMORY", 4 * w.nbytes * 8)
     assert compiled() < plenty / 4
-    np.testing.assert_allclose(fnn.numerical_gradients(f, w), 3 * w**2, atol=1e-3)
+    with jax.enable_x64(True):
+        w = np.asarray(w, np.float64)
+        np.testing.assert_allclose(fnn.numerical_gradients(f, w), 3 * w**2, atol=1e-6)
 
 
 def test_random_directions_accept_the_gradient_and_reject_another(problem):
