@@ -4,7 +4,7 @@ import warnings
 
 import jaxlib
 
-__all__ = ["__version__", "warn_about_jaxlib"]
+__all__ = ["__version__", "transposes_mapped_products", "warn_about_jaxlib"]
 
 __version__ = "0.2.0"
 
@@ -26,3 +26,12 @@ def warn_about_jaxlib(version: str = jaxlib.__version__) -> None:
     """
     if version in WRONG:
         warnings.warn(WRONG[version], RuntimeWarning, stacklevel=3)
+
+
+def transposes_mapped_products(version: str = jaxlib.__version__) -> bool:
+    """Return whether (dyᵀ x)ᵀ can be mapped: jaxlib 0.10 ends the process over it.
+
+    Under `vmap`, beside a sum of dy, it fails a check of its own on the layout of dy,
+    and aborts. This can go when fnn needs jax 0.11 or newer.
+    """
+    return not version.startswith("0.10.")

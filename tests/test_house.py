@@ -36,7 +36,10 @@ MAY_IMPORT = {
     "named_leaves": {"typing"},
     "network": {"typing", "checks", "core"},
     "probes": {"typing", "core", "network"},
-    "layers": {"typing", "pytree", "checks", "dtypes", "argmax", "core", "network"},
+    "layers": {
+        *("typing", "pytree", "checks", "dtypes", "argmax", "core", "network"),
+        "versions",
+    },
     "ops": {"typing", "layers"},
     "summary": {"typing", "checks", "core", "network", "layers", "probes", "tables"},
     "planning": {

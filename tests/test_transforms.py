@@ -136,7 +136,7 @@ def test_every_transformation_is_a_loop(case, shape):
 @pytest.mark.parametrize("engine", ["manual", "autodiff"])
 @pytest.mark.parametrize("classes", [5, 40])
 def test_the_gradient_is_mapped_over_batches(classes, engine):
-    """Up to 32 outputs dW is (dyᵀ x)ᵀ: jaxlib 0.10.2 aborts where that is mapped."""
+    """Up to 32 outputs dW is (dyᵀ x)ᵀ: jaxlib 0.10 aborts where that is mapped."""
     net, loss = fnn.serial(fnn.Dense(classes)), fnn.losses.SoftmaxCrossEntropy()
     variables = net.init(KEY, (4,))
     x = jnp.linspace(-1.0, 1.0, 24).reshape(2, 3, 4)

@@ -14,6 +14,7 @@ from fnn.checks import describe, expect_params, expect_shape, positive_integer
 from fnn.core import NO_INPUT_FEATURES, Backward, Forward, Layer, Variables, layer
 from fnn.layers.initializers import Initializer, LecunNormal, Zeros
 from fnn.typing import Array, Float, InShape, KeyArray, PyTree
+from fnn.versions import transposes_mapped_products
 
 __all__ = ["FEW_OUTPUTS", "Dense", "DenseParams", "dweight"]
 
@@ -111,7 +112,7 @@ class Dense(Layer):
 
 
 #: Up to this many outputs, `dweight` transposes dy rather than x.
-FEW_OUTPUTS = 32
+FEW_OUTPUTS = 32 if transposes_mapped_products() else 0
 
 
 def dweight(x: Float[Array, "N I"], dy: Float[Array, "N O"]) -> Float[Array, "I O"]:
