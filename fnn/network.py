@@ -20,6 +20,7 @@ __all__ = [
     "Node",
     "child_entries",
     "child_key",
+    "child_nodes",
     "child_variables",
     "located",
     "map_params",
@@ -93,12 +94,21 @@ class Node(NamedTuple):
 
 def walk(net: Layer, variables: Variables, path: str | None = None) -> Iterator[Node]:
     """Yield every layer of a network, parents before children, in forward order."""
-    path = net.kind if path is None else path
-    yield Node(path, net, variables)
-    if labelled := net.children:
-        parts = child_variables(net, variables)
-        for (label, child), part in zip(labelled.items(), parts, strict=True):
-            yield from walk(child, part, path_of(path, label, child))
+    node = Node(net.kind if path is None else path, net, variables)
+    yield node
+    for child in child_nodes(node):
+        yield from walk(child.layer, child.variables, child.path)
+
+
+def child_nodes(node: Node) -> list[Node]:
+    """Return the children of a layer, without theirs."""
+    if not (labelled := node.layer.children):
+        return []
+    parts = child_variables(node.layer, node.variables)
+    return [
+        Node(path_of(node.path, label, child), child, part)
+        for (label, child), part in zip(labelled.items(), parts, strict=True)
+    ]
 
 
 def output_shape(layer: Layer, variables: Variables, in_shape: InShape) -> InShape:

@@ -21,11 +21,13 @@ __all__ = [
     "Probed",
     "ProbedParams",
     "Seen",
+    "Visit",
     "probe",
     "probe_with_input",
     "probe_with_outputs",
     "read_outputs",
     "record",
+    "visited",
 ]
 
 
@@ -275,13 +277,18 @@ class Seen(NamedTuple):
     key: KeyArray | None
 
 
+#: A function (path, layer, x, key, run) -> Forward, where run() is the layer's forward.
+Visit = Callable[[str, Layer, Array, KeyArray | None, Callable[[], Forward]], Forward]
+
+
 @layer
-class _Recorder(Layer):
-    """A layer that records its inputs; it exists only while a forward is traced."""
+class _Visited(Layer):
+    """A layer whose forward is a visit; it exists only while a forward is traced."""
 
     layer: Layer = leaf()
+    original: Layer = leaf()  # with its own children, not with visited ones
     path: str = ""
-    seen: dict[str, Seen] = field(default_factory=dict)
+    visit: Visit = field(kw_only=True)
 
     def __repr__(self) -> str:
         return repr(self.layer)
@@ -290,11 +297,37 @@ class _Recorder(Layer):
         self, params: PyTree, state: PyTree, x: Array, *,
         key: KeyArray | None = None, train: bool = False,
     ) -> Forward:  # fmt: skip
-        self.seen[self.path] = Seen(x, key)
-        return self.layer.forward(params, state, x, key=key, train=train)
+        def run() -> Forward:
+            return self.layer.forward(params, state, x, key=key, train=train)
+
+        return self.visit(self.path, self.original, x, key, run)
 
     def backward(self, params: PyTree, saved: PyTree, dy: Array) -> Backward:
         return self.layer.backward(params, saved, dy)
+
+
+def visited(net: Layer, visit: Visit) -> Layer:
+    """Return a network that computes the same, but calls `visit` for every layer.
+
+    Args:
+        net: any network.
+        visit: a function `(path, layer, x, key, run) -> Forward`. It must return what
+            `run()` returns, the layer's forward of x; its y may be another array of
+            the same numbers.
+
+    Returns:
+        The network; use it while a forward is traced, and not afterwards.
+    """
+
+    def wrap(layer: Layer, path: str) -> _Visited:
+        inner = [
+            wrap(child, path_of(path, label, child))
+            for label, child in layer.children.items()
+        ]
+        around = layer.with_children(*inner) if inner else layer
+        return _Visited(around, layer, path, visit=visit)
+
+    return wrap(net, net.kind)
 
 
 def record(
@@ -325,12 +358,13 @@ def record(
     """
     seen: dict[str, Seen] = {}
 
-    def wrap(layer: Layer, path: str) -> _Recorder:
-        inner = [
-            wrap(child, path_of(path, label, child))
-            for label, child in layer.children.items()
-        ]
-        return _Recorder(layer.with_children(*inner) if inner else layer, path, seen)
+    def visit(
+        path: str, layer: Layer, x: Array, key: KeyArray | None,
+        run: Callable[[], Forward],
+    ) -> Forward:  # fmt: skip
+        del layer
+        seen[path] = Seen(x, key)
+        return run()
 
-    wrap(net, net.kind).forward(*variables, x, key=key, train=train)
+    visited(net, visit).forward(*variables, x, key=key, train=train)
     return seen

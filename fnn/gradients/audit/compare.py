@@ -1,36 +1,33 @@
 """The audit: are the gradients right, and if not, which layer is wrong?
 
 Every gradient is computed in three ways, for each parameter and, through probes, for
-each δ: by the engine under audit, by autodiff, and by central differences. Then every
-layer is compared alone: its backward with `jax.vjp` of its own forward, both starting
-from autodiff's δ. A wrong layer fails alone; those below it only inherit its error, and
-pass. The module `verdict` defines agreement.
+each δ: by the engine under audit, by autodiff, and by central differences. Where the
+first two disagree, every layer is compared alone: its backward with `jax.vjp` of its
+own forward, both starting from autodiff's δ. A wrong layer fails alone; those below it
+only inherit its error, and pass. The modules `verdict` and `slopes` define agreement.
 
 The gradients of a planned network are compared with autodiff, and with differences, of
 the plain network that it stands for.
 """
 
-from collections.abc import Callable
-from typing import Any
+import functools
 
 import jax
-import jax.numpy as jnp
 import numpy as np
 
 from fnn.checks import as_inputs, check_key, check_l2, check_pair
 from fnn.core import Layer, Variables, as_variables, expect_layer
+from fnn.gradients.audit.alone import check_layers
+from fnn.gradients.audit.differences import check_network
 from fnn.gradients.audit.layerwise import structural_faults
-from fnn.gradients.audit.programs import (
-    DIFFERENCES,
-    GRADIENTS,
-    is_large,
-    sample_entries,
-)
-from fnn.gradients.audit.report import Report, Row
+from fnn.gradients.audit.progress import Progress
+from fnn.gradients.audit.report import Report
 from fnn.gradients.audit.scaling import scaled_for_float16, unscaled
-from fnn.gradients.audit.verdict import AuditRun, judge_nodes, judge_rows
-from fnn.gradients.engines import Engine, get_engine
-from fnn.gradients.precision import cast, check_precision
+from fnn.gradients.audit.slopes import NumericalCheck
+from fnn.gradients.audit.subject import Subject
+from fnn.gradients.audit.verdict import judge_row, measure_rows
+from fnn.gradients.engines import Engine, get_engine, manual
+from fnn.gradients.precision import check_precision
 from fnn.losses import Loss, expect_loss
 from fnn.typing import Array, Batch
 
@@ -48,10 +45,12 @@ def compare_gradients(
     train: bool = True,
     l2: float = 0.0,
     n: int | None = None,
+    numerical: bool = True,
     exhaustive: bool = False,
     max_examples: int = 32,
     max_coordinates: int = 64,
     precision: str | None = None,
+    progress: bool | None = None,
 ) -> Report:
     """Compare an engine's gradients with autodiff's and with central differences.
 
@@ -67,14 +66,29 @@ def compare_gradients(
         train: whether the network is in training mode, or in evaluation mode.
         l2: λ of the penalty.
         n: n of the penalty; the number of examples used by default.
-        exhaustive: whether to difference every coordinate of every leaf.
+        numerical: whether to compare with central differences; without them the audit
+            takes about two thirds of the time.
+        exhaustive: whether to difference every single entry of every leaf.
         max_examples: the largest number of examples used.
-        max_coordinates: the largest number of coordinates of a leaf that are
-            differenced: half are the largest gradients, half are drawn at random.
+        max_coordinates: where differences along a direction disagree, the number of
+            its parts that are differenced at most, to find the entry that is wrong.
+        progress: whether to show the progress on stderr; by default if that is a
+            terminal.
         precision: "bfloat16" or "float16" to audit the network in it, in place of
             float32, as in `value_and_grad`: the variables and x are rounded to it
             first, and rounding errors are measured with its bits. In float16 all
             gradients are scaled by a power of two that keeps them within its range.
+
+    Differences are taken of each layer alone, along two random directions of signs ±1
+    in each parameter and in each layer's input. So every entry is checked: one that is
+    wrong by e shows as e, and is found from 1e-5 of the largest entry on. At a kink (a
+    ReLU at 0, a tie in a pool) the gradient must lie between the slopes on either side.
+    A row is "inconclusive" only where rounding in a layer hides all differences, or
+    where more kinks meet than `max_coordinates` can tell apart: pass other examples, or
+    parameters that are moved a little.
+
+    All values of a forward pass and all δ are kept, for `max_examples` examples, in
+    float64: about five times as much memory as a gradient in float32 takes.
 
     Returns:
         A `Report`: print it, or read `report.passed`, `report.first_divergence` (the
@@ -96,50 +110,41 @@ def compare_gradients(
     expect_loss(loss)
     check_l2(l2)
     key = None if key is None else check_key(key)
+    has_gradient = not np.issubdtype(np.asarray(batch[0][:0]).dtype, np.integer)
     examples = _first_examples(batch, max_examples)
     name = engine if isinstance(engine, str) else getattr(engine, "__name__", "engine")
     options = dict(train=train, l2=float(l2), n=len(examples[0]) if n is None else n)
-    numbers = as_variables(variables), examples
-    with jax.enable_x64(False):
-        if precision is not None:
-            numbers = cast(numbers, precision)
-        variables32, batch32 = cast(numbers, jnp.float32)
-        if faults := structural_faults(net, variables32, batch32[0], key, train):
-            return Report(rows=(), nodes=tuple(faults), engine=name)
-        large = is_large(net, variables32, batch32[0], key, train)
-        if precision == "float16":
-            loss, options["l2"] = scaled_for_float16(
-                net, loss, variables32, batch32, key=key, **options
+    subject = Subject.of(
+        *(net, loss, as_variables(variables), examples, key),
+        precision=precision or "float32",
+        **options,
+    )
+    if faults := structural_faults(subject):
+        return Report(rows=(), nodes=tuple(faults), engine=name)
+    if precision == "float16":
+        subject = scaled_for_float16(subject)
+    run32, run64 = subject.run(engine_fn)
+    with jax.enable_x64(True), Progress(progress) as shown:
+        loss.check(run64.outputs.shape[1:], subject.batch64[1])
+        rounding = functools.cache(lambda: subject.rounding(run64))
+        errors = measure_rows(run32, run64, subject.precision, rounding)
+        checks: dict[str, NumericalCheck] = {}
+        if numerical:
+            checks = check_network(
+                *(subject, run64, errors),
+                exhaustive=exhaustive,
+                budget=max_coordinates,
+                has_gradient=has_gradient,
+                progress=shown,
             )
-    with jax.enable_x64(True):
-        variables64, batch64 = cast(numbers, jnp.float64)
-    arguments32 = net, loss, variables32, batch32, key
-    arguments64 = net, loss, variables64, batch64, key
-    rows: tuple[Row, ...] = ()
-    lower = precision or "float32"
-    for combinators in (False, True):
-        which = dict(engine=engine_fn, combinators=combinators, precision=lower)
-        run32, run64 = _both_runs(
-            GRADIENTS[large], arguments32, arguments64, **which, **options
-        )
-        if not rows:
-            with jax.enable_x64(True):
-                loss.check(run64.outputs.shape[1:], batch64[1])
-                grads = run64.network.autodiff
-                limit = None if exhaustive else max_coordinates
-                chosen, at = sample_entries(net, variables64, batch64[0], grads, limit)
-                slopes = DIFFERENCES[large](*arguments64, at, **options)
-            found = judge_rows(run32.network, run64.network, chosen, slopes, lower)
-            rows = tuple(unscaled(row, loss) for row in found)
-        nodes = tuple(judge_nodes(net, variables, run32, run64, lower))
-        report = Report(rows, nodes, name, lower)
-        # Layers of layers are compared alone only where no simple layer explains a
-        # failure, or where no gradient arrives that could show one: each contains all
-        # others, and would multiply the compile time.
-        unseen = any(row.largest == 0 for row in rows if row.path.endswith(".delta"))
-        if not (report.failed or unseen) or not all(node.passed for node in nodes):
-            break
-    return report
+    rows = tuple(
+        judge_row(path, run64, errors[path], checks.get(path, NumericalCheck()))
+        for path in subject.rows()
+    )
+    always = engine_fn is not manual
+    nodes = check_layers(subject, run64, errors, always=always)
+    rows = tuple(unscaled(row, subject.loss) for row in rows)
+    return Report(rows, tuple(nodes), name, subject.precision)
 
 
 def _first_examples(batch: Batch, count: int) -> tuple[np.ndarray, np.ndarray]:
@@ -149,17 +154,3 @@ def _first_examples(batch: Batch, count: int) -> tuple[np.ndarray, np.ndarray]:
     if len(x) == 0:
         raise ValueError(f"expected at least one example, got x of shape {x.shape}")
     return x, y
-
-
-def _both_runs(
-    run: Callable[..., AuditRun],
-    arguments32: tuple[Any, ...],
-    arguments64: tuple[Any, ...],
-    **options: Any,
-) -> tuple[AuditRun, AuditRun]:
-    """Run in the lower precision, then in float64 with layers at the same x and dy."""
-    with jax.enable_x64(False):
-        run32 = run(*arguments32, None, **options)
-    with jax.enable_x64(True):
-        layers_at = cast((run32.seen, run32.deltas), jnp.float64)
-        return run32, run(*arguments64, layers_at, **options)

@@ -5,6 +5,8 @@ another one: the layer that fails alone is the layer that is wrong. A planned la
 compared with the plain one that it stands for, and so is its y.
 """
 
+from collections.abc import Callable
+from functools import partial
 from typing import NamedTuple
 
 import jax
@@ -13,101 +15,164 @@ import numpy as np
 
 from fnn.checks import describe
 from fnn.core import Backward, Forward, Layer, Variables
+from fnn.gradients.audit.programs import compiled
 from fnn.gradients.audit.report import NodeCheck
 from fnn.gradients.audit.rounding import lost_digits
+from fnn.gradients.audit.subject import Subject
+from fnn.losses import Loss
 from fnn.network import Node, named_params, walk
 from fnn.planning.planned import plain
-from fnn.probes import Seen, record
-from fnn.typing import Array, Float, KeyArray, PyTree
+from fnn.probes import Seen
+from fnn.typing import Array, PyTree
 
 __all__ = [
     "Comparison",
     "compare_layer",
-    "random_if_zero",
+    "compare_loss",
+    "layer_rounding",
+    "loss_rounding",
+    "part_path",
     "structural_faults",
 ]
 
 
 class Comparison(NamedTuple):
-    """The same gradients computed in several ways, each a dictionary by name.
+    """The gradients of one layer, by name: `dx`, and the name of each parameter.
 
-    `engine` is under audit, `autodiff` is the referee. `rounding` is what the
-    handwritten gradients lose in the lower precision (see the module `rounding`); it is
-    measured in float64, and empty elsewhere.
+    `engine` is its handwritten backward, `autodiff` is `jax.vjp` of its plain forward.
+    Of a planned layer there is also `y`.
     """
 
     engine: dict[str, Array]
     autodiff: dict[str, Array]
-    rounding: dict[str, Array]
 
 
-def random_if_zero(dy: Float[Array, "*shape"]) -> Float[Array, "*shape"]:
+def compare_layer(node: Node, seen: Seen, dy: Array, train: bool) -> Comparison:
+    """Compute a layer's gradients in both ways, for one dy.
+
+    Args:
+        node: the layer.
+        seen: the input and the key that it is given.
+        dy: ∂loss/∂y, of y's shape; random numbers stand in for one that is all zero.
+        train: in training mode, or in evaluation mode.
+    """
+    return _both_ways(node.layer, node.variables, seen, random_if_zero(dy), train)
+
+
+def layer_rounding(
+    node: Node, seen: Seen, dy: Array, train: bool, precision: str
+) -> dict[str, Array]:
+    """Measure what the handwritten backward loses in a lower precision, in float64."""
+    return _rounding(
+        node.layer, node.variables, seen, random_if_zero(dy), train, precision
+    )
+
+
+def part_path(node: Node, part: str) -> str:
+    """Return the path of a part of a layer's gradients, such as `2/Dense.weight`.
+
+    A layer of layers has parts `dx` and `dparams` only.
+    """
+    if node.layer.children and part not in ("dx", "y"):
+        part = "dparams"
+    return f"{node.path or type(node.layer).__name__}.{part}"
+
+
+def random_if_zero(dy: Array) -> Array:
     """Return dy, or random numbers where all of it is zero.
 
     No gradient reaches a layer below weights that are zero, as the last ones of a
     residual branch often are at first; and dy = 0 would hide any mistake.
     """
+    if np.asarray(dy).any():
+        return dy
     noise = np.random.default_rng(dy.size).normal(size=dy.shape)
-    return jnp.where((dy == 0).all(), jnp.asarray(noise, dy.dtype), dy)
+    return jnp.asarray(noise, dy.dtype)
 
 
-def compare_layer(
-    node: Node, seen: Seen, dy: Array, train: bool, precision: str = "float32"
+@partial(compiled, static_argnames="train")
+def _both_ways(
+    layer: Layer, variables: Variables, seen: Seen, dy: Array, train: bool
 ) -> Comparison:
-    """Compare a layer's backward with `jax.vjp` of its plain forward, for one dy.
+    params, _ = variables
+    y, vjp = jax.vjp(
+        lambda params, x: _forward(plain(layer), variables, params, x, seen, train).y,
+        params, seen.x,
+    )  # fmt: skip
+    dparams, dx = vjp(dy)
+    return Comparison(
+        _by_name(layer, *_by_hand(layer, variables, seen, train)(params, seen.x, dy)),
+        _by_name(layer, y, dx, dparams),
+    )
 
-    Args:
-        node: the layer.
-        seen: the input and the key that it is given.
-        dy: ∂loss/∂y, of y's shape.
-        train: in training mode, or in evaluation mode.
-        precision: the lower precision that rounding is measured for, in float64.
 
-    Returns:
-        The gradients by name: `dx`, and each parameter's; of a planned layer also `y`.
-    """
-    params, state = node.variables
-    plain_layer = plain(node.layer)
+@partial(compiled, static_argnames=("train", "precision"))
+def _rounding(
+    layer: Layer, variables: Variables, seen: Seen, dy: Array, train: bool,
+    precision: str,
+) -> dict[str, Array]:  # fmt: skip
+    by_hand = _by_hand(layer, variables, seen, train)
+    lost = lost_digits(by_hand, variables.params, seen.x, dy, dtype=precision)
+    return _by_name(layer, *lost)
 
-    def forward(layer: Layer, params: PyTree, x: Array) -> Forward:
-        return layer.forward(params, state, x, key=seen.key, train=train)
 
-    def by_name(y: Array, dx: Array, dparams: PyTree) -> dict[str, Array]:
-        named, prefix = named_params(node.layer, dparams), node.layer.kind
-        own = {path.removeprefix(prefix).lstrip("./"): g for path, g in named.items()}
-        # y is in question only where a layer claims to compute what another one does.
-        output = {} if plain_layer is node.layer else {"y": y}
-        return output | {"dx": dx} | own
+def _forward(
+    layer: Layer, variables: Variables, params: PyTree, x: Array, seen: Seen,
+    train: bool,
+) -> Forward:  # fmt: skip
+    return layer.forward(params, variables.state, x, key=seen.key, train=train)
+
+
+def _by_hand(
+    layer: Layer, variables: Variables, seen: Seen, train: bool
+) -> Callable[..., tuple[Array, Array, PyTree]]:
+    """Return the function (params, x, dy) -> (y, dx, dparams) of the layer itself."""
 
     def by_hand(params: PyTree, x: Array, dy: Array) -> tuple[Array, Array, PyTree]:
-        out = forward(node.layer, params, x)
-        return out.y, *node.layer.backward(params, out.saved, dy)
+        out = _forward(layer, variables, params, x, seen, train)
+        return out.y, *layer.backward(params, out.saved, dy)
 
-    y, vjp = jax.vjp(
-        lambda params, x: forward(plain_layer, params, x).y, params, seen.x
+    return by_hand
+
+
+def _by_name(layer: Layer, y: Array, dx: Array, dparams: PyTree) -> dict[str, Array]:
+    named, prefix = named_params(layer, dparams), layer.kind
+    own = {path.removeprefix(prefix).lstrip("./"): g for path, g in named.items()}
+    # y is in question only where a layer claims to compute what another one does.
+    output = {} if plain(layer) is layer else {"y": y}
+    return output | {"dx": dx} | own
+
+
+# ---- The loss --------------------------------------------------------------------
+
+
+@compiled
+def compare_loss(loss: Loss, z: Array, y: Array) -> Comparison:
+    """Compute δ of the network's outputs by hand and by autodiff."""
+    return Comparison(
+        {"delta": loss.delta(z, y)}, {"delta": jax.grad(loss.value)(z, y)}
     )
-    dparams, dx = vjp(dy)
-    rounding: dict[str, Array] = {}
-    if dy.dtype == jnp.float64:
-        rounding = by_name(*lost_digits(by_hand, params, seen.x, dy, dtype=precision))
-    engine = by_name(*by_hand(params, seen.x, dy))
-    return Comparison(engine, by_name(y, dx, dparams), rounding)
 
 
-def structural_faults(
-    net: Layer, variables: Variables, x: Array, key: KeyArray | None, train: bool
-) -> list[NodeCheck]:
+@partial(compiled, static_argnames="precision")
+def loss_rounding(loss: Loss, z: Array, y: Array, precision: str) -> dict[str, Array]:
+    """Measure what δ loses in a lower precision: σ(z) − t of a saturated unit, all."""
+    lost = lost_digits(lambda z: loss.delta(z, y), z, dtype=precision)
+    return {"delta": lost}
+
+
+# ---- Shapes ----------------------------------------------------------------------
+
+
+def structural_faults(subject: Subject) -> list[NodeCheck]:
     """Find layers whose backward raises, or returns other shapes than x's and params'.
 
     Nothing is computed. The layers are in backward order.
     """
-    seen = jax.eval_shape(
-        lambda variables, x, key: record(net, variables, x, key, train),
-        variables, x, key,
-    )  # fmt: skip
     faults = []
-    for node in reversed(list(walk(net, variables))):
-        if fault := _structural_fault(node, seen[node.path], train):
+    for node in reversed(list(walk(subject.net, subject.variables32))):
+        seen = subject.shapes.seen(subject.wiring, node.path)
+        if fault := _structural_fault(node, seen, subject.train):
             path = node.path or type(node.layer).__name__
             nan = float("nan")
             reason = f"{path}'s backward {fault}"

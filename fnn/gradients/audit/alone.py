@@ -1,0 +1,119 @@
+"""Which layer is wrong: each one alone, in backward order, from the loss on."""
+
+import functools
+from collections.abc import Iterator
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+
+from fnn.core import Variables
+from fnn.gradients.audit.layerwise import (
+    compare_layer,
+    compare_loss,
+    layer_rounding,
+    loss_rounding,
+    part_path,
+)
+from fnn.gradients.audit.programs import NetworkRun
+from fnn.gradients.audit.report import NodeCheck
+from fnn.gradients.audit.subject import Subject
+from fnn.gradients.audit.verdict import Errors, is_delta, judge_layer
+from fnn.gradients.precision import cast
+from fnn.network import Node, walk
+from fnn.planning.planned import plain
+
+__all__ = ["check_layers"]
+
+
+def check_layers(
+    subject: Subject, run64: NetworkRun, errors: dict[str, Errors], *, always: bool
+) -> list[NodeCheck]:
+    """Compare layers alone, where the network's gradients do not speak for them.
+
+    Gradients that agree, with every δ among them, show that every backward is right.
+    Layers are compared alone where gradients disagree, where a δ is all zero and would
+    hide a mistake, and where they are planned: their y must be that of the plain layer.
+
+    Args:
+        subject: what is audited.
+        run64: its gradients in float64.
+        errors: the errors of each gradient.
+        always: whether to compare all layers, since the engine may not use them.
+    """
+    failed = any(e.reason for e in errors.values())
+    unseen = any(
+        not np.asarray(run64.autodiff[path]).any()
+        for path in subject.rows()
+        if path.endswith(".delta")
+    )
+    every = always or failed or unseen
+    nodes = list(walk(subject.net, subject.variables32))[::-1]
+    simple = [node for node in nodes if not node.layer.children]
+    checks: list[NodeCheck] = list(_check_loss(subject, run64)) if every else []
+    for node in simple:
+        if every or plain(node.layer) is not node.layer:
+            checks += _check_layer(subject, run64, node)
+    # A layer of layers contains all others: it is compared only where no simple layer
+    # explains a failure, or where no gradient arrives that could show one.
+    if (failed or unseen) and all(check.passed for check in checks):
+        for node in nodes:
+            if node.layer.children:
+                checks += _check_layer(subject, run64, node)
+    order = {node.path: i for i, node in enumerate(nodes)}
+    place = {
+        check.path: order.get(check.path.rpartition(".")[0], -1) for check in checks
+    }
+    return sorted(checks, key=lambda check: place[check.path])
+
+
+def _check_layer(
+    subject: Subject, run64: NetworkRun, node: Node
+) -> Iterator[NodeCheck]:
+    assert run64.own_values is not None
+    seen = run64.own_values.seen(subject.wiring, node.path)
+    dy = run64.autodiff[f"{node.path}.delta"]
+    variables = node.variables
+    # The same numbers in either precision, so that only the arithmetic differs.
+    with jax.enable_x64(False):
+        lower = cast((variables.params, seen, dy), subject.half or jnp.float32)
+        params, seen32, dy32 = lower
+        variables32 = Variables(params, variables.state)
+        node32 = node._replace(variables=variables32)
+        run32 = compare_layer(node32, seen32, dy32, subject.train)
+    with jax.enable_x64(True):
+        numbers = cast((variables32, seen32, dy32), jnp.float64)
+        arguments = node._replace(variables=numbers[0]), *numbers[1:], subject.train
+        yield from judge_layer(
+            functools.partial(part_path, node),
+            run32,
+            compare_layer(*arguments),
+            dy,
+            _scale_of_params(run64),
+            subject.precision,
+            functools.cache(lambda: layer_rounding(*arguments, subject.precision)),
+        )
+
+
+def _check_loss(subject: Subject, run64: NetworkRun) -> Iterator[NodeCheck]:
+    z64, y64 = run64.outputs, subject.batch64[1]
+    with jax.enable_x64(False):
+        z32 = cast(z64, jnp.float32)
+        run32 = compare_loss(subject.loss, z32, subject.batch32[1])
+    with jax.enable_x64(True):
+        z64 = cast(z32, jnp.float64)
+        yield from judge_layer(
+            lambda name: f"loss.{name}",
+            run32,
+            compare_loss(subject.loss, z64, y64),
+            0.0,
+            0.0,
+            subject.precision,
+            lambda: loss_rounding(subject.loss, z64, y64, subject.precision),
+        )
+
+
+def _scale_of_params(run64: NetworkRun) -> float:
+    """Return the largest gradient of the parameters."""
+    grads = (g for path, g in run64.autodiff.items() if not is_delta(path))
+    return max((float(np.abs(g).max(initial=0)) for g in grads), default=0.0)

@@ -1,0 +1,105 @@
+"""Central differences of all gradients of a network, row by row."""
+
+from typing import Any
+
+import jax
+import numpy as np
+
+from fnn.gradients.audit.pieces import Piece, pieces_of
+from fnn.gradients.audit.programs import NetworkRun
+from fnn.gradients.audit.progress import Progress
+from fnn.gradients.audit.slopes import Leaf, NumericalCheck, check_entries, check_leaf
+from fnn.gradients.audit.subject import Subject, gradient_paths
+from fnn.gradients.audit.verdict import Errors
+from fnn.gradients.audit.wiring import Wiring, trace_forward
+from fnn.planning.planned import plain
+
+__all__ = ["check_network"]
+
+
+def check_network(
+    subject: Subject,
+    run64: NetworkRun,
+    errors: dict[str, Errors],
+    *,
+    exhaustive: bool,
+    budget: int,
+    has_gradient: bool,
+    progress: Progress,
+) -> dict[str, NumericalCheck]:
+    """Compare all gradients with central differences of the plain network, in float64.
+
+    Args:
+        subject: what is audited.
+        run64: its gradients in float64.
+        errors: the errors of each gradient, by path.
+        exhaustive: whether to difference every entry alone.
+        budget: how many parts of a direction are differenced to find a wrong entry.
+        has_gradient: whether x is a number that has one, and no integer.
+        progress: is told how much is done.
+
+    Returns:
+        A check of each gradient that can be differenced, by path.
+    """
+    net = plain(subject.net)
+    x, key = subject.batch64[0], subject.key
+    wiring = subject.wiring
+    if net is not subject.net:
+        wiring, _ = trace_forward(net, subject.variables64, x, key, subject.train)
+    # The plain network has the same parameters in the same order, under its own paths.
+    own_paths = gradient_paths(net, subject.variables64, x)
+    paths = dict(zip(own_paths, subject.paths, strict=True))
+    users = _users(subject, run64, wiring, paths)
+
+    checks: dict[str, NumericalCheck] = {}
+    check = check_entries if exhaustive else check_leaf
+    for i, (own_path, path) in enumerate(paths.items()):
+        progress.show(f"differencing {path.lstrip('.')}", i, len(paths))
+        target = _target(own_path, f"{net.kind}.x", wiring)
+        if target not in users or (target == 0 and not has_gradient):
+            continue
+        piece, position = users[target][0]
+        leaf = np.asarray(jax.tree.leaves(piece.point)[position])
+        engine, autodiff = (np.asarray(g[path]) for g in (run64.engine, run64.autodiff))
+        checks[path] = check(
+            Leaf(leaf, tuple(users[target])),
+            engine,
+            autodiff,
+            errors[path].scale,
+            budget,
+        )
+    return checks
+
+
+def _users(
+    subject: Subject, run64: NetworkRun, wiring: Wiring, paths: dict[str, str]
+) -> dict[Any, list[tuple[Piece, int]]]:
+    """Return the pieces that use each parameter, by path, and each value, by number."""
+    suffix = ".delta"
+    deltas = {
+        own_path.removesuffix(suffix): run64.autodiff[path]
+        for own_path, path in paths.items()
+        if own_path.endswith(suffix)
+    }
+    assert run64.plain_values is not None
+    pieces = pieces_of(
+        *(plain(subject.net), subject.loss, subject.variables64, subject.batch64[1]),
+        *(wiring, run64.plain_values, deltas),
+        train=subject.train,
+        l2=subject.l2,
+        n=subject.n,
+    )
+    users: dict[Any, list[tuple[Piece, int]]] = {}
+    for piece in pieces:
+        for position, target in enumerate(piece.targets):
+            if target is not None:
+                users.setdefault(target, []).append((piece, position))
+    return users
+
+
+def _target(path: str, x: str, wiring: Wiring) -> str | int:
+    """Return the number of a row's value; the path itself for that of a parameter."""
+    if path == x:
+        return 0
+    layer, _, name = path.rpartition(".")
+    return wiring.outputs[layer] if name == "delta" else path

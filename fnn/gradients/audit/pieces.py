@@ -1,0 +1,283 @@
+"""The pieces of a network that are differenced alone, and what each is a function of.
+
+The chain rule makes a gradient of pieces. With δ of a layer's output, that autodiff
+computes, the gradient of every number a of that layer, parameter or input, is that of
+
+    φ(a) = ⟨δ, f(a)⟩,        f the forward of this layer alone
+
+so that a difference quotient of φ costs a forward of one layer, and the kinks of other
+layers do not disturb it. The pieces are
+
+    a layer without children, in its parameters and its input
+    a layer of layers, in its own parameters, in its input and in its children's
+        outputs, where it uses them itself (a sum, a gate): constants stand in for the
+        children
+    the loss, in the network's outputs
+
+A layer of layers that gives a child what no layer returned, such as 2x, is a piece as a
+whole, with its children.
+"""
+
+from collections.abc import Callable, Iterator
+from functools import partial
+from typing import Any, NamedTuple
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+
+from fnn.core import Backward, Forward, Layer, Variables, layer
+from fnn.gradients.audit.programs import compiled
+from fnn.gradients.audit.wiring import Values, Wiring
+from fnn.gradients.penalty import has_penalty, penalty
+from fnn.losses import Loss
+from fnn.network import Node, child_nodes, map_params, walk
+from fnn.probes import probe
+from fnn.typing import Array, KeyArray, Number, PyTree
+
+__all__ = ["Piece", "pieces_of"]
+
+#: The row of a parameter, by its path; the number of a value; None for neither.
+Target = str | int | None
+
+
+class Piece(NamedTuple):
+    """A function of several arrays, and δ of its result.
+
+    Args:
+        path: the path of the layer; "loss" for the loss.
+        point: the arrays where it is differenced.
+        targets: what each array is, in the order of the tree's leaves.
+        dy: δ, of the result's shape.
+        evaluate: the function f of a tree like `point`.
+        tangent: f's Jacobian at `point` times a tree like it.
+        penalty: the penalty, a function of such a tree, or None.
+    """
+
+    path: str
+    point: PyTree
+    targets: tuple[Target, ...]
+    dy: np.ndarray
+    evaluate: Callable[[PyTree], Array]
+    tangent: Callable[[PyTree, PyTree], Array]
+    penalty: Callable[[PyTree], Array] | None
+
+
+def pieces_of(
+    net: Layer,
+    loss: Loss,
+    variables: Variables,
+    y: Array,
+    wiring: Wiring,
+    values: Values,
+    deltas: dict[str, Array],
+    *,
+    train: bool,
+    l2: Number,
+    n: Number,
+) -> Iterator[Piece]:
+    """Yield the pieces of a network and its loss, all of float64.
+
+    Args:
+        net: the network, not planned.
+        loss: the loss.
+        variables: the network's variables.
+        y: the labels.
+        wiring: which layer uses which value.
+        values: the values.
+        deltas: autodiff's δ of each layer's output, by path.
+        train: in training mode, or in evaluation mode.
+        l2: λ of the penalty.
+        n: n of the penalty.
+    """
+    whole: list[str] = []  # the paths of pieces with their children
+    for node in walk(net, variables):
+        if any(_is_inside(node.path, path) for path in whole):
+            continue
+        options = wiring, values, deltas[node.path], train, l2, n
+        children = [
+            child for child in walk(*node[1:], node.path) if child.path != node.path
+        ]
+        if not node.layer.children:
+            yield _of_layer(node, node.layer, node.variables, *options)
+        elif _gives_own_values(children, wiring):
+            whole.append(node.path)
+            probed, probed_variables = probe(
+                *node[1:], values.seen(wiring, node.path).x
+            )
+            yield _of_layer(node, probed, probed_variables, *options)
+        elif not _only_lists(node, wiring):
+            standins = _with_constants(node, wiring, values)
+            yield _of_layer(node, *standins, *options)
+    z = values.arrays[wiring.outputs[net.kind]]
+    yield _of_loss(loss, z, y, wiring.outputs[net.kind])
+
+
+def _is_inside(path: str, whole: str) -> bool:
+    return path == whole or path.startswith(f"{whole}/") or not whole
+
+
+def _gives_own_values(children: list[Node], wiring: Wiring) -> bool:
+    """Return whether a layer inside is given what no layer returned."""
+    known = {0, *wiring.outputs.values()}
+    return any(wiring.inputs[child.path] not in known for child in children)
+
+
+def _only_lists(node: Node, wiring: Wiring) -> bool:
+    """Return whether a layer returns what its last child does, and nothing else."""
+    inside = [p for p in wiring.outputs if p != node.path and _is_inside(p, node.path)]
+    passes_on = wiring.outputs[node.path] in [wiring.outputs[path] for path in inside]
+    own = node.variables.params[len(node.layer.children) :]
+    return passes_on and not jax.tree.leaves(own)
+
+
+# ---- Each kind -------------------------------------------------------------------
+
+
+def _of_layer(
+    node: Node,
+    layer: Layer,
+    variables: Variables,
+    wiring: Wiring,
+    values: Values,
+    dy: Array,
+    train: bool,
+    l2: Number,
+    n: Number,
+) -> Piece:
+    """Make the piece of a layer; `layer` and `variables` stand for the node's."""
+    x, key = values.seen(wiring, node.path)
+    point = variables.params, x
+    targets: list[Target] = []
+
+    def add(path: str, owner: Layer, leaf: Array) -> None:
+        del owner, leaf
+        targets.append(_target(path, node, wiring))
+
+    map_params(add, layer, variables.params, node.path)
+    targets.append(wiring.inputs[node.path])
+    run = dict(state=variables.state, key=key, train=train)
+    return Piece(
+        path=node.path,
+        point=point,
+        targets=tuple(targets),
+        dy=np.asarray(dy),
+        evaluate=lambda point: _output(layer, point, **run),
+        tangent=lambda point, v: _tangent(layer, point, v, **run),
+        penalty=(lambda point: _penalty(layer, point[0], l2, n))
+        if has_penalty(l2)
+        else None,
+    )
+
+
+def _target(path: str, node: Node, wiring: Wiring) -> Target:
+    """Return the value of a probe, or the row of a parameter."""
+    layer_path, _, name = path.rpartition(".")
+    if name != "delta" or layer_path not in wiring.outputs:
+        return path
+    # A layer that lists others returns the value of its last one: that is enough.
+    value = wiring.outputs[layer_path]
+    same = [p for p in wiring.outputs if wiring.outputs[p] == value]
+    return None if layer_path == node.path or layer_path != same[0] else value
+
+
+def _of_loss(loss: Loss, z: Array, y: Array, value: int) -> Piece:
+    return Piece(
+        path="loss",
+        point=z,
+        targets=(value,),
+        dy=np.ones(1),
+        evaluate=lambda z: _loss_value(loss, z, y),
+        tangent=lambda z, v: _loss_tangent(loss, z, y, v),
+        penalty=None,
+    )
+
+
+@layer
+class _Constant(Layer):
+    """A stand-in for a layer: y = 0 + y₀, the 0 its parameter and y₀ its state."""
+
+    name: str = ""
+
+    @property
+    def kind(self) -> str:
+        return self.name
+
+    def forward(
+        self, params: dict[str, Array], state: Array, x: Array, *,
+        key: KeyArray | None = None, train: bool = False,
+    ) -> Forward:  # fmt: skip
+        return Forward(params["delta"] + state, saved=x, state=state)
+
+    def backward(self, params: PyTree, saved: Array, dy: Array) -> Backward:
+        return Backward(jnp.zeros_like(saved), {"delta": dy})
+
+
+def _with_constants(
+    node: Node, wiring: Wiring, values: Values
+) -> tuple[Layer, Variables]:
+    """Return a layer of layers with constants for its children."""
+    layer, (params, state) = node.layer, node.variables
+    outputs: list[Array] = []
+    standins: list[Layer] = []
+    for child in child_nodes(node):
+        standins.append(_Constant(child.layer.kind))
+        outputs.append(values.arrays[wiring.outputs[child.path]])
+    zeros = [{"delta": jnp.zeros_like(y)} for y in outputs]
+    return layer.with_children(*standins), Variables(
+        _replace_first(params, zeros), _replace_first(state, outputs)
+    )
+
+
+def _replace_first(entries: tuple[Any, ...], first: list[Any]) -> PyTree:
+    """Replace the entries of the children, which come first."""
+    own = entries[len(first) :]
+    return getattr(entries, "_make", tuple)([*first, *own])
+
+
+# ---- Compiled, once for all layers that are equal --------------------------------
+
+
+@partial(compiled, static_argnames="train")
+def _output(
+    layer: Layer, point: PyTree, state: PyTree, key: KeyArray | None, train: bool
+) -> Array:
+    params, x = point
+    return layer.forward(params, state, x, key=key, train=train).y
+
+
+@partial(compiled, static_argnames="train")
+def _tangent(
+    layer: Layer, point: PyTree, v: PyTree, state: PyTree, key: KeyArray | None,
+    train: bool,
+) -> Array:  # fmt: skip
+    def forward(point: PyTree) -> Array:
+        params, x = point
+        return layer.forward(params, state, x, key=key, train=train).y
+
+    return _jacobian_times(forward, point, v)
+
+
+@compiled
+def _penalty(layer: Layer, params: PyTree, l2: Number, n: Number) -> Array:
+    return penalty(layer, params, l2, n)
+
+
+@compiled
+def _loss_value(loss: Loss, z: Array, y: Array) -> Array:
+    return loss.value(z, y).reshape(1)
+
+
+@compiled
+def _loss_tangent(loss: Loss, z: Array, y: Array, v: Array) -> Array:
+    return _jacobian_times(lambda z: loss.value(z, y).reshape(1), z, v)
+
+
+def _jacobian_times(f: Callable[[PyTree], Array], point: PyTree, v: PyTree) -> Array:
+    """Compute J v from the gradients of f alone: Jᵀ dy is linear in dy.
+
+    `jax.jvp` would do it from other rules, and not where f has a `jax.custom_vjp`.
+    """
+    y, pull_back = jax.vjp(f, point)
+    _, transpose = jax.vjp(lambda dy: pull_back(dy)[0], jnp.zeros_like(y))
+    return transpose(v)[0]

@@ -1,0 +1,142 @@
+"""What is audited: a network on one batch, in float64 and in a lower precision."""
+
+from typing import Any, NamedTuple
+
+import jax
+import jax.numpy as jnp
+
+from fnn.core import Layer, Variables
+from fnn.gradients.audit.programs import NetworkRun, network_rounding, run_network
+from fnn.gradients.audit.wiring import Values, Wiring, trace_forward
+from fnn.gradients.engines import Engine
+from fnn.gradients.precision import cast
+from fnn.losses import Loss
+from fnn.network import named_params, walk
+from fnn.probes import probe_with_input
+from fnn.typing import Array, Batch, KeyArray
+
+__all__ = ["Subject", "gradient_paths"]
+
+
+def gradient_paths(net: Layer, variables: Variables, x: Any) -> list[str]:
+    """Return the paths of all gradients: of x, of parameters, and each layer's δ."""
+    names: list[str] = []
+
+    def trace(variables: Variables, x: Array) -> None:
+        probed, (params, _) = probe_with_input(net, variables, x)
+        names.extend(named_params(probed, params))
+
+    jax.eval_shape(trace, variables, x)
+    return names
+
+
+class Subject(NamedTuple):
+    """A network, its loss and a batch, in two precisions.
+
+    Args:
+        net: the network.
+        loss: the loss.
+        variables32: its variables in float32, rounded to the lower precision.
+        batch32: x and y likewise.
+        variables64: the same numbers in float64.
+        batch64: the same numbers in float64.
+        key: the key of the forward passes.
+        precision: the lower precision: "float32", "bfloat16" or "float16".
+        train: in training mode, or in evaluation mode.
+        l2: λ of the penalty.
+        n: n of the penalty.
+        wiring: which layer uses which value.
+        shapes: the shapes of the values.
+        paths: the paths of all gradients, in forward order.
+    """
+
+    net: Layer
+    loss: Loss
+    variables32: Variables
+    batch32: Batch
+    variables64: Variables
+    batch64: Batch
+    key: KeyArray | None
+    precision: str
+    train: bool
+    l2: float
+    n: int
+    wiring: Wiring
+    shapes: Values
+    paths: list[str]
+
+    @classmethod
+    def of(
+        cls,
+        net: Layer,
+        loss: Loss,
+        variables: Variables,
+        batch: Batch,
+        key: KeyArray | None,
+        *,
+        precision: str,
+        train: bool,
+        l2: float,
+        n: int,
+    ) -> "Subject":
+        """Round the numbers to the lower precision, and trace the forward once."""
+        numbers: Any = variables, batch
+        with jax.enable_x64(False):
+            if precision != "float32":
+                numbers = cast(numbers, precision)
+            variables32, batch32 = cast(numbers, jnp.float32)
+            wiring, shapes = trace_forward(net, variables32, batch32[0], key, train)
+            paths = gradient_paths(net, variables32, batch32[0])
+        with jax.enable_x64(True):
+            higher = cast(numbers, jnp.float64)
+        return cls(
+            net,
+            loss,
+            *(variables32, batch32, *higher),
+            key,
+            precision,
+            train=train,
+            l2=l2,
+            n=n,
+            wiring=wiring,
+            shapes=shapes,
+            paths=paths,
+        )
+
+    @property
+    def half(self) -> str | None:
+        """Return the half precision of the audit, or None."""
+        return None if self.precision == "float32" else self.precision
+
+    def run(self, engine: Engine) -> tuple[NetworkRun, NetworkRun]:
+        """Compute the network's gradients in the lower precision and in float64."""
+        options = dict(engine=engine, train=self.train, l2=self.l2, n=self.n)
+        with jax.enable_x64(False):
+            numbers = self.variables32, self.batch32, self.key
+            lower = run_network(
+                self.net, self.loss, *numbers, precision=self.half, **options
+            )
+        with jax.enable_x64(True):
+            numbers = self.variables64, self.batch64, self.key
+            return lower, run_network(
+                self.net, self.loss, *numbers, with_values=True, **options
+            )
+
+    def rounding(self, run64: NetworkRun) -> dict[str, Array]:
+        """Measure what the network's handwritten gradients lose in less precision."""
+        return network_rounding(
+            *(self.net, self.loss, self.variables64, self.batch64, self.key),
+            run64.outputs,
+            train=self.train,
+            precision=self.precision,
+        )
+
+    def rows(self) -> list[str]:
+        """Return the paths of all gradients that are judged, the input's first.
+
+        The δ of a `serial` is its last layer's and is left out.
+        """
+        nodes = walk(self.net, self.variables32)
+        serials = {f"{node.path}.delta" for node in nodes if not node.layer.kind}
+        x = f"{self.net.kind}.x"
+        return [x, *(p for p in self.paths if p != x and p not in serials)]
