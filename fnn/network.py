@@ -27,6 +27,7 @@ __all__ = [
     "named_params",
     "output_shape",
     "path_of",
+    "places",
     "walk",
 ]
 
@@ -109,6 +110,14 @@ def child_nodes(node: Node) -> list[Node]:
         Node(path_of(node.path, label, child), child, part)
         for (label, child), part in zip(labelled.items(), parts, strict=True)
     ]
+
+
+def places(net: Layer, path: str | None = None) -> Iterator[tuple[str, Layer]]:
+    """Yield the path of every layer and the layer, in the order of `walk`."""
+    path = net.kind if path is None else path
+    yield path, net
+    for label, child in net.children.items():
+        yield from places(child, path_of(path, label, child))
 
 
 def output_shape(layer: Layer, variables: Variables, in_shape: InShape) -> InShape:

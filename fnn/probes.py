@@ -6,8 +6,9 @@ is δ.
 """
 
 import dataclasses
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Iterator
 from dataclasses import field
+from itertools import count
 from typing import Any, NamedTuple
 
 import jax
@@ -18,6 +19,7 @@ from fnn.network import output_shape, path_of, walk
 from fnn.typing import Array, InShape, KeyArray, PyTree
 
 __all__ = [
+    "Place",
     "Probed",
     "ProbedParams",
     "Seen",
@@ -132,12 +134,30 @@ def _probe(
     The variables get a zero for each probe.
     """
     probed = _wrap(net, len(x), leaf_probe)
-    key = jax.random.key(0)  # any key: only the shapes of this init are used
-    shapes = jax.eval_shape(lambda: probed.init(key, x.shape[1:]))
+    deltas = iter(
+        [jnp.zeros(shape, x.dtype) for shape in _output_shapes(net, variables, x)]
+    )
     return probed, Variables(
-        _add_deltas(probed, shapes.params, variables.params, x.dtype),
+        _add_deltas(probed, variables.params, deltas),
         _wrap_state(net, variables.state),
     )
+
+
+def _output_shapes(net: Layer, variables: Variables, x: Array) -> list[tuple[int, ...]]:
+    """Return the shape of each layer's output, in the order of `walk`."""
+    shapes: dict[int, tuple[int, ...]] = {}
+
+    def visit(
+        place: "Place", x: Array, key: KeyArray | None, run: Callable[[], Forward]
+    ) -> Forward:
+        del x, key
+        out = run()
+        shapes[place.number] = out.y.shape
+        return out
+
+    forward = visited(net, visit).forward
+    jax.eval_shape(lambda variables, x: forward(*variables, x).y, variables, x)
+    return [shapes[number] for number in sorted(shapes)]
 
 
 def _wrap(net: Layer, batch: int, leaf_probe: type[Probed]) -> Probed:
@@ -145,16 +165,15 @@ def _wrap(net: Layer, batch: int, leaf_probe: type[Probed]) -> Probed:
     return Probed(net.with_children(*inner), batch) if inner else leaf_probe(net, batch)
 
 
-def _add_deltas(
-    probed: Any, shapes: PyTree, params: PyTree, dtype: Any
-) -> ProbedParams:
-    delta = jnp.zeros(shapes.delta.shape, dtype)
+def _add_deltas(probed: Any, params: PyTree, deltas: Iterator[Array]) -> ProbedParams:
+    """Add the next of the deltas to a layer's params, then to those of its children."""
+    delta = next(deltas)
 
-    def add(child: Any, shapes: PyTree, params: PyTree) -> ProbedParams:
-        return _add_deltas(child, shapes, params, dtype)
+    def add(child: Any, params: PyTree) -> ProbedParams:
+        return _add_deltas(child, params, deltas)
 
     children = probed.layer.children.values()
-    return ProbedParams(_map_children(add, children, shapes.params, params), delta)
+    return ProbedParams(_map_children(add, children, params), delta)
 
 
 def _wrap_state(net: Layer, state: PyTree) -> tuple[PyTree]:
@@ -277,8 +296,16 @@ class Seen(NamedTuple):
     key: KeyArray | None
 
 
-#: A function (path, layer, x, key, run) -> Forward, where run() is the layer's forward.
-Visit = Callable[[str, Layer, Array, KeyArray | None, Callable[[], Forward]], Forward]
+class Place(NamedTuple):
+    """A layer in a network: its path, its number in `walk`'s order, and the layer."""
+
+    path: str
+    number: int
+    layer: Layer
+
+
+#: A function (place, x, key, run) -> Forward, where run() is the layer's forward.
+Visit = Callable[[Place, Array, KeyArray | None, Callable[[], Forward]], Forward]
 
 
 @layer
@@ -286,8 +313,7 @@ class _Visited(Layer):
     """A layer whose forward is a visit; it exists only while a forward is traced."""
 
     layer: Layer = leaf()
-    original: Layer = leaf()  # with its own children, not with visited ones
-    path: str = ""
+    place: Place = field(kw_only=True)
     visit: Visit = field(kw_only=True)
 
     def __repr__(self) -> str:
@@ -300,7 +326,7 @@ class _Visited(Layer):
         def run() -> Forward:
             return self.layer.forward(params, state, x, key=key, train=train)
 
-        return self.visit(self.path, self.original, x, key, run)
+        return self.visit(self.place, x, key, run)
 
     def backward(self, params: PyTree, saved: PyTree, dy: Array) -> Backward:
         return self.layer.backward(params, saved, dy)
@@ -311,21 +337,23 @@ def visited(net: Layer, visit: Visit) -> Layer:
 
     Args:
         net: any network.
-        visit: a function `(path, layer, x, key, run) -> Forward`. It must return what
+        visit: a function `(place, x, key, run) -> Forward`. It must return what
             `run()` returns, the layer's forward of x; its y may be another array of
             the same numbers.
 
     Returns:
         The network; use it while a forward is traced, and not afterwards.
     """
+    numbers = count()
 
     def wrap(layer: Layer, path: str) -> _Visited:
+        place = Place(path, next(numbers), layer)
         inner = [
             wrap(child, path_of(path, label, child))
             for label, child in layer.children.items()
         ]
         around = layer.with_children(*inner) if inner else layer
-        return _Visited(around, layer, path, visit=visit)
+        return _Visited(around, place=place, visit=visit)
 
     return wrap(net, net.kind)
 
@@ -359,11 +387,9 @@ def record(
     seen: dict[str, Seen] = {}
 
     def visit(
-        path: str, layer: Layer, x: Array, key: KeyArray | None,
-        run: Callable[[], Forward],
-    ) -> Forward:  # fmt: skip
-        del layer
-        seen[path] = Seen(x, key)
+        place: Place, x: Array, key: KeyArray | None, run: Callable[[], Forward]
+    ) -> Forward:
+        seen[place.path] = Seen(x, key)
         return run()
 
     visited(net, visit).forward(*variables, x, key=key, train=train)

@@ -22,6 +22,7 @@ from typing import Any
 
 import jax
 import jax.numpy as jnp
+import numpy as np
 from jax import lax
 
 from fnn.core import Backward, Forward, Layer, Variables, layer, leaf
@@ -37,6 +38,7 @@ __all__ = [
     "MixedPrecision",
     "ScaledLoss",
     "cast",
+    "cast_on_host",
     "check_precision",
     "engine_in_precision",
     "net_in_precision",
@@ -163,6 +165,17 @@ def cast(tree: PyTree, dtype: Any) -> PyTree:
     def one(part: Any) -> Any:
         if hasattr(part, "dtype") and jnp.issubdtype(part.dtype, jnp.floating):
             return jnp.asarray(part, dtype)
+        return part
+
+    return jax.tree.map(one, tree)
+
+
+def cast_on_host(tree: PyTree, dtype: Any) -> PyTree:
+    """Cast as `cast` does, by NumPy: JAX would compile a program for each shape."""
+
+    def one(part: Any) -> Any:
+        if hasattr(part, "dtype") and jnp.issubdtype(part.dtype, jnp.floating):
+            return jax.device_put(np.asarray(part).astype(dtype))
         return part
 
     return jax.tree.map(one, tree)

@@ -19,7 +19,7 @@ from fnn.gradients.audit.programs import NetworkRun
 from fnn.gradients.audit.report import NodeCheck
 from fnn.gradients.audit.subject import Subject
 from fnn.gradients.audit.verdict import Errors, is_delta, judge_layer
-from fnn.gradients.precision import cast
+from fnn.gradients.precision import cast_on_host
 from fnn.network import Node, walk
 from fnn.planning.planned import plain
 
@@ -72,17 +72,17 @@ def _check_layer(
 ) -> Iterator[NodeCheck]:
     assert run64.own_values is not None
     seen = run64.own_values.seen(subject.wiring, node.path)
-    dy = run64.autodiff[f"{node.path}.delta"]
+    dy = subject.delta(run64, node.path)
     variables = node.variables
     # The same numbers in either precision, so that only the arithmetic differs.
     with jax.enable_x64(False):
-        lower = cast((variables.params, seen, dy), subject.half or jnp.float32)
+        lower = cast_on_host((variables.params, seen, dy), subject.half or jnp.float32)
         params, seen32, dy32 = lower
         variables32 = Variables(params, variables.state)
         node32 = node._replace(variables=variables32)
         run32 = compare_layer(node32, seen32, dy32, subject.train)
     with jax.enable_x64(True):
-        numbers = cast((variables32, seen32, dy32), jnp.float64)
+        numbers = cast_on_host((variables32, seen32, dy32), jnp.float64)
         arguments = node._replace(variables=numbers[0]), *numbers[1:], subject.train
         yield from judge_layer(
             functools.partial(part_path, node),
@@ -98,10 +98,10 @@ def _check_layer(
 def _check_loss(subject: Subject, run64: NetworkRun) -> Iterator[NodeCheck]:
     z64, y64 = run64.outputs, subject.batch64[1]
     with jax.enable_x64(False):
-        z32 = cast(z64, jnp.float32)
+        z32 = cast_on_host(z64, jnp.float32)
         run32 = compare_loss(subject.loss, z32, subject.batch32[1])
     with jax.enable_x64(True):
-        z64 = cast(z32, jnp.float64)
+        z64 = cast_on_host(z32, jnp.float64)
         yield from judge_layer(
             lambda name: f"loss.{name}",
             run32,

@@ -75,16 +75,16 @@ def _users(
     subject: Subject, run64: NetworkRun, wiring: Wiring, paths: dict[str, str]
 ) -> dict[Any, list[tuple[Piece, int]]]:
     """Return the pieces that use each parameter, by path, and each value, by number."""
-    suffix = ".delta"
     deltas = {
-        own_path.removesuffix(suffix): run64.autodiff[path]
+        wiring.outputs[own_path.removesuffix(".delta")]: run64.autodiff[path]
         for own_path, path in paths.items()
-        if own_path.endswith(suffix)
+        if own_path.endswith(".delta")
     }
-    assert run64.plain_values is not None
+    values = run64.plain_values or run64.own_values
+    assert values is not None
     pieces = pieces_of(
         *(plain(subject.net), subject.loss, subject.variables64, subject.batch64[1]),
-        *(wiring, run64.plain_values, deltas),
+        *(wiring, values, deltas),
         train=subject.train,
         l2=subject.l2,
         n=subject.n,

@@ -70,7 +70,7 @@ def pieces_of(
     y: Array,
     wiring: Wiring,
     values: Values,
-    deltas: dict[str, Array],
+    deltas: dict[int, Array],
     *,
     train: bool,
     l2: Number,
@@ -85,7 +85,7 @@ def pieces_of(
         y: the labels.
         wiring: which layer uses which value.
         values: the values.
-        deltas: autodiff's δ of each layer's output, by path.
+        deltas: autodiff's δ of each value that a layer returned, by number.
         train: in training mode, or in evaluation mode.
         l2: λ of the penalty.
         n: n of the penalty.
@@ -94,21 +94,17 @@ def pieces_of(
     for node in walk(net, variables):
         if any(_is_inside(node.path, path) for path in whole):
             continue
-        options = wiring, values, deltas[node.path], train, l2, n
-        children = [
-            child for child in walk(*node[1:], node.path) if child.path != node.path
-        ]
-        if not node.layer.children:
-            yield _of_layer(node, node.layer, node.variables, *options)
-        elif _gives_own_values(children, wiring):
+        layer, variables = node.layer, node.variables
+        if _gives_own_values(node, wiring):
             whole.append(node.path)
-            probed, probed_variables = probe(
-                *node[1:], values.seen(wiring, node.path).x
-            )
-            yield _of_layer(node, probed, probed_variables, *options)
-        elif not _only_lists(node, wiring):
-            standins = _with_constants(node, wiring, values)
-            yield _of_layer(node, *standins, *options)
+            x = values.seen(wiring, node.path).x
+            layer, variables = probe(layer, variables, x)
+        elif layer.children and _only_lists(node, wiring):
+            continue
+        elif layer.children:
+            layer, variables = _with_constants(node, wiring, values)
+        dy = deltas[wiring.outputs[node.path]]
+        yield _of_layer(node, layer, variables, wiring, values, dy, train, l2, n)
     z = values.arrays[wiring.outputs[net.kind]]
     yield _of_loss(loss, z, y, wiring.outputs[net.kind])
 
@@ -117,10 +113,10 @@ def _is_inside(path: str, whole: str) -> bool:
     return path == whole or path.startswith(f"{whole}/") or not whole
 
 
-def _gives_own_values(children: list[Node], wiring: Wiring) -> bool:
-    """Return whether a layer inside is given what no layer returned."""
+def _gives_own_values(node: Node, wiring: Wiring) -> bool:
+    """Return whether a child is given what no layer returned."""
     known = {0, *wiring.outputs.values()}
-    return any(wiring.inputs[child.path] not in known for child in children)
+    return any(wiring.inputs[child.path] not in known for child in child_nodes(node))
 
 
 def _only_lists(node: Node, wiring: Wiring) -> bool:

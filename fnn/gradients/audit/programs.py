@@ -1,7 +1,7 @@
 """The compiled programs of the audit: the network's gradients, in one precision."""
 
 from functools import partial
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import jax
 
@@ -11,12 +11,18 @@ from fnn.gradients.audit.wiring import Values, run_forward
 from fnn.gradients.engines import Engine, autodiff
 from fnn.gradients.precision import engine_in_precision
 from fnn.losses import Loss
-from fnn.network import named_params
+from fnn.network import named_params, places
 from fnn.planning.planned import plain
 from fnn.probes import probe_with_input
 from fnn.typing import Array, Batch, KeyArray, Number, PyTree
 
-__all__ = ["NetworkRun", "compiled", "network_rounding", "run_network"]
+__all__ = [
+    "NetworkRun",
+    "compiled",
+    "gradients_by_path",
+    "network_rounding",
+    "run_network",
+]
 
 #: LLVM's first level: a program that runs once is not worth more time.
 compiled = partial(jax.jit, compiler_options={"xla_backend_optimization_level": 1})
@@ -38,6 +44,17 @@ class NetworkRun(NamedTuple):
     autodiff: dict[str, Array]
     own_values: Values | None
     plain_values: Values | None
+
+
+def gradients_by_path(net: Layer, probed: Layer, grads: PyTree) -> dict[str, Any]:
+    """Return the gradients of a probed network by path, in forward order.
+
+    The δ of a `serial` is its last layer's, and is left out.
+    """
+    lists = (path for path, part in places(net) if part.children and not part.kind)
+    serials = {f"{path}.delta" for path in lists}
+    named = named_params(probed, grads)
+    return {path: grad for path, grad in named.items() if path not in serials}
 
 
 @partial(compiled, static_argnames=("engine", "train", "precision", "with_values"))
@@ -67,13 +84,14 @@ def run_network(
     forward = variables, batch[0], key, train
     ours = engine(probed, *arguments, **options)
     theirs = referee(plain(probed), *arguments, **options)
-    return NetworkRun(
-        outputs=theirs.outputs,
-        engine=named_params(probed, ours.grads),
-        autodiff=named_params(probed, theirs.grads),
-        own_values=run_forward(net, *forward) if with_values else None,
-        plain_values=run_forward(plain(net), *forward) if with_values else None,
-    )
+    ours, theirs, z = ours.grads, theirs.grads, theirs.outputs
+    by_path = (gradients_by_path(net, probed, grads) for grads in (ours, theirs))
+    if not with_values:
+        return NetworkRun(z, *by_path, None, None)
+    values = run_forward(net, *forward)
+    planned = plain(net) is not net
+    of_plain = run_forward(plain(net), *forward) if planned else None
+    return NetworkRun(z, *by_path, values, of_plain)
 
 
 @partial(compiled, static_argnames=("train", "precision"))

@@ -90,7 +90,7 @@ def check_leaf(
         budget: the largest number of halves of a direction that are looked at.
     """
     draw = np.random.default_rng(leaf.value.size)
-    signs = draw.choice(np.array([-1.0, 1.0]), size=(DIRECTIONS, *leaf.value.shape))
+    signs = 2.0 * draw.integers(0, 2, size=(DIRECTIONS, *leaf.value.shape)) - 1
     checks = [_along(leaf, v, engine, autodiff, scale, budget) for v in signs]
     return joined(checks)._replace(checked=leaf.value.size)
 
@@ -117,7 +117,7 @@ def _along(
     budget: int,
 ) -> NumericalCheck:
     """Check a leaf along one direction v."""
-    claimed, theirs = float((engine * v).sum()), float((autodiff * v).sum())
+    claimed, theirs = float(np.vdot(engine, v)), float(np.vdot(autodiff, v))
     unit = _unit(leaf.value)
     blind = any(not piece.dy.any() for piece, _ in leaf.users)
     for h in (H, LONG_STEP):
@@ -143,7 +143,7 @@ def _projected(piece: Piece, at: int, v: np.ndarray, h: float) -> tuple[float, f
         np.asarray(piece.evaluate(_moved(piece, at, step * v))) for step in (h, -h)
     )
     slope, size = _penalty_slope(piece, at, v, h)
-    slope += float((piece.dy * (above - below)).sum()) / (2 * h)
+    slope += float(np.vdot(piece.dy, above - below)) / (2 * h)
     return slope, _noise(size + float(np.linalg.norm(piece.dy * above)), h)
 
 

@@ -6,12 +6,17 @@ import jax
 import jax.numpy as jnp
 
 from fnn.core import Layer, Variables
-from fnn.gradients.audit.programs import NetworkRun, network_rounding, run_network
+from fnn.gradients.audit.programs import (
+    NetworkRun,
+    gradients_by_path,
+    network_rounding,
+    run_network,
+)
 from fnn.gradients.audit.wiring import Values, Wiring, trace_forward
 from fnn.gradients.engines import Engine
-from fnn.gradients.precision import cast
+from fnn.gradients.precision import cast_on_host
 from fnn.losses import Loss
-from fnn.network import named_params, walk
+from fnn.network import places
 from fnn.probes import probe_with_input
 from fnn.typing import Array, Batch, KeyArray
 
@@ -24,7 +29,7 @@ def gradient_paths(net: Layer, variables: Variables, x: Any) -> list[str]:
 
     def trace(variables: Variables, x: Array) -> None:
         probed, (params, _) = probe_with_input(net, variables, x)
-        names.extend(named_params(probed, params))
+        names.extend(gradients_by_path(net, probed, params))
 
     jax.eval_shape(trace, variables, x)
     return names
@@ -83,12 +88,12 @@ class Subject(NamedTuple):
         numbers: Any = variables, batch
         with jax.enable_x64(False):
             if precision != "float32":
-                numbers = cast(numbers, precision)
-            variables32, batch32 = cast(numbers, jnp.float32)
+                numbers = cast_on_host(numbers, precision)
+            variables32, batch32 = cast_on_host(numbers, jnp.float32)
             wiring, shapes = trace_forward(net, variables32, batch32[0], key, train)
             paths = gradient_paths(net, variables32, batch32[0])
         with jax.enable_x64(True):
-            higher = cast(numbers, jnp.float64)
+            higher = cast_on_host(numbers, jnp.float64)
         return cls(
             net,
             loss,
@@ -122,6 +127,14 @@ class Subject(NamedTuple):
                 self.net, self.loss, *numbers, with_values=True, **options
             )
 
+    def delta(self, run64: NetworkRun, path: str) -> Array:
+        """Return autodiff's δ of a layer's output; a serial's is its last layer's."""
+        value = self.wiring.outputs[path]
+        same = (p for p, number in self.wiring.outputs.items() if number == value)
+        return next(
+            run64.autodiff[f"{p}.delta"] for p in same if f"{p}.delta" in run64.autodiff
+        )
+
     def rounding(self, run64: NetworkRun) -> dict[str, Array]:
         """Measure what the network's handwritten gradients lose in less precision."""
         return network_rounding(
@@ -136,7 +149,8 @@ class Subject(NamedTuple):
 
         The δ of a `serial` is its last layer's and is left out.
         """
-        nodes = walk(self.net, self.variables32)
-        serials = {f"{node.path}.delta" for node in nodes if not node.layer.kind}
+        serials = {
+            f"{path}.delta" for path, layer in places(self.net) if not layer.kind
+        }
         x = f"{self.net.kind}.x"
         return [x, *(p for p in self.paths if p != x and p not in serials)]

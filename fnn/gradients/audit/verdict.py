@@ -223,7 +223,8 @@ def is_delta(path: str) -> bool:
 
 
 def _largest(a: Any) -> float:
-    return float(np.abs(a).max(initial=0))
+    a = np.asarray(a)
+    return float(max(a.max(initial=0), -a.min(initial=0)))  # no copy, as by np.abs
 
 
 def _cosine(a: np.ndarray, b: np.ndarray) -> float:

@@ -11,7 +11,7 @@ from typing import Any, NamedTuple
 import jax
 
 from fnn.core import Forward, Layer, Variables
-from fnn.probes import Seen, visited
+from fnn.probes import Place, Seen, visited
 from fnn.typing import Array, KeyArray
 
 __all__ = ["Values", "Wiring", "run_forward", "trace_forward"]
@@ -78,12 +78,12 @@ def _watch(
         return len(arrays) - 1
 
     def visit(
-        path: str, layer: Layer, x: Array, key: KeyArray | None,
-        run: Callable[[], Forward],
-    ) -> Forward:  # fmt: skip
+        place: Place, x: Array, key: KeyArray | None, run: Callable[[], Forward]
+    ) -> Forward:
+        path = place.path
         wiring.inputs[path], keys[path] = number(x), key
         out = run()
-        if not layer.children:  # its own value, also where it returns x itself
+        if not place.layer.children:  # its own value, also where it returns x itself
             out = out._replace(y=out.y + 0)
         wiring.outputs[path] = number(out.y)
         return out
