@@ -2,6 +2,7 @@
 
 import functools
 from collections.abc import Iterator
+from itertools import chain
 
 import jax
 import jax.numpy as jnp
@@ -49,22 +50,20 @@ def check_layers(
     )
     every = always or failed or unseen
     nodes = list(walk(subject.net, subject.variables32))[::-1]
-    simple = [node for node in nodes if not node.layer.children]
-    checks: list[NodeCheck] = list(_check_loss(subject, run64)) if every else []
-    for node in simple:
-        if every or plain(node.layer) is not node.layer:
-            checks += _check_layer(subject, run64, node)
+    loss_checks: list[NodeCheck] = list(_check_loss(subject, run64)) if every else []
+    checks: dict[int, list[NodeCheck]] = {}
+    for i, node in enumerate(nodes):
+        planned = plain(node.layer) is not node.layer
+        if not node.layer.children and (every or planned):
+            checks[i] = list(_check_layer(subject, run64, node))
     # A layer of layers contains all others: it is compared only where no simple layer
     # explains a failure, or where no gradient arrives that could show one.
-    if (failed or unseen) and all(check.passed for check in checks):
-        for node in nodes:
+    found = [*loss_checks, *chain(*checks.values())]
+    if (failed or unseen) and all(check.passed for check in found):
+        for i, node in enumerate(nodes):
             if node.layer.children:
-                checks += _check_layer(subject, run64, node)
-    order = {node.path: i for i, node in enumerate(nodes)}
-    place = {
-        check.path: order.get(check.path.rpartition(".")[0], -1) for check in checks
-    }
-    return sorted(checks, key=lambda check: place[check.path])
+                checks[i] = list(_check_layer(subject, run64, node))
+    return [*loss_checks, *chain(*(checks[i] for i in sorted(checks)))]
 
 
 def _check_layer(

@@ -70,8 +70,9 @@ def compare_gradients(
             takes about two thirds of the time.
         exhaustive: whether to difference every single entry of every leaf.
         max_examples: the largest number of examples used.
-        max_coordinates: where differences along a direction disagree, the number of
-            its parts that are differenced at most, to find the entry that is wrong.
+        max_coordinates: where differences along a direction disagree, entries are
+            differenced alone, to find the one that is wrong: until one is found, or so
+            many are right, because several kinks meet.
         progress: whether to show the progress on stderr; by default if that is a
             terminal.
         precision: "bfloat16" or "float16" to audit the network in it, in place of
@@ -122,7 +123,11 @@ def compare_gradients(
     if faults := structural_faults(subject):
         return Report(rows=(), nodes=tuple(faults), engine=name)
     if precision == "float16":
-        subject = scaled_for_float16(subject)
+        with jax.enable_x64(False):
+            loss, options["l2"] = scaled_for_float16(
+                net, loss, subject.variables32, subject.batch32, key=key, **options
+            )
+        subject = subject._replace(loss=loss, l2=options["l2"])
     run32, run64 = subject.run(engine_fn)
     with jax.enable_x64(True), Progress(progress) as shown:
         loss.check(run64.outputs.shape[1:], subject.batch64[1])

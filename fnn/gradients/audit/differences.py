@@ -5,14 +5,14 @@ from typing import Any
 import jax
 import numpy as np
 
+from fnn.core import Layer
 from fnn.gradients.audit.pieces import Piece, pieces_of
-from fnn.gradients.audit.programs import NetworkRun
+from fnn.gradients.audit.programs import NetworkRun, plain_layer_by_layer
 from fnn.gradients.audit.progress import Progress
 from fnn.gradients.audit.slopes import Leaf, NumericalCheck, check_entries, check_leaf
-from fnn.gradients.audit.subject import Subject, gradient_paths
+from fnn.gradients.audit.subject import Subject
 from fnn.gradients.audit.verdict import Errors
 from fnn.gradients.audit.wiring import Wiring, trace_forward
-from fnn.planning.planned import plain
 
 __all__ = ["check_network"]
 
@@ -34,28 +34,24 @@ def check_network(
         run64: its gradients in float64.
         errors: the errors of each gradient, by path.
         exhaustive: whether to difference every entry alone.
-        budget: how many parts of a direction are differenced to find a wrong entry.
+        budget: at how many places kinks may meet until it is given up.
         has_gradient: whether x is a number that has one, and no integer.
         progress: is told how much is done.
 
     Returns:
         A check of each gradient that can be differenced, by path.
     """
-    net = plain(subject.net)
-    x, key = subject.batch64[0], subject.key
-    wiring = subject.wiring
+    net, wiring = plain_layer_by_layer(subject.net), subject.wiring
     if net is not subject.net:
+        x, key = subject.batch64[0], subject.key
         wiring, _ = trace_forward(net, subject.variables64, x, key, subject.train)
-    # The plain network has the same parameters in the same order, under its own paths.
-    own_paths = gradient_paths(net, subject.variables64, x)
-    paths = dict(zip(own_paths, subject.paths, strict=True))
-    users = _users(subject, run64, wiring, paths)
+    users = _users(subject, net, run64, wiring)
 
     checks: dict[str, NumericalCheck] = {}
     check = check_entries if exhaustive else check_leaf
-    for i, (own_path, path) in enumerate(paths.items()):
-        progress.show(f"differencing {path.lstrip('.')}", i, len(paths))
-        target = _target(own_path, f"{net.kind}.x", wiring)
+    for i, path in enumerate(subject.paths):
+        progress.show(f"differencing {path.lstrip('.')}", i, len(subject.paths))
+        target = _target(path, f"{net.kind}.x", wiring)
         if target not in users or (target == 0 and not has_gradient):
             continue
         piece, position = users[target][0]
@@ -72,18 +68,18 @@ def check_network(
 
 
 def _users(
-    subject: Subject, run64: NetworkRun, wiring: Wiring, paths: dict[str, str]
+    subject: Subject, net: Layer, run64: NetworkRun, wiring: Wiring
 ) -> dict[Any, list[tuple[Piece, int]]]:
     """Return the pieces that use each parameter, by path, and each value, by number."""
     deltas = {
-        wiring.outputs[own_path.removesuffix(".delta")]: run64.autodiff[path]
-        for own_path, path in paths.items()
-        if own_path.endswith(".delta")
+        wiring.outputs[path.removesuffix(".delta")]: grad
+        for path, grad in run64.autodiff.items()
+        if path.endswith(".delta")
     }
     values = run64.plain_values or run64.own_values
     assert values is not None
     pieces = pieces_of(
-        *(plain(subject.net), subject.loss, subject.variables64, subject.batch64[1]),
+        *(net, subject.loss, subject.variables64, subject.batch64[1]),
         *(wiring, values, deltas),
         train=subject.train,
         l2=subject.l2,

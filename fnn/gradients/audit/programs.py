@@ -21,6 +21,7 @@ __all__ = [
     "compiled",
     "gradients_by_path",
     "network_rounding",
+    "plain_layer_by_layer",
     "run_network",
 ]
 
@@ -44,6 +45,19 @@ class NetworkRun(NamedTuple):
     autodiff: dict[str, Array]
     own_values: Values | None
     plain_values: Values | None
+
+
+def plain_layer_by_layer(net: Layer) -> Layer:
+    """Return the network with each planned layer replaced; itself if there is none.
+
+    A plan as a whole stands for layers with other paths. What is left by this has those
+    of the planned network, and its δ.
+    """
+    if plain(net) is net:
+        return net
+    if not (children := net.children.values()):
+        return plain(net)
+    return plain(net.with_children(*map(plain_layer_by_layer, children)))
 
 
 def gradients_by_path(net: Layer, probed: Layer, grads: PyTree) -> dict[str, Any]:
@@ -89,8 +103,8 @@ def run_network(
     if not with_values:
         return NetworkRun(z, *by_path, None, None)
     values = run_forward(net, *forward)
-    planned = plain(net) is not net
-    of_plain = run_forward(plain(net), *forward) if planned else None
+    judge = plain_layer_by_layer(net)
+    of_plain = None if judge is net else run_forward(judge, *forward)
     return NetworkRun(z, *by_path, values, of_plain)
 
 

@@ -87,7 +87,7 @@ def check_leaf(
         engine: the engine's gradient of it.
         autodiff: autodiff's gradient.
         scale: the scale that errors are judged on.
-        budget: the largest number of halves of a direction that are looked at.
+        budget: the largest number of places where kinks meet that are looked at.
     """
     draw = np.random.default_rng(leaf.value.size)
     signs = 2.0 * draw.integers(0, 2, size=(DIRECTIONS, *leaf.value.shape)) - 1
@@ -139,9 +139,7 @@ def _unit(a: np.ndarray) -> float:
 
 def _projected(piece: Piece, at: int, v: np.ndarray, h: float) -> tuple[float, float]:
     """Return the slope of ⟨δ, f⟩ along v, penalty included, and its rounding error."""
-    above, below = (
-        np.asarray(piece.evaluate(_moved(piece, at, step * v))) for step in (h, -h)
-    )
+    above, below = _either_side(piece, at, v, h)
     slope, size = _penalty_slope(piece, at, v, h)
     slope += float(np.vdot(piece.dy, above - below)) / (2 * h)
     return slope, _noise(size + float(np.linalg.norm(piece.dy * above)), h)
@@ -160,6 +158,15 @@ def _penalty_slope(
 def _noise(size: float, h: float) -> float:
     """Return the rounding error of a quotient: sums inside f make it a few times ε."""
     return 32 * EPS * size / h
+
+
+def _either_side(
+    piece: Piece, at: int, v: np.ndarray, h: float
+) -> tuple[np.ndarray, np.ndarray]:
+    """Return f(a + h v) and f(a − h v); JAX computes them at the same time."""
+    both = [piece.evaluate(_moved(piece, at, step * v)) for step in (h, -h)]
+    above, below = map(np.asarray, both)
+    return above, below
 
 
 def _moved(piece: Piece, at: int, by: np.ndarray) -> object:
@@ -227,7 +234,7 @@ def _closer(
         reason = "autodiff is off from the finite differences of its layers"
     if reason:
         share = max(errors[1], abs(theirs - jacobian)) / (scale or 1)
-        reason = reason.replace("off", f"off by {share:.1e} of the scale", 1)
+        reason = reason.replace("off", f"off by {share:.1e}", 1)
     return NumericalCheck(*errors, kinks=kinks, reason=reason, doubt=doubt)
 
 
@@ -245,9 +252,7 @@ def _outputs(piece: Piece, at: int, v: np.ndarray) -> Outputs:
     for h in _steps(size, scale):
         tolerance = TOLERANCE * scale + _noise(size, h)
         allowed = max(allowed, tolerance)
-        above, below = (
-            np.asarray(piece.evaluate(_moved(piece, at, step * v))) for step in (h, -h)
-        )
+        above, below = _either_side(piece, at, v, h)
         central = (above - below) / (2 * h)
         near = open_ & (np.abs(central - tangent) <= tolerance)
         found = np.where(near, central, found)
@@ -257,6 +262,7 @@ def _outputs(piece: Piece, at: int, v: np.ndarray) -> Outputs:
         slopes = np.stack([(above - y) / h, (y - below) / h])
         low, high = slopes.min(0) - tolerance, slopes.max(0) + tolerance
         between = (low <= tangent) & (tangent <= high)
+        found = np.where(open_ & ~between, central, found)
     return Outputs(
         slope=float((piece.dy * found).sum()),
         claimed=float((piece.dy * tangent).sum()),
@@ -279,8 +285,8 @@ def _steps(size: float, scale: float) -> list[float]:
 class Search:
     """The search for one wrong entry of a leaf, by halves of a direction.
 
-    `left` counts down from the largest number of halves that may be looked at; it is
-    negative where the search was given up.
+    `left` counts down from the largest number of dead ends, where the halves of a part
+    are right although it is not; it is negative where the search was given up.
     """
 
     def __init__(self, piece: Piece, at: int, unit: float, budget: int) -> None:
@@ -291,18 +297,18 @@ class Search:
         entries = np.flatnonzero(v)
         if len(entries) == 1:
             return int(entries[0])
+        dead_end = True
         for half in np.array_split(entries, 2):
-            self.left -= 1
-            if self.left < 0:
-                return None
             part = np.zeros(v.size)
             part[half] = v.ravel()[half]
             part = part.reshape(v.shape)
             outputs = _outputs(self.piece, self.at, part * self.unit)
             if not (outputs.right or outputs.noisy):
+                dead_end = False
                 found = self.wrong_entry(part)
                 if found is not None or self.left < 0:
                     return found
+        self.left -= dead_end
         return None
 
 

@@ -20,10 +20,10 @@ from fnn.network import places
 from fnn.probes import probe_with_input
 from fnn.typing import Array, Batch, KeyArray
 
-__all__ = ["Subject", "gradient_paths"]
+__all__ = ["Subject"]
 
 
-def gradient_paths(net: Layer, variables: Variables, x: Any) -> list[str]:
+def _gradient_paths(net: Layer, variables: Variables, x: Any) -> list[str]:
     """Return the paths of all gradients: of x, of parameters, and each layer's δ."""
     names: list[str] = []
 
@@ -91,7 +91,7 @@ class Subject(NamedTuple):
                 numbers = cast_on_host(numbers, precision)
             variables32, batch32 = cast_on_host(numbers, jnp.float32)
             wiring, shapes = trace_forward(net, variables32, batch32[0], key, train)
-            paths = gradient_paths(net, variables32, batch32[0])
+            paths = _gradient_paths(net, variables32, batch32[0])
         with jax.enable_x64(True):
             higher = cast_on_host(numbers, jnp.float64)
         return cls(
