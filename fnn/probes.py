@@ -33,6 +33,18 @@ __all__ = [
 ]
 
 
+class Place(NamedTuple):
+    """A layer in a network: its path, its number in `walk`'s order, and the layer."""
+
+    path: str
+    number: int
+    layer: Layer
+
+
+#: A function (place, x, key, run) -> Forward, where run() is the layer's forward.
+Visit = Callable[[Place, Array, KeyArray | None, Callable[[], Forward]], Forward]
+
+
 class ProbedParams(NamedTuple):
     """The wrapped layer's `params`, and the zero of y's shape (N, ...)."""
 
@@ -148,15 +160,17 @@ def _output_shapes(net: Layer, variables: Variables, x: Array) -> list[tuple[int
     shapes: dict[int, tuple[int, ...]] = {}
 
     def visit(
-        place: "Place", x: Array, key: KeyArray | None, run: Callable[[], Forward]
+        place: Place, x: Array, key: KeyArray | None, run: Callable[[], Forward]
     ) -> Forward:
         del x, key
         out = run()
         shapes[place.number] = out.y.shape
         return out
 
-    forward = visited(net, visit).forward
-    jax.eval_shape(lambda variables, x: forward(*variables, x).y, variables, x)
+    def forward(params: PyTree, state: PyTree, x: Array) -> Array:
+        return visited(net, visit).forward(params, state, x).y
+
+    jax.eval_shape(forward, *variables, x)
     return [shapes[number] for number in sorted(shapes)]
 
 
@@ -294,18 +308,6 @@ class Seen(NamedTuple):
 
     x: Array
     key: KeyArray | None
-
-
-class Place(NamedTuple):
-    """A layer in a network: its path, its number in `walk`'s order, and the layer."""
-
-    path: str
-    number: int
-    layer: Layer
-
-
-#: A function (place, x, key, run) -> Forward, where run() is the layer's forward.
-Visit = Callable[[Place, Array, KeyArray | None, Callable[[], Forward]], Forward]
 
 
 @layer

@@ -1,3 +1,6 @@
+import io
+import json
+
 import jax
 import jax.numpy as jnp
 import numpy as np
@@ -9,6 +12,7 @@ from planting import audit, plant
 from random_networks import random_image_trial, random_trial
 
 import fnn
+from fnn.gradients.audit import progress
 from fnn.gradients.audit.rounding import lost_digits
 from fnn.gradients.engines import autodiff, manual
 
@@ -16,13 +20,6 @@ LOSS = fnn.losses.SoftmaxCrossEntropy()
 NET = fnn.serial(fnn.Dense(4), fnn.Relu(), fnn.Dense(3))
 X = np.random.default_rng(0).normal(size=(6, 5)).astype(np.float32)
 Y = np.array([0, 1, 2, 0, 1, 2], np.int32)
-
-
-@pytest.fixture(autouse=True)
-def forget_compiled_programs():
-    """Clear the caches: each audit is a large program; many exhaust the process."""
-    yield
-    jax.clear_caches()
 
 
 @pytest.fixture(scope="module")
@@ -96,14 +93,31 @@ def test_rows_hold_the_gradients_that_the_engines_compute(variables):
         assert rows[path].largest == pytest.approx(float(abs(grad).max()), rel=1e-5)
 
 
-@pytest.mark.parametrize("columns", [80, 120])
-def test_table_fits_a_terminal(variables, columns):
-    deep = fnn.serial(
-        fnn.residual(fnn.residual(fnn.serial(fnn.Dense(5), fnn.LayerNorm()))),
-        fnn.Dense(3),
+def test_table_fits_a_terminal_and_every_row_is_told_apart():
+    block = fnn.serial(fnn.Dense(5), fnn.LayerNorm())
+    for _ in range(4):
+        block = fnn.residual(fnn.serial(block, fnn.Tanh()), fnn.Dense(5))
+    wrong = plant(
+        fnn.Tanh, backward=lambda self, p, saved, dy: fnn.Backward(2 * dy, ())
     )
-    report = compare(deep.init(jax.random.key(0), (5,)), net=deep)
-    assert max(map(len, str(report).splitlines())) <= columns
+    for last, first_line in ((fnn.Tanh(), ""), (wrong(), "FAILED: first divergence")):
+        net = fnn.serial(block, last, fnn.Dense(3))
+        variables = net.init(jax.random.key(0), (5,))
+        text = str(compare(variables, net=net, numerical=False))
+        lines = text.splitlines()
+        assert max(map(len, lines)) <= 80
+        assert first_line in lines[0]
+        heading, labels = "", []
+        for line in lines:
+            label = line.split(" ")[0] if line[:1].strip() else line.split()[:1]
+            if line.endswith("/"):
+                heading = line
+            elif line.startswith("  ") and "/" in line and "Residual" in heading:
+                labels.append(heading + line.split()[0])
+            elif label:
+                heading = ""
+        deep = [p for p in fnn.named_params(net, variables.params) if p.count("/") > 1]
+        assert set(deep) <= set(labels) and len(labels) == len(set(labels))
 
 
 def test_exhaustive_differences_every_coordinate(variables):
@@ -119,14 +133,82 @@ def test_only_the_first_examples_are_used(variables):
     assert report.rows[0].shape == (4, 5)
 
 
-def test_a_whole_leaf_on_a_kink_is_inconclusive_and_not_passed(variables):
+# ---- Kinks -----------------------------------------------------------------------
+
+
+def test_a_whole_leaf_on_a_kink_is_judged(variables):
     # All of x is zero and so is every bias: each ReLU is exactly at its kink.
     report = compare(variables, x=np.zeros_like(X))
-    verdicts = {row.path: row.verdict for row in report.rows}
-    assert verdicts["0/Dense.bias"] == "inconclusive"
-    assert report.first_divergence is None
-    assert not report.passed
-    assert "INCONCLUSIVE" in str(report)
+    rows = {row.path: row for row in report.rows}
+    assert report.passed, str(report)
+    assert rows["0/Dense.delta"].kinks == 6 * 4
+    assert "24 outputs at a kink" in str(report)
+
+
+def relu_with_slope_at_0(slope, in_autodiff):
+    """A ReLU with relu'(0) = slope, by hand; and in autodiff, or only by hand."""
+
+    @jax.custom_vjp
+    def relu(x):
+        return jnp.maximum(x, 0)
+
+    def dx(x, dy):
+        return jnp.where(x > 0, dy, jnp.where(x == 0, slope * dy, 0))
+
+    relu.defvjp(lambda x: (relu(x), x), lambda x, dy: (dx(x, dy),))
+    rectify = relu if in_autodiff else lambda x: jnp.where(x > 0, x, 0)
+    return plant(
+        fnn.Relu,
+        forward=lambda self, p, state, x, key=None, train=False: fnn.Forward(
+            rectify(x), x, state
+        ),
+        backward=lambda self, p, saved, dy: fnn.Backward(dx(saved, dy), ()),
+    )
+
+
+@pytest.mark.parametrize(
+    ("slope", "in_autodiff", "found"),
+    [
+        (0.0, False, None),
+        (1.0, False, "1/Relu.dx"),  # fnn's relu'(0) is 0
+        (1.0, True, None),  # the slope on the right
+        (0.5, True, None),  # between the two
+        (1.5, True, "0/Dense.delta"),  # neither
+        (-0.01, True, "0/Dense.delta"),
+    ],
+)
+def test_a_slope_at_a_kink_must_lie_between_those_on_either_side(
+    variables, slope, in_autodiff, found
+):
+    net = fnn.serial(
+        fnn.Dense(4), relu_with_slope_at_0(slope, in_autodiff)(), fnn.Dense(3)
+    )
+    report = compare(variables, net=net, x=np.zeros_like(X))
+    assert report.first_divergence == found, str(report)
+    assert report.passed == (found is None)
+
+
+def test_kinks_that_meet_in_one_output_are_told_apart():
+    # |a| − |b|: along a direction of signs its slopes are (0, 0), (2, -2), ...
+    folds = fnn.Lambda(lambda x: jnp.abs(x[:, :1]) - jnp.abs(x[:, 1:2]))
+    net = fnn.serial(folds, fnn.Dense(3))
+    report = compare(net.init(jax.random.key(0), (5,)), net=net, x=np.zeros_like(X))
+    assert report.passed, str(report)
+
+
+def test_too_many_kinks_are_inconclusive():
+    signs = (-1.0) ** np.arange(16)
+    folds = fnn.Lambda(
+        lambda x: (jnp.abs(x) * jnp.asarray(signs, x.dtype)).sum(1, keepdims=True)
+    )
+    net = fnn.serial(folds, fnn.Dense(3))
+    x, options = np.zeros((6, 16), np.float32), dict(net=net)
+    variables = net.init(jax.random.key(0), (16,))
+    report = compare(variables, x=x, max_coordinates=0, **options)
+    assert not report.passed and report.first_divergence is None
+    assert report.rows[0].verdict == "inconclusive"
+    assert "more kinks meet in 0/Lambda" in str(report)
+    assert compare(variables, x=x, max_coordinates=200, **options).passed
 
 
 def test_ties_in_a_max_pool_are_kinks_and_no_failures():
@@ -140,8 +222,101 @@ def test_ties_in_a_max_pool_are_kinks_and_no_failures():
     )
     rows = {row.path: row for row in report.rows}
     assert rows["0/Conv.delta"].kinks > 0
-    assert rows["0/Conv.weight"].verdict == "pass"
-    assert report.first_divergence is None
+    assert report.passed, str(report)
+
+
+# ---- What else can be chosen -----------------------------------------------------
+
+
+def test_a_single_entry_that_is_off_by_one_percent_is_found(variables):
+    """In autodiff as well, so that differences alone can show it; and where it is."""
+
+    @jax.custom_vjp
+    def product(x, weight):
+        return x @ weight
+
+    def backward(saved, dy):
+        x, weight = saved
+        return dy @ weight.T, (x.T @ dy).at[2, 1].mul(1.01)
+
+    product.defvjp(lambda x, w: (product(x, w), (x, w)), backward)
+
+    def dense_backward(self, params, saved, dy):
+        dx, dweight = backward((saved, params.weight), dy)
+        return fnn.Backward(dx, fnn.DenseParams(dweight, dy.sum(0)))
+
+    dense = plant(
+        fnn.Dense,
+        forward=lambda self, params, state, x, key=None, train=False: fnn.Forward(
+            product(x, params.weight) + params.bias, x, state
+        ),
+        backward=dense_backward,
+    )
+    report = compare(variables, net=fnn.serial(dense(4), fnn.Relu(), fnn.Dense(3)))
+    assert report.first_divergence == "0/Dense.weight"
+    text = " ".join(str(report).split())
+    assert "from finite differences at [2, 1]" in text
+    assert "a derivative of your own" in text
+    assert sum(row.verdict == "FAIL" for row in report.rows) == 1
+
+
+def test_differences_can_be_left_out(variables):
+    report = compare(variables, numerical=False)
+    assert report.passed
+    assert all(row.checked == 0 for row in report.rows)
+    assert "differences" not in str(report) and "–" in str(report)
+    assert report.to_dict()["rows"][0]["engine_numerical"] is None
+
+
+@fnn.layer
+class Embedding(fnn.Layer):
+    """A row of a table for each integer."""
+
+    def init(self, key, in_shape):
+        return fnn.Variables(jax.random.normal(key, (7, 2)), ())
+
+    def forward(self, params, state, x, *, key=None, train=False):
+        ids = x.astype(int)
+        return fnn.Forward(params[ids].reshape(len(x), -1), ids, state)
+
+    def backward(self, params, saved, dy):
+        rows = dy.reshape(*saved.shape, 2)
+        dx = jnp.zeros(saved.shape, dy.dtype)
+        return fnn.Backward(dx, jnp.zeros_like(params).at[saved].add(rows))
+
+
+def test_integers_that_have_no_gradient_are_not_differenced():
+    net = fnn.serial(Embedding(), fnn.Dense(3))
+    ids = np.random.default_rng(0).integers(0, 7, size=(6, 5))
+    report = compare(net.init(jax.random.key(0), (5,)), net=net, x=ids)
+    assert report.passed, str(report)
+    assert [row.checked for row in report.rows][:2] == [0, 14]
+
+
+def test_the_report_is_plain_data_and_a_figure(variables, tmp_path):
+    report = compare(variables)
+    record = json.loads(json.dumps(report.to_dict()))
+    assert record["passed"] and record["first_divergence"] is None
+    assert [row["path"] for row in record["rows"]] == [r.path for r in report.rows]
+    axes = report.plot().axes[0]
+    labels = [label.get_text() for label in axes.get_yticklabels()]
+    assert labels == [row.path.lstrip(".") for row in report.rows[::-1]]
+    report.plot().savefig(tmp_path / "errors.png")
+
+
+def test_the_progress_is_wiped_and_not_shown_without_a_terminal(monkeypatch, capsys):
+    monkeypatch.setattr(progress, "FIRST", 0.0)
+    monkeypatch.setattr(progress, "EVERY", 0.0)
+    stream = io.StringIO()
+    with pytest.raises(KeyboardInterrupt), progress.Progress(True, stream) as shown:
+        shown.show("differencing 0/Dense.weight", 1, 3)
+        raise KeyboardInterrupt
+    written = stream.getvalue()
+    assert "differencing 0/Dense.weight (1 of 3, about" in written
+    assert written.endswith("\r" + " " * len(written.split("\r")[1]) + "\r")
+    with progress.Progress(None, io.StringIO()) as shown:
+        shown.show("differencing", 1, 3)
+    assert capsys.readouterr() == ("", "")
 
 
 def test_an_engine_of_ones_own_is_audited(variables):

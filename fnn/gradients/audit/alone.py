@@ -72,25 +72,25 @@ def _check_layer(
     assert run64.own_values is not None
     seen = run64.own_values.seen(subject.wiring, node.path)
     dy = subject.delta(run64, node.path)
-    variables = node.variables
+    params, state = node.variables
+    train, precision = subject.train, subject.precision
     # The same numbers in either precision, so that only the arithmetic differs.
     with jax.enable_x64(False):
-        lower = cast_on_host((variables.params, seen, dy), subject.half or jnp.float32)
-        params, seen32, dy32 = lower
-        variables32 = Variables(params, variables.state)
-        node32 = node._replace(variables=variables32)
-        run32 = compare_layer(node32, seen32, dy32, subject.train)
+        lower = cast_on_host((params, seen, dy), subject.half or jnp.float32)
+        params, seen, dy = lower
+        node = node._replace(variables=Variables(params, state))
+        run32 = compare_layer(node, seen, dy, train)
     with jax.enable_x64(True):
-        numbers = cast_on_host((variables32, seen32, dy32), jnp.float64)
-        arguments = node._replace(variables=numbers[0]), *numbers[1:], subject.train
+        variables, seen, dy = cast_on_host((node.variables, seen, dy), jnp.float64)
+        node = node._replace(variables=variables)
         yield from judge_layer(
             functools.partial(part_path, node),
             run32,
-            compare_layer(*arguments),
+            compare_layer(node, seen, dy, train),
             dy,
             _scale_of_params(run64),
-            subject.precision,
-            functools.cache(lambda: layer_rounding(*arguments, subject.precision)),
+            precision,
+            functools.cache(lambda: layer_rounding(node, seen, dy, train, precision)),
         )
 
 

@@ -148,7 +148,9 @@ def _of_layer(
 
     def add(path: str, owner: Layer, leaf: Array) -> None:
         del owner, leaf
-        targets.append(_target(path, node, wiring))
+        target = _target(path, node, wiring)
+        # A layer that lists others returns the value of its last one: once is enough.
+        targets.append(None if target in targets else target)
 
     map_params(add, layer, variables.params, node.path)
     targets.append(wiring.inputs[node.path])
@@ -171,10 +173,7 @@ def _target(path: str, node: Node, wiring: Wiring) -> Target:
     layer_path, _, name = path.rpartition(".")
     if name != "delta" or layer_path not in wiring.outputs:
         return path
-    # A layer that lists others returns the value of its last one: that is enough.
-    value = wiring.outputs[layer_path]
-    same = [p for p in wiring.outputs if wiring.outputs[p] == value]
-    return None if layer_path == node.path or layer_path != same[0] else value
+    return None if layer_path == node.path else wiring.outputs[layer_path]
 
 
 def _of_loss(loss: Loss, z: Array, y: Array, value: int) -> Piece:

@@ -98,14 +98,19 @@ def run_network(
     forward = variables, batch[0], key, train
     ours = engine(probed, *arguments, **options)
     theirs = referee(plain(probed), *arguments, **options)
-    ours, theirs, z = ours.grads, theirs.grads, theirs.outputs
-    by_path = (gradients_by_path(net, probed, grads) for grads in (ours, theirs))
+    run = NetworkRun(
+        outputs=theirs.outputs,
+        engine=gradients_by_path(net, probed, ours.grads),
+        autodiff=gradients_by_path(net, probed, theirs.grads),
+        own_values=None,
+        plain_values=None,
+    )
     if not with_values:
-        return NetworkRun(z, *by_path, None, None)
-    values = run_forward(net, *forward)
-    judge = plain_layer_by_layer(net)
-    of_plain = None if judge is net else run_forward(judge, *forward)
-    return NetworkRun(z, *by_path, values, of_plain)
+        return run
+    run = run._replace(own_values=run_forward(net, *forward))
+    if (judge := plain_layer_by_layer(net)) is not net:
+        run = run._replace(plain_values=run_forward(judge, *forward))
+    return run
 
 
 @partial(compiled, static_argnames=("train", "precision"))

@@ -1,9 +1,18 @@
 """The result of an audit: an object for scripts, a table for people."""
 
+import math
 from dataclasses import dataclass
-from typing import NamedTuple
+from textwrap import wrap
+from typing import Any, NamedTuple
 
-from fnn.tables import format_number, format_rows, format_shape, rule
+from fnn.tables import (
+    WIDTH,
+    format_number,
+    format_rows,
+    format_shape,
+    indent_paths,
+    rule,
+)
 
 __all__ = ["NodeCheck", "Report", "Row"]
 
@@ -24,10 +33,12 @@ class Row(NamedTuple):
         engine32: the engine's largest error in float32, or in the half precision of
             the audit, scaled.
         autodiff32: autodiff's largest error in that precision, scaled.
-        engine_numerical: the engine against central differences, scaled.
+        engine_numerical: the engine against central differences, scaled; NaN where
+            nothing was differenced.
         autodiff_numerical: autodiff against central differences, scaled.
-        checked: the number of coordinates that were differenced.
-        kinks: the number of these that are on a kink and were not judged.
+        checked: the number of entries that central differences checked.
+        kinks: the number of outputs at a kink, which were judged by the slopes on
+            either side of it.
         verdict: "pass", "FAIL" or "inconclusive".
         reason: why the verdict is not "pass", or "".
     """
@@ -74,7 +85,9 @@ class Report:
 
     Attributes:
         rows: one for each parameter and each δ, in forward order.
-        nodes: one for each part of each layer's backward, in backward order.
+        nodes: one for each part of the backward of each layer that was compared alone,
+            in backward order: of all layers where a gradient is wrong, or where a δ is
+            all zero and hides a mistake.
         engine: the name of the engine that was audited.
         precision: the lower of the two precisions of the audit; the other is float64.
     """
@@ -109,21 +122,82 @@ class Report:
                 return row.path.lstrip(".")
         return None
 
+    def to_dict(self) -> dict[str, Any]:
+        """Return everything as numbers, texts and lists, as JSON takes them.
+
+        A number that is not finite, as where nothing was differenced, is None.
+        """
+        return {
+            "engine": self.engine,
+            "precision": self.precision,
+            "passed": self.passed,
+            "failed": self.failed,
+            "first_divergence": self.first_divergence,
+            "rows": [_as_json(row) for row in self.rows],
+            "nodes": [_as_json(node) for node in self.nodes],
+        }
+
+    def plot(self) -> Any:
+        """Draw the errors of every row, on a logarithmic scale; needs matplotlib.
+
+        Returns:
+            A `matplotlib.figure.Figure`: `report.plot().savefig("errors.png")`.
+
+        Raises:
+            ImportError: matplotlib is not installed.
+        """
+        from fnn.gradients.audit.figure import draw
+
+        return draw(self)
+
     def __str__(self) -> str:
-        return "\n".join([*_table(self), *_summary(self)])
+        if self.passed:
+            return "\n".join([*_table(self), *_legend(self), *_verdict(self)])
+        # What is wrong comes first: a deep network has many rows.
+        table = ["", *_table(self), *_legend(self)] if self.rows else []
+        return "\n".join([*_verdict(self), *table])
+
+
+def _as_json(part: Row | NodeCheck) -> dict[str, Any]:
+    return {
+        name: None if isinstance(value, float) and not math.isfinite(value) else value
+        for name, value in part._asdict().items()
+    }
 
 
 # ---- The table -------------------------------------------------------------------
 
+_ALIGN = "<>>>>>><"
 _HEADER = "", "shape", "error", "scaled", "cosine", "numerical"
 
 
 def _table(report: Report) -> list[str]:
+    """Lay out the rows, those that did not pass first."""
     if not report.rows:
         return []
-    rows = [(*_HEADER, report.precision, "verdict"), *map(_cells, report.rows)]
-    header, *body = format_rows(rows, "<>>>>>><", gap=1, paths=0)
-    return [header, rule(body), *body]
+    ordered = sorted(report.rows, key=lambda row: row.verdict == PASS)
+    cells = [(*_HEADER, report.precision, "verdict"), *map(_cells, ordered)]
+    widest = max(
+        map(len, format_rows([("", *row[1:]) for row in cells], _ALIGN, gap=1))
+    )
+    labels = indent_paths([row[0] for row in cells[1:]], WIDTH - widest)
+    numbers = iter(cells[1:])
+    rows = [(label, *next(numbers)[1:]) for label, is_path in labels if is_path]
+    header, *body = format_rows([cells[0], *rows], _ALIGN, gap=1, paths=0)
+    return [header, rule(body), *_with_headings(body, labels)]
+
+
+def _with_headings(body: list[str], labels: list[tuple[str, bool]]) -> list[str]:
+    """Put the headings between the rows, some of which have two lines."""
+    lines, rest = [], iter(body)
+    for label, is_path in labels:
+        if not is_path:
+            lines.append(label)
+            continue
+        lines.append(line := next(rest))
+        if line == label:  # it has no room beside the numbers, which follow
+            lines.append(next(rest))
+    return lines
 
 
 def _cells(row: Row) -> tuple[str, ...]:
@@ -137,36 +211,56 @@ def _cells(row: Row) -> tuple[str, ...]:
         format_number(row.error, 2),
         format_number(row.scaled, 2),
         f"{row.cosine:.3f}",
-        *("/".join(format_number(error, 2) for error in pair) for pair in pairs),
+        *(_pair(*pair) for pair in pairs),
         row.verdict,
     )
 
 
-def _summary(report: Report) -> list[str]:
+def _pair(engine: float, autodiff: float) -> str:
+    if math.isnan(engine) and math.isnan(autodiff):
+        return "–"
+    return f"{format_number(engine, 2)}/{format_number(autodiff, 2)}"
+
+
+def _legend(report: Report) -> list[str]:
+    """Say what the columns are."""
     engine = report.engine
-    lines = [
-        "",
-        f"error, scaled, cosine   {engine} against autodiff, in float64",
-        f"numerical   {engine} / autodiff against central differences, scaled",
-        f"{report.precision:11} rounding error of {engine} / of autodiff, scaled",
-    ]
-    kinks = sum(row.kinks for row in report.rows)
+    lines = ["", f"error, scaled, cosine   {engine} against autodiff, in float64"]
     checked = sum(row.checked for row in report.rows)
-    lines.append(f"{checked} coordinates differenced, {kinks} of them on a kink")
-    failed = [row for row in report.rows if row.verdict != PASS]
-    lines += [
-        f"{row.verdict}: {row.path.lstrip('.')}: {row.reason}" for row in failed[:5]
-    ]
-    if len(failed) > 5:
-        lines.append(f"... and {len(failed) - 5} more rows that did not pass")
+    if checked:
+        lines += [
+            f"numerical   {engine} / autodiff against central differences, scaled"
+        ]
+    lines += [f"{report.precision:11} rounding error of {engine} / of autodiff, scaled"]
+    if checked:
+        kinks = sum(row.kinks for row in report.rows)
+        at_kinks = f", {kinks:,} outputs at a kink" if kinks else ""
+        lines.append(f"{checked:,} entries checked by central differences{at_kinks}")
+    return lines
+
+
+def _verdict(report: Report) -> list[str]:
+    """Say whether it passed; what is wrong by itself; and why rows did not pass."""
+    notes = [row for row in report.rows[::-1] if row.verdict != PASS]
+    lines = []
+    for row in notes[:5]:
+        text = f"{row.verdict}: {row.path.lstrip('.')}: {row.reason}"
+        lines += wrap(text, WIDTH, subsequent_indent="  ")
+    if len(notes) > 5:
+        lines.append(f"... and {len(notes) - 5} more rows that did not pass")
     if report.first_divergence is None:
         verdict = "PASSED" if report.passed else "INCONCLUSIVE"
-        return [*lines, f"{verdict}: no layer's backward diverges."]
-    lines.append(f"FAILED: first divergence at {report.first_divergence}")
-    for node in report.nodes:
-        if not node.passed:
-            return [*lines, f"  {node.reason}"]
-    return [
-        *lines,
-        "  every layer is right alone: look at the engine and at the penalty",
-    ]
+        return [f"{verdict}: no layer's backward diverges.", *lines]
+    wrong = [node.reason for node in report.nodes if not node.passed]
+    if wrong:
+        why = wrong[0]
+    elif any("finite differences" in row.reason for row in notes):
+        why = (
+            "autodiff is wrong itself: look for a derivative of your own in the "
+            "forward, such as jax.custom_vjp or jax.lax.stop_gradient"
+        )
+    else:
+        why = "every layer is right alone: look at the engine and at the penalty"
+    head = f"FAILED: first divergence at {report.first_divergence}"
+    reason = wrap(why, WIDTH, initial_indent="  ", subsequent_indent="  ")
+    return [head, *reason, *lines]

@@ -76,7 +76,7 @@ class Subject(NamedTuple):
         net: Layer,
         loss: Loss,
         variables: Variables,
-        batch: Batch,
+        batch: tuple[Any, Any],
         key: KeyArray | None,
         *,
         precision: str,
@@ -95,11 +95,14 @@ class Subject(NamedTuple):
         with jax.enable_x64(True):
             higher = cast_on_host(numbers, jnp.float64)
         return cls(
-            net,
-            loss,
-            *(variables32, batch32, *higher),
-            key,
-            precision,
+            net=net,
+            loss=loss,
+            variables32=variables32,
+            batch32=batch32,
+            variables64=higher[0],
+            batch64=higher[1],
+            key=key,
+            precision=precision,
             train=train,
             l2=l2,
             n=n,
