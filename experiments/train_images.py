@@ -18,7 +18,6 @@ import fnn
 from experiments.shared import networks, problem, recipe
 from experiments.shared.problem import (
     CLASSES,
-    CheckOptions,
     Problem,
     TrainingConfig,
     make_start,
@@ -64,11 +63,6 @@ CIFAR10 = Config(
 #: The defaults for each dataset.
 PRESETS = {config.dataset: config for config in (DIGITS, MNIST, FASHION_MNIST, CIFAR10)}
 
-#: Finite differences of convolutions are slow: the check takes few examples.
-CHECK = CheckOptions(max_examples=4, max_coordinates=32, off_kinks=True)
-#: The resnet has many layers: the check takes few numbers of each.
-RESNET_CHECK = CHECK._replace(max_examples=2, max_coordinates=5)
-
 
 def main(argv: Sequence[str] | None = None) -> int:
     """Run the recipe; the exit status is 1 if the gradient check fails."""
@@ -78,8 +72,7 @@ def main(argv: Sequence[str] | None = None) -> int:
 def build(config: Config) -> Problem:
     """Build everything that the config names."""
     augment = augmentation(config) if config.augment else None
-    check = RESNET_CHECK if config.network == "resnet" else CHECK
-    built = problem.build(config, network(config), augment, check)
+    built = problem.build(config, network(config), augment)
     if config.schedule == "constant":
         return built
     examples = len(make_start(built, config, config.seed).data.train[0])

@@ -131,18 +131,6 @@ def test_wrong_gradients_stop_the_run(tmp_path, capsys, monkeypatch):
     assert not (out / "metrics.jsonl").exists()
 
 
-def test_the_check_is_made_off_the_kinks_and_training_is_not():
-    built = train_images.build(DIGITS)
-    start = problem.make_start(built, DIGITS, 0)
-    moved = problem.move_off_kinks(start, 5)
-    (x, y), (x_moved, y_moved) = start.data.train, moved.data.train
-    assert len(x_moved) == 5 and (y_moved == y[:5]).all()
-    assert (x[:5] == 0).any() and (x_moved > x[:5]).all()
-    conv, before = moved.variables.params[0], start.variables.params[0]
-    assert (conv.bias > 0).all() and (conv.weight == before.weight).all()
-    assert not before.bias.any()
-
-
 def test_the_learning_rate_falls_to_zero_at_the_last_step():
     config = replace(DIGITS, epochs=2, batch_size=100, learning_rate=0.5)
     falling = train_images.build(config).optimizer.learning_rate

@@ -10,14 +10,12 @@ from pathlib import Path
 from typing import Any, Literal, NamedTuple
 
 import jax
-import numpy as np
 
 import fnn
 from experiments.shared.command_line import require_at_least
 
 __all__ = [
     "CLASSES",
-    "CheckOptions",
     "Problem",
     "Start",
     "TrainingConfig",
@@ -26,7 +24,6 @@ __all__ = [
     "load_dataset",
     "make_optimizer",
     "make_start",
-    "move_off_kinks",
 ]
 
 
@@ -92,17 +89,6 @@ CLASSES = {
 }
 
 
-class CheckOptions(NamedTuple):
-    """The options of the gradient check; see `fnn.compare_gradients`.
-
-    With `off_kinks`, images and parameters are moved first, see `move_off_kinks`.
-    """
-
-    max_examples: int = 32
-    max_coordinates: int = 64
-    off_kinks: bool = False
-
-
 class Problem(NamedTuple):
     """The parts that are the same for every seed; `data.test` is used once, at the end.
 
@@ -115,7 +101,6 @@ class Problem(NamedTuple):
     stopping: fnn.EarlyStopping
     data: fnn.data.Dataset
     augment: fnn.augmentations.Augmentation | None = None
-    check: CheckOptions = CheckOptions()
 
 
 class Start(NamedTuple):
@@ -131,7 +116,6 @@ def build(
     config: TrainingConfig,
     net: fnn.Layer,
     augment: fnn.augmentations.Augmentation | None = None,
-    check: CheckOptions | None = None,
 ) -> Problem:
     """Build everything that the config names, around a network.
 
@@ -139,7 +123,6 @@ def build(
         config: the options.
         net: the network.
         augment: for the training images.
-        check: the options of the gradient check.
 
     Raises:
         ValueError, TypeError: fnn refuses a value; the text is fnn's.
@@ -153,7 +136,6 @@ def build(
         stopping=fnn.EarlyStopping(patience=config.patience),
         data=load_dataset(config),
         augment=augment,
-        check=check or CheckOptions(),
     )
     # No epoch at all: this trains nothing, and checks all arguments of the training.
     fit(problem, replace(config, epochs=0), make_start(problem, config, config.seed))
@@ -198,29 +180,6 @@ def make_start(problem: Problem, config: TrainingConfig, seed: int) -> Start:
         variables=problem.net.init(keys[1], x.shape[1:]),
         check_key=keys[2],
         fit_key=keys[3],
-    )
-
-
-def move_off_kinks(start: Start, examples: int) -> Start:
-    """Take the first images, and make every pixel and every bias greater than 0.
-
-    Where all pixels of a window are 0 and so is the bias, a ReLU is at its kink, and
-    several inputs of a maximum are equal: finite differences say nothing there. (Some
-    kinks remain: those of pooling windows in which every ReLU is 0.)
-    """
-    key = jax.random.fold_in(start.check_key, 0)
-    x, y = (part[:examples] for part in start.data.train)
-
-    def raised(bias: jax.Array) -> jax.Array:
-        return bias + jax.random.uniform(key, bias.shape, maxval=2.0)
-
-    params = jax.tree.map(
-        lambda p: raised(p) if p.ndim == 1 else p, start.variables.params
-    )
-    x = x + np.asarray(jax.random.uniform(key, x.shape, x.dtype, maxval=0.1))
-    return start._replace(
-        data=start.data._replace(train=(x, y)),
-        variables=start.variables._replace(params=params),
     )
 
 
