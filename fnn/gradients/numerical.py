@@ -10,7 +10,7 @@ Numerical Recipes, section 5.7.)
 Legend: P numbers in all parameters together, M coordinates or directions.
 """
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from typing import Any, NamedTuple
 
 import jax
@@ -33,8 +33,8 @@ __all__ = [
 #: A scalar function of the parameters.
 Objective = Callable[[PyTree], Array]
 
-#: The bytes that the perturbed copies of the parameters may take at one time.
-MEMORY = 2**22
+#: The bytes that the copies of the largest array may take at one time.
+MEMORY = 2**26
 
 
 def best_h(dtype: Any) -> float:
@@ -70,9 +70,9 @@ def differences(
         h: the step.
 
     Returns:
-        Three slopes for each direction. Directions run together where their copies of
-        the parameters fit into `MEMORY` bytes, at most 256 of them: memory is bounded
-        by that, and by as many evaluations of f.
+        Three slopes for each direction. At most 256 directions run together, and no
+        more than fit into memory: their copies of the largest array, of the parameters
+        or within f, take at most `MEMORY` bytes.
     """
     theta, unravel = ravel_pytree(params)
     value = f(params)
@@ -90,8 +90,32 @@ def differences(
         right, left = (above - value) / up, (value - below) / down
         return Differences(left, right, (above - below) / (up + down))
 
-    batch_size = int(np.clip(MEMORY // (4 * theta.nbytes + 1), 1, 256))
+    largest = max(_largest_array(f, params), theta.nbytes)
+    batch_size = int(np.clip(MEMORY // (4 * largest + 1), 1, 256))
     return jax.lax.map(along, directions, batch_size=min(batch_size, len(directions)))
+
+
+def _largest_array(f: Objective, params: PyTree) -> int:
+    """Return the bytes of the largest array that f computes."""
+    equations = jax.make_jaxpr(f)(params).jaxpr.eqns
+    shapes = [var.aval for equation in equations for var in equation.outvars]
+    sizes = [s.size * s.dtype.itemsize for s in shapes if hasattr(s, "dtype")]
+    return max(sizes, default=0)
+
+
+def _by_leaf(f: Objective, params: PyTree) -> Iterator[tuple[Array, Objective]]:
+    """Yield each leaf, and f as a function of this leaf alone.
+
+    Then `vmap` copies what depends on the leaf, and computes all else once: the layers
+    before it, which see no difference.
+    """
+    leaves, tree = jax.tree.flatten(params)
+    for i, leaf in enumerate(leaves):
+
+        def of_leaf(leaf: Array, i: int = i) -> Array:
+            return f(jax.tree.unflatten(tree, [*leaves[:i], leaf, *leaves[i + 1 :]]))
+
+        yield leaf, of_leaf
 
 
 def numerical_gradients(
@@ -120,14 +144,23 @@ def numerical_gradients(
         ...     fnn.numerical_gradients(lambda w: (w**3).sum(), jnp.array([1.0, 2.0]))
         Array([ 3., 12.], dtype=float64)
     """
-    theta, unravel = ravel_pytree(params)
+    theta, _ = ravel_pytree(params)
     h = _check_step(best_h(theta.dtype) if h is None else h)
 
     @jax.jit
-    def gradient(params: PyTree) -> Array:
-        return differences(f, params, jnp.arange(theta.size), h).central
+    def gradient(params: PyTree) -> PyTree:
+        grads = [
+            differences(of_leaf, leaf, jnp.arange(leaf.size), h).central
+            for leaf, of_leaf in _by_leaf(f, params)
+        ]
+        leaves, tree = jax.tree.flatten(params)
+        shaped = [
+            grad.reshape(leaf.shape).astype(leaf.dtype)
+            for grad, leaf in zip(grads, leaves, strict=True)
+        ]
+        return jax.tree.unflatten(tree, shaped)
 
-    return unravel(gradient(params).astype(theta.dtype))
+    return gradient(jax.tree.map(jnp.asarray, params))
 
 
 def directional_derivatives(
@@ -227,17 +260,30 @@ def h_sweep(
     steps = 10.0 ** np.arange(-12, -0.99, 0.25) if h is None else np.asarray(h, float)
     for step in steps:
         _check_step(step)
-    at = jnp.unique(
-        jnp.linspace(0, theta.size - 1, min(coordinates, theta.size)).astype(int)
-    )
+    count = min(coordinates, theta.size)
+    at = np.unique(np.linspace(0, theta.size - 1, count).astype(int))
 
     @jax.jit
     def errors(params: PyTree) -> Array:
-        def error(step: Array) -> Array:
-            return jnp.abs(differences(f, params, at, step).central - claimed[at]).max()
+        """Compute the largest error of each step."""
+        found, start = [], 0
+        for leaf, of_leaf in _by_leaf(f, params):
+            chosen = at[(start <= at) & (at < start + leaf.size)]
+            start += leaf.size
+            if not chosen.size:
+                continue
+            own = jnp.asarray(chosen - start + leaf.size)
 
-        return jax.lax.map(error, jnp.asarray(steps, theta.dtype))
+            def error(
+                step: Array, of_leaf: Objective = of_leaf, leaf: Array = leaf,
+                own: Array = own, truth: Array = claimed[chosen],
+            ) -> Array:  # fmt: skip
+                return jnp.abs(differences(of_leaf, leaf, own, step).central - truth)
 
+            found.append(jax.lax.map(error, jnp.asarray(steps, theta.dtype)))
+        return jnp.concatenate(found, axis=1).max(1)
+
+    params = jax.tree.map(jnp.asarray, params)
     error = np.asarray(errors(params)) / float(jnp.abs(claimed[at]).max())
     # A step that is lost in rounding gives 0/0: no error is larger.
     error = np.where(np.isfinite(error), error, np.inf)
