@@ -16,6 +16,7 @@ import sys
 import time
 from pathlib import Path
 
+import audits
 import engines
 import epochs
 import floor
@@ -30,6 +31,7 @@ from timing import machine
 #: Each has ROWS, which maps names to what is measured, and `measure(row, rounds)`.
 BENCHMARKS = {
     "import": imports,
+    "audits": audits,
     "engines": engines,
     "layers": layers,
     "floor": floor,

@@ -16,6 +16,24 @@ def _import(rows: Rows) -> str:
     )
 
 
+def _audits(rows: Rows) -> str:
+    lines = [
+        "audits: the first check / a first gradient in float32, compiled; the second "
+        "check / a gradient in float64 [95% interval]",
+        f"{'':30}{'s':>12}{'first':>22}{'s':>14}{'second':>22}{'MB more':>9}",
+    ]
+    for name, row in rows.items():
+        s = row["seconds"]
+        first = f"{s['first check']:.1f} / {s['gradient']:.1f}"
+        second = f"{s['second check']:.2f} / {s['gradient64']:.3f}"
+        ratios = Ratio(**row["first"]), Ratio(**row["second"])
+        lines.append(
+            f"{name:30}{first:>12}{ratios[0]!s:>22}{second:>14}{ratios[1]!s:>22}"
+            f"{row['megabytes']:>9.0f}{'' if row['passed'] else '  did not pass'}"
+        )
+    return "\n".join(lines)
+
+
 def _engines(rows: Rows) -> str:
     lines = [
         "engines: manual / autodiff, median of paired ratios [95% interval]",
@@ -128,6 +146,7 @@ def _runs(rows: Rows) -> str:
 
 TABLES = {
     "import": _import,
+    "audits": _audits,
     "engines": _engines,
     "layers": _layers,
     "floor": _floor,

@@ -16,6 +16,7 @@ from fnn.gradients.audit.layerwise import (
     loss_rounding,
     part_path,
 )
+from fnn.gradients.audit.norms import largest
 from fnn.gradients.audit.programs import NetworkRun
 from fnn.gradients.audit.report import NodeCheck
 from fnn.gradients.audit.subject import Subject
@@ -115,4 +116,4 @@ def _check_loss(subject: Subject, run64: NetworkRun) -> Iterator[NodeCheck]:
 def _scale_of_params(run64: NetworkRun) -> float:
     """Return the largest gradient of the parameters."""
     grads = (g for path, g in run64.autodiff.items() if not is_delta(path))
-    return max((float(np.abs(g).max(initial=0)) for g in grads), default=0.0)
+    return max(map(largest, grads), default=0.0)

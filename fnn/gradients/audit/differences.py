@@ -44,7 +44,7 @@ def check_network(
     net, wiring = plain_layer_by_layer(subject.net), subject.wiring
     if net is not subject.net:
         x, key = subject.batch64[0], subject.key
-        wiring, _ = trace_forward(net, subject.variables64, x, key, subject.train)
+        wiring, _ = trace_forward(net, subject.variables64, x, key, train=subject.train)
     users = _users(subject, net, run64, wiring)
 
     checks: dict[str, NumericalCheck] = {}

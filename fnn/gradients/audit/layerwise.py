@@ -15,6 +15,7 @@ import numpy as np
 
 from fnn.checks import describe
 from fnn.core import Backward, Forward, Layer, Variables
+from fnn.gradients.audit.memory import by_shapes
 from fnn.gradients.audit.programs import compiled
 from fnn.gradients.audit.report import NodeCheck
 from fnn.gradients.audit.rounding import lost_digits
@@ -172,7 +173,8 @@ def structural_faults(subject: Subject) -> list[NodeCheck]:
     faults = []
     for node in reversed(list(walk(subject.net, subject.variables32))):
         seen = subject.shapes.seen(subject.wiring, node.path)
-        if fault := _structural_fault(node, seen, subject.train):
+        arguments = node.layer, node.variables, seen
+        if fault := _structural_fault(*arguments, train=subject.train):
             path = node.path or type(node.layer).__name__
             nan = float("nan")
             reason = f"{path}'s backward {fault}"
@@ -180,16 +182,19 @@ def structural_faults(subject: Subject) -> list[NodeCheck]:
     return faults
 
 
-def _structural_fault(node: Node, seen: Seen, train: bool) -> str:
+@by_shapes
+def _structural_fault(
+    layer: Layer, variables: Variables, seen: Seen, *, train: bool
+) -> str:
     """Say what is wrong with the shapes that a layer's backward returns, or ""."""
-    params, state = node.variables
+    params, state = variables
     x, key = seen
 
     def backward(
         params: PyTree, state: PyTree, x: Array, key: Array | None
     ) -> Backward:
-        out = node.layer.forward(params, state, x, key=key, train=train)
-        return node.layer.backward(params, out.saved, jnp.zeros_like(out.y))
+        out = layer.forward(params, state, x, key=key, train=train)
+        return layer.backward(params, out.saved, jnp.zeros_like(out.y))
 
     try:
         got, expected = jax.eval_shape(backward, params, state, x, key), (x, params)

@@ -24,6 +24,7 @@ from typing import NamedTuple
 import jax
 import numpy as np
 
+from fnn.gradients.audit.norms import inner, norm
 from fnn.gradients.audit.pieces import Piece
 from fnn.gradients.numerical import best_h
 
@@ -117,7 +118,7 @@ def _along(
     budget: int,
 ) -> NumericalCheck:
     """Check a leaf along one direction v."""
-    claimed, theirs = float(np.vdot(engine, v)), float(np.vdot(autodiff, v))
+    claimed, theirs = inner(engine, v), inner(autodiff, v)
     unit = _unit(leaf.value)
     blind = any(not piece.dy.any() for piece, _ in leaf.users)
     for h in (H, LONG_STEP):
@@ -141,8 +142,8 @@ def _projected(piece: Piece, at: int, v: np.ndarray, h: float) -> tuple[float, f
     """Return the slope of ⟨δ, f⟩ along v, penalty included, and its rounding error."""
     above, below = _either_side(piece, at, v, h)
     slope, size = _penalty_slope(piece, at, v, h)
-    slope += float(np.vdot(piece.dy, above - below)) / (2 * h)
-    return slope, _noise(size + float(np.linalg.norm(piece.dy * above)), h)
+    slope += inner(piece.dy, above - below) / (2 * h)
+    return slope, _noise(size + norm(piece.dy * above), h)
 
 
 def _penalty_slope(
@@ -264,8 +265,8 @@ def _outputs(piece: Piece, at: int, v: np.ndarray) -> Outputs:
         between = (low <= tangent) & (tangent <= high)
         found = np.where(open_ & ~between, central, found)
     return Outputs(
-        slope=float((piece.dy * found).sum()),
-        claimed=float((piece.dy * tangent).sum()),
+        slope=inner(piece.dy, found),
+        claimed=inner(piece.dy, tangent),
         allowed=float(np.abs(piece.dy).sum()) * allowed,
         kinks=int((open_ & between).sum()),
         right=not (open_ & ~between).any(),

@@ -6,6 +6,7 @@ import jax
 import jax.numpy as jnp
 
 from fnn.core import Layer, Variables
+from fnn.gradients.audit.memory import by_shapes
 from fnn.gradients.audit.programs import (
     NetworkRun,
     gradients_by_path,
@@ -23,6 +24,7 @@ from fnn.typing import Array, Batch, KeyArray
 __all__ = ["Subject"]
 
 
+@by_shapes
 def _gradient_paths(net: Layer, variables: Variables, x: Any) -> list[str]:
     """Return the paths of all gradients: of x, of parameters, and each layer's δ."""
     names: list[str] = []
@@ -90,7 +92,9 @@ class Subject(NamedTuple):
             if precision != "float32":
                 numbers = cast_on_host(numbers, precision)
             variables32, batch32 = cast_on_host(numbers, jnp.float32)
-            wiring, shapes = trace_forward(net, variables32, batch32[0], key, train)
+            wiring, shapes = trace_forward(
+                net, variables32, batch32[0], key, train=train
+            )
             paths = _gradient_paths(net, variables32, batch32[0])
         with jax.enable_x64(True):
             higher = cast_on_host(numbers, jnp.float64)

@@ -23,6 +23,7 @@ import jax.numpy as jnp
 import numpy as np
 
 from fnn.gradients.audit.layerwise import Comparison
+from fnn.gradients.audit.norms import cosine, largest
 from fnn.gradients.audit.programs import NetworkRun
 from fnn.gradients.audit.report import FAIL, INCONCLUSIVE, PASS, NodeCheck, Row
 from fnn.gradients.audit.slopes import NumericalCheck
@@ -112,10 +113,10 @@ def _measure(
     truth = np.asarray(run64.autodiff[name])
 
     def error(gradients: dict[str, Any]) -> float:
-        return _largest(np.asarray(gradients[name], np.float64) - truth)
+        return largest(np.asarray(gradients[name], np.float64) - truth)
 
     errors = Errors(
-        scale=max(_largest(truth), SMALL * network_scale),
+        scale=max(largest(truth), SMALL * network_scale),
         error=error(run64.engine),
         engine32=error(run32.engine),
         autodiff32=error(run32.autodiff),
@@ -123,7 +124,7 @@ def _measure(
         precision=precision,
     )
     if errors.reason:
-        errors = errors._replace(rounding=_largest(rounding()[name]))
+        errors = errors._replace(rounding=largest(rounding()[name]))
     return errors
 
 
@@ -134,9 +135,9 @@ def measure_rows(
     run32: NetworkRun, run64: NetworkRun, precision: str, rounding: Rounding
 ) -> dict[str, Errors]:
     """Measure the errors of each parameter's gradient and of each δ, by path."""
-    largest = {path: _largest(g) for path, g in run64.autodiff.items()}
+    sizes = {path: largest(g) for path, g in run64.autodiff.items()}
     network_scale = {
-        kind: max((a for p, a in largest.items() if is_delta(p) == kind), default=0.0)
+        kind: max((a for p, a in sizes.items() if is_delta(p) == kind), default=0.0)
         for kind in (True, False)
     }
     return {
@@ -158,10 +159,10 @@ def judge_row(
     return Row(
         path=path,
         shape=engine.shape,
-        largest=_largest(autodiff),
+        largest=largest(autodiff),
         error=errors.error,
         scaled=errors.error / scale,
-        cosine=_cosine(engine, autodiff),
+        cosine=cosine(engine, autodiff),
         engine32=errors.engine32 / scale,
         autodiff32=errors.autodiff32 / scale,
         engine_numerical=numerical.engine / scale,
@@ -200,7 +201,7 @@ def judge_layer(
     # reported with the first of them.
     order = {"y": -1, "dx": 1}
     for name in sorted(run64.engine, key=lambda name: order.get(name, 0)):
-        scale = {"dx": _largest(dy), "y": 0.0, "delta": 0.0}.get(name, network_scale)
+        scale = {"dx": largest(dy), "y": 0.0, "delta": 0.0}.get(name, network_scale)
         errors = _measure(name, run32, run64, scale, precision, rounding)
         unit, path = errors.scale or 1.0, path_of_part(name)
         reason = f"{path}, alone, is {errors.reason}" if errors.reason else ""
@@ -214,19 +215,9 @@ def judge_layer(
         )
 
 
-# ---- Norms -------------------------------------------------------------
+# ---- Paths ----------------------------------------------------------------------
 
 
 def is_delta(path: str) -> bool:
     """Return whether a row is a δ, and not a parameter's gradient."""
     return path.endswith((".delta", ".x"))
-
-
-def _largest(a: Any) -> float:
-    a = np.asarray(a)
-    return float(max(a.max(initial=0), -a.min(initial=0)))  # no copy, as by np.abs
-
-
-def _cosine(a: np.ndarray, b: np.ndarray) -> float:
-    norms = float(np.linalg.norm(a) * np.linalg.norm(b))
-    return float((a * b).sum()) / norms if norms else float(not (a != b).any())

@@ -11,6 +11,7 @@ from typing import Any, NamedTuple
 import jax
 
 from fnn.core import Forward, Layer, Variables
+from fnn.gradients.audit.memory import by_shapes
 from fnn.probes import Place, Seen, visited
 from fnn.typing import Array, KeyArray
 
@@ -41,8 +42,9 @@ class Values(NamedTuple):
         return Seen(self.arrays[wiring.inputs[path]], self.keys[path])
 
 
+@by_shapes
 def trace_forward(
-    net: Layer, variables: Variables, x: Any, key: Any, train: bool
+    net: Layer, variables: Variables, x: Any, key: Any, *, train: bool
 ) -> tuple[Wiring, Values]:
     """Return the wiring, and the shapes of all values; nothing is computed."""
     wirings: list[Wiring] = []
