@@ -9,7 +9,6 @@ __all__ = [
     "format_number",
     "format_rows",
     "format_shape",
-    "indent_paths",
     "rule",
     "shorten_paths",
 ]
@@ -103,42 +102,6 @@ def shorten_paths(paths: Sequence[str], width: int) -> list[str]:
         return max(forms, key=lambda form: (-form.count("…"), len(form)), default=path)
 
     return [shorten(path) for path in paths]
-
-
-def indent_paths(paths: Sequence[str], width: int) -> list[tuple[str, bool]]:
-    """Write the beginnings of long paths once, above the paths that share them.
-
-    Args:
-        paths: such as `1/Residual/body/0/Conv.weight`.
-        width: the number of characters that fit.
-
-    Returns:
-        For each line its text, and whether it is one of the paths; the others are
-        headings, which end in a slash. All paths as they are, if all fit.
-
-    Example:
-        >>> paths = ["0/Dense.bias", "1/Residual/body/0/Conv.weight",
-        ...          "1/Residual/body/0/Conv.bias", "1/Residual.delta"]
-        >>> for line, is_path in indent_paths(paths, 20):
-        ...     print(line)
-        0/Dense.bias
-        1/Residual/body/
-          0/Conv.weight
-          0/Conv.bias
-        1/Residual.delta
-    """
-    if all(len(path) <= width for path in paths):
-        return [(path, True) for path in paths]
-    lines: list[tuple[str, bool]] = []
-    above: list[str] = []
-    for path in paths:
-        parts = path.split("/")
-        beginning, rest = parts[:-2], "/".join(parts[-2:])
-        if beginning and beginning != above:
-            lines.append(("/".join(beginning) + "/", False))
-        lines.append(("  " + rest if beginning else rest, True))
-        above = beginning
-    return lines
 
 
 def _short_forms(path: str) -> list[str]:

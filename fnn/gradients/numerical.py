@@ -98,7 +98,7 @@ def differences(
 def _largest_array(f: Objective, params: PyTree) -> int:
     """Return the bytes of the largest array that f computes."""
     equations = jax.make_jaxpr(f)(params).jaxpr.eqns
-    shapes = [var.aval for equation in equations for var in equation.outvars]
+    shapes: list[Any] = [var.aval for e in equations for var in e.outvars]
     sizes = [s.size * s.dtype.itemsize for s in shapes if hasattr(s, "dtype")]
     return max(sizes, default=0)
 
@@ -266,7 +266,8 @@ def h_sweep(
     @jax.jit
     def errors(params: PyTree) -> Array:
         """Compute the largest error of each step."""
-        found, start = [], 0
+        found: list[Array] = []
+        start = 0
         for leaf, of_leaf in _by_leaf(f, params):
             chosen = at[(start <= at) & (at < start + leaf.size)]
             start += leaf.size

@@ -10,7 +10,6 @@ from fnn.tables import (
     format_number,
     format_rows,
     format_shape,
-    indent_paths,
     rule,
 )
 
@@ -167,7 +166,6 @@ def _as_json(part: Row | NodeCheck) -> dict[str, Any]:
 
 # ---- The table -------------------------------------------------------------------
 
-_ALIGN = "<>>>>>><"
 _HEADER = "", "shape", "error", "scaled", "cosine", "numerical"
 
 
@@ -176,28 +174,9 @@ def _table(report: Report) -> list[str]:
     if not report.rows:
         return []
     ordered = sorted(report.rows, key=lambda row: row.verdict == PASS)
-    cells = [(*_HEADER, report.precision, "verdict"), *map(_cells, ordered)]
-    widest = max(
-        map(len, format_rows([("", *row[1:]) for row in cells], _ALIGN, gap=1))
-    )
-    labels = indent_paths([row[0] for row in cells[1:]], WIDTH - widest)
-    numbers = iter(cells[1:])
-    rows = [(label, *next(numbers)[1:]) for label, is_path in labels if is_path]
-    header, *body = format_rows([cells[0], *rows], _ALIGN, gap=1, paths=0)
-    return [header, rule(body), *_with_headings(body, labels)]
-
-
-def _with_headings(body: list[str], labels: list[tuple[str, bool]]) -> list[str]:
-    """Put the headings between the rows, some of which have two lines."""
-    lines, rest = [], iter(body)
-    for label, is_path in labels:
-        if not is_path:
-            lines.append(label)
-            continue
-        lines.append(line := next(rest))
-        if line == label:  # it has no room beside the numbers, which follow
-            lines.append(next(rest))
-    return lines
+    rows = [(*_HEADER, report.precision, "verdict"), *map(_cells, ordered)]
+    header, *body = format_rows(rows, "<>>>>>><", gap=1, paths=0)
+    return [header, rule(body), *body]
 
 
 def _cells(row: Row) -> tuple[str, ...]:
@@ -242,7 +221,7 @@ def _legend(report: Report) -> list[str]:
 def _verdict(report: Report) -> list[str]:
     """Say whether it passed; what is wrong by itself; and why rows did not pass."""
     notes = [row for row in report.rows[::-1] if row.verdict != PASS]
-    lines = []
+    lines: list[str] = []
     for row in notes[:5]:
         text = f"{row.verdict}: {row.path.lstrip('.')}: {row.reason}"
         lines += wrap(text, WIDTH, subsequent_indent="  ")

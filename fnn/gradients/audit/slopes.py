@@ -47,7 +47,7 @@ NOISY = 0.1
 
 
 class Leaf(NamedTuple):
-    """What is differenced: an array, with the pieces that are functions of it.
+    """An array that is differenced, with the pieces that are functions of it.
 
     Args:
         value: the array.
