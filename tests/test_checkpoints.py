@@ -3,6 +3,8 @@
 import os
 import re
 import signal
+import subprocess
+import sys
 import warnings
 from pathlib import Path
 
@@ -20,6 +22,7 @@ pytestmark = pytest.mark.filterwarnings(
     "ignore::pytest.PytestUnraisableExceptionWarning"
 )
 
+ROOT = Path(__file__).parent.parent
 X = jax.random.normal(jax.random.key(0), (90, 4))
 Y = (X[:, 0] * X[:, 1] > 0).astype(jnp.int32)
 LOSS = fnn.losses.SoftmaxCrossEntropy()
@@ -139,6 +142,116 @@ def test_another_run_is_refused_with_the_differences(run, options, message):
     with pytest.raises(ValueError, match="are of another run") as caught:
         fit(checkpoint_dir=run, resume=True, **options)
     assert re.search(message, str(caught.value))
+
+
+def scaled_by(number):
+    return fnn.serial(fnn.Lambda(lambda x: number * x), fnn.Dense(2))
+
+
+COSINE = optax.cosine_decay_schedule
+
+
+@pytest.mark.parametrize(
+    ("first", "second"),
+    [
+        (dict(optimizer=optax.adam(1e-3)), dict(optimizer=optax.adam(1e-2))),
+        (dict(optimizer=optax.adam(1e-3)), dict(optimizer=optax.nadam(1.0))),
+        (
+            dict(optimizer=optax.adam(COSINE(1e-3, 10))),
+            dict(optimizer=optax.adam(COSINE(1e-3, 20))),
+        ),
+        (
+            dict(optimizer=fnn.optimizers.adam(COSINE(1e-3, 10))),
+            dict(optimizer=fnn.optimizers.adam(COSINE(1e-3, 20))),
+        ),
+        (
+            dict(optimizer=optax.chain(optax.clip(1.0), optax.sgd(0.1))),
+            dict(optimizer=optax.chain(optax.clip(2.0), optax.sgd(0.1))),
+        ),
+        (dict(net=scaled_by(2.0)), dict(net=scaled_by(3.0))),
+        (dict(augment=lambda key, x: x), dict(augment=lambda key, x: -x)),
+    ],
+    ids=[
+        "rate",
+        "algorithm",
+        "schedule",
+        "fnn, schedule",
+        "chain",
+        "Lambda",
+        "augment",
+    ],
+)
+def test_other_functions_of_the_same_names_are_refused(tmp_path, first, second):
+    fit(1, checkpoint_dir=tmp_path, **first)
+    assert fit(2, checkpoint_dir=tmp_path, resume=True, **first).epochs == 2
+    with pytest.raises(ValueError, match="code of functions, and its numbers, in the"):
+        fit(3, checkpoint_dir=tmp_path, resume=True, **second)
+
+
+def test_the_checksum_of_functions_is_the_same_in_every_process():
+    code = (
+        "import optax, jax.numpy as jnp;"
+        "from fnn.training.store.code import code_checksum;"
+        "names = {'a', 'b', 'c'};"
+        "f = lambda x: x if x in {'p', 'q', 'r'} else names;"
+        "print(code_checksum([optax.adamw(optax.cosine_decay_schedule(1e-3, 9)), f]))"
+    )
+    sums = {
+        subprocess.run(
+            [sys.executable, "-c", code], capture_output=True, text=True, check=True,
+            env=os.environ | {"PYTHONHASHSEED": seed, "PYTHONPATH": str(ROOT)},
+        ).stdout
+        for seed in ("1", "2")
+    }  # fmt: skip
+    assert len(sums) == 1
+
+
+def test_another_python_cannot_compare_functions(tmp_path, monkeypatch):
+    options = dict(checkpoint_dir=tmp_path)
+    fit(1, optimizer=optax.adam(1e-3), **options)
+    version = fingerprint.platform.python_version_tuple
+    monkeypatch.setattr(fingerprint.platform, "python_version_tuple", lambda: "395")
+    with pytest.warns(UserWarning, match=r"another environment.*python"):
+        fit(2, optimizer=optax.adam(1e-2), resume=True, **options)
+    assert version is not fingerprint.platform.python_version_tuple
+
+
+def test_a_folder_has_one_run_at_a_time(tmp_path):
+    def start_another(record):
+        with pytest.raises(RuntimeError, match="is in use: another run"):
+            fit(1, checkpoint_dir=tmp_path)
+        with pytest.raises(RuntimeError, match="is in use: another run"):
+            fit(1, checkpoint_dir=tmp_path, resume=True)
+
+    fit(2, checkpoint_dir=tmp_path, on_epoch=start_another)
+    assert steps(tmp_path) == [1, 2]
+    assert fit(3, checkpoint_dir=tmp_path, resume=True).epochs == 3
+
+
+def test_processes_that_start_in_one_folder_leave_it_to_one(tmp_path):
+    code = (
+        "import sys, time, warnings; warnings.simplefilter('ignore')\n"
+        "from test_checkpoints import fit\n"
+        "slow = lambda record: time.sleep(0.5)\n"
+        "try: print(fit(4, checkpoint_dir=sys.argv[1], on_epoch=slow).epochs)\n"
+        "except (RuntimeError, ValueError) as error: print(error)"
+    )
+    paths = os.pathsep.join([str(ROOT), str(ROOT / "tests")])
+    started = [
+        subprocess.Popen(
+            [sys.executable, "-c", code, str(tmp_path / "shared")],
+            stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True,
+            env=os.environ | {"PYTHONPATH": paths},
+        )
+        for _ in range(4)
+    ]  # fmt: skip
+    ends = [process.communicate(timeout=120) for process in started]
+    assert [process.returncode for process in started] == [0] * 4, ends
+    said = sorted(out.strip() for out, _ in ends)
+    assert said[0] == "4"
+    others = ("is in use: another run", "holds checkpoints of a run")
+    assert all(any(words in text for words in others) for text in said[1:]), said
+    assert steps(tmp_path / "shared") == [2, 3, 4]
 
 
 @pytest.fixture(scope="module")

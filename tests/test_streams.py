@@ -1,8 +1,13 @@
 """Batches that are read: the same steps as from arrays, and errors of their own."""
 
+import os
+import signal
+import subprocess
+import sys
 import threading
 import time
 import traceback
+from pathlib import Path
 
 import jax
 import jax.numpy as jnp
@@ -11,6 +16,7 @@ import pytest
 
 import fnn
 from fnn.training.compiled.order import epoch_order
+from fnn.training.run import streams
 
 LOSS = fnn.losses.SoftmaxCrossEntropy()
 KEY = jax.random.key(1)
@@ -269,3 +275,113 @@ def test_wrong_batches(name):
         fnn.Batches(generator, **{name: 0})
     with pytest.raises(TypeError, match="must be iterable"):
         fnn.Batches(3)
+
+
+# ---- The thread that reads -------------------------------------------------------
+
+
+def threads():
+    return [t.name for t in threading.enumerate() if t.name == "fnn-batches"]
+
+
+def forever():
+    """A generator that is always inside: slow, and without an end."""
+    while True:
+        time.sleep(0.002)
+        yield X[:BATCH], Y[:BATCH]
+
+
+def stopped_by_a_bad_step():
+    def source():
+        yield X[:BATCH], Y[:BATCH]
+        yield X[:BATCH] * np.nan, Y[:BATCH]
+        yield from forever()
+
+    return fnn.Batches(source), dict(on_nonfinite="stop")
+
+
+def ended_by_an_error():
+    def source():
+        yield X[:BATCH], Y[:BATCH]
+        yield X[:BATCH], Y[:BATCH] + 7
+        yield from forever()
+
+    return fnn.Batches(source), {}
+
+
+def interrupted_in_an_epoch():
+    def source():
+        for i, batch in enumerate(forever()):
+            if i == 200:
+                os.kill(os.getpid(), signal.SIGINT)
+                os.kill(os.getpid(), signal.SIGINT)
+            yield batch
+
+    return fnn.Batches(source), {}
+
+
+@pytest.mark.parametrize(
+    "ending", [stopped_by_a_bad_step, ended_by_an_error, interrupted_in_an_epoch]
+)
+def test_the_reader_ends_with_the_run_and_the_source_is_free(ending):
+    batches, options = ending()
+    for _ in range(2):  # a second run of the same batches
+        try:
+            fit(batches, **options)
+        except (ValueError, KeyboardInterrupt) as error:
+            assert "already executing" not in str(error)
+        assert threads() == []
+
+
+def test_a_source_that_does_not_return_is_left_alone(monkeypatch):
+    monkeypatch.setattr(streams, "PATIENCE", 0.05)
+    released = threading.Event()
+
+    def source():
+        yield X[:BATCH], Y[:BATCH] + 7
+        released.wait(30)
+
+    with (
+        pytest.warns(RuntimeWarning, match="the source of batches has not returned"),
+        pytest.raises(ValueError, match="expected every label"),
+    ):
+        fit(fnn.Batches(after_the_first(source)))
+    released.set()
+
+
+def after_the_first(source):
+    """A source whose first batch, the sample, is right."""
+    calls = iter([lambda: iter([(X[:BATCH], Y[:BATCH])])])
+    return lambda: next(calls, source)()
+
+
+ENDS = {
+    "an error in the loop": ("raise RuntimeError('mine')", 1, "RuntimeError: mine"),
+    "the end of the script": ("sys.exit(3)", 3, ""),
+    "Ctrl-C": ("os.kill(os.getpid(), signal.SIGINT)", 0, ""),
+}
+
+
+@pytest.mark.parametrize("what", ENDS)
+def test_a_script_that_ends_while_batches_are_read_does_not_abort(what):
+    """A process that ends while a thread is inside JAX aborts: it must have ended."""
+    action, status, said = ENDS[what]
+    code = f"""
+import os, signal, sys, jax, jax.numpy as jnp, fnn
+def source():
+    while True:
+        x = jnp.ones((8, 3)) @ jnp.ones((3, 3))
+        yield jax.device_get(x), [0, 1] * 4
+def on_epoch(record):
+    {action}
+fnn.fit(fnn.serial(fnn.Dense(2)), fnn.losses.SoftmaxCrossEntropy(),
+        fnn.optimizers.sgd(0.1), train=fnn.Batches(source(), steps=20),
+        key=jax.random.key(0), epochs=3, on_epoch=on_epoch)
+"""
+    root = str(Path(__file__).parent.parent)
+    run = subprocess.run(
+        [sys.executable, "-c", code], capture_output=True, text=True, timeout=100,
+        env=os.environ | {"PYTHONPATH": root},
+    )  # fmt: skip
+    assert run.returncode == status, run.stderr[-2000:]
+    assert said in run.stderr

@@ -87,12 +87,22 @@ def manual(
     params, state = variables
     out = net.forward(params, state, x, key=key, train=train)
     dy = loss.delta(out.y, y)
-    grads = net.backward(params, out.saved, dy).dparams
+    grads = _of_their_dtypes(net.backward(params, out.saved, dy).dparams, params)
     value = loss.value(out.y, y)
     if has_penalty(l2):
         value = value + penalty(net, params, l2, n)
         grads = jax.tree.map(jnp.add, grads, penalty_grads(net, params, l2, n))
     return Gradients(value, out.y, out.state, grads)
+
+
+def _of_their_dtypes(grads: PyTree, params: PyTree) -> PyTree:
+    """Cast gradients to the parameters' dtypes, as autodiff does: x may have another.
+
+    A tree of another structure is returned as it is, and refused later.
+    """
+    if jax.tree.structure(grads) != jax.tree.structure(params):
+        return grads
+    return jax.tree.map(lambda g, p: g.astype(p.dtype), grads, params)
 
 
 def autodiff(

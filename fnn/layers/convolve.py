@@ -34,6 +34,7 @@ def convolve(
     x: Array, weight: Array, window: Window, groups: int = 1
 ) -> Float[Array, "N *P O"]:
     """Compute y = x ⋆ W from x (N, H, ..., I) and W (K, ..., J, O)."""
+    x, weight = _of_one_dtype(x, weight)
     return lax.conv_general_dilated(
         x, weight, window.stride, window.padding, rhs_dilation=window.dilation,
         dimension_numbers=_layout(x.ndim), feature_group_count=groups,
@@ -44,6 +45,7 @@ def convolve_dx(
     dy: Array, weight: Array, window: Window, sizes: tuple[int, ...], groups: int = 1
 ) -> Float[Array, "N *H I"]:
     """Compute dx from dy (N, P, ..., O) and W, for x of these spatial sizes."""
+    dy, weight = _of_one_dtype(dy, weight)
     padding = [
         (extent - 1 - lo, h + lo - (p - 1) * stride - 1)
         for extent, stride, (lo, _), h, p in zip(
@@ -62,6 +64,7 @@ def convolve_dw(
     x: Array, dy: Array, window: Window, groups: int = 1
 ) -> Float[Array, "*K J O"]:
     """Compute dW from x and dy."""
+    x, dy = _of_one_dtype(x, dy)
     n, *sizes, inputs = x.shape
     # Just enough padding for the K positions of the template. Where the stride leaves
     # positions of x out, it is negative, which cuts them off.
@@ -90,6 +93,12 @@ def transpose(weight: Array, groups: int = 1) -> Float[Array, "*K L I"]:
     swapped = jnp.moveaxis(grouped, -1, -3)  # (K, ..., L, J, G)
     swapped = jnp.swapaxes(swapped, -1, -2)  # (K, ..., L, G, J)
     return swapped.reshape(*kernel, outputs // groups, groups * inputs)
+
+
+def _of_one_dtype(a: Array, b: Array) -> tuple[Array, Array]:
+    """Promote both as a product does: a convolution takes no two dtypes."""
+    dtype = jnp.promote_types(a.dtype, b.dtype)
+    return a.astype(dtype), b.astype(dtype)
 
 
 def _layout(ndim: int) -> tuple[str, str, str]:

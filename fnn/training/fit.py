@@ -14,6 +14,7 @@ from fnn.core import Layer, Variables, expect_layer
 from fnn.gradients.engines import Engine, get_engine
 from fnn.gradients.precision import engine_in_precision
 from fnn.losses import Loss, expect_loss
+from fnn.network import output_shape
 from fnn.planning.planned import plain
 from fnn.training.checks import (
     check_augment,
@@ -178,7 +179,7 @@ def fit(
     key, epochs = check_key(key), check_epochs(epochs)
     init_key, train_key = jax.random.split(key)
     mesh, engine = check_mesh(mesh), engine_in_precision(get_engine(engine), precision)
-    data, sample, n = _training_data(train, batch_size, l2, mesh)
+    data, sample, labels, n = _training_data(train, batch_size, l2, mesh)
     in_shape, size = sample[0].shape[1:], len(sample[0])
     chosen = check_metrics(default_metrics(loss) if metrics is None else metrics)
     check_early_stopping(early_stopping, chosen, validation is not None, epochs)
@@ -186,7 +187,9 @@ def fit(
     earlier = _result_to_resume(resume, variables, checkpoints)
     given = variables if earlier is None else earlier.carry.variables
     given = net.init(init_key, in_shape) if given is None else given
-    variables = check_fits(net, loss, on_mesh(given, mesh), sample, "train")
+    # The shapes of one minibatch, and the labels of all.
+    fits = sample[0], labels
+    variables = check_fits(net, loss, on_mesh(given, mesh), fits, "train")
     check_optimizer(optimizer, variables.params)
     device = check_validation_device(validation_device, sample[0], validation)
     if validation is not None:
@@ -200,6 +203,7 @@ def fit(
         optimizer=as_optimizer(optimizer),
         train=data,
         sample=on_mesh(sample, mesh),
+        out_shape=output_shape(net, variables, in_shape),
         n=n,
         key=on_mesh(train_key, mesh),
         l2=check_l2(l2),
@@ -242,17 +246,19 @@ def _restore(
 
 def _training_data(
     train: Any, batch_size: int, l2: Any, mesh: Mesh | None
-) -> tuple[Batches | Batch, Batch, int | None]:
-    """Check the training data: all examples of arrays, the first one of batches.
+) -> tuple[Batches | Batch, Batch, Array, int | None]:
+    """Check the training data: all examples of arrays, the first ones of batches.
 
     Returns:
-        The arrays or batches, the first minibatch, and the number of examples.
+        The arrays or batches, the first minibatch, all labels that are known, and the
+        number of examples.
     """
     if (batches := as_batches(train)) is None:
-        data = on_mesh(check_data("train", train), mesh)
+        x, y = check_data("train", train)
+        data = on_mesh((x, y), mesh)
         size = check_batch_size(batch_size, len(data[0]))
         check_shards(mesh, size)
-        return data, (data[0][:size], data[1][:size]), len(data[0])
+        return data, (data[0][:size], data[1][:size]), y, len(x)
     if check_l2(l2) and batches.n is None:
         raise ValueError(
             "l2 needs the number of training examples, which is not known of batches: "
@@ -260,7 +266,7 @@ def _training_data(
         )
     sample = check_data("train", batches.first())
     check_shards(mesh, len(sample[0]))
-    return batches, sample, batches.n
+    return batches, sample, sample[1], batches.n
 
 
 def _place_subset(

@@ -241,5 +241,8 @@ def _verdict(report: Report) -> list[str]:
     else:
         why = "every layer is right alone: look at the engine and at the penalty"
     head = f"FAILED: first divergence at {report.first_divergence}"
-    reason = wrap(why, WIDTH, initial_indent="  ", subsequent_indent="  ")
+    # An error that a layer raised is printed as it was.
+    reason = [f"  {why}"]
+    if report.rows:
+        reason = wrap(why, WIDTH, initial_indent="  ", subsequent_indent="  ")
     return [head, *reason, *lines]

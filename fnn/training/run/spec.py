@@ -11,7 +11,7 @@ from fnn.losses import Loss
 from fnn.training.early_stopping import EarlyStopping
 from fnn.training.metrics import Metric
 from fnn.training.run.streams import Batches
-from fnn.typing import Array, Batch
+from fnn.typing import Array, Batch, InShape
 
 __all__ = ["RunSpec"]
 
@@ -23,6 +23,7 @@ class RunSpec(NamedTuple):
         layer by layer.
     train: x (N, ...) and y (N, ...) on the device, or batches that are read anew.
     sample: one minibatch of `train`.
+    out_shape: the shape of the network's output for one example.
     n: the number of training examples, None if it is not known.
     key: the key that the epochs' keys are made of.
     validation: x and y on `validation_device`.
@@ -35,6 +36,7 @@ class RunSpec(NamedTuple):
     optimizer: Any
     train: Batch | Batches
     sample: Batch
+    out_shape: InShape
     n: int | None
     key: Array
     l2: float | None

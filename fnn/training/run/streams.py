@@ -10,7 +10,10 @@ import base64
 import inspect
 import queue
 import threading
-from collections.abc import Callable, Iterable, Iterator
+import warnings
+from collections.abc import Callable, Generator, Iterable, Iterator
+from contextlib import closing, contextmanager
+from itertools import takewhile
 from typing import Any, NamedTuple
 
 import numpy as np
@@ -97,17 +100,22 @@ class Batches:
 
     def first(self) -> HostBatch:
         """Return one batch as a sample; an epoch still has all batches."""
-        once = isinstance(self.source, Iterator)
-        for batch in self._one_iterator() if once else self._open():
-            if once:
+        if isinstance(self.source, Iterator):
+            for batch in self._one_iterator():
                 self._unused.append(batch)
-            return as_batch(batch)
+                return as_batch(batch)
+        else:
+            with _closed(self._open()) as batches:
+                for batch in batches:
+                    return as_batch(batch)
         raise ValueError("train has no batches: its source is empty")
 
-    def chunks(self) -> Iterator[Chunk]:
+    def chunks(self) -> Generator[Chunk, None, None]:
         """Yield the chunks of an epoch, read ahead in the background.
 
-        An error in the source is raised here, with its own traceback.
+        An error in the source is raised here, with its own traceback. Close the
+        generator where it is not read to the end: that ends the thread, which would
+        else still be inside the source when the process ends.
         """
         read: queue.Queue[Any] = queue.Queue(self.ahead)
         done = threading.Event()
@@ -123,14 +131,16 @@ class Batches:
 
         def work() -> None:
             try:
-                all_taken = all(put(chunk) for chunk in _stack(self._epoch()))
+                with closing(self._epoch(done)) as batches:
+                    all_taken = all(put(chunk) for chunk in _stack(batches))
             except BaseException as error:
                 put(error)
             else:
                 if all_taken:
                     put(None)
 
-        threading.Thread(target=work, daemon=True, name="fnn-batches").start()
+        reader = threading.Thread(target=work, daemon=True, name="fnn-batches")
+        reader.start()
         try:
             while (item := read.get()) is not None:
                 if isinstance(item, BaseException):
@@ -138,6 +148,7 @@ class Batches:
                 yield item
         finally:
             done.set()
+            _join(reader)
 
     def position(self) -> Any:
         """Return the position of the one iterator, None if there is none.
@@ -160,10 +171,11 @@ class Batches:
         iterator: Any = self._one_iterator()
         iterator.set_state(position)
 
-    def _epoch(self) -> Iterator[Any]:
-        """Yield the batches of an epoch, as the source has them."""
+    def _epoch(self, done: threading.Event) -> Generator[Any, None, None]:
+        """Yield the batches of an epoch, as the source has them, until it is done."""
         if self.steps is None:
-            yield from self._open()
+            with _closed(self._open()) as batches:
+                yield from takewhile(lambda _: not done.is_set(), batches)
             return
         for taken in range(self.steps):
             unused = self._unused.pop(0) if self._unused else None
@@ -183,6 +195,35 @@ class Batches:
 
     def _open(self) -> Iterator[Any]:
         return iter(self.source() if callable(self.source) else self.source)
+
+
+#: Seconds that a source has to return the batch that it is making.
+PATIENCE = 10.0
+
+
+def _join(reader: threading.Thread) -> None:
+    """Wait until a thread has ended, which is inside the source for one more batch.
+
+    A process that ends while a thread is inside torch or JAX aborts.
+    """
+    reader.join(PATIENCE)
+    if reader.is_alive():
+        warnings.warn(
+            f"the source of batches has not returned for {PATIENCE:.0f} s and is left "
+            "alone: a process aborts that ends while it is inside torch or JAX",
+            RuntimeWarning,
+            stacklevel=2,
+        )
+
+
+@contextmanager
+def _closed(batches: Iterator[Any]) -> Iterator[Iterator[Any]]:
+    """Close a generator at the end; any other iterator has nothing to close."""
+    try:
+        yield batches
+    finally:
+        if isinstance(batches, Generator):
+            batches.close()
 
 
 def _check_callable(source: Callable[..., Any]) -> None:

@@ -1,5 +1,7 @@
 """An epoch of training, from arrays on the device or from batches that are read."""
 
+from collections.abc import Iterator
+from contextlib import closing
 from functools import partial
 from typing import Any, NamedTuple
 
@@ -91,14 +93,22 @@ def _from_arrays(spec: RunSpec, carry: Carry, epoch: int, locate: bool) -> Train
 def _from_batches(
     spec: RunSpec, carry: Carry, epoch: int, locate: bool
 ) -> TrainedEpoch:
-    """Train in a program for each chunk; while one runs, the next one is read."""
+    """Train on batches that are read; the reading thread ends with the epoch."""
     assert isinstance(spec.train, Batches)
+    with closing(spec.train.chunks()) as chunks:
+        return _from_chunks(spec, chunks, carry, epoch, locate)
+
+
+def _from_chunks(
+    spec: RunSpec, chunks: Iterator[Chunk], carry: Carry, epoch: int, locate: bool
+) -> TrainedEpoch:
+    """Train in a program for each chunk; while one runs, the next one is read."""
     _, step_key = epoch_keys(spec.key, epoch)
     done: list[tuple[Array, BadSteps]] = []
     sizes: list[int] = []
     first_bad = None
-    for chunk in spec.train.chunks():
-        _check_chunk(spec, chunk)
+    for chunk in chunks:
+        _check_chunk(spec, chunk, epoch)
         data = on_mesh((jnp.asarray(chunk.x), jnp.asarray(chunk.y)), spec.mesh)
         run = partial(
             steps_program(spec.mesh, carry),
@@ -139,11 +149,17 @@ def _from_batches(
     return TrainedEpoch(carry, losses, np.array(sizes), skipped, first_bad)
 
 
-def _check_chunk(spec: RunSpec, chunk: Chunk) -> None:
-    """Raise unless the batches are like the sample, except for their size."""
+def _check_chunk(spec: RunSpec, chunk: Chunk, epoch: int) -> None:
+    """Raise unless the batches are like the sample, and their labels right."""
     for name, part, sample in zip("xy", (chunk.x, chunk.y), spec.sample, strict=True):
         if part.shape[2:] != sample.shape[1:]:
             raise ValueError(
                 f"train yields {name} of shape {part.shape[1:]} at step {chunk.first}, "
                 f"after one of shape {sample.shape}"
             )
+    for t, y in enumerate(chunk.y):
+        try:
+            spec.loss.check(spec.out_shape, y)
+        except Exception as error:
+            error.add_note(f"in the batch of step {chunk.first + t}, epoch {epoch}")
+            raise

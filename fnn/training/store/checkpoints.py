@@ -11,6 +11,7 @@ import json
 import os
 import warnings
 import zlib
+from contextlib import ExitStack
 from pathlib import Path
 from typing import Any
 
@@ -24,6 +25,8 @@ from fnn.training.compiled.meshes import put
 from fnn.training.early_stopping import EarlyStopping
 from fnn.training.run.loop import Progress
 from fnn.training.run.nonfinite import Nonfinite
+from fnn.training.store.fingerprint import CODE
+from fnn.training.store.lock import locked
 from fnn.typing import PyTree
 
 __all__ = ["CheckpointStore", "Checkpoints", "as_checkpoints"]
@@ -114,6 +117,9 @@ class CheckpointStore:
             keep_checkpoints_without_metrics=False,
         )
         latest = policies.LatestN(checkpoints.keep)
+        self._open = ExitStack()
+        if jax.process_index() == 0:  # the processes of one run share its folder
+            self._open.enter_context(locked(self._folder))
         self._manager = orbax.CheckpointManager(
             Path(self._folder).absolute(),
             options=orbax.CheckpointManagerOptions(
@@ -127,7 +133,8 @@ class CheckpointStore:
         return self
 
     def __exit__(self, *exception: object) -> None:
-        self._manager.close()
+        with self._open:
+            self._manager.close()
 
     def epochs(self) -> list[int]:
         """Return the epochs after which there are checkpoints, the latest first."""
@@ -196,7 +203,7 @@ class CheckpointStore:
                 )
                 self._damaged.add(epoch)
                 continue
-            self._expect_same_run(rest["run"], initial, arrays)
+            self._expect_same_run(_comparable(rest, self), initial, arrays)
             self._warn_of_environment(rest["environment"])
             return _restored(epoch, initial, arrays, rest)
         return initial
@@ -246,6 +253,17 @@ class CheckpointStore:
                 f"to one that was never interrupted: {', '.join(lines)}",
                 stacklevel=4,
             )
+
+
+def _comparable(rest: dict[str, Any], store: CheckpointStore) -> dict[str, str]:
+    """Return the description of the run, with what cannot be compared as it is now.
+
+    Checksums of code are other ones in another version of Python.
+    """
+    run, python = rest["run"], rest["environment"].get("python")
+    if python == store.environment["python"]:
+        return run
+    return run | {name: c for name, c in store.run.items() if name.startswith(CODE)}
 
 
 def _compared(arrays: dict[str, Any]) -> dict[str, Any]:

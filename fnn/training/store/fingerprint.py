@@ -2,6 +2,7 @@
 
 import dataclasses
 import os
+import platform
 import re
 import zlib
 from typing import Any
@@ -14,13 +15,17 @@ from jax.sharding import Mesh
 from fnn.training.early_stopping import EarlyStopping
 from fnn.training.run.spec import RunSpec
 from fnn.training.run.streams import Batches
+from fnn.training.store.code import code_checksum
 from fnn.typing import Batch
 
-__all__ = ["FORMAT", "describe_run", "environment"]
+__all__ = ["CODE", "FORMAT", "describe_run", "environment"]
 
 #: The number of the format of checkpoints. It is raised when a new edition of fnn could
 #: not go on from the checkpoints of the one before.
 FORMAT = 2
+
+#: The beginning of the names of checksums of functions.
+CODE = "code of functions, and its numbers, in the "
 
 
 def describe_run(spec: RunSpec, plan: str | None, net: Any) -> dict[str, str]:
@@ -40,12 +45,31 @@ def describe_run(spec: RunSpec, plan: str | None, net: Any) -> dict[str, str]:
         "validation data": _describe_data(spec.validation),
         "metrics": str([name for name, _ in spec.metrics]),
         "early stopping": _without_patience(spec.early_stopping),
+    } | _functions(spec, net)
+
+
+def _functions(spec: RunSpec, net: Any) -> dict[str, str]:
+    """Describe the code of functions, such as those that an optax optimizer is.
+
+    Entries that begin with `CODE` are comparable within one version of Python.
+    """
+    parts = {
+        "network": net,
+        "loss": spec.loss,
+        "optimizer": spec.optimizer,
+        "engine": spec.engine,
+        "augmentation": spec.augment,
+        "metrics": [metric for _, metric in spec.metrics],
+    }
+    return {
+        f"{CODE}{name}": f"{code_checksum(part):08x}" for name, part in parts.items()
     }
 
 
 def environment(mesh: Mesh | None = None) -> dict[str, str]:
     """Describe the environment, on which the bits of a result depend as well."""
     return {
+        "python": ".".join(platform.python_version_tuple()[:2]),
         "jax": jax.__version__,
         "jaxlib": jaxlib.__version__,
         "device": jax.devices()[0].device_kind,

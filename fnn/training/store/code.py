@@ -1,0 +1,131 @@
+"""A checksum of functions: of their code, and of the numbers that it refers to.
+
+`optax.adam(1e-3)` and `optax.nadam(1.0)` are pairs of functions of the same names. They
+differ in their code, or in what their closures hold.
+"""
+
+import dataclasses
+import functools
+import re
+import types
+import zlib
+from collections.abc import Iterator
+from typing import Any
+
+import jax
+import numpy as np
+
+__all__ = ["code_checksum"]
+
+#: Parts of a thing that are looked into, at most this deep.
+DEPTH = 20
+
+
+def code_checksum(thing: Any) -> int:
+    """Return a checksum of all functions inside a thing; 0 if there is none.
+
+    It is the same in every process of one version of Python.
+
+    Args:
+        thing: a function; or anything made of dataclasses, named tuples, tuples, lists,
+            dictionaries and `functools.partial`, with functions inside.
+
+    Example:
+        >>> code_checksum(lambda x: 2 * x) == code_checksum(lambda x: 2 * x)
+        True
+        >>> code_checksum(lambda x: 2 * x) == code_checksum(lambda x: 3 * x)
+        False
+    """
+    parts = [part for f in _functions(thing, DEPTH) for part in _of_function(f, set())]
+    return zlib.crc32("\n".join(parts).encode()) if parts else 0
+
+
+def _functions(thing: Any, depth: int) -> Iterator[types.FunctionType]:
+    """Yield the functions inside a thing, in its own order."""
+    if isinstance(thing, types.FunctionType):
+        yield thing
+    elif depth:
+        for part in _parts(thing):
+            yield from _functions(part, depth - 1)
+
+
+def _parts(thing: Any) -> list[Any]:
+    """Return what a thing is made of."""
+    if isinstance(thing, functools.partial):
+        return [thing.func, *thing.args, *_parts(thing.keywords)]
+    if isinstance(thing, types.MethodType):
+        return [thing.__func__, thing.__self__]
+    if dataclasses.is_dataclass(thing) and not isinstance(thing, type):
+        return [getattr(thing, field.name) for field in dataclasses.fields(thing)]
+    if isinstance(thing, dict):
+        return [part for key in sorted(thing, key=repr) for part in (key, thing[key])]
+    if isinstance(thing, (tuple, list)):
+        return [*thing]
+    if isinstance(thing, (set, frozenset)):
+        return sorted(thing, key=repr)
+    wrapped = getattr(thing, "__wrapped__", None)  # as of jax.jit
+    return [] if wrapped is None else [wrapped]
+
+
+def _of_function(function: types.FunctionType, seen: set[int]) -> Iterator[str]:
+    """Describe a function: its code, its defaults, and what it refers to."""
+    if id(function) in seen:
+        return
+    seen.add(id(function))
+    yield from _of_code(function.__code__)
+    cells = [
+        cell.cell_contents for cell in function.__closure__ or () if _is_full(cell)
+    ]
+    names = sorted(_names(function.__code__) & function.__globals__.keys())
+    own = function.__globals__.get("__name__", "")
+    referred = [function.__globals__[name] for name in names]
+    # Functions of other modules are known by their names, which are in the code.
+    near = [r for r in referred if getattr(r, "__module__", own) == own]
+    for value in (function.__defaults__, function.__kwdefaults__, cells, near):
+        yield from _of_value(value, seen)
+
+
+def _is_full(cell: types.CellType) -> bool:
+    try:
+        _ = cell.cell_contents
+    except ValueError:  # it is set later
+        return False
+    return True
+
+
+def _names(code: types.CodeType) -> set[str]:
+    """Return the global names in the code, functions inside it included."""
+    inner = [const for const in code.co_consts if isinstance(const, types.CodeType)]
+    return set(code.co_names).union(*map(_names, inner))
+
+
+def _of_code(code: types.CodeType) -> Iterator[str]:
+    yield f"{code.co_name} {code.co_code.hex()} {code.co_names}"
+    for const in code.co_consts:
+        if isinstance(const, types.CodeType):
+            yield from _of_code(const)
+        elif isinstance(const, frozenset):
+            yield repr(sorted(const, key=repr))
+        else:
+            yield repr(const)
+
+
+def _of_value(value: Any, seen: set[int], depth: int = DEPTH) -> Iterator[str]:
+    if isinstance(value, types.FunctionType):
+        yield from _of_function(value, seen)
+    elif isinstance(value, np.ndarray | jax.Array) and not _is_key(value):
+        array = np.asarray(value)
+        yield f"{array.dtype}{array.shape}{zlib.crc32(array.tobytes())}"
+    elif isinstance(value, types.ModuleType | type):
+        yield value.__name__
+    elif (parts := _parts(value)) and depth:
+        for part in parts:
+            yield from _of_value(part, seen, depth - 1)
+    else:
+        yield re.sub(r" at 0x[0-9a-f]+", "", repr(value))
+
+
+def _is_key(value: Any) -> bool:
+    return isinstance(value, jax.Array) and jax.dtypes.issubdtype(
+        value.dtype, jax.dtypes.prng_key
+    )
