@@ -312,8 +312,9 @@ def ended_by_an_error():
 def interrupted_in_an_epoch():
     def source():
         for i, batch in enumerate(forever()):
-            if i == 200:
-                os.kill(os.getpid(), signal.SIGINT)
+            if i == 3000:
+                raise ValueError("nobody heard the second Ctrl-C")
+            if i > 200 and i % 50 == 0:  # two at the same moment would be one
                 os.kill(os.getpid(), signal.SIGINT)
             yield batch
 
@@ -330,6 +331,7 @@ def test_the_reader_ends_with_the_run_and_the_source_is_free(ending):
             fit(batches, **options)
         except (ValueError, KeyboardInterrupt) as error:
             assert "already executing" not in str(error)
+            assert "nobody heard" not in str(error)
         assert threads() == []
 
 
@@ -339,6 +341,7 @@ def test_a_source_that_does_not_return_is_left_alone(monkeypatch):
 
     def source():
         yield X[:BATCH], Y[:BATCH] + 7
+        yield X[:5], Y[:5]  # another size ends the chunk
         released.wait(30)
 
     with (

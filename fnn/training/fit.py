@@ -179,7 +179,7 @@ def fit(
     key, epochs = check_key(key), check_epochs(epochs)
     init_key, train_key = jax.random.split(key)
     mesh, engine = check_mesh(mesh), engine_in_precision(get_engine(engine), precision)
-    data, sample, labels, n = _training_data(train, batch_size, l2, mesh)
+    data, sample, known, n = _training_data(train, batch_size, l2, mesh)
     in_shape, size = sample[0].shape[1:], len(sample[0])
     chosen = check_metrics(default_metrics(loss) if metrics is None else metrics)
     check_early_stopping(early_stopping, chosen, validation is not None, epochs)
@@ -187,9 +187,7 @@ def fit(
     earlier = _result_to_resume(resume, variables, checkpoints)
     given = variables if earlier is None else earlier.carry.variables
     given = net.init(init_key, in_shape) if given is None else given
-    # The shapes of one minibatch, and the labels of all.
-    fits = sample[0], labels
-    variables = check_fits(net, loss, on_mesh(given, mesh), fits, "train")
+    variables = check_fits(net, loss, on_mesh(given, mesh), known, "train")
     check_optimizer(optimizer, variables.params)
     device = check_validation_device(validation_device, sample[0], validation)
     if validation is not None:
@@ -246,19 +244,20 @@ def _restore(
 
 def _training_data(
     train: Any, batch_size: int, l2: Any, mesh: Mesh | None
-) -> tuple[Batches | Batch, Batch, Array, int | None]:
+) -> tuple[Batches | Batch, Batch, Batch, int | None]:
     """Check the training data: all examples of arrays, the first ones of batches.
 
     Returns:
-        The arrays or batches, the first minibatch, all labels that are known, and the
-        number of examples.
+        The arrays or batches; the first minibatch; its x with all labels that are
+        known; and the number of examples.
     """
     if (batches := as_batches(train)) is None:
         x, y = check_data("train", train)
         data = on_mesh((x, y), mesh)
         size = check_batch_size(batch_size, len(data[0]))
         check_shards(mesh, size)
-        return data, (data[0][:size], data[1][:size]), y, len(x)
+        sample = data[0][:size], data[1][:size]
+        return data, sample, (sample[0], y), len(x)
     if check_l2(l2) and batches.n is None:
         raise ValueError(
             "l2 needs the number of training examples, which is not known of batches: "
@@ -266,7 +265,7 @@ def _training_data(
         )
     sample = check_data("train", batches.first())
     check_shards(mesh, len(sample[0]))
-    return batches, sample, sample[1], batches.n
+    return batches, sample, sample, batches.n
 
 
 def _place_subset(

@@ -108,7 +108,8 @@ def _from_chunks(
     sizes: list[int] = []
     first_bad = None
     for chunk in chunks:
-        _check_chunk(spec, chunk, epoch)
+        _check_chunk(spec, chunk)
+        _check_labels(spec, chunk, epoch)
         data = on_mesh((jnp.asarray(chunk.x), jnp.asarray(chunk.y)), spec.mesh)
         run = partial(
             steps_program(spec.mesh, carry),
@@ -149,14 +150,18 @@ def _from_chunks(
     return TrainedEpoch(carry, losses, np.array(sizes), skipped, first_bad)
 
 
-def _check_chunk(spec: RunSpec, chunk: Chunk, epoch: int) -> None:
-    """Raise unless the batches are like the sample, and their labels right."""
+def _check_chunk(spec: RunSpec, chunk: Chunk) -> None:
+    """Raise unless the batches are like the sample, except for their size."""
     for name, part, sample in zip("xy", (chunk.x, chunk.y), spec.sample, strict=True):
         if part.shape[2:] != sample.shape[1:]:
             raise ValueError(
                 f"train yields {name} of shape {part.shape[1:]} at step {chunk.first}, "
                 f"after one of shape {sample.shape}"
             )
+
+
+def _check_labels(spec: RunSpec, chunk: Chunk, epoch: int) -> None:
+    """Raise unless the labels of every batch fit the outputs."""
     for t, y in enumerate(chunk.y):
         try:
             spec.loss.check(spec.out_shape, y)

@@ -116,6 +116,10 @@ def _of_value(value: Any, seen: set[int], depth: int = DEPTH) -> Iterator[str]:
     elif isinstance(value, np.ndarray | jax.Array) and not _is_key(value):
         array = np.asarray(value)
         yield f"{array.dtype}{array.shape}{zlib.crc32(array.tobytes())}"
+    elif isinstance(value, int | float):
+        yield repr(
+            float(value)
+        )  # optax's schedules make a float of an int, when called
     elif isinstance(value, types.ModuleType | type):
         yield value.__name__
     elif (parts := _parts(value)) and depth:
