@@ -72,15 +72,19 @@ def _of_function(function: types.FunctionType, seen: set[int]) -> Iterator[str]:
     if id(function) in seen:
         return
     seen.add(id(function))
+    own = function.__module__.startswith("fnn.") and "<" not in function.__qualname__
+    if own:  # `FORMAT` stands for fnn's own code
+        yield f"{function.__module__}.{function.__qualname__}"
+        return
     yield from _of_code(function.__code__)
     cells = [
         cell.cell_contents for cell in function.__closure__ or () if _is_full(cell)
     ]
     names = sorted(_names(function.__code__) & function.__globals__.keys())
-    own = function.__globals__.get("__name__", "")
+    module = function.__globals__.get("__name__", "")
     referred = [function.__globals__[name] for name in names]
     # Functions of other modules are known by their names, which are in the code.
-    near = [r for r in referred if getattr(r, "__module__", own) == own]
+    near = [r for r in referred if getattr(r, "__module__", module) == module]
     for value in (function.__defaults__, function.__kwdefaults__, cells, near):
         yield from _of_value(value, seen)
 
