@@ -1,4 +1,4 @@
-"""Which layer is wrong: each one alone, in backward order, from the loss on."""
+"""A search for the layer that is wrong: each one alone, from the loss backwards."""
 
 import functools
 from collections.abc import Iterator

@@ -111,8 +111,8 @@ def compare_gradients(
     expect_loss(loss)
     check_l2(l2)
     key = None if key is None else check_key(key)
+    examples = _first_examples(batch, max_examples)  # which checks the batch
     has_gradient = not np.issubdtype(np.asarray(batch[0][:0]).dtype, np.integer)
-    examples = _first_examples(batch, max_examples)
     name = engine if isinstance(engine, str) else getattr(engine, "__name__", "engine")
     options = dict(train=train, l2=float(l2), n=len(examples[0]) if n is None else n)
     subject = Subject.of(

@@ -24,11 +24,11 @@ from typing import NamedTuple
 import jax
 import numpy as np
 
-from fnn.gradients.audit.norms import inner, norm
+from fnn.gradients.audit.norms import inner, largest, norm
 from fnn.gradients.audit.pieces import Piece
 from fnn.gradients.numerical import best_h
 
-__all__ = ["DIRECTIONS", "Leaf", "NumericalCheck", "check_leaf"]
+__all__ = ["DIRECTIONS", "Leaf", "NumericalCheck", "check_entries", "check_leaf"]
 
 EPS = float(np.finfo(np.float64).eps)
 H = best_h(np.float64)
@@ -59,7 +59,7 @@ class Leaf(NamedTuple):
 
 
 class NumericalCheck(NamedTuple):
-    """How far gradients are from difference quotients.
+    """The distances of gradients from difference quotients.
 
     Args:
         engine: the engine's largest error; NaN where nothing was differenced.
@@ -119,18 +119,22 @@ def _along(
 ) -> NumericalCheck:
     """Check a leaf along one direction v."""
     claimed, theirs = inner(engine, v), inner(autodiff, v)
-    unit = _unit(leaf.value)
     blind = any(not piece.dy.any() for piece, _ in leaf.users)
     for h in (H, LONG_STEP):
-        slopes = [_projected(piece, at, v * unit, h) for piece, at in leaf.users]
-        slope = sum(slope for slope, _ in slopes) / unit
-        noise = sum(noise for _, noise in slopes) / unit
+        slope, noise = _slope(leaf, v, h)
         if noise <= NOISY * scale:
             break
     errors = abs(claimed - slope), abs(theirs - slope)
     if errors[1] <= TOLERANCE * scale + noise and noise <= NOISY * scale and not blind:
         return NumericalCheck(*errors)
     return _closer(leaf, v, claimed, theirs, scale, budget)
+
+
+def _slope(leaf: Leaf, v: np.ndarray, h: float) -> tuple[float, float]:
+    """Return the slope of the loss along v, over all pieces, and its rounding error."""
+    unit = _unit(leaf.value)
+    slopes = [_projected(piece, at, v * unit, h) for piece, at in leaf.users]
+    return sum(s for s, _ in slopes) / unit, sum(noise for _, noise in slopes) / unit
 
 
 def _unit(a: np.ndarray) -> float:
@@ -245,11 +249,11 @@ def _outputs(piece: Piece, at: int, v: np.ndarray) -> Outputs:
     leaves[at] = v
     tangent = np.asarray(piece.tangent(piece.point, jax.tree.unflatten(tree, leaves)))
     y = np.asarray(piece.evaluate(piece.point))
-    scale = float(np.abs(tangent).max(initial=0))
+    scale = largest(tangent)
     found = tangent.copy()
     open_ = np.ones(y.shape, bool)
     between = np.zeros(y.shape, bool)
-    size, allowed = float(np.abs(y).max(initial=0)), 0.0
+    size, allowed = largest(y), 0.0
     for h in _steps(size, scale):
         tolerance = TOLERANCE * scale + _noise(size, h)
         allowed = max(allowed, tolerance)
@@ -320,15 +324,12 @@ def check_entries(
     leaf: Leaf, engine: np.ndarray, autodiff: np.ndarray, scale: float, budget: int
 ) -> NumericalCheck:
     """Difference every entry of a leaf alone; the arguments are `check_leaf`'s."""
-    unit = _unit(leaf.value)
     checks = [NumericalCheck(0.0, 0.0)]
     v = np.zeros(leaf.value.shape)
     for entry in np.ndindex(*leaf.value.shape):
         v[entry] = 1.0
         claimed, theirs = float(engine[entry]), float(autodiff[entry])
-        slopes = [_projected(piece, at, v * unit, H) for piece, at in leaf.users]
-        slope = sum(slope for slope, _ in slopes) / unit
-        noise = sum(noise for _, noise in slopes) / unit
+        slope, noise = _slope(leaf, v, H)
         check = NumericalCheck(abs(claimed - slope), abs(theirs - slope))
         allowed = TOLERANCE * scale + noise
         if not check.autodiff <= allowed or noise > NOISY * scale:

@@ -1,4 +1,4 @@
-"""What is audited: a network on one batch, in float64 and in a lower precision."""
+"""The subject of an audit: a network on one batch, in two precisions."""
 
 from typing import Any, NamedTuple
 

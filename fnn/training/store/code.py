@@ -15,7 +15,9 @@ from typing import Any
 import jax
 import numpy as np
 
-__all__ = ["code_checksum"]
+from fnn.checks import is_key
+
+__all__ = ["code_checksum", "without_addresses"]
 
 #: Parts of a thing that are looked into, at most this deep.
 DEPTH = 20
@@ -38,6 +40,11 @@ def code_checksum(thing: Any) -> int:
     """
     parts = [part for f in _functions(thing, DEPTH) for part in _of_function(f, set())]
     return zlib.crc32("\n".join(parts).encode()) if parts else 0
+
+
+def without_addresses(thing: Any) -> str:
+    """Return its repr without addresses of functions, which change with the process."""
+    return re.sub(r" at 0x[0-9a-f]+", "", repr(thing))
 
 
 def _functions(thing: Any, depth: int) -> Iterator[types.FunctionType]:
@@ -117,23 +124,16 @@ def _of_code(code: types.CodeType) -> Iterator[str]:
 def _of_value(value: Any, seen: set[int], depth: int = DEPTH) -> Iterator[str]:
     if isinstance(value, types.FunctionType):
         yield from _of_function(value, seen)
-    elif isinstance(value, np.ndarray | jax.Array) and not _is_key(value):
+    elif isinstance(value, np.ndarray | jax.Array) and not is_key(value):
         array = np.asarray(value)
         yield f"{array.dtype}{array.shape}{zlib.crc32(array.tobytes())}"
     elif isinstance(value, int | float):
-        yield repr(
-            float(value)
-        )  # optax's schedules make a float of an int, when called
+        # optax's schedules make a float of an int when they are called.
+        yield repr(float(value))
     elif isinstance(value, types.ModuleType | type):
         yield value.__name__
     elif (parts := _parts(value)) and depth:
         for part in parts:
             yield from _of_value(part, seen, depth - 1)
     else:
-        yield re.sub(r" at 0x[0-9a-f]+", "", repr(value))
-
-
-def _is_key(value: Any) -> bool:
-    return isinstance(value, jax.Array) and jax.dtypes.issubdtype(
-        value.dtype, jax.dtypes.prng_key
-    )
+        yield without_addresses(value)

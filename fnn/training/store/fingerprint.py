@@ -3,7 +3,6 @@
 import dataclasses
 import os
 import platform
-import re
 import zlib
 from typing import Any
 
@@ -15,7 +14,7 @@ from jax.sharding import Mesh
 from fnn.training.early_stopping import EarlyStopping
 from fnn.training.run.spec import RunSpec
 from fnn.training.run.streams import Batches
-from fnn.training.store.code import code_checksum
+from fnn.training.store.code import code_checksum, without_addresses
 from fnn.typing import Batch
 
 __all__ = ["CODE", "FORMAT", "describe_run", "environment"]
@@ -32,14 +31,14 @@ def describe_run(spec: RunSpec, plan: str | None, net: Any) -> dict[str, str]:
     """Describe a run by name and text; a checkpoint of another one is refused."""
     return {
         "format": str(FORMAT),
-        "network": _text(net),
+        "network": without_addresses(net),
         "plan": str(plan),
-        "loss": _text(spec.loss),
-        "optimizer": _text(spec.optimizer),
-        "engine": getattr(spec.engine, "__qualname__", _text(spec.engine)),
+        "loss": without_addresses(spec.loss),
+        "optimizer": without_addresses(spec.optimizer),
+        "engine": getattr(spec.engine, "__qualname__", without_addresses(spec.engine)),
         "batch_size": str(spec.batch_size),
         "l2": str(spec.l2),
-        "augmentation": _text(spec.augment),
+        "augmentation": without_addresses(spec.augment),
         "key": str(jax.random.key_data(spec.key).tolist()),
         "training data": _training_data(spec),
         "validation data": _describe_data(spec.validation),
@@ -78,11 +77,6 @@ def environment(mesh: Mesh | None = None) -> dict[str, str]:
     }
 
 
-def _text(thing: Any) -> str:
-    """Return its repr without addresses of functions, which change with the process."""
-    return re.sub(r" at 0x[0-9a-f]+", "", repr(thing))
-
-
 def _training_data(spec: RunSpec) -> str:
     """Describe arrays by their numbers, batches by their source and their shapes."""
     if isinstance(spec.train, Batches):
@@ -95,7 +89,7 @@ def _without_patience(early_stopping: EarlyStopping | None) -> str:
     """Describe early stopping; its patience may be another when a run is resumed."""
     if early_stopping is None:
         return "None"
-    return _text(dataclasses.replace(early_stopping, patience=1))
+    return without_addresses(dataclasses.replace(early_stopping, patience=1))
 
 
 def _describe_data(data: Batch | None) -> str:

@@ -7,6 +7,7 @@ nothing is left to be cleaned up.
 import os
 from collections.abc import Iterator
 from contextlib import contextmanager
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -45,10 +46,10 @@ def _lock(folder: Path) -> int:
         windows: Any = msvcrt
         beside = folder.with_name(f".{folder.name}.lock")
         descriptor = os.open(beside, os.O_RDWR | os.O_CREAT)
-        lock = lambda: windows.locking(descriptor, windows.LK_NBLCK, 1)  # noqa: E731
+        lock = partial(windows.locking, descriptor, windows.LK_NBLCK, 1)
     else:
         descriptor = os.open(folder, os.O_RDONLY)
-        lock = lambda: fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)  # noqa: E731
+        lock = partial(fcntl.flock, descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
     try:
         lock()
     except OSError:
