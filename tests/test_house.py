@@ -52,7 +52,7 @@ MAY_IMPORT = {
     },
     "training": {
         *("typing", "pytree", "checks", "dtypes", "core", "network", "probes"),
-        *("layers", "losses", "planning", "gradients"),
+        *("layers", "losses", "labels", "planning", "gradients"),
         *("optimizers", "augmentations", "data", "named_leaves", "tables"),
     },
 }

@@ -1,18 +1,24 @@
 """Losses: value and delta against NumPy, against each other, and for extreme inputs."""
 
+import math
 import re
 
 import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
-from cases import INTEGERS, LOSSES, ONE_HOT, REALS, SOFT, K, N
+from cases import INTEGERS, LOSSES, ONE_HOT, REALS, SOFT, K, N, fourth_power
 from hypothesis import given
 from hypothesis import strategies as st
 
 import fnn
 from fnn.losses import (
+    AbsoluteError,
+    Hinge,
     Huber,
+    KullbackLeibler,
+    Lambda,
+    Poisson,
     SigmoidCrossEntropy,
     SoftmaxCrossEntropy,
     SquaredError,
@@ -22,54 +28,109 @@ EVERY_LOSS = pytest.mark.parametrize("case", LOSSES, ids=[c.name for c in LOSSES
 
 
 def logits(case, seed=0):
-    return 3 * np.random.default_rng(seed).normal(size=(N, case.outputs))
+    shape = (N, *case.positions, case.outputs)
+    return 3 * np.random.default_rng(seed).normal(size=shape)
 
 
 # ---- The value, transcribed in NumPy ---------------------------------------------
 
 
 def targets(case):
-    """Return the targets that the labels stand for, (N, K) in float64."""
+    """Return the targets that the labels stand for, (N, ..., K) in float64.
+
+    What an ignored label stands for does not matter.
+    """
     y = case.labels
-    if y.ndim == 2:
+    if y.ndim == 2 + len(case.positions):
         return y.astype(np.float64)
     if case.outputs == 1:
-        return y[:, None].astype(np.float64)
-    return np.eye(case.outputs)[y.astype(int)]
+        return y[..., None].astype(np.float64)
+    return np.eye(case.outputs)[y.astype(int) % case.outputs]
 
 
-def sigmoid_cross_entropy(loss, z, t):
-    a = 1 / (1 + np.exp(-z))
-    return -(t * np.log(a) + (1 - t) * np.log(1 - a)).sum() / len(z)
+def counts(case):
+    """Return whether each label counts: (N, ...), or (N, ..., K) for rows."""
+    return case.labels != getattr(case.loss, "ignore", None)
 
 
-def softmax_cross_entropy(loss, z, t):
-    a = np.exp(z) / np.exp(z).sum(1, keepdims=True)
-    t = (1 - loss.label_smoothing) * t + loss.label_smoothing / z.shape[1]
-    return -(t * np.log(a)).sum() / len(z)
+def sigmoid_cross_entropy(case, z, t):
+    """Return K times the mean over all answers, each with its weight."""
+    a, total, weight = 1 / (1 + np.exp(-z)), 0, 0
+    no, yes = (1, 1) if (w := case.loss.class_weights) is None else w
+    kept = counts(case).reshape(*t.shape[:-1], -1) * np.ones(t.shape, bool)
+    for share, answer in zip(a[kept], t[kept], strict=True):
+        total -= yes * answer * np.log(share)
+        total -= no * (1 - answer) * np.log(1 - share)
+        weight += yes * answer + no * (1 - answer)
+    return case.outputs * total / weight
 
 
-def squared_error(loss, z, t):
+def softmax_cross_entropy(case, z, t):
+    s, w = case.loss.label_smoothing, case.loss.class_weights
+    w = np.ones(case.outputs) if w is None else np.array(w)
+    kept, total, weight = counts(case), 0, 0
+    if kept.ndim == z.ndim:
+        kept = kept.any(-1)
+    for row, one in zip(z[kept], t[kept], strict=True):
+        a = np.exp(row) / np.exp(row).sum()
+        total -= (w * ((1 - s) * one + s / len(one)) * np.log(a)).sum()
+        weight += (w * one).sum()
+    return total / weight
+
+
+def divergence(case, z, t):
+    a = np.exp(z) / np.exp(z).sum(-1, keepdims=True)
+    return np.where(t > 0, t * np.log(np.maximum(t, 1e-300) / a), 0).sum(-1).mean()
+
+
+def hinge(case, z, t):
+    """Return the mean over labels of max over wrong classes, one label at a time."""
+    kept, m, losses = counts(case), case.loss.margin, []
+    kept = kept.any(-1) if kept.ndim == z.ndim else kept
+    for row, one in zip(z[kept], t[kept], strict=True):
+        if len(row) == 1:
+            losses.append(max(0, m - (1 if one[0] > 0 else -1) * row[0]))
+        else:
+            y = one.argmax()
+            wrong = [k for k in range(len(row)) if k != y]
+            losses.append(max(0, *(m + row[k] - row[y] for k in wrong)))
+    return np.mean(losses)
+
+
+def squared_error(case, z, t):
     return ((z - t) ** 2).sum() / 2 / len(z)
 
 
-def huber(loss, z, t):
-    e, d = abs(z - t), loss.threshold
+def absolute_error(case, z, t):
+    return abs(z - t).sum() / len(z)
+
+
+def huber(case, z, t):
+    e, d = abs(z - t), case.loss.threshold
     return np.where(e <= d, e**2 / 2, d * e - d**2 / 2).sum() / len(z)
+
+
+def poisson(case, z, t):
+    return (np.exp(z) - t * z).sum() / len(z)
 
 
 TRANSCRIBED = {
     SigmoidCrossEntropy: sigmoid_cross_entropy,
     SoftmaxCrossEntropy: softmax_cross_entropy,
+    KullbackLeibler: divergence,
+    Hinge: hinge,
     SquaredError: squared_error,
+    AbsoluteError: absolute_error,
     Huber: huber,
+    Poisson: poisson,
+    Lambda: lambda case, z, t: ((z - t) ** 4).mean(),
 }
 
 
 @EVERY_LOSS
 def test_value_is_the_equation(case):
     z = logits(case)
-    expected = TRANSCRIBED[type(case.loss)](case.loss, z, targets(case))
+    expected = TRANSCRIBED[type(case.loss)](case, z, targets(case))
     with jax.enable_x64(True):
         value = case.loss.value(jnp.asarray(z), jnp.asarray(case.labels))
         np.testing.assert_allclose(value, expected, rtol=1e-13)
@@ -104,25 +165,47 @@ def test_delta_has_the_outputs_dtype_and_value_at_least_float32(case, dtype):
 
 @EVERY_LOSS
 def test_check_accepts_what_value_accepts(case):
-    case.loss.check((case.outputs,), jnp.asarray(case.labels))
+    case.loss.check((*case.positions, case.outputs), jnp.asarray(case.labels))
 
 
 @EVERY_LOSS
 def test_nan_in_the_outputs_is_not_hidden(case):
-    z = jnp.asarray(logits(case), jnp.float32).at[2, 0].set(jnp.nan)
-    y = jnp.asarray(case.labels)
+    z, y = jnp.asarray(logits(case), jnp.float32), jnp.asarray(case.labels)
+    z = z.at[2, 0].set(jnp.nan)
     assert jnp.isnan(case.loss.value(z, y))
-    assert jnp.isnan(case.loss.delta(z, y)[2, 0])
+    assert jnp.isnan(case.loss.delta(z, y)[2, 0]).any()
 
 
 # ---- Extremes --------------------------------------------------------------------
 
 DTYPES = [jnp.float16, jnp.bfloat16, jnp.float32, jnp.float64]
+IN_EVERY_DTYPE = SigmoidCrossEntropy, SoftmaxCrossEntropy, SquaredError, Huber
 
 
-@EVERY_LOSS
-@pytest.mark.parametrize("dtype", DTYPES, ids=lambda dtype: dtype.__name__)
+def is_quick(case, dtype):
+    """Return whether a case runs every time: it takes half a second."""
+    weighs = [getattr(case.loss, name, None) for name in ("ignore", "class_weights")]
+    few = case.positions or weighs != [None, None]
+    few = few or not isinstance(case.loss, IN_EVERY_DTYPE)
+    return not few or (dtype == jnp.float32 and not case.positions)
+
+
+FINITE = [
+    pytest.param(
+        *(case, dtype),
+        id=f"{dtype.__name__}-{case.name}",
+        marks=() if is_quick(case, dtype) else pytest.mark.thorough,
+    )
+    for case in LOSSES
+    if not isinstance(case.loss, Lambda)  # which is whatever its function is
+    for dtype in DTYPES
+]
+
+
+@pytest.mark.parametrize(("case", "dtype"), FINITE)
 def test_everything_is_finite_for_any_finite_outputs(case, dtype):
+    shape = (N, *case.positions, case.outputs)
+    size = math.prod(shape)
     with jax.enable_x64(dtype == jnp.float64):
         y = jnp.asarray(case.labels)
         run = jax.jit(
@@ -138,14 +221,14 @@ def test_everything_is_finite_for_any_finite_outputs(case, dtype):
                     st.sampled_from([0.0, 1.0, -1.0, 0.5, -0.999]),
                     st.floats(-1, 1),
                 ),
-                min_size=N * case.outputs,
-                max_size=N * case.outputs,
+                min_size=size,
+                max_size=size,
             ),
             st.sampled_from([1.0, 1e-3, 1e-30]),
         )
         def check(shares, scale):
             largest = float(jnp.finfo(dtype).max)
-            z = np.reshape(shares, (N, -1)) * (scale * largest)
+            z = np.reshape(shares, shape) * (scale * largest)
             for result in run(jnp.asarray(z, dtype)):
                 assert np.isfinite(np.asarray(result, np.float64)).all()
 
@@ -221,7 +304,11 @@ def test_smoothing_and_threshold_are_leaves():
 
 @EVERY_LOSS
 def test_losses_are_values(case):
-    again = eval(repr(case.loss), vars(fnn.losses))
+    names = vars(fnn.losses) | {"fourth_power": fourth_power}
+    text = repr(case.loss)
+    if not case.repr_is_code:
+        text = re.sub("<function ([a-z_]+) at 0x[0-9a-f]+>", r"\1", text)
+    again = eval(text, names)
     assert again == case.loss
     assert hash(again) == hash(case.loss)
 
