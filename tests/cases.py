@@ -73,6 +73,8 @@ LAYERS = [
     LayerCase("dense, no bias", fnn.Dense(5, bias=False)),
     LayerCase("dense, one feature", fnn.Dense(1)),
     LayerCase("dense, one example", fnn.Dense(5), batch=1),
+    LayerCase("dense, tokens", fnn.Dense(5), (7, 4)),
+    LayerCase("dense, image", fnn.Dense(5, bias=False), IMAGE),
     LayerCase("dense, bias drawn", fnn.Dense(5, bias_init=initializers.Normal(0.1))),
     *(
         LayerCase(f"dense, {init!r}", fnn.Dense(5, weight_init=init))

@@ -1,5 +1,6 @@
 """Losses: value and delta against NumPy, against each other, and for extreme inputs."""
 
+import functools
 import math
 import re
 
@@ -7,7 +8,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
-from cases import INTEGERS, LOSSES, ONE_HOT, REALS, SOFT, K, N, fourth_power
+from cases import INTEGERS, LOSSES, ONE_HOT, REALS, SEVERAL, SOFT, K, N, fourth_power
 from hypothesis import given
 from hypothesis import strategies as st
 
@@ -22,6 +23,7 @@ from fnn.losses import (
     SigmoidCrossEntropy,
     SoftmaxCrossEntropy,
     SquaredError,
+    expect_loss,
 )
 
 EVERY_LOSS = pytest.mark.parametrize("case", LOSSES, ids=[c.name for c in LOSSES])
@@ -250,6 +252,103 @@ def test_a_confident_success_keeps_the_digits_of_its_small_loss(magnitude):
     np.testing.assert_allclose(value, np.exp(-magnitude), rtol=1e-5)
 
 
+# ---- Ignored labels and class weights --------------------------------------------
+
+WITH_IGNORE = [SigmoidCrossEntropy, SoftmaxCrossEntropy, Hinge]
+
+
+@pytest.mark.parametrize("bad", [np.nan, np.inf, -np.inf])
+@pytest.mark.parametrize("make", WITH_IGNORE)
+@pytest.mark.parametrize("rows", [False, True], ids=["classes", "rows"])
+def test_what_is_ignored_has_no_influence_at_all(make, rows, bad):
+    """Value and delta are those without it, and its delta is 0, in both engines."""
+    draw, loss = np.random.default_rng(0), make(ignore=-1)
+    z = draw.normal(size=(4, 3, K)).astype(np.float32)
+    y = draw.integers(0, K, size=(4, 3))
+    y = np.eye(K, dtype=np.float32)[y] if rows else y.astype(np.int32)
+    gone = np.zeros((4, 3), bool)
+    gone[1, 2] = gone[3, 0] = True
+    y[gone] = -1
+    z[gone, 1] = bad
+    for delta in (loss.delta, jax.grad(loss.value)):
+        found = np.asarray(delta(jnp.asarray(z), jnp.asarray(y)))
+        np.testing.assert_array_equal(found[gone], 0)
+        without = delta(jnp.asarray(z[~gone][None]), jnp.asarray(y[~gone][None]))
+        np.testing.assert_allclose(found[~gone], without[0], rtol=1e-5, atol=1e-7)
+    value = loss.value(jnp.asarray(z), jnp.asarray(y))
+    without = loss.value(jnp.asarray(z[~gone]), jnp.asarray(y[~gone]))
+    np.testing.assert_allclose(value, without, rtol=1e-6)
+
+
+@pytest.mark.parametrize("make", WITH_IGNORE)
+@pytest.mark.parametrize("outputs", [1, K])
+def test_where_all_labels_are_ignored_value_and_delta_are_zero(make, outputs):
+    if make is SoftmaxCrossEntropy and outputs == 1:
+        return
+    loss, y = make(ignore=7), jnp.full((2, 3), 7)
+    z = jnp.full((2, 3, outputs), jnp.nan)
+    for value, delta in (
+        (loss.value(z, y), loss.delta(z, y)),
+        jax.value_and_grad(loss.value)(z, y),
+    ):
+        assert value == 0
+        np.testing.assert_array_equal(delta, jnp.zeros_like(z))
+
+
+def test_a_label_that_its_dtype_cannot_hold_ignores_nothing():
+    z = jnp.asarray(np.random.default_rng(0).normal(size=(N, K)), jnp.float32)
+    for dtype in (np.uint8, np.int8, bool):
+        y = jnp.asarray((INTEGERS % 2).astype(dtype))
+        for ignore in (-1, 300):
+            if dtype == np.int8 and ignore == -1:
+                continue
+            loss = SoftmaxCrossEntropy(ignore=ignore)
+            np.testing.assert_allclose(
+                loss.value(z, y), SoftmaxCrossEntropy().value(z, y), rtol=1e-6
+            )
+
+
+@pytest.mark.parametrize("make", [tuple, list, np.array, jnp.array])
+def test_class_weights_are_leaves(make):
+    """Other weights do not compile again, and `vmap` runs over them."""
+    z, y = jnp.asarray(np.random.default_rng(0).normal(size=(N, K)), jnp.float32), []
+    y, traces = jnp.asarray(INTEGERS), []
+
+    @jax.jit
+    def value(loss):
+        traces.append(loss)
+        return loss.value(z, y)
+
+    weights = [[1, 2, 3, 4], [0.5, 1, 1, 0]]
+    losses = [SoftmaxCrossEntropy(class_weights=make(w)) for w in weights]
+    one_by_one = [value(loss) for loss in losses]
+    assert len(traces) == (1 if make in (tuple, list) else 2)  # int, then float arrays
+    both = jax.tree.map(
+        lambda *leaves: jnp.stack([jnp.float32(w) for w in leaves]), *losses
+    )
+    mapped = jax.vmap(lambda loss: loss.value(z, y))(both)
+    np.testing.assert_allclose(mapped, one_by_one, rtol=1e-6)
+    again = SoftmaxCrossEntropy(class_weights=make(weights[0]))
+    assert again == losses[0] != losses[1]
+    assert hash(again) == hash(losses[0])
+
+
+@pytest.mark.parametrize("scale", [1e-30, 1e30])
+@pytest.mark.parametrize(
+    ("make", "labels", "weights"),
+    [
+        (SoftmaxCrossEntropy, INTEGERS, [1, 2, 3, 4]),
+        (SigmoidCrossEntropy, SEVERAL, [1, 2]),
+    ],
+)
+def test_the_unit_of_the_weights_does_not_matter(make, labels, weights, scale):
+    z = jnp.asarray(np.random.default_rng(0).normal(size=(N, K)), jnp.float32)
+    one, other = (make(class_weights=s * np.float32(weights)) for s in (1, scale))
+    for name in ("value", "delta"):
+        found = [getattr(loss, name)(z, jnp.asarray(labels)) for loss in (one, other)]
+        np.testing.assert_allclose(*found, rtol=1e-5, atol=1e-7)
+
+
 # ---- Labels ----------------------------------------------------------------------
 
 INDEX_DTYPES = [np.uint8, np.int8, np.int16, np.int32]
@@ -387,6 +486,137 @@ WRONG_CHECKS = {
     "infinite targets": (
         lambda: Huber().check((1,), jnp.array([0.0, jnp.inf])),
         "Huber() expected finite targets, got NaN or inf at y[1]",
+    ),
+    "a class at a position": (
+        lambda: SOFTMAX.check((3, 4), jnp.array([[0, 1, 2], [3, 9, 0]])),
+        "SoftmaxCrossEntropy() expected every label to be a class 0 .. 3, as the "
+        "network has 4 outputs; got 9 at y[1, 1]",
+    ),
+    "a share at a position": (
+        lambda: SIGMOID.check((3, 2), jnp.zeros((2, 3, 2)).at[1, 2, 0].set(2)),
+        "got 2.0 at y[1, 2, 0]",
+    ),
+    "a row at a position": (
+        lambda: SOFTMAX.check((3, 2), jnp.full((2, 3, 2), 0.5).at[1, 2, 0].set(1)),
+        "expected label rows that sum to 1, got 1.5 in row 1, 2.",
+    ),
+    "a target at a position": (
+        lambda: AbsoluteError().check(
+            (3, 2), jnp.zeros((2, 3, 2)).at[1, 2, 0].set(jnp.inf)
+        ),
+        "AbsoluteError() expected finite targets, got NaN or inf at y[1, 2, 0]",
+    ),
+    "labels of other positions": (
+        lambda: SOFTMAX.value(jnp.zeros((2, 3, 4)), jnp.zeros((2, 5), jnp.int32)),
+        "expected labels of shape (N, 3) or (N, 3, 4) for 4 outputs, got (2, 5)",
+    ),
+    "rows of one label an example": (
+        lambda: SOFTMAX.value(jnp.zeros((2, 3, 4)), jnp.full((2, 4), 0.25)),
+        "expected labels (N, 3) of an integer dtype, or rows (N, 3, 4), got float32",
+    ),
+    "no outputs axis": (
+        lambda: SIGMOID.value(jnp.zeros(3), jnp.zeros(3)),
+        "expected outputs of shape (N, K), got (N,). End the network with fnn.Fl",
+    ),
+    "neither a class nor ignored": (
+        lambda: SoftmaxCrossEntropy(ignore=-1).check((4,), jnp.array([0, -1, -2])),
+        "to be a class 0 .. 3, or -1, which is ignored, as the network has 4 outputs; "
+        "got -2 at y[2]",
+    ),
+    "neither yes, no nor ignored": (
+        lambda: SigmoidCrossEntropy(ignore=9).check((2,), jnp.array([[0, 9], [8, 1]])),
+        "to be in [0, 1], or 9, which is ignored, as the network has 2 outputs; got 8 "
+        "at y[1, 0]",
+    ),
+    "a row that is ignored in part": (
+        lambda: SoftmaxCrossEntropy(ignore=-1).check((2,), jnp.array([[-1.0, 2.0]])),
+        "to be in [0, 1], or -1, which is ignored",
+    ),
+    "an ignored half": (
+        lambda: SoftmaxCrossEntropy(ignore=0.5),
+        "SoftmaxCrossEntropy: ignore must be the integer that stands for no label",
+    ),
+    "an ignored flag": (
+        lambda: Hinge(ignore=True),
+        "Hinge: ignore must be the integer that stands for no label, such as -1, got T",
+    ),
+    "too few weights": (
+        lambda: SoftmaxCrossEntropy(class_weights=(1, 2)).check((4,), jnp.array([0])),
+        "SoftmaxCrossEntropy: class_weights must be 4 numbers, one for each class, got "
+        "an array of shape (2,)",
+    ),
+    "weights of K answers": (
+        lambda: SigmoidCrossEntropy(class_weights=(1, 2, 3)).value(
+            jnp.zeros((2, 3)), jnp.zeros((2, 3))
+        ),
+        "SigmoidCrossEntropy: class_weights must be 2 numbers",
+    ),
+    "a negative weight": (
+        lambda: SoftmaxCrossEntropy(class_weights=(1, -2)),
+        "class_weights must be finite and not negative, got -2.0",
+    ),
+    "a weight that is NaN": (
+        lambda: SoftmaxCrossEntropy(class_weights=np.array([1, np.nan])),
+        "class_weights must be finite and not negative, got nan",
+    ),
+    "weights by name": (
+        lambda: SoftmaxCrossEntropy(class_weights={0: 1.0}),
+        "class_weights must be a tuple or an array of numbers, one for each class",
+    ),
+    "a weight that is a word": (
+        lambda: SoftmaxCrossEntropy(class_weights=("a", "b")),
+        "a class weight must be a number, got 'a'",
+    ),
+    "divergence from classes": (
+        lambda: KullbackLeibler().value(jnp.zeros((2, 3)), jnp.zeros(2, jnp.int32)),
+        "KullbackLeibler() expected labels of the outputs' shape, rows that sum to 1, "
+        "got shape (2,) for outputs (N, 3). For class indices use SoftmaxCrossEntropy.",
+    ),
+    "divergence from no distribution": (
+        lambda: KullbackLeibler().check((2,), jnp.array([[0.5, 0.1]])),
+        "expected label rows that sum to 1, got 0.6 in row 0",
+    ),
+    "a count below 0": (
+        lambda: Poisson().check((1,), jnp.array([3, -1])),
+        "Poisson() expected targets of at least 0, got -1 at y[1]",
+    ),
+    "hinge, both kinds of no": (
+        lambda: Hinge().check((1,), jnp.array([0, 1, -1])),
+        "Hinge() expected labels of a yes/no question to be 0 and 1, or -1 and 1, got "
+        "0 at y[0]",
+    ),
+    "hinge, a third answer": (
+        lambda: Hinge().check((1,), jnp.array([0, 1, 2])),
+        "got 2 at y[2]",
+    ),
+    "hinge, soft rows": (
+        lambda: Hinge().check((2,), HALVES),
+        "Hinge() expected label rows with a single 1, got [0.5, 0.5] at y[0]",
+    ),
+    "hinge without a margin": (lambda: Hinge(0), "Hinge: margin must be > 0, got 0.0"),
+    "lambda of an array": (
+        lambda: Lambda(jnp.subtract).value(jnp.zeros((2, 3)), jnp.zeros((2, 3))),
+        "must return the mean over the batch, a scalar, got float32[2, 3]. Write .mean",
+    ),
+    "lambda of an array, checked": (
+        lambda: Lambda(jnp.subtract).check((3,), jnp.zeros((2, 3))),
+        "must return the mean over the batch, a scalar, got float32[2, 3]. Write .mean",
+    ),
+    "lambda of a number": (
+        lambda: Lambda(3),
+        "Lambda: fn must be a function, got 3",
+    ),
+    "a plain function": (
+        lambda: expect_loss(fourth_power),
+        "wrap it: fnn.losses.Lambda(fourth_power)",
+    ),
+    "a lambda": (
+        lambda: fnn.value_and_grad(fnn.Dense(1), lambda z, y: z.mean()),
+        "wrap it: fnn.losses.Lambda(fn)",
+    ),
+    "a partial": (
+        lambda: expect_loss(functools.partial(fourth_power, y=1)),
+        "wrap it: fnn.losses.Lambda(fn)",
     ),
     "negative threshold": (
         lambda: Huber(-1),

@@ -58,7 +58,8 @@ def accuracy(outputs: Array, y: Array, *, ignore: int | None = None) -> Scalar:
         return right.mean(dtype=jnp.float32)
     counts = counted(y, ignore)
     counts = counts.any(-1) if is_rows else counts
-    return (right & counts).sum(dtype=jnp.float32) / jnp.maximum(counts.sum(), 1)
+    total = counts.sum(dtype=jnp.float32)
+    return (right & counts).sum(dtype=jnp.float32) / jnp.maximum(total, 1)
 
 
 @dataclass(frozen=True)
