@@ -241,7 +241,7 @@ class _InputProbed(Layer):
         self, params: _InputParams, state: PyTree, x: Array, *,
         key: KeyArray | None = None, train: bool = False,
     ) -> Forward:  # fmt: skip
-        x = x + params.x
+        x = x + params.x.astype(x.dtype)  # ids are not rounded to half precision
         (inner,) = state
         out = self.layer.forward(params.params, inner, x, key=key, train=train)
         return Forward(out.y, out.saved, (out.state,))

@@ -37,6 +37,7 @@ class LayerCase(NamedTuple):
     in_shape: tuple[int, ...] = VECTOR
     batch: int = N
     repr_is_code: bool = True  # false where a function is a field
+    ids: int = 0  # x holds integers below this, or any numbers if it is 0
 
 
 def swish(params, x):
@@ -105,7 +106,32 @@ LAYERS = [
     LayerCase("softplus", fnn.Softplus()),
     LayerCase("softmax", fnn.Softmax()),
     LayerCase("softmax, image", fnn.Softmax(), IMAGE),
+    LayerCase("log softmax", fnn.LogSoftmax()),
+    LayerCase("log softmax, image", fnn.LogSoftmax(), IMAGE),
+    LayerCase("prelu", fnn.PRelu()),
+    LayerCase("prelu, image", fnn.PRelu(initial_slope=0.1), IMAGE),
+    LayerCase("prelu, one slope", fnn.PRelu(per_channel=False), IMAGE),
+    LayerCase("clip", fnn.Clip()),
+    LayerCase("clip, narrow", fnn.Clip(-0.25, 0.5), IMAGE),
+    LayerCase("hard sigmoid", fnn.HardSigmoid()),
+    LayerCase("hard swish", fnn.HardSwish()),
+    # Embedding
+    LayerCase("embedding", fnn.Embedding(11, 5), (3,), ids=11),
+    LayerCase("embedding, one id", fnn.Embedding(2, 5), (), ids=2),
+    LayerCase("embedding, grid", fnn.Embedding(3, 5), (7, 2), ids=3),
+    LayerCase(
+        "embedding, and dense",
+        fnn.serial(fnn.Embedding(11, 5), fnn.Flatten(), fnn.Dense(7)),
+        (3,),
+        ids=11,
+    ),
     # Shape
+    LayerCase("pad, line", fnn.Pad(2), (5, 4)),
+    LayerCase("pad, image", fnn.Pad(((1, 2), 3), value=0.5), IMAGE),
+    LayerCase("pad, volume", fnn.Pad((0, 1, (2, 0))), (2, 5, 4, 3)),
+    LayerCase("crop, line", fnn.Crop(((1, 2),)), (5, 4)),
+    LayerCase("crop, image", fnn.Crop((2, (1, 0))), IMAGE),
+    LayerCase("crop, nothing", fnn.Crop(0), IMAGE),
     LayerCase("flatten", fnn.Flatten(), IMAGE),
     LayerCase("flatten, vector", fnn.Flatten()),
     LayerCase("reshape", fnn.Reshape((2, 21)), IMAGE),
@@ -245,6 +271,27 @@ LAYERS = [
         "parallel, concatenate, image",
         fnn.parallel(fnn.BatchNorm(), fnn.Dropout(0.4), merge="concatenate"),
         IMAGE,
+    ),
+    LayerCase(
+        "parallel, concatenate, rows",
+        fnn.parallel(fnn.Identity(), fnn.MaxPool((2, 1)), merge="concatenate", axis=1),
+        IMAGE,
+    ),
+    LayerCase(
+        "parallel, concatenate, columns",
+        fnn.parallel(fnn.Pad((0, 1)), fnn.Dense(2), merge="concatenate", axis=-2),
+        IMAGE,
+    ),
+    LayerCase("parallel, product of one", fnn.parallel(fnn.Dense(5), merge="product")),
+    LayerCase(
+        "parallel, gate",
+        fnn.parallel(
+            fnn.Dense(5), fnn.serial(fnn.Dense(5), fnn.Sigmoid()), merge="product"
+        ),
+    ),
+    LayerCase(
+        "parallel, product of three",
+        fnn.parallel(fnn.Tanh(), fnn.Identity(), fnn.Dense(4), merge="product"),
     ),
     LayerCase(
         "parallel, noisy, in residual",
