@@ -46,13 +46,16 @@ def check_network(
         x, key = subject.batch64[0], subject.key
         wiring, _ = trace_forward(net, subject.variables64, x, key, train=subject.train)
     users = _users(subject, net, run64, wiring)
+    frozen = subject.frozen
 
     checks: dict[str, NumericalCheck] = {}
     check = check_entries if exhaustive else check_leaf
     for i, path in enumerate(subject.paths):
         progress.show(f"differencing {path.lstrip('.')}", i, len(subject.paths))
         target = _target(path, f"{net.kind}.x", wiring)
-        if target not in users or (target == 0 and not has_gradient):
+        if target not in users or path in frozen:
+            continue
+        if target == 0 and not has_gradient:
             continue
         piece, position = users[target][0]
         leaf = np.asarray(jax.tree.leaves(piece.point)[position])

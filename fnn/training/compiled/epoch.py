@@ -235,7 +235,7 @@ def _scan_body(
         options = dict(key=key, l2=penalty, n=n, precision=precision)
         cost = objective(net, loss, carry.variables, batch, **options)
         if guard is None:
-            return (descend(optimizer, carry, out, cost), bad_steps), out.loss
+            return (descend(net, optimizer, carry, out, cost), bad_steps), out.loss
         finite = all_finite((out.loss, out.grads))
         bad_steps = _count(bad_steps, finite)
         # An optimizer that scales the loss leaves bad steps out itself, and must see
@@ -245,7 +245,7 @@ def _scan_body(
         )
         # Not a `where` over the whole carry: that would copy it at every step.
         carry = lax.cond(
-            takes_step, lambda: descend(optimizer, carry, out, cost), lambda: carry
+            takes_step, lambda: descend(net, optimizer, carry, out, cost), lambda: carry
         )
         return (carry, bad_steps), out.loss
 

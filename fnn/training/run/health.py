@@ -16,6 +16,7 @@ from jax.sharding import Mesh
 
 from fnn.core import Layer
 from fnn.gradients.engines import Engine, value_and_grad
+from fnn.layers.freezing import keep_frozen
 from fnn.losses import Loss
 from fnn.network import map_params, named_params, walk
 from fnn.probes import probe_with_outputs, read_outputs
@@ -113,7 +114,8 @@ def _statistics(
     by_name = named_params(probed, out.grads)
     grads = map_params(lambda name, layer, leaf: by_name[name], net, params)
     updates, _ = optimizer.update(grads, carry.optimizer_state, params)
-    updates, own = named_params(net, updates), named_params(net, params)
+    updates = named_params(net, keep_frozen(net, updates))
+    own = named_params(net, params)
 
     def of_layer(path: str, y: Array) -> Float[Array, "7"]:
         delta = by_name[f"{path}.delta"]
