@@ -183,11 +183,25 @@ class Layer(ABC):
         return {}
 
     @property
+    def wrapped(self) -> "Layer | None":
+        """The layer that this one is around, where they have the same variables."""
+        return None
+
+    def child_params(self, params: PyTree) -> PyTree:
+        """Return params whose first entries are the children's, complete.
+
+        They are the layer's own, but for one that keeps what its children share once.
+        """
+        return params
+
+    @property
     def takes_ids(self) -> bool:
         """Whether inputs may be ids, which half precision must not round.
 
         That is so where any layer inside takes ids.
         """
+        if self.wrapped is not None:
+            return self.wrapped.takes_ids
         return any(child.takes_ids for child in self.children.values())
 
     def with_children(self, *layers: "Layer") -> "Layer":
@@ -211,6 +225,7 @@ NO_INPUT_FEATURES = (
 RESERVED = (
     *("init", "forward", "backward", "reach", "kind", "children", "with_children"),
     *("penalized", "positional_hint", "suited_init", "takes_ids"),
+    *("wrapped", "child_params"),
 )
 
 

@@ -69,6 +69,7 @@ def child_variables(layer: Layer, variables: Variables) -> list[Variables]:
     Raises:
         ValueError: they belong to another network.
     """
+    variables = Variables(layer.child_params(variables.params), variables.state)
     parts = [child_entries(layer, *item) for item in variables._asdict().items()]
     return [Variables(*pair) for pair in zip(*parts, strict=True)]
 
@@ -155,7 +156,7 @@ def map_params(
         count = len(parts)  # what follows the children's entries is the layer's own
         names = getattr(params, "_fields", range(len(params)))[count:]
         own = [
-            f(f"{path}.{name}", net, part)
+            None if part is None else f(f"{path}.{name}", net, part)
             for name, part in zip(names, params[count:], strict=True)
         ]
         make = getattr(params, "_make", tuple)

@@ -318,6 +318,14 @@ class _Visited(Layer):
     place: Place = field(kw_only=True)
     visit: Visit = field(kw_only=True)
 
+    @property
+    def wrapped(self) -> Layer:
+        return self.layer
+
+    @property
+    def children(self) -> dict[str, Layer]:
+        return self.layer.children
+
     def __repr__(self) -> str:
         return repr(self.layer)
 

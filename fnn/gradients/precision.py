@@ -207,6 +207,13 @@ class HalfPrecision(Layer):
     def penalized(self) -> tuple[str, ...]:  # pyrefly: ignore[bad-override]
         return self.net.penalized
 
+    @property
+    def wrapped(self) -> Layer:
+        return self.net
+
+    def child_params(self, params: PyTree) -> PyTree:
+        return self.net.child_params(params)
+
     def with_children(self, *layers: Layer) -> Layer:
         return HalfPrecision(self.net.with_children(*layers), self.precision)
 

@@ -1,5 +1,6 @@
 """Freezing a network, and what must leave its parameters alone."""
 
+import dataclasses
 from typing import Any
 
 import jax.numpy as jnp
@@ -8,6 +9,7 @@ from fnn.core import Layer, expect_layer
 from fnn.layers.branches import Parallel, Residual
 from fnn.layers.combinators import Serial
 from fnn.layers.frozen import Frozen
+from fnn.layers.tied import Shared, Tied
 from fnn.network import map_params
 from fnn.typing import Array, PyTree
 
@@ -59,11 +61,13 @@ def frozen(net: Layer) -> Layer:
     expect_layer("frozen: net", net)
     if isinstance(net, Frozen):
         return net
+    if isinstance(net, Tied):  # its tag must be seen from outside
+        return dataclasses.replace(net, layer=frozen(net.layer))
     if not (children := net.children):
         return Frozen(net)
     inside = net.with_children(*map(frozen, children.values()))
     # These have no parameters of their own, and nothing that depends on the mode.
-    only_lists = type(net) in (Serial, Residual, Parallel)
+    only_lists = type(net) in (Serial, Residual, Parallel, Shared)
     return inside if only_lists else Frozen(inside)
 
 

@@ -45,8 +45,11 @@ class Frozen(Layer):
         return self.layer.suited_init
 
     @property
-    def takes_ids(self) -> bool:
-        return self.layer.takes_ids
+    def wrapped(self) -> Layer:
+        return self.layer
+
+    def child_params(self, params: PyTree) -> PyTree:
+        return self.layer.child_params(params)
 
     def with_children(self, *layers: Layer) -> Layer:
         return Frozen(self.layer.with_children(*layers)) if layers else self

@@ -30,6 +30,7 @@ from fnn.core import Backward, Forward, Layer, Variables, layer
 from fnn.gradients.audit.programs import compiled
 from fnn.gradients.audit.wiring import Values, Wiring
 from fnn.gradients.penalty import has_penalty, penalty
+from fnn.layers.tied import Shared, TiedPlace, row_of, tied_places
 from fnn.losses import Loss
 from fnn.network import Node, child_nodes, map_params, walk
 from fnn.probes import probe
@@ -91,6 +92,7 @@ def pieces_of(
         n: n of the penalty.
     """
     whole: list[str] = []  # the paths of pieces with their children
+    places = tied_places(net)
     for node in walk(net, variables):
         if any(_is_inside(node.path, path) for path in whole):
             continue
@@ -104,7 +106,10 @@ def pieces_of(
         elif layer.children:
             layer, variables = _with_constants(node, wiring, values)
         dy = deltas[wiring.outputs[node.path]]
-        yield _of_layer(node, layer, variables, wiring, values, dy, train, l2, n)
+        # In a piece with all places of a name, the first has the parameters already.
+        elsewhere = {} if isinstance(node.layer, Shared) else places
+        piece = _of_layer(node, layer, variables, wiring, values, dy, train, l2, n)
+        yield _with_shared_rows(piece, layer, node, elsewhere, l2, n)
     z = values.arrays[wiring.outputs[net.kind]]
     yield _of_loss(loss, z, y, wiring.outputs[net.kind])
 
@@ -166,6 +171,38 @@ def _of_layer(
         if has_penalty(l2)
         else None,
     )
+
+
+def _with_shared_rows(
+    piece: Piece,
+    layer: Layer,
+    node: Node,
+    places: dict[str, TiedPlace],
+    l2: Number,
+    n: Number,
+) -> Piece:
+    """Return a piece whose shared parameters have the rows of the first place.
+
+    There the gradients of all places are added up; the penalty counts them once.
+    """
+    rows = {
+        target: row
+        for target in piece.targets
+        if isinstance(target, str) and (row := row_of(target, places)) != target
+    }
+    if not rows:
+        return piece
+    targets = tuple(rows.get(target, target) for target in piece.targets)
+
+    def penalty(point: PyTree) -> Array:
+        params = map_params(
+            lambda path, _, part: None if path in rows else part,
+            layer, point[0], node.path,
+        )  # fmt: skip
+        return _penalty(layer, params, l2, n)
+
+    counted = None if piece.penalty is None else penalty
+    return piece._replace(targets=targets, penalty=counted)
 
 
 def _target(path: str, node: Node, wiring: Wiring) -> Target:

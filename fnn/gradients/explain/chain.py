@@ -13,6 +13,7 @@ import numpy as np
 
 from fnn.core import Forward, Layer
 from fnn.layers.branches import Parallel, Residual
+from fnn.layers.tied import Shared, row_of, tied_places
 from fnn.network import Node, child_variables, map_params, path_of
 from fnn.probes import Seen, probe_with_input
 from fnn.typing import Array, Bool, Float, PyTree
@@ -143,8 +144,11 @@ def derivative_chain(
 
     Layers in sequence yield a derivative each. A block around the parameter yields the
     derivative by the output of the branch that the parameter is in; a block after the
-    parameter yields one derivative.
+    parameter yields one derivative. So does a network that uses it in several places.
     """
+    if isinstance(node.layer, Shared) and _is_shared(node, parameter):
+        yield LayerDerivative(node, parameter, seen, train)
+        return
     children = _child_nodes(node)
     home = [
         i
@@ -173,6 +177,14 @@ def nodes_with_symbols(node: Node) -> Iterator[Node]:
         yield from nodes_with_symbols(child)
     if not _is_sequence(node):
         yield node
+
+
+def _is_shared(node: Node, parameter: str) -> bool:
+    """Return whether a parameter stands for those of other places as well."""
+    places = tied_places(node.layer, node.path)
+    complete = node.layer.child_params(node.variables.params)
+    paths = _leaves_by_path(node.layer.net, complete, node.path)
+    return any(row_of(p, places) == parameter != p for p in paths)
 
 
 def _child_nodes(node: Node) -> list[Node]:
