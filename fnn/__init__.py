@@ -87,9 +87,9 @@ from fnn.layers.shape import Flatten as Flatten
 from fnn.layers.shape import Pad as Pad
 from fnn.layers.shape import Reshape as Reshape
 from fnn.layers.shape import Upsample as Upsample
-from fnn.layers.tied import Shared as Shared
+from fnn.layers.shared import Shared as Shared
+from fnn.layers.shared import shared as shared
 from fnn.layers.tied import Tied as Tied
-from fnn.layers.tied import shared as shared
 from fnn.layers.tied import tied as tied
 from fnn.network import Node as Node
 from fnn.network import map_params as map_params

@@ -107,7 +107,8 @@ class Layer(ABC):
     A layer defines `forward` and `backward`; the default `init` is that of a layer
     without parameters. A layer made of layers lists them in `children`; its `params`
     and `state` are then tuples whose first entries belong to the children, in that
-    order, and child i draws from `fold_in(key, i)`.
+    order, and child i draws from `fold_in(key, i)`. A layer around another one with the
+    same variables says so in `wrapped`, and has its path, children and `init`.
 
     Example:
         >>> import jax, jax.numpy as jnp, fnn
@@ -146,8 +147,8 @@ class Layer(ABC):
 
     def init(self, key: KeyArray, in_shape: InShape) -> Variables:
         """Draw fresh variables for examples of shape `in_shape` (no batch axis)."""
-        del key, in_shape
-        return Variables((), ())
+        inner = self.wrapped
+        return Variables((), ()) if inner is None else inner.init(key, in_shape)
 
     @abstractmethod
     def forward(
@@ -170,29 +171,31 @@ class Layer(ABC):
 
         None stands for all of the input.
         """
+        if self.wrapped is not None:
+            return self.wrapped.reach(in_shape)
         return (Reach(),) * (len(in_shape) - 1)
-
-    @property
-    def kind(self) -> str:
-        """The name of the layer in paths; "" for one that only lists others."""
-        return type(self).__name__
-
-    @property
-    def children(self) -> dict[str, "Layer"]:
-        """The layers this layer is made of, by label."""
-        return {}
 
     @property
     def wrapped(self) -> "Layer | None":
         """The layer that this one is around, where they have the same variables."""
         return None
 
+    @property
+    def kind(self) -> str:
+        """The name of the layer in paths; "" for one that only lists others."""
+        return type(self).__name__ if self.wrapped is None else self.wrapped.kind
+
+    @property
+    def children(self) -> dict[str, "Layer"]:
+        """The layers this layer is made of, by label."""
+        return {} if self.wrapped is None else self.wrapped.children
+
     def child_params(self, params: PyTree) -> PyTree:
         """Return params whose first entries are the children's, complete.
 
-        They are the layer's own, but for one that keeps what its children share once.
+        They are its own params, but for a layer that keeps once what children share.
         """
-        return params
+        return params if self.wrapped is None else self.wrapped.child_params(params)
 
     @property
     def takes_ids(self) -> bool:

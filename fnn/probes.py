@@ -146,9 +146,8 @@ def _probe(
     The variables get a zero for each probe.
     """
     probed = _wrap(net, len(x), leaf_probe)
-    deltas = iter(
-        [jnp.zeros(shape, x.dtype) for shape in _output_shapes(net, variables, x)]
-    )
+    shapes = _output_shapes(net, variables, x)
+    deltas = iter([jnp.zeros(shape, x.dtype) for shape in shapes])
     return probed, Variables(
         _add_deltas(probed, variables.params, deltas),
         _wrap_state(net, variables.state),
@@ -162,7 +161,6 @@ def _output_shapes(net: Layer, variables: Variables, x: Array) -> list[tuple[int
     def visit(
         place: Place, x: Array, key: KeyArray | None, run: Callable[[], Forward]
     ) -> Forward:
-        del x, key
         out = run()
         shapes[place.number] = out.y.shape
         return out
@@ -321,10 +319,6 @@ class _Visited(Layer):
     @property
     def wrapped(self) -> Layer:
         return self.layer
-
-    @property
-    def children(self) -> dict[str, Layer]:
-        return self.layer.children
 
     def __repr__(self) -> str:
         return repr(self.layer)

@@ -10,7 +10,7 @@ import jax.numpy as jnp
 from fnn.checks import check_in_shape
 from fnn.core import Layer, Reach, expect_layer
 from fnn.layers.branches import Parallel, Residual
-from fnn.layers.tied import Shared
+from fnn.layers.shared import Shared
 from fnn.network import Node, map_params, output_shape, path_of, walk
 from fnn.probes import Seen, record
 from fnn.tables import format_rows, format_shape, rule

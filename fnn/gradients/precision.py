@@ -196,23 +196,12 @@ class HalfPrecision(Layer):
     precision: str = "bfloat16"
 
     @property
-    def kind(self) -> str:
-        return self.net.kind
-
-    @property
-    def children(self) -> dict[str, Layer]:
-        return self.net.children
+    def wrapped(self) -> Layer:
+        return self.net
 
     @property
     def penalized(self) -> tuple[str, ...]:  # pyrefly: ignore[bad-override]
         return self.net.penalized
-
-    @property
-    def wrapped(self) -> Layer:
-        return self.net
-
-    def child_params(self, params: PyTree) -> PyTree:
-        return self.net.child_params(params)
 
     def with_children(self, *layers: Layer) -> Layer:
         return HalfPrecision(self.net.with_children(*layers), self.precision)

@@ -9,7 +9,8 @@ from fnn.core import Layer, expect_layer
 from fnn.layers.branches import Parallel, Residual
 from fnn.layers.combinators import Serial
 from fnn.layers.frozen import Frozen
-from fnn.layers.tied import Shared, Tied
+from fnn.layers.shared import Shared
+from fnn.layers.tied import Tied
 from fnn.network import map_params
 from fnn.typing import Array, PyTree
 

@@ -79,19 +79,8 @@ class Plan(Planned):
     note: str = ""
 
     @property
-    def kind(self) -> str:
-        return self.net.kind
-
-    @property
-    def children(self) -> dict[str, Layer]:
-        return self.net.children
-
-    @property
     def wrapped(self) -> Layer:
         return self.net
-
-    def child_params(self, params: PyTree) -> PyTree:
-        return self.net.child_params(params)
 
     def with_children(self, *layers: Layer) -> Layer:
         return self.net.with_children(*layers)

@@ -30,7 +30,7 @@ from fnn.core import Backward, Forward, Layer, Variables, layer
 from fnn.gradients.audit.programs import compiled
 from fnn.gradients.audit.wiring import Values, Wiring
 from fnn.gradients.penalty import has_penalty, penalty
-from fnn.layers.tied import Shared, TiedPlace, row_of, tied_places
+from fnn.layers.shared import Shared, TiedPlace, row_of, tied_places
 from fnn.losses import Loss
 from fnn.network import Node, child_nodes, map_params, walk
 from fnn.probes import probe
