@@ -7,7 +7,6 @@ Legend: B branches, y_b the output of branch b.
 
 import dataclasses
 import math
-import operator
 from itertools import accumulate
 from typing import NamedTuple
 
@@ -271,9 +270,9 @@ def _times_others(dy: Array, ys: tuple[Array, ...]) -> list[Array]:
 
     It is the product of those before b and those after: a quotient would fail at 0.
     """
-    *before, last = accumulate((dy, *ys[:-1]), operator.mul)
-    after = list(accumulate(ys[:0:-1], operator.mul))[::-1]
-    return [*map(operator.mul, before, after), last]
+    *before, last = accumulate((dy, *ys[:-1]), jnp.multiply)
+    after = list(accumulate(ys[:0:-1], jnp.multiply))[::-1]
+    return [*(b * a for b, a in zip(before, after, strict=True)), last]
 
 
 # ---- Shared by both --------------------------------------------------------------

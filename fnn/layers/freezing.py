@@ -93,7 +93,7 @@ def trainable(net: Layer, params: PyTree) -> PyTree:
         DenseParams(weight=False, bias=False)
         >>> optimizer = optax.masked(optax.adamw(1e-3), fnn.trainable(net, params))
     """
-    return map_params(lambda path, owner, _: not isinstance(owner, Frozen), net, params)
+    return map_params(lambda path, owner, _: not _is_frozen(owner), net, params)
 
 
 def frozen_paths(net: Layer, params: PyTree) -> set[str]:
@@ -101,7 +101,7 @@ def frozen_paths(net: Layer, params: PyTree) -> set[str]:
     paths: set[str] = set()
 
     def visit(path: str, owner: Layer, part: Any) -> Any:
-        if isinstance(owner, Frozen):
+        if _is_frozen(owner):
             paths.add(path)
         return part
 
@@ -113,6 +113,14 @@ def keep_frozen(net: Layer, updates: PyTree) -> PyTree:
     """Return an optimizer's updates, with 0 for all frozen parameters."""
 
     def keep(path: str, owner: Layer, update: Array) -> Array:
-        return jnp.zeros_like(update) if isinstance(owner, Frozen) else update
+        return jnp.zeros_like(update) if _is_frozen(owner) else update
 
     return map_params(keep, net, updates)
+
+
+def _is_frozen(owner: Layer) -> bool:
+    """Return whether a layer is frozen, maybe inside other wrappers."""
+    inner: Layer | None = owner
+    while inner is not None and not isinstance(inner, Frozen):
+        inner = inner.wrapped
+    return inner is not None

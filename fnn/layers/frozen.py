@@ -6,6 +6,7 @@
 Legend: Θ the parameters of a layer.
 """
 
+import dataclasses
 from typing import Any
 
 import jax
@@ -41,7 +42,8 @@ class Frozen(Layer):
         return self.layer.suited_init
 
     def with_children(self, *layers: Layer) -> Layer:
-        return Frozen(self.layer.with_children(*layers)) if layers else self
+        inner = self.layer.with_children(*layers) if layers else self.layer
+        return dataclasses.replace(self, layer=inner)
 
     def forward(
         self, params: PyTree, state: PyTree, x: Array, *,
@@ -89,7 +91,8 @@ def _dx_alone(layer: Layer, params: PyTree, saved: PyTree, dy: Array) -> Array:
 
     arguments = params, saved, dy
     closed = jax.make_jaxpr(dx)(*arguments)
-    needed, kept = {id(var) for var in closed.jaxpr.outvars}, []
+    kept: list[Any] = []
+    needed = {id(var) for var in closed.jaxpr.outvars}
     for equation in reversed(closed.jaxpr.eqns):
         if equation.effects or any(id(var) in needed for var in equation.outvars):
             kept.append(equation)

@@ -268,7 +268,7 @@ def _border(
             f"{tuple(in_shape)} have {axes} spatial axes: pass a number, or one for "
             "each axis."
         )
-    return tuple((e, e) if isinstance(e, int) else e for e in entries)
+    return tuple(e if isinstance(e, tuple) else (int(e), int(e)) for e in entries)
 
 
 def _without_border(x: Array, pairs: PaddingPairs) -> Array:

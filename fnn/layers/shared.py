@@ -9,6 +9,7 @@ optimizer, the penalty, a file and the audit see each of them once. `forward` fi
 in, and `backward` adds their gradients up.
 """
 
+import dataclasses
 from collections.abc import Callable, Iterator
 from typing import Any, NamedTuple
 
@@ -108,7 +109,8 @@ class Shared(Layer):
         return self.net.child_params(_filled(self.net, params))
 
     def with_children(self, *layers: Layer) -> Layer:
-        return Shared(self.net.with_children(*layers)) if layers else self
+        inner = self.net.with_children(*layers) if layers else self.net
+        return dataclasses.replace(self, net=inner)
 
     def init(self, key: KeyArray, in_shape: InShape) -> Variables:
         params, state = self.net.init(key, in_shape)
@@ -146,12 +148,9 @@ def tied_places(net: Layer, path: str | None = None) -> dict[str, TiedPlace]:
     """Return all places but the first of each name, by path, in the whole network."""
     path = net.kind if path is None else path
     found: dict[str, TiedPlace] = {}
-    inner: Layer | None = net
-    while inner is not None and not isinstance(inner, Shared):
-        inner = inner.wrapped
-    if inner is not None:
+    if isinstance(special := _special(net), Shared):
         firsts: dict[str, str] = {}
-        for place, tag in _tags(inner.net, path):
+        for place, tag in _tags(special.net, path):
             first = firsts.setdefault(tag.name, place)
             if first != place:
                 found[place] = TiedPlace(first, tag)
@@ -171,19 +170,20 @@ def row_of(parameter: str, places: dict[str, TiedPlace]) -> str:
     return parameter
 
 
-def _tag_of(net: Layer) -> Tied | None:
-    """Return the tag of a place, which may be inside a wrapper; None for no place."""
+def _special(net: Layer) -> Tied | Shared | None:
+    """Return the place or the shared network that this is, maybe inside wrappers."""
     inner: Layer | None = net
-    while inner is not None and not isinstance(inner, Tied):
+    while inner is not None and not isinstance(inner, Tied | Shared):
         inner = inner.wrapped
     return inner
 
 
 def _tags(net: Layer, path: str) -> Iterator[tuple[str, Tied]]:
     """Yield the path and the tag of each place, but not those of a `Shared` inside."""
-    if (tag := _tag_of(net)) is not None:
-        yield path, tag
-    elif not isinstance(net, Shared):
+    special = _special(net)
+    if isinstance(special, Tied):
+        yield path, special
+    elif special is None:
         for label, child in net.children.items():
             yield from _tags(child, path_of(path, label, child))
 
@@ -199,7 +199,7 @@ def _arm(net: Layer, inside: Tied | None) -> Layer:
                 "fnn.shared of its own around what is inside"
             )
         return Tied(_arm(net.layer, net), net.name, net.only, armed=True)
-    if _tag_of(net) is not None:
+    if isinstance(_special(net), Tied):
         raise ValueError(f"shared: write the tag outside, around {net!r}")
     if not net.children:
         return net
@@ -214,9 +214,10 @@ _AtPlace = Callable[[Tied, PyTree], PyTree]
 
 def _at_places(f: _AtPlace, net: Layer, tree: PyTree) -> PyTree:
     """Replace the tree of each place by f(tag, tree), in forward order."""
-    if (tag := _tag_of(net)) is not None:
-        return f(tag, tree)
-    if isinstance(net, Shared) or not net.children:
+    special = _special(net)
+    if isinstance(special, Tied):
+        return f(special, tree)
+    if special is not None or not net.children:
         return tree
     entries = child_entries(net, "params", tree)
     parts = [

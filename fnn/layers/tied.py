@@ -3,6 +3,7 @@
 `fnn.shared` around the network makes them one set (see `shared`).
 """
 
+import dataclasses
 from typing import Any
 
 from jax.tree_util import keystr
@@ -82,7 +83,7 @@ class Tied(Layer):
 
     def with_children(self, *layers: Layer) -> Layer:
         inner = self.layer.with_children(*layers) if layers else self.layer
-        return Tied(inner, self.name, self.only, self.armed)
+        return dataclasses.replace(self, layer=inner)
 
     def init(self, key: KeyArray, in_shape: InShape) -> Variables:
         self._expect_armed()

@@ -107,9 +107,11 @@ def pieces_of(
             layer, variables = _with_constants(node, wiring, values)
         dy = deltas[wiring.outputs[node.path]]
         # In a piece with all places of a name, the first has the parameters already.
-        elsewhere = {} if isinstance(node.layer, Shared) else places
+        elsewhere = places if not isinstance(node.layer, Shared) else None
         piece = _of_layer(node, layer, variables, wiring, values, dy, train, l2, n)
-        yield _with_shared_rows(piece, layer, node, elsewhere, l2, n)
+        if elsewhere:
+            piece = _with_shared_rows(piece, layer, node, elsewhere, l2, n)
+        yield piece
     z = values.arrays[wiring.outputs[net.kind]]
     yield _of_loss(loss, z, y, wiring.outputs[net.kind])
 
@@ -192,7 +194,10 @@ def _with_shared_rows(
     }
     if not rows:
         return piece
-    targets = tuple(rows.get(target, target) for target in piece.targets)
+    targets = tuple(
+        rows.get(target, target) if isinstance(target, str) else target
+        for target in piece.targets
+    )
 
     def penalty(point: PyTree) -> Array:
         params = map_params(
