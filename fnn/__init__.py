@@ -70,6 +70,12 @@ from fnn.layers.normalization import RMSNorm as RMSNorm
 from fnn.layers.normalization import RMSNormParams as RMSNormParams
 from fnn.layers.pooling import AvgPool as AvgPool
 from fnn.layers.pooling import MaxPool as MaxPool
+from fnn.layers.several import Each as Each
+from fnn.layers.several import Fork as Fork
+from fnn.layers.several import Merge as Merge
+from fnn.layers.several import Select as Select
+from fnn.layers.several import each as each
+from fnn.layers.several import fork as fork
 from fnn.layers.shape import Flatten as Flatten
 from fnn.layers.shape import Reshape as Reshape
 from fnn.layers.shape import Upsample as Upsample
@@ -85,9 +91,7 @@ from fnn.planning.planned import plain as plain
 from fnn.planning.planner import plan as plan
 from fnn.probes import Probed as Probed
 from fnn.probes import ProbedParams as ProbedParams
-from fnn.probes import Seen as Seen
 from fnn.probes import probe as probe
-from fnn.probes import record as record
 from fnn.summary import Summary as Summary
 from fnn.summary import SummaryRow as SummaryRow
 from fnn.summary import summary as summary
@@ -108,5 +112,7 @@ from fnn.training.sweep.sweep import sweep as sweep
 from fnn.training.tensorboard import TensorBoard as TensorBoard
 from fnn.versions import __version__ as __version__
 from fnn.versions import warn_about_jaxlib as warn_about_jaxlib
+from fnn.visits import Seen as Seen
+from fnn.visits import record as record
 
 warn_about_jaxlib()

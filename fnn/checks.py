@@ -1,12 +1,15 @@
 """Checks of arguments before anything is computed, with errors in plain words."""
 
 import numbers
+from collections.abc import Callable
 from typing import Any
 
 import jax
 import jax.numpy as jnp
 import numpy as np
 from jax import Array
+
+from fnn.shapes import format_shapes, is_shape, map_shapes
 
 __all__ = [
     "LIMIT",
@@ -239,39 +242,66 @@ def as_array(name: str, a: Any) -> Array:
     return array
 
 
-def as_pair(name: str, data: Any) -> tuple[np.ndarray | Array, np.ndarray | Array]:
-    """Return a pair (x, y) of real numbers, as they were given, of the same length."""
+def as_pair(name: str, data: Any) -> tuple[Any, Any]:
+    """Return a pair (x, y) of real numbers, as they were given, of the same length.
+
+    Either is an array, or a tree of arrays: a dictionary, a tuple or a named tuple.
+    """
     if getattr(data, "_fields", None) == ("train", "test"):
         raise TypeError(f"{name} must be a pair (x, y), got a Dataset: pass its .train")
     if not isinstance(data, (tuple, list)) or len(data) != 2:
         raise TypeError(f"{name} must be a pair (x, y), got {type(data).__name__}")
-    x, y = (as_numbers(f"{name}: {p}", a) for p, a in zip("xy", data, strict=True))
-    if x.ndim == 0 or y.ndim == 0 or len(x) != len(y):
+    x = _map_named(as_numbers, f"{name}: x", data[0])
+    y = _map_named(as_numbers, f"{name}: y", data[1])
+    leaves = jax.tree.leaves((x, y))
+    if any(a.ndim == 0 for a in leaves) or len({len(a) for a in leaves}) > 1:
         raise ValueError(
             f"{name}: x and y must have one entry an example on their first axis, got "
-            f"shapes {x.shape} and {y.shape}. One example alone is x[None], y[None]."
+            f"shapes {format_shapes(x)} and {format_shapes(y)}. One example alone is "
+            "x[None], y[None]."
         )
     return x, y
 
 
-def check_pair(name: str, data: Any) -> tuple[Array, Array]:
-    """Return a pair (x, y) as arrays on the device, both with one entry per example."""
+def _map_named(f: Callable[[str, Any], Any], name: str, tree: Any) -> Any:
+    """Apply f to each array of a tree of data, with a name for errors."""
+    if not isinstance(tree, dict) and not _is_tuple_of_arrays(tree):
+        return f(name, tree)
+    return jax.tree_util.tree_map_with_path(
+        lambda path, leaf: f(f"{name}{jax.tree_util.keystr(path)}", leaf), tree
+    )
+
+
+def _is_tuple_of_arrays(tree: Any) -> bool:
+    """Return whether it holds arrays, and is not itself a list of numbers."""
+    return isinstance(tree, tuple) and any(
+        hasattr(leaf, "shape") and len(leaf.shape) > 0 for leaf in jax.tree.leaves(tree)
+    )
+
+
+def check_pair(name: str, data: Any) -> tuple[Any, Any]:
+    """Return a pair (x, y) on the device, with one entry per example everywhere."""
     x, y = as_pair(name, data)
-    return as_array(f"{name}: x", x), as_array(f"{name}: y", y)
+    return _map_named(as_array, f"{name}: x", x), _map_named(as_array, f"{name}: y", y)
 
 
-def as_inputs(x: Array) -> Array:
+def as_inputs(x: Any) -> Any:
     """Return inputs as floating-point numbers: in integers layers would round."""
-    return x if jnp.issubdtype(x.dtype, jnp.floating) else x.astype(float)
+    return jax.tree.map(
+        lambda a: a if jnp.issubdtype(a.dtype, jnp.floating) else a.astype(float), x
+    )
 
 
-def check_in_shape(in_shape: Any) -> None:
-    """Raise unless `in_shape` is the shape of one example: a tuple of sizes."""
-    if not isinstance(in_shape, (tuple, list)) or not all(
-        isinstance(size, int | np.integer) and size > 0 for size in in_shape
-    ):
+def check_in_shape(in_shape: Any) -> Any:
+    """Return the shape of one example: a tuple of sizes, or a tree of such tuples.
+
+    Lists of sizes become tuples, and NumPy's integers Python's.
+    """
+    shapes = jax.tree.leaves(in_shape, is_leaf=is_shape)
+    if not shapes or not all(is_shape(s) and all(n > 0 for n in s) for s in shapes):
         raise TypeError(
             "in_shape must be the shape of ONE example, a tuple of positive integers "
-            "without the batch axis, such as (784,) or (28, 28, 1); got "
-            f"{shown(in_shape)}"
+            "without the batch axis, such as (784,) or (28, 28, 1); or a tree of them, "
+            f"such as {{'image': (28, 28, 1), 'age': (1,)}}; got {shown(in_shape)}"
         )
+    return map_shapes(tuple, in_shape)

@@ -12,13 +12,15 @@ A layer is a frozen description (see `fnn.pytree`); weights never live in it.
 and `saved` holds what the backward needs to compute them.
 
 Legend: N examples in a batch, always the first axis of `x`, `y`, `dy`, `dx`;
-`in_shape` is the shape of ONE example, without it.
+`in_shape` is the shape of ONE example, without it. x and y are arrays, or trees of
+arrays (a tuple, a dictionary) with the same N; dx and dy are then trees like them.
 """
 
 import functools
 import inspect
 from abc import ABC, abstractmethod
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from fractions import Fraction
 from typing import Any, ClassVar, NamedTuple, TypeVar, dataclass_transform
 
@@ -34,6 +36,7 @@ from fnn.checks import (
     shown,
 )
 from fnn.pytree import leaf, pytree
+from fnn.shapes import is_shape
 from fnn.typing import Array, InShape, KeyArray, PyTree
 
 __all__ = [
@@ -79,7 +82,7 @@ def as_variables(variables: Any) -> Variables:
 class Forward(NamedTuple):
     """The result of a forward pass: output, what the backward needs, new state."""
 
-    y: Array
+    y: Any
     saved: PyTree
     state: PyTree
 
@@ -87,7 +90,7 @@ class Forward(NamedTuple):
 class Backward(NamedTuple):
     """The result of a backward pass: ∂loss/∂x and ∂loss/∂params."""
 
-    dx: Array
+    dx: Any
     dparams: PyTree
 
 
@@ -237,9 +240,9 @@ def _checked_init(init: Callable[..., Any]) -> Callable[..., Variables]:
 
     @functools.wraps(init)
     def checked(self: Layer, key: Any, in_shape: Any) -> Variables:
-        key = check_key(key)
-        check_in_shape(in_shape)
-        out = _on_traced_arrays(self, "init", init, key, tuple(in_shape))
+        key, in_shape = check_key(key), check_in_shape(in_shape)
+        with _one_array_expected(self, in_shape, is_shape(in_shape)):
+            out = _on_traced_arrays(self, "init", init, key, in_shape)
         if not isinstance(out, Variables):
             raise TypeError(
                 f"{self!r}.init must return fnn.Variables(params, state), got "
@@ -266,16 +269,14 @@ def _checked_forward(forward: Callable[..., Any]) -> Callable[..., Forward]:
     ) -> Forward:
         key = None if key is None else check_key(key)
         call = functools.partial(forward, key=key, train=train)
-        out = _on_traced_arrays(self, "forward", call, params, state, x)
+        with _one_array_expected(self, x, hasattr(x, "shape")):
+            out = _on_traced_arrays(self, "forward", call, params, state, x)
         if not isinstance(out, Forward):
             raise TypeError(
                 f"{self!r}.forward must return fnn.Forward(y, saved, state), got "
                 f"{describe(out)}"
             )
-        if not isinstance(out.y, jax.Array | np.ndarray | np.generic):
-            raise TypeError(
-                f"{self!r}.forward must return one array as y, got {describe(out.y)}"
-            )
+        _expect_arrays(f"{self!r}.forward", "y", out.y)
         return out
 
     return checked
@@ -293,13 +294,41 @@ def _checked_backward(backward: Callable[..., Any]) -> Callable[..., Backward]:
                 f"{describe(out)}. Where there are no parameters: "
                 "fnn.Backward(dx, ())."
             )
-        if not isinstance(out.dx, jax.Array | np.ndarray | np.generic):
-            raise TypeError(
-                f"{self!r}.backward must return one array as dx, got {describe(out.dx)}"
-            )
+        _expect_arrays(f"{self!r}.backward", "dx", out.dx)
         return out
 
     return checked
+
+
+def _expect_arrays(method: str, name: str, value: Any) -> None:
+    """Raise unless the value is an array, or a tree of arrays and nothing else."""
+    leaves = jax.tree.leaves(value, is_leaf=lambda leaf: leaf is None)
+    kinds = jax.Array | np.ndarray | np.generic
+    if not leaves or not all(isinstance(leaf, kinds) for leaf in leaves):
+        raise TypeError(
+            f"{method} must return an array as {name}, or a tree of arrays, got "
+            f"{describe(value)}"
+        )
+
+
+def _described(given: Any) -> str:
+    """Describe a tree of arrays, or of the shapes of examples."""
+    shapes = jax.tree.leaves(given, is_leaf=is_shape)
+    return str(given) if all(map(is_shape, shapes)) else describe(given)
+
+
+@contextmanager
+def _one_array_expected(self: Layer, given: Any, is_one: bool) -> Iterator[None]:
+    """Explain the errors of a layer of one array that is given a tree of arrays."""
+    try:
+        yield
+    except (AttributeError, IndexError, KeyError, TypeError, ValueError) as error:
+        if is_one or self.children or hasattr(error, "__notes__"):
+            raise
+        raise TypeError(
+            f"{self!r} expected one array, got {_described(given)}. Join several by "
+            "fnn.Merge, or give each its own layer by fnn.each."
+        ) from error
 
 
 _CHECKED = {

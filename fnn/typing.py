@@ -32,11 +32,13 @@ PyTree = Any
 #: A number that may be traced: a float, or a scalar array inside `jit` or `vmap`.
 Number = float | Array
 
-#: A batch (x, y): inputs and labels, with the examples on their first axis.
-Batch = tuple[Array, Array]
+#: A batch (x, y): inputs and labels, with the examples on their first axis. Either is
+#: an array or a tree of arrays.
+Batch = tuple[Any, Any]
 
-#: The shape of one example, without the batch axis.
-InShape = tuple[int, ...]
+#: The shape of one example, without the batch axis; a tree of shapes where examples
+#: are trees of arrays.
+InShape = Any
 
 #: A floating-point scalar.
 Scalar = Float[Array, ""]

@@ -249,7 +249,7 @@ def _forward_branches(
     parts = child_variables(parent, variables)
     labelled = zip(parent.children.items(), parts, strict=True)
     for i, ((label, child), part) in enumerate(labelled):
-        with located(parent, label, child, x.shape):
+        with located(parent, label, child, x):
             key_i = child_key(key, i)
             outs.append(child.forward(*part, x, key=key_i, train=train))
     return outs

@@ -40,6 +40,7 @@ from fnn.planning.stages import (
     MaxPoolStage,
     PointwiseStage,
 )
+from fnn.shapes import is_shape
 from fnn.typing import InShape
 
 __all__ = ["REWRITES", "Candidate", "Rewrite", "plain_cost"]
@@ -198,6 +199,8 @@ REWRITES = (
 
 def plain_cost(layer: Any, shape: InShape, options: PlanOptions) -> float:
     """Return the milliseconds of a plain layer; 0 where no rewrite could replace it."""
+    if not is_shape(shape):
+        return 0.0
     count = math.prod(shape) * options.batch_size
     if type(layer) is Conv and len(shape) == 3 and _is_supported((layer,), shape):
         work = _work(layer, (1, 1), shape, options.batch_size)

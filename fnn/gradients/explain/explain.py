@@ -40,8 +40,9 @@ from fnn.gradients.precision import cast
 from fnn.losses import Loss, expect_loss
 from fnn.network import Node, named_params
 from fnn.planning.planned import plain
-from fnn.probes import Seen, probe, record
+from fnn.probes import probe
 from fnn.typing import Array, Batch, Bool, KeyArray, PyTree
+from fnn.visits import Seen, record
 
 __all__ = ["explain"]
 
