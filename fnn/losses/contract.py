@@ -1,0 +1,76 @@
+"""The contract of a loss, and how the losses of single examples become one number.
+
+    value(z, y)     J = (1/N) Σ_n L(z_n, y_n)           a scalar
+    delta(z, y)     δ = ∂J/∂z, of z's shape             the δ that backward starts from
+    check(shape, y) raises where labels cannot belong to outputs of that shape
+
+The value is computed in at least float32; delta has z's dtype.
+
+Legend: N examples, K outputs; z (N, K).
+"""
+
+from typing import Any, ClassVar, Protocol
+
+import jax.numpy as jnp
+
+from fnn.checks import expect_instance, expect_pytree, shown
+from fnn.typing import Array, Float, InShape, Scalar
+
+__all__ = ["Loss", "expect_loss", "mean", "sum_per_example"]
+
+
+class Loss(Protocol):
+    """The contract of a loss."""
+
+    #: Whether the outputs score classes, so that accuracy makes sense.
+    classifies: ClassVar[bool] = False
+
+    def value(self, z: Array, y: Array) -> Scalar:
+        """Return the mean loss of a batch."""
+        ...
+
+    def delta(self, z: Array, y: Array) -> Array:
+        """Return the derivative of `value` with respect to z, of z's shape."""
+        ...
+
+    def check(self, out_shape: InShape, y: Array) -> None:
+        """Raise where labels y cannot belong to outputs of shape (K,).
+
+        Shapes and dtypes are always checked, numbers only where y is concrete.
+        """
+        ...
+
+
+def expect_loss(loss: Any) -> None:
+    """Raise unless `loss` has the methods of a loss and is a pytree.
+
+    Raises:
+        TypeError: it is a class, lacks a method, or is not registered with JAX.
+    """
+    expect_instance("loss", loss)
+    missing = [name for name in _METHODS if not callable(getattr(loss, name, None))]
+    if missing:
+        raise TypeError(
+            f"loss must have value(z, y), delta(z, y) and check(out_shape, y), got "
+            f"{shown(loss)}, which has no {' and no '.join(missing)}. delta is the "
+            "derivative of value with respect to z; check raises where labels y do not "
+            "fit outputs of shape out_shape, and may do nothing."
+        )
+    expect_pytree("loss", loss)
+
+
+_METHODS = ("value", "delta", "check")
+
+
+def mean(per_example: Float[Array, "N"]) -> Scalar:
+    """Return (1/N) Σ_n L_n, with each L_n at most a quarter of the largest number.
+
+    The division comes before the sum, which then cannot overflow; NaN stays NaN.
+    """
+    largest = jnp.finfo(per_example.dtype).max / 4
+    return (jnp.minimum(per_example, largest) / per_example.size).sum()
+
+
+def sum_per_example(elements: Float[Array, "N ..."]) -> Float[Array, "N"]:
+    """Sum over all axes but the batch."""
+    return elements.reshape(len(elements), -1).sum(1)
