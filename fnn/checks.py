@@ -15,6 +15,7 @@ __all__ = [
     "LIMIT",
     "as_array",
     "as_inputs",
+    "as_labelled",
     "as_numbers",
     "as_pair",
     "check_in_shape",
@@ -240,6 +241,14 @@ def as_array(name: str, a: Any) -> Array:
                 f"cut to {array.dtype}: number them anew, or pass floats"
             )
     return array
+
+
+def as_labelled(data: Any) -> Any:
+    """Return data (x, y, weights) as x and (y, weights); all other data as it is."""
+    if type(data) in (tuple, list) and len(data) == 3:
+        x, y, weights = data
+        return x, (y, weights)
+    return data
 
 
 def as_pair(name: str, data: Any) -> tuple[Any, Any]:

@@ -9,6 +9,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
+from fnn.shapes import format_shapes, is_shape
 from fnn.typing import Array, Float, InShape
 
 __all__ = [
@@ -51,11 +52,22 @@ def real_targets(loss: object, z: Array, y: Array, dtype: Any) -> Float[Array, "
 
 
 def _expect_batch(loss: object, z: Array, y: Array) -> None:
+    _expect_arrays(loss, z, y)
     if z.ndim == 0 or z.shape[:1] != y.shape[:1]:
         raise ValueError(
             f"{loss!r} got outputs of shape {z.shape} and labels of shape {y.shape}: "
             "both must have one entry per example on the first axis"
         )
+
+
+def _expect_arrays(loss: object, z: Any, y: Any) -> None:
+    """Raise where outputs or labels are trees: this loss is of one array each."""
+    for what, given in (("output", z), ("array of labels", y)):
+        if not is_shape(given) and not hasattr(given, "shape"):
+            raise TypeError(
+                f"{loss!r} expected one {what}, got {format_shapes(given)}. Give each "
+                "output its own loss: fnn.losses.Each."
+            )
 
 
 def _check_class_shape(
@@ -89,6 +101,7 @@ def check_class_labels(
     loss: object, out_shape: InShape, y: Array, binary: bool = False
 ) -> None:
     """Raise where labels are not classes of K outputs; `binary` allows K = 1."""
+    _expect_arrays(loss, out_shape, y)
     _check_class_shape(loss, out_shape, y, binary)
     if not is_concrete(y) or y.size == 0:
         return
@@ -117,6 +130,7 @@ def _check_real_shape(loss: object, out_shape: InShape, y: Array) -> None:
 
 def check_real_labels(loss: object, out_shape: InShape, y: Array) -> None:
     """Raise where labels are not finite numbers of the outputs' shape."""
+    _expect_arrays(loss, out_shape, y)
     _check_real_shape(loss, out_shape, y)
     if not is_concrete(y):
         return

@@ -10,12 +10,15 @@
 from fnn.losses.classification import SigmoidCrossEntropy, SoftmaxCrossEntropy
 from fnn.losses.contract import Loss, expect_loss
 from fnn.losses.regression import Huber, SquaredError
+from fnn.losses.several import Each, Weighted
 
 __all__ = [
+    "Each",
     "Huber",
     "Loss",
     "SigmoidCrossEntropy",
     "SoftmaxCrossEntropy",
     "SquaredError",
+    "Weighted",
     "expect_loss",
 ]

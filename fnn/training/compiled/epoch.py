@@ -30,6 +30,7 @@ from fnn.dtypes import all_finite
 from fnn.gradients.engines import Engine, objective, value_and_grad
 from fnn.losses import Loss
 from fnn.optimizers import loss_scale
+from fnn.shapes import count_examples
 from fnn.training.compiled.descent import Carry, descend
 from fnn.training.compiled.order import epoch_order, minibatch
 from fnn.typing import Array, Batch, KeyArray, Number, Scalar
@@ -132,7 +133,8 @@ def epoch(
     Example:
         >>> import jax, jax.numpy as jnp, fnn, optax
         >>> from fnn.gradients.engines import manual
-        >>> from fnn.training.compiled.descent import as_optimizer, initial_carry
+        >>> from fnn.shapes import count_examples
+    from fnn.training.compiled.descent import as_optimizer, initial_carry
         >>> net, loss = fnn.serial(fnn.Dense(1)), fnn.losses.SquaredError()
         >>> optimizer = as_optimizer(optax.sgd(0.1))
         >>> carry = initial_carry(optimizer, net.init(jax.random.key(0), (2,)))
@@ -142,7 +144,7 @@ def epoch(
         >>> out.losses.shape
         (3,)
     """
-    n = len(data[0])
+    n = count_examples(data)
     full, rest, step_key = epoch_order(key, number, n, batch_size)
 
     def read_batch(inputs: tuple[Array, Array]) -> tuple[Batch, KeyArray]:
@@ -202,7 +204,7 @@ def steps(
         return minibatch(batch, None, t, key, augment, mesh)
 
     step = _scan_body(net, loss, optimizer, read_batch, l2, n, engine, guard)
-    numbers = first + jnp.arange(len(data[0]))
+    numbers = first + jnp.arange(count_examples(data))
     state, losses = lax.scan(step, (carry, NO_BAD_STEPS), (data, numbers))
     return _as_epoch(state, losses)
 
