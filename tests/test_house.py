@@ -33,6 +33,7 @@ MAY_IMPORT = {
     "optimizers": {"typing", "pytree", "dtypes"},
     "kernels": {"typing", "pytree", "argmax"},
     "losses": {"typing", "checks", "pytree", "labels", "dtypes"},
+    "metrics": {"typing", "checks", "dtypes"},
     "named_leaves": {"typing"},
     "network": {"typing", "checks", "core"},
     "probes": {"typing", "core", "network"},
@@ -52,7 +53,7 @@ MAY_IMPORT = {
     },
     "training": {
         *("typing", "pytree", "checks", "dtypes", "core", "network", "probes"),
-        *("layers", "losses", "planning", "gradients"),
+        *("layers", "losses", "metrics", "planning", "gradients"),
         *("optimizers", "augmentations", "data", "named_leaves", "tables"),
     },
 }

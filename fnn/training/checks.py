@@ -3,8 +3,9 @@
 Most functions return the argument in the form that training uses.
 """
 
+import dataclasses
 import warnings
-from collections.abc import Mapping
+from collections.abc import Hashable, Mapping
 from typing import Any
 
 import jax
@@ -16,11 +17,11 @@ from fnn.checks import as_array, as_inputs, check_pair, describe
 from fnn.core import Layer, Variables, as_variables
 from fnn.dtypes import all_finite
 from fnn.losses import Loss
+from fnn.metrics.kinds import Metric, better
 from fnn.named_leaves import differences, leaves_by_name
 from fnn.optimizers import Optimizer
 from fnn.training.compiled.order import batch_sizes
 from fnn.training.early_stopping import EarlyStopping
-from fnn.training.metrics import Metric
 from fnn.typing import Array, Batch, PyTree
 
 __all__ = [
@@ -190,7 +191,7 @@ def check_metrics(metrics: Any) -> tuple[tuple[str, Metric], ...]:
     """Return metrics in a form that can be compiled in."""
     if not isinstance(metrics, Mapping):
         raise TypeError(
-            "metrics must map names to functions (outputs, y) -> mean, such as "
+            "metrics must map names to functions (outputs, y), such as "
             f'{{"accuracy": fnn.accuracy}}, got {metrics!r}'
         )
     for name, metric in metrics.items():
@@ -198,6 +199,17 @@ def check_metrics(metrics: Any) -> tuple[tuple[str, Metric], ...]:
             raise TypeError(f"a metric's name must be a string, got {name!r}")
         if not callable(metric):
             raise TypeError(f"metric {name!r} must be a function, got {metric!r}")
+        if isinstance(metric, type):
+            raise TypeError(
+                f"metric {name!r} must be a function (outputs, y), got the class "
+                f"{metric.__name__}: pass an instance that can be called"
+            )
+        if not isinstance(metric, Hashable):
+            raise TypeError(
+                f"metric {name!r} must be hashable, as functions are, because it is "
+                f"compiled in; got {type(metric).__name__}. A dataclass is hashable "
+                "with frozen=True."
+            )
         if name in ("loss", "epoch"):
             raise ValueError(f"a metric cannot be called {name!r}: the name is taken")
     return tuple(metrics.items())
@@ -252,16 +264,20 @@ def check_early_stopping(
     metrics: tuple[tuple[str, Metric], ...],
     validated: bool,
     epochs: int,
-) -> None:
-    """Raise unless it is None, or the metric that it monitors will be computed."""
+) -> EarlyStopping | None:
+    """Return None, or early stopping by a metric that will be computed.
+
+    The metric may be called as in the history: "validation_f1" becomes "f1".
+    """
     if early_stopping is None:
-        return
+        return None
     if not isinstance(early_stopping, EarlyStopping):
         raise TypeError(
             "early_stopping must be fnn.EarlyStopping(patience=...), got "
             f"{early_stopping!r}"
         )
-    computed = ["loss", *(name for name, _ in metrics)]
+    functions = dict(metrics)
+    computed = ["loss", *functions]
     if not validated:
         raise ValueError(
             "early stopping needs validation data: pass validation=(x, y), a part of "
@@ -269,16 +285,25 @@ def check_early_stopping(
         )
     monitor, every = early_stopping.monitor, early_stopping.every
     if monitor not in computed:
+        monitor = monitor.removeprefix("validation_")
+    if monitor not in computed:
         raise ValueError(
-            f"early stopping monitors {monitor!r}, which is not computed: expected one "
-            f"of {', '.join(map(repr, computed))}. Pass metrics={{{monitor!r}: "
-            "function} to compute it."
+            f"early stopping monitors {early_stopping.monitor!r}, which is not "
+            f"computed: expected one of {', '.join(map(repr, computed))}. Pass "
+            f"metrics={{{monitor!r}: function}} to compute it."
         )
     if 0 < epochs < every:
         raise ValueError(
             f"early stopping evaluates every {every} epochs, and there are only "
             f"{epochs}: it would never do so"
         )
+    mode = None if monitor == "loss" else better(functions[monitor])
+    if mode not in (None, early_stopping.mode):
+        raise ValueError(
+            f"EarlyStopping: monitor={monitor!r} with mode={early_stopping.mode!r} "
+            f'would keep the worst variables; pass mode="{mode}"'
+        )
+    return dataclasses.replace(early_stopping, monitor=monitor)
 
 
 def check_validation_device(device: Any, train: Array, validation: Any) -> Any:

@@ -32,6 +32,7 @@ from fnn.training.compiled.descent import as_optimizer
 from fnn.training.compiled.meshes import check_mesh, check_shards, on_mesh
 from fnn.training.compiled.order import subset
 from fnn.training.early_stopping import EarlyStopping
+from fnn.training.evaluation import metrics_of
 from fnn.training.metrics import Metric, default_metrics
 from fnn.training.planned import plan_network
 from fnn.training.run.history import Record
@@ -130,8 +131,10 @@ def fit(
         variables: the variables to start from, instead of `net.init(k_init, ...)`. They
             are not changed.
         early_stopping: when to stop, and which variables to keep.
-        metrics: functions `(outputs, y) -> mean` by name, for the validation data. By
-            default the accuracy where the loss scores classes.
+        metrics: functions `(outputs, y)` by name, for the validation data, as in
+            `fnn.evaluate`: they return a value of every example, which is averaged, or
+            one number of them all. By default the accuracy where the loss scores
+            classes.
         l2: λ.
         on_nonfinite: what to do about a step whose loss or gradient is NaN or infinite:
             "raise" a FloatingPointError, "stop" and keep the variables before it, or
@@ -182,7 +185,8 @@ def fit(
     data, sample, known, n = _training_data(train, batch_size, l2, mesh)
     in_shape, size = sample[0].shape[1:], len(sample[0])
     chosen = check_metrics(default_metrics(loss) if metrics is None else metrics)
-    check_early_stopping(early_stopping, chosen, validation is not None, epochs)
+    validated = validation is not None
+    early_stopping = check_early_stopping(early_stopping, chosen, validated, epochs)
     checkpoints = as_checkpoints(checkpoint_dir)
     earlier = _result_to_resume(resume, variables, checkpoints)
     given = variables if earlier is None else earlier.carry.variables
@@ -191,8 +195,7 @@ def fit(
     check_optimizer(optimizer, variables.params)
     device = check_validation_device(validation_device, sample[0], validation)
     if validation is not None:
-        validation = check_data("validation", validation)
-        check_fits(net, loss, variables, validation, "validation")
+        validation = _check_validation(net, loss, variables, validation)
         validation = _place_subset(validation, early_stopping, train_key, device, mesh)
     spec = RunSpec(
         net=plan_network(net, plan, in_shape, size, engine),
@@ -213,7 +216,7 @@ def fit(
         validation_device=device,
         on_nonfinite=check_policy(on_nonfinite),
         health=check_flag("health", health),
-        metrics=chosen,
+        metrics=metrics_of(net, loss, variables, validation, chosen),
         early_stopping=early_stopping,
     )
     run = partial(run_epochs, spec, epochs=epochs, on_epoch=on_epoch)
@@ -266,6 +269,14 @@ def _training_data(
     sample = check_data("train", batches.first())
     check_shards(mesh, len(sample[0]))
     return batches, sample, sample, batches.n
+
+
+def _check_validation(
+    net: Layer, loss: Loss, variables: Variables, validation: Any
+) -> Batch:
+    data = check_data("validation", validation)
+    check_fits(net, loss, variables, data, "validation")
+    return data
 
 
 def _place_subset(

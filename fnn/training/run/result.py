@@ -154,7 +154,7 @@ def make_result(
         stopped: what ended the run.
     """
     last = eval_variables(spec.optimizer, progress.carry)
-    validated = ["loss", *(name for name, _ in spec.metrics)]
+    validated = ["loss", *(metric.name for metric in spec.metrics)]
     history = as_history(
         progress.records,
         validated=validated if spec.validation is not None else [],

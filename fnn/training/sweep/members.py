@@ -17,14 +17,13 @@ import jax.numpy as jnp
 from jax import lax
 
 from fnn.augmentations import Augmentation
-from fnn.checks import as_inputs
 from fnn.core import Layer, Variables
 from fnn.dtypes import all_finite
 from fnn.training.compiled.descent import Carry, as_optimizer, initial_carry
 from fnn.training.compiled.epoch import epoch
 from fnn.training.compiled.order import batch_sizes, subset
 from fnn.training.early_stopping import EarlyStopping
-from fnn.training.evaluation import batch_means
+from fnn.training.evaluation import evaluate_batches
 from fnn.training.planned import plan_network
 from fnn.training.run.loop import VALIDATION_BATCH, eval_variables
 from fnn.training.sweep.records import (
@@ -166,7 +165,7 @@ def _validate(
         data = subset(data, early_stopping.subset, jax.random.fold_in(key, 0))
     n = len(data[0])
     size = min(VALIDATION_BATCH, n)
-    means = batch_means(
+    out = evaluate_batches(
         plan_net(built.net),
         built.loss,
         variables,
@@ -174,13 +173,12 @@ def _validate(
         metrics=spec.metrics,
         batch_size=size,
     )
-    averages = {name: _average_batches(each, n, size) for name, each in means.items()}
-    return variables, averages
+    means = {k: _average_batches(each, n, size) for k, each in out.means.items()}
+    return variables, means | out.wholes
 
 
 def _average_batches(values: Shaped[Array, "S"], n: int, batch_size: int) -> Scalar:
     """Average the means of each batch over all n examples."""
-    values = as_inputs(values)  # a metric may count
     shares = batch_sizes(n, batch_size) / n
     return values @ jnp.asarray(shares, values.dtype)
 
@@ -257,7 +255,7 @@ def _initial_state(
 ) -> SweepState:
     """Return the state before the first epoch."""
     m = len(jax.tree.leaves(carry)[0])
-    names = ("loss", *(name for name, _ in spec.metrics))
+    names = ("loss", *(metric.name for metric in spec.metrics))
     every = 1 if early_stopping is None else early_stopping.every
     stopping = (EarlyStopping() if early_stopping is None else early_stopping).init()
     empty = jnp.full((m, spec.epochs // every), jnp.nan)

@@ -13,7 +13,7 @@ from fnn.gradients.engines import Engine
 from fnn.losses import Loss
 from fnn.training.compiled.descent import Carry
 from fnn.training.early_stopping import StoppingState
-from fnn.training.metrics import Metric
+from fnn.training.metrics import NamedMetric
 from fnn.typing import Array
 
 __all__ = ["Member", "MemberSpec", "SweepSpec", "SweepState", "TrainedMembers"]
@@ -47,7 +47,7 @@ class SweepSpec(NamedTuple):
     engine: Engine
     batch_size: int
     epochs: int
-    metrics: tuple[tuple[str, Metric], ...]
+    metrics: tuple[NamedMetric, ...]
 
 
 class SweepState(NamedTuple):

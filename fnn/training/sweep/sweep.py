@@ -25,7 +25,8 @@ from fnn.training.checks import (
     check_optimizer,
 )
 from fnn.training.early_stopping import EarlyStopping
-from fnn.training.metrics import Metric, default_metrics
+from fnn.training.evaluation import metrics_of
+from fnn.training.metrics import Metric, NamedMetric, default_metrics
 from fnn.training.sweep.members import train_members
 from fnn.training.sweep.records import Member, MemberSpec, SweepSpec, TrainedMembers
 from fnn.training.sweep.result import Sweep, make_sweep
@@ -79,7 +80,7 @@ def sweep(
         plan: as in `fit`, but for "memory": `at_once` bounds the memory here.
         augment: as in `fit`.
         early_stopping: as in `fit`; each member stops by its own metric.
-        metrics: as in `fit`.
+        metrics: as in `fit`, but written with jax.numpy: all runs are one program.
         at_once: how many members are trained side by side, by `vmap`; the memory grows
             with it. The others follow in chunks of the same program. By default 16, and
             1 for networks with convolutions on the CPU, where `vmap` is slower.
@@ -114,20 +115,22 @@ def sweep(
     first = _check_build(build, axes)
     variables = _check_member(first, data, "train")
     check_optimizer(first.optimizer, variables.params)
-    given = default_metrics(first.loss) if metrics is None else metrics
+    chosen = check_metrics(default_metrics(first.loss) if metrics is None else metrics)
+    early_stopping = check_early_stopping(
+        early_stopping, chosen, validation is not None, epochs
+    )
+    held_out = None
+    if validation is not None:
+        held_out = check_data("validation", validation)
+        _check_member(first, held_out, "validation")
     spec = SweepSpec(
         build=build,
         plan=_check_plan(plan),
         engine=get_engine(engine),
         batch_size=size,
         epochs=epochs,
-        metrics=check_metrics(given),
+        metrics=_traceable_metrics(first, variables, held_out, chosen),
     )
-    held_out = None
-    if validation is not None:
-        held_out = check_data("validation", validation)
-        _check_member(first, held_out, "validation")
-    check_early_stopping(early_stopping, spec.metrics, held_out is not None, epochs)
     augment = check_augment(augment, data[0], len(data[0]), size)
     trained = _train_in_chunks(
         *(spec, axes, keys),
@@ -237,6 +240,25 @@ def _check_member(built: MemberSpec, data: Batch, name: str) -> Variables:
     key, in_shape = jax.random.key(0), data[0].shape[1:]
     variables = jax.eval_shape(lambda: Variables(*built.net.init(key, in_shape)))
     return check_fits(built.net, built.loss, variables, data, name)
+
+
+def _traceable_metrics(
+    built: MemberSpec,
+    variables: Variables,
+    data: Batch | None,
+    metrics: tuple[tuple[str, Metric], ...],
+) -> tuple[NamedMetric, ...]:
+    """Return the metrics; raise where one needs the numbers of its arguments."""
+    known = metrics_of(built.net, built.loss, variables, data, metrics)
+    for metric in known:
+        if metric.kind == "host":
+            raise TypeError(
+                f"metric {metric.name!r} uses NumPy, or Python's `if`, `int` or "
+                "`float`, on the outputs, which have no numbers while a sweep, one "
+                "program of many runs, is compiled: write it with jax.numpy (see "
+                "fnn.metrics), or call fnn.fit for each run."
+            )
+    return known
 
 
 def _check_plan(plan: str | None) -> str | None:
