@@ -6,6 +6,7 @@ The public names, each listed once.
 from fnn import augmentations as augmentations
 from fnn import data as data
 from fnn import losses as losses
+from fnn import metrics as metrics
 from fnn import ops as ops
 from fnn import optimizers as optimizers
 from fnn import textbook as textbook
@@ -79,6 +80,7 @@ from fnn.layers.several import fork as fork
 from fnn.layers.shape import Flatten as Flatten
 from fnn.layers.shape import Reshape as Reshape
 from fnn.layers.shape import Upsample as Upsample
+from fnn.metrics.classification import accuracy as accuracy
 from fnn.network import Node as Node
 from fnn.network import map_params as map_params
 from fnn.network import named_params as named_params
@@ -100,7 +102,6 @@ from fnn.training.early_stopping import StoppingState as StoppingState
 from fnn.training.evaluation import evaluate as evaluate
 from fnn.training.evaluation import predict as predict
 from fnn.training.fit import fit as fit
-from fnn.training.metrics import accuracy as accuracy
 from fnn.training.run.nonfinite import Nonfinite as Nonfinite
 from fnn.training.run.result import FitResult as FitResult
 from fnn.training.run.streams import Batches as Batches

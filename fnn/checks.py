@@ -30,6 +30,7 @@ __all__ = [
     "expect_shape",
     "is_integer",
     "is_key",
+    "map_named",
     "positive_integer",
     "require_key",
     "shown",
@@ -260,8 +261,8 @@ def as_pair(name: str, data: Any) -> tuple[Any, Any]:
         raise TypeError(f"{name} must be a pair (x, y), got a Dataset: pass its .train")
     if not isinstance(data, (tuple, list)) or len(data) != 2:
         raise TypeError(f"{name} must be a pair (x, y), got {type(data).__name__}")
-    x = _map_named(as_numbers, f"{name}: x", data[0])
-    y = _map_named(as_numbers, f"{name}: y", data[1])
+    x = map_named(as_numbers, f"{name}: x", data[0])
+    y = map_named(as_numbers, f"{name}: y", data[1])
     leaves = jax.tree.leaves((x, y))
     if any(a.ndim == 0 for a in leaves) or len({len(a) for a in leaves}) > 1:
         raise ValueError(
@@ -272,7 +273,7 @@ def as_pair(name: str, data: Any) -> tuple[Any, Any]:
     return x, y
 
 
-def _map_named(f: Callable[[str, Any], Any], name: str, tree: Any) -> Any:
+def map_named(f: Callable[[str, Any], Any], name: str, tree: Any) -> Any:
     """Apply f to each array of a tree of data, with a name for errors."""
     if not isinstance(tree, dict) and not _is_tuple_of_arrays(tree):
         return f(name, tree)
@@ -291,7 +292,7 @@ def _is_tuple_of_arrays(tree: Any) -> bool:
 def check_pair(name: str, data: Any) -> tuple[Any, Any]:
     """Return a pair (x, y) on the device, with one entry per example everywhere."""
     x, y = as_pair(name, data)
-    return _map_named(as_array, f"{name}: x", x), _map_named(as_array, f"{name}: y", y)
+    return map_named(as_array, f"{name}: x", x), map_named(as_array, f"{name}: y", y)
 
 
 def as_inputs(x: Any) -> Any:

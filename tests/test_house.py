@@ -38,6 +38,7 @@ MAY_IMPORT = {
     "optimizers": {"typing", "pytree", "dtypes"},
     "kernels": {"typing", "pytree", "argmax"},
     "losses": GROUND | {"labels"},
+    "metrics": GROUND,
     "named_leaves": {"typing"},
     "network": {"typing", "checks", "shapes", "core"},
     "visits": {"typing", "core", "network"},
@@ -51,7 +52,7 @@ MAY_IMPORT = {
     ),
     "training": {
         *(GROUND | NETWORK),
-        *("layers", "losses", "planning", "gradients"),
+        *("layers", "losses", "metrics", "planning", "gradients"),
         *("optimizers", "augmentations", "data", "named_leaves", "tables"),
     },
 }

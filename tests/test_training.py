@@ -18,13 +18,13 @@ import fnn
 from fnn import optimizers
 from fnn.gradients.engines import ENGINES, manual, value_and_grad
 from fnn.losses import SigmoidCrossEntropy, SoftmaxCrossEntropy, SquaredError
+from fnn.metrics import accuracy
 from fnn.training.compiled.descent import as_optimizer, initial_carry
 from fnn.training.compiled.epoch import epoch
 from fnn.training.compiled.order import shuffle
 from fnn.training.early_stopping import EarlyStopping
 from fnn.training.evaluation import evaluate, predict
 from fnn.training.fit import fit
-from fnn.training.metrics import accuracy
 
 N, FEATURES, CLASSES, BATCH = 23, 4, 3, 5  # 4 full steps an epoch, and one of 3
 KEY = jax.random.key(3)

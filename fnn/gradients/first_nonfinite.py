@@ -89,7 +89,8 @@ def _finite_by_name(
         values["the loss"] = out.loss
         grads = named_params(probed, out.grads)
         for path in reversed(outputs):
-            values[f"δ at the output of {path}"] = grads.pop(f"{path}.delta")
+            rows = [row for row in grads if f"{row}.".startswith(f"{path}.delta.")]
+            values[f"δ at the output of {path}"] = [grads.pop(row) for row in rows]
         values |= {f"the gradient of {name}": grad for name, grad in grads.items()}
         names[:] = values
         return [all_finite(value) for value in values.values()]

@@ -19,7 +19,14 @@ from fnn.pytree import leaf, pytree
 from fnn.shapes import format_shapes
 from fnn.typing import Array, Float, InShape, PyTree, Scalar
 
-__all__ = ["Each", "Weighted", "loss_parts"]
+__all__ = [
+    "Each",
+    "Weighted",
+    "compared_with",
+    "loss_of_parts",
+    "loss_parts",
+    "part_names",
+]
 
 
 @pytree
@@ -55,7 +62,7 @@ class Each(Loss):
     factors: Any = leaf(None)
 
     def __post_init__(self) -> None:
-        parts = self._named
+        parts = self.named
         if not parts:
             raise ValueError("losses.Each expected a dictionary or a tuple of losses")
         for loss in parts.values():
@@ -72,7 +79,8 @@ class Each(Loss):
             )
 
     @property
-    def _named(self) -> dict[str, Any]:
+    def named(self) -> dict[str, Any]:
+        """The losses by the name, or the number, of their output."""
         return _named(self.losses)
 
     def value(self, z: PyTree, y: PyTree) -> Scalar:
@@ -83,7 +91,7 @@ class Each(Loss):
     def delta(self, z: PyTree, y: PyTree) -> PyTree:
         zs, ys, factors = self._pairs(z, y), _named(y), _named(self.factors)
         deltas: dict[str, Array] = {}
-        for name, loss in self._named.items():
+        for name, loss in self.named.items():
             delta = loss.delta(zs[name], ys[name])
             deltas[name] = jnp.asarray(factors[name], delta.dtype) * delta
         if isinstance(z, Mapping):
@@ -93,11 +101,11 @@ class Each(Loss):
     def parts(self, z: PyTree, y: PyTree) -> dict[str, Scalar]:
         """Return J_k of each output, by name."""
         zs, ys = self._pairs(z, y), _named(y)
-        return {k: loss.value(zs[k], ys[k]) for k, loss in self._named.items()}
+        return {k: loss.value(zs[k], ys[k]) for k, loss in self.named.items()}
 
     def check(self, out_shape: InShape, y: PyTree) -> None:
         shapes, ys = self._pairs(out_shape, y), _named(y)
-        for name, loss in self._named.items():
+        for name, loss in self.named.items():
             try:
                 loss.check(shapes[name], ys[name])
             except Exception as error:
@@ -105,8 +113,8 @@ class Each(Loss):
                 raise
 
     def _pairs(self, z: PyTree, y: PyTree) -> dict[str, Any]:
-        """Return the outputs by name; raise unless outputs and labels have all parts."""
-        expected = self._named.keys()
+        """Return the outputs by name; raise unless they and the labels have all."""
+        expected = self.named.keys()
         for what, tree in (("outputs", z), ("labels", y)):
             if _named(tree).keys() != expected:
                 raise TypeError(
@@ -165,9 +173,16 @@ class Weighted(Loss):
         each = _of_each_example(self.loss.delta, z, labels)
         return jax.tree.map(lambda d: _weighted(w, d[:, 0]).astype(d.dtype), each)
 
+    def parts(self, z: PyTree, y: PyTree) -> dict[str, Scalar]:
+        """Return J_k of each output, by name, where the loss has several."""
+        z, labels, w = _without_ignored(z, y)
+        inner: Any = self.loss
+        each = _of_each_example(inner.parts, z, labels)
+        return {name: _weighted(w, values).sum() for name, values in each.items()}
+
     def check(self, out_shape: InShape, y: PyTree) -> None:
         labels, w = _pair(y)
-        n = jax.tree.leaves(labels)[0].shape[0]
+        n: Any = jax.tree.leaves(labels)[0].shape[0]
         if w.shape != (n,):
             raise ValueError(
                 f"weights must have one number an example, ({n},), got {w.shape}"
@@ -186,9 +201,31 @@ class Weighted(Loss):
         self.loss.check(out_shape, labels)
 
 
+# ---- What other parts of fnn ask of any loss -------------------------------------
+
+
+def part_names(loss: Loss) -> tuple[str, ...]:
+    """Return the names of the outputs that a loss is a sum over; () for most losses."""
+    return tuple(loss_of_parts(loss))
+
+
+def loss_of_parts(loss: Loss) -> dict[str, Loss]:
+    """Return the loss of each of several outputs by name; {} for most losses."""
+    inner = loss.loss if isinstance(loss, Weighted) else loss
+    return inner.named if isinstance(inner, Each) else {}
+
+
 def loss_parts(loss: Loss, z: PyTree, y: PyTree) -> dict[str, Scalar]:
-    """Return the losses of several outputs by name; none of any other loss."""
-    return loss.parts(z, y) if isinstance(loss, Each) else {}
+    """Return the losses of several outputs by name; none of most losses."""
+    if not part_names(loss):
+        return {}
+    parts: Any = loss
+    return parts.parts(z, y)
+
+
+def compared_with(loss: Loss, y: PyTree) -> tuple[PyTree, Array | None]:
+    """Return the labels that outputs are compared with, and weights if there are."""
+    return _pair(y) if isinstance(loss, Weighted) else (y, None)
 
 
 def _named(tree: Any) -> dict[str, Any]:

@@ -3,8 +3,9 @@
 Most functions return the argument in the form that training uses.
 """
 
+import dataclasses
 import warnings
-from collections.abc import Mapping
+from collections.abc import Hashable, Mapping
 from typing import Any
 
 import jax
@@ -12,15 +13,17 @@ import jax.numpy as jnp
 import numpy as np
 
 from fnn.augmentations import Augmentation, as_augmentation
-from fnn.checks import as_array, as_inputs, check_pair, describe
+from fnn.checks import as_array, as_inputs, check_pair, describe, map_named
 from fnn.core import Layer, Variables, as_variables
 from fnn.dtypes import all_finite
-from fnn.losses import Loss
+from fnn.losses import Loss, Weighted
+from fnn.losses.several import part_names
+from fnn.metrics.kinds import Metric, better
 from fnn.named_leaves import differences, leaves_by_name
 from fnn.optimizers import Optimizer
+from fnn.shapes import count_examples, example_shape, format_shapes
 from fnn.training.compiled.order import batch_sizes
 from fnn.training.early_stopping import EarlyStopping
-from fnn.training.metrics import Metric
 from fnn.typing import Array, Batch, PyTree
 
 __all__ = [
@@ -35,6 +38,7 @@ __all__ = [
     "check_metrics",
     "check_optimizer",
     "check_validation_device",
+    "with_weights",
 ]
 
 
@@ -80,8 +84,43 @@ def check_data(name: str, data: Any) -> Batch:
     return check_inputs(f"{name}: x", x), y
 
 
-def check_inputs(name: str, x: Any) -> Array:
-    """Return finite inputs (N, ...), on the device."""
+def with_weights(loss: Loss, *data: Any) -> tuple[Any, ...]:
+    """Return a loss and data (x, y), where some of the data are (x, y, weights).
+
+    Then it is the loss of examples with weights, whose labels are (y, weights); data
+    without weights get the weight 1.
+    """
+    has_weights = [
+        getattr(d, "has_weights", type(d) in _PAIRS and len(d) == 3) for d in data
+    ]
+    if not any(has_weights):
+        return loss, *data
+    return Weighted(loss), *(_as_weighted(d) for d in data)
+
+
+_PAIRS = (tuple, list)
+
+
+def _as_weighted(data: Any) -> Any:
+    if not getattr(data, "has_weights", True):
+        raise ValueError(
+            "validation has weights, and the batches of train have none: yield "
+            "(x, y, weights) there, too"
+        )
+    if type(data) not in _PAIRS or len(data) not in (2, 3):
+        return data  # None, or what is refused later
+    x, y, *weights = data
+    if not weights:
+        weights = [np.ones(count_examples(jax.tree.map(np.asarray, y)), np.float32)]
+    return x, (y, weights[0])
+
+
+def check_inputs(name: str, x: Any) -> Any:
+    """Return finite inputs (N, ...), on the device: an array or a tree of arrays."""
+    return map_named(_check_input, name, x)
+
+
+def _check_input(name: str, x: Any) -> Array:
     x = as_array(name, x)
     if x.ndim == 0 or len(x) == 0:
         raise ValueError(f"{name} has no examples: its shape is {x.shape}")
@@ -131,12 +170,12 @@ def check_fits(
             lambda v, x: net.forward(v.params, v.state, x).y, variables, x
         )
         if loss is not None:
-            loss.check(z.shape[1:], y)
+            loss.check(example_shape(z), y)
     except Exception as error:
-        error.add_note(f"in {name}, x of shape {x.shape}")
+        error.add_note(f"in {name}, x of shape {format_shapes(x)}")
         raise
     key = jax.random.key(0)  # only shapes are wanted of this init
-    own = jax.eval_shape(lambda: Variables(*net.init(key, x.shape[1:])))
+    own = jax.eval_shape(lambda: Variables(*net.init(key, example_shape(x))))
     if wrong := differences(own, variables, dtypes=False):
         raise ValueError(
             "variables belong to another network:\n  " + "\n  ".join(wrong) + "\nMake "
@@ -156,7 +195,7 @@ def _is_array(leaf: Any) -> bool:
 
 
 def check_augment(
-    augment: Any, x: Array, n: int, batch_size: int
+    augment: Any, x: PyTree, n: int, batch_size: int
 ) -> Augmentation | None:
     """Return an augmentation that keeps the shape and dtype of every batch, or None.
 
@@ -172,11 +211,13 @@ def check_augment(
         return None
     augment = as_augmentation(augment)
     for size in np.unique(batch_sizes(n, batch_size)).tolist():
-        batch = jax.ShapeDtypeStruct((size, *x.shape[1:]), x.dtype)
+        batch = jax.tree.map(
+            lambda a, size=size: jax.ShapeDtypeStruct((size, *a.shape[1:]), a.dtype), x
+        )
         try:
             got = jax.eval_shape(lambda x: augment(jax.random.key(0), x), batch)
         except Exception as error:
-            error.add_note(f"in augment(key, x), x of shape {batch.shape}")
+            error.add_note(f"in augment(key, x), x of shape {format_shapes(batch)}")
             raise
         if describe(got) != describe(batch):
             raise ValueError(
@@ -190,7 +231,7 @@ def check_metrics(metrics: Any) -> tuple[tuple[str, Metric], ...]:
     """Return metrics in a form that can be compiled in."""
     if not isinstance(metrics, Mapping):
         raise TypeError(
-            "metrics must map names to functions (outputs, y) -> mean, such as "
+            "metrics must map names to functions (outputs, y), such as "
             f'{{"accuracy": fnn.accuracy}}, got {metrics!r}'
         )
     for name, metric in metrics.items():
@@ -198,6 +239,17 @@ def check_metrics(metrics: Any) -> tuple[tuple[str, Metric], ...]:
             raise TypeError(f"a metric's name must be a string, got {name!r}")
         if not callable(metric):
             raise TypeError(f"metric {name!r} must be a function, got {metric!r}")
+        if isinstance(metric, type):
+            raise TypeError(
+                f"metric {name!r} must be a function (outputs, y), got the class "
+                f"{metric.__name__}: pass an instance that can be called"
+            )
+        if not isinstance(metric, Hashable):
+            raise TypeError(
+                f"metric {name!r} must be hashable, as functions are, because it is "
+                f"compiled in; got {type(metric).__name__}. A dataclass is hashable "
+                "with frozen=True."
+            )
         if name in ("loss", "epoch"):
             raise ValueError(f"a metric cannot be called {name!r}: the name is taken")
     return tuple(metrics.items())
@@ -249,19 +301,24 @@ UNSUPPORTED = {
 
 def check_early_stopping(
     early_stopping: Any,
+    loss: Loss,
     metrics: tuple[tuple[str, Metric], ...],
     validated: bool,
     epochs: int,
-) -> None:
-    """Raise unless it is None, or the metric that it monitors will be computed."""
+) -> EarlyStopping | None:
+    """Return None, or early stopping by a metric that will be computed.
+
+    The metric may be called as in the history: "validation_f1" becomes "f1".
+    """
     if early_stopping is None:
-        return
+        return None
     if not isinstance(early_stopping, EarlyStopping):
         raise TypeError(
             "early_stopping must be fnn.EarlyStopping(patience=...), got "
             f"{early_stopping!r}"
         )
-    computed = ["loss", *(name for name, _ in metrics)]
+    functions = dict(metrics)
+    computed = ["loss", *(f"loss_{name}" for name in part_names(loss)), *functions]
     if not validated:
         raise ValueError(
             "early stopping needs validation data: pass validation=(x, y), a part of "
@@ -269,19 +326,28 @@ def check_early_stopping(
         )
     monitor, every = early_stopping.monitor, early_stopping.every
     if monitor not in computed:
+        monitor = monitor.removeprefix("validation_")
+    if monitor not in computed:
         raise ValueError(
-            f"early stopping monitors {monitor!r}, which is not computed: expected one "
-            f"of {', '.join(map(repr, computed))}. Pass metrics={{{monitor!r}: "
-            "function} to compute it."
+            f"early stopping monitors {early_stopping.monitor!r}, which is not "
+            f"computed: expected one of {', '.join(map(repr, computed))}. Pass "
+            f"metrics={{{monitor!r}: function}} to compute it."
         )
     if 0 < epochs < every:
         raise ValueError(
             f"early stopping evaluates every {every} epochs, and there are only "
             f"{epochs}: it would never do so"
         )
+    mode = better(functions[monitor]) if monitor in functions else None
+    if mode not in (None, early_stopping.mode):
+        raise ValueError(
+            f"EarlyStopping: monitor={monitor!r} with mode={early_stopping.mode!r} "
+            f'would keep the worst variables; pass mode="{mode}"'
+        )
+    return dataclasses.replace(early_stopping, monitor=monitor)
 
 
-def check_validation_device(device: Any, train: Array, validation: Any) -> Any:
+def check_validation_device(device: Any, train: PyTree, validation: Any) -> Any:
     """Return the device to validate on, or None for the one that trains, in turn."""
     if device is None:
         return None
@@ -294,11 +360,12 @@ def check_validation_device(device: Any, train: Array, validation: Any) -> Any:
             'validation_device must be one of jax.devices(), "another" for any that '
             f"does not train, or None, got {device!r}"
         )
-    others = [other for other in jax.devices() if other not in train.devices()]
+    training = jax.tree.leaves(train)[0].devices()
+    others = [other for other in jax.devices() if other not in training]
     if device == "another" and others:
         return others[0]
-    if device == "another" or device in train.devices():
-        names = ", ".join(map(str, train.devices()))
+    if device == "another" or device in training:
+        names = ", ".join(map(str, training))
         reason = f"training runs on {names}, too"
         if device == "another":
             reason = f"there is no device but {names}, which trains"

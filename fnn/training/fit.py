@@ -16,6 +16,7 @@ from fnn.gradients.precision import engine_in_precision
 from fnn.losses import Loss, expect_loss
 from fnn.network import output_shape
 from fnn.planning.planned import plain
+from fnn.shapes import count_examples, example_shape
 from fnn.training.checks import (
     check_augment,
     check_batch_size,
@@ -27,11 +28,13 @@ from fnn.training.checks import (
     check_metrics,
     check_optimizer,
     check_validation_device,
+    with_weights,
 )
 from fnn.training.compiled.descent import as_optimizer
 from fnn.training.compiled.meshes import check_mesh, check_shards, on_mesh
 from fnn.training.compiled.order import subset
 from fnn.training.early_stopping import EarlyStopping
+from fnn.training.evaluation import metrics_of
 from fnn.training.metrics import Metric, default_metrics
 from fnn.training.planned import plan_network
 from fnn.training.run.history import Record
@@ -95,7 +98,9 @@ def fit(
         loss: the loss.
         optimizer: one of `fnn.optimizers`, or of optax. L-BFGS, Polyak and plateau get
             the value and the function that they ask for, of the minibatch.
-        train: x (N, ...) and y (N, ...), NumPy or JAX, which are moved to the device.
+        train: x (N, ...) and y (N, ...), NumPy or JAX, which are moved to the device;
+            each is an array, or a tree of arrays such as {"image": ..., "age": ...}. Or
+            x, y and the weights (N,) of the examples (see `fnn.losses.Weighted`).
             Or anything that yields minibatches (x, y) when it is iterated over, anew in
             every epoch: a torch DataLoader, a generator function, `fnn.Batches`. They
             are read ahead in the background; `batch_size` is not used then.
@@ -130,8 +135,10 @@ def fit(
         variables: the variables to start from, instead of `net.init(k_init, ...)`. They
             are not changed.
         early_stopping: when to stop, and which variables to keep.
-        metrics: functions `(outputs, y) -> mean` by name, for the validation data. By
-            default the accuracy where the loss scores classes.
+        metrics: functions `(outputs, y)` by name, for the validation data, as in
+            `fnn.evaluate`: they return a value of every example, which is averaged, or
+            one number of them all. By default the accuracy where the loss scores
+            classes.
         l2: λ.
         on_nonfinite: what to do about a step whose loss or gradient is NaN or infinite:
             "raise" a FloatingPointError, "stop" and keep the variables before it, or
@@ -179,10 +186,16 @@ def fit(
     key, epochs = check_key(key), check_epochs(epochs)
     init_key, train_key = jax.random.split(key)
     mesh, engine = check_mesh(mesh), engine_in_precision(get_engine(engine), precision)
-    data, sample, known, n = _training_data(train, batch_size, l2, mesh)
-    in_shape, size = sample[0].shape[1:], len(sample[0])
+    train = as_batches(train) or train
+    first = train.first() if isinstance(train, Batches) else None
+    loss, train, validation = with_weights(loss, train, validation)
+    data, sample, known, n = _training_data(train, first, batch_size, l2, mesh)
+    in_shape, size = example_shape(sample[0]), count_examples(sample)
     chosen = check_metrics(default_metrics(loss) if metrics is None else metrics)
-    check_early_stopping(early_stopping, chosen, validation is not None, epochs)
+    validated = validation is not None
+    early_stopping = check_early_stopping(
+        early_stopping, loss, chosen, validated, epochs
+    )
     checkpoints = as_checkpoints(checkpoint_dir)
     earlier = _result_to_resume(resume, variables, checkpoints)
     given = variables if earlier is None else earlier.carry.variables
@@ -191,8 +204,7 @@ def fit(
     check_optimizer(optimizer, variables.params)
     device = check_validation_device(validation_device, sample[0], validation)
     if validation is not None:
-        validation = check_data("validation", validation)
-        check_fits(net, loss, variables, validation, "validation")
+        validation = _check_validation(net, loss, variables, validation)
         validation = _place_subset(validation, early_stopping, train_key, device, mesh)
     spec = RunSpec(
         net=plan_network(net, plan, in_shape, size, engine),
@@ -213,7 +225,7 @@ def fit(
         validation_device=device,
         on_nonfinite=check_policy(on_nonfinite),
         health=check_flag("health", health),
-        metrics=chosen,
+        metrics=metrics_of(net, loss, variables, validation, chosen),
         early_stopping=early_stopping,
     )
     run = partial(run_epochs, spec, epochs=epochs, on_epoch=on_epoch)
@@ -243,7 +255,7 @@ def _restore(
 
 
 def _training_data(
-    train: Any, batch_size: int, l2: Any, mesh: Mesh | None
+    train: Any, first: Any, batch_size: int, l2: Any, mesh: Mesh | None
 ) -> tuple[Batches | Batch, Batch, Batch, int | None]:
     """Check the training data: all examples of arrays, the first ones of batches.
 
@@ -251,21 +263,29 @@ def _training_data(
         The arrays or batches; the first minibatch; its x with all labels that are
         known; and the number of examples.
     """
-    if (batches := as_batches(train)) is None:
+    if not isinstance(train, Batches):
         x, y = check_data("train", train)
-        data = on_mesh((x, y), mesh)
-        size = check_batch_size(batch_size, len(data[0]))
+        data, n = on_mesh((x, y), mesh), count_examples(x)
+        size = check_batch_size(batch_size, n)
         check_shards(mesh, size)
-        sample = data[0][:size], data[1][:size]
-        return data, sample, (sample[0], y), len(x)
-    if check_l2(l2) and batches.n is None:
+        sample = jax.tree.map(lambda part: part[:size], data)
+        return data, sample, (sample[0], y), n
+    if check_l2(l2) and train.n is None:
         raise ValueError(
             "l2 needs the number of training examples, which is not known of batches: "
             "pass train=fnn.Batches(source, n=...)"
         )
-    sample = check_data("train", batches.first())
-    check_shards(mesh, len(sample[0]))
-    return batches, sample, sample, batches.n
+    sample = check_data("train", first)
+    check_shards(mesh, count_examples(sample))
+    return train, sample, sample, train.n
+
+
+def _check_validation(
+    net: Layer, loss: Loss, variables: Variables, validation: Any
+) -> Batch:
+    data = check_data("validation", validation)
+    check_fits(net, loss, variables, data, "validation")
+    return data
 
 
 def _place_subset(

@@ -16,7 +16,11 @@ from fnn.optimizers import eval_params
 from fnn.training.compiled.descent import Carry
 from fnn.training.compiled.meshes import shard_count
 from fnn.training.early_stopping import EarlyStopping, StoppingState
-from fnn.training.evaluation import average_batches, start_evaluation
+from fnn.training.evaluation import (
+    Evaluation,
+    finish_evaluation,
+    start_evaluation,
+)
 from fnn.training.run.health import measure_health
 from fnn.training.run.history import Record
 from fnn.training.run.interrupt import deferred_interrupt
@@ -24,7 +28,7 @@ from fnn.training.run.nonfinite import Nonfinite
 from fnn.training.run.spec import RunSpec
 from fnn.training.run.streams import Batches
 from fnn.training.run.train_epoch import TrainedEpoch, train_epoch
-from fnn.typing import Array, Batch
+from fnn.typing import Batch
 
 __all__ = [
     "VALIDATION_BATCH",
@@ -43,7 +47,7 @@ class PendingEvaluation(NamedTuple):
 
     record: Record
     variables: Variables
-    values: dict[str, Array]
+    values: Evaluation
 
 
 class Progress(NamedTuple):
@@ -218,12 +222,14 @@ def _record_evaluation(
 ) -> Progress:
     """Add the values to their record, and update early stopping and the best."""
     assert spec.validation is not None
-    n = len(spec.validation[0])
-    means = average_batches(evaluation.values, n, _validation_batch_size(spec))
-    evaluation.record.update({f"validation_{name}": v for name, v in means.items()})
+    values = finish_evaluation(
+        *(evaluation.values, spec.loss, spec.validation[1]),
+        *(_validation_batch_size(spec), spec.metrics),
+    )
+    evaluation.record.update({f"validation_{name}": v for name, v in values.items()})
     if spec.early_stopping is None:
         return progress
-    epoch, metric = evaluation.record["epoch"], means[spec.early_stopping.monitor]
+    epoch, metric = evaluation.record["epoch"], values[spec.early_stopping.monitor]
     stopping = _update(spec.early_stopping, progress.stopping, metric, epoch)
     if int(stopping.best_epoch) == epoch:
         progress = progress._replace(best=to_host(evaluation.variables))
@@ -231,7 +237,7 @@ def _record_evaluation(
 
 
 def _is_finished(evaluation: PendingEvaluation) -> bool:
-    arrays: Any = evaluation.values.values()  # the type Array does not name is_ready
+    arrays: Any = jax.tree.leaves(evaluation.values)  # Array does not name is_ready
     return all(array.is_ready() for array in arrays)
 
 

@@ -14,6 +14,7 @@ from fnn.tables import WIDTH, format_number
 from fnn.training.compiled.descent import Carry, copy_arrays, initial_carry
 from fnn.training.compiled.meshes import on_mesh, state_on_mesh
 from fnn.training.early_stopping import StoppingState
+from fnn.training.evaluation import names_of
 from fnn.training.run.health import health_history
 from fnn.training.run.history import as_history
 from fnn.training.run.loop import Progress, eval_variables, to_host
@@ -154,7 +155,7 @@ def make_result(
         stopped: what ended the run.
     """
     last = eval_variables(spec.optimizer, progress.carry)
-    validated = ["loss", *(name for name, _ in spec.metrics)]
+    validated = names_of(spec.loss, spec.metrics)
     history = as_history(
         progress.records,
         validated=validated if spec.validation is not None else [],

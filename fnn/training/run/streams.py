@@ -96,20 +96,29 @@ class Batches:
         self.source, self.steps, self.ahead = source, steps, ahead
         self._iterator: Iterator[Any] | None = None
         self._unused: list[Any] = []  # batches that `first` took from an iterator
+        self.has_weights = (
+            False  # whether batches are (x, y, weights), once one is read
+        )
 
     def __repr__(self) -> str:
         return f"Batches({type(self.source).__name__}, n={self.n}, steps={self.steps})"
 
     def first(self) -> HostBatch:
         """Return one batch as a sample; an epoch still has all batches."""
+        batch = self._first()
+        self.has_weights = as_labelled(batch) is not batch
+        return as_batch(batch)
+
+    def _first(self) -> Any:
+        """Return the first batch, as the source has it."""
         if isinstance(self.source, Iterator):
             for batch in self._one_iterator():
                 self._unused.append(batch)
-                return as_batch(batch)
+                return batch
         else:
             with _closed(self._open()) as batches:
                 for batch in batches:
-                    return as_batch(batch)
+                    return batch
         raise ValueError("train has no batches: its source is empty")
 
     def chunks(self) -> Generator[Chunk, None, None]:

@@ -165,9 +165,10 @@ def _check_chunk(spec: RunSpec, chunk: Chunk) -> None:
 
 def _check_labels(spec: RunSpec, chunk: Chunk, epoch: int) -> None:
     """Raise unless the labels of every batch fit the outputs."""
-    for t in range(count_examples(chunk.y)):
+    leaves, structure = jax.tree.flatten(chunk.y)
+    for t, labels in enumerate(zip(*leaves, strict=True)):
         try:
-            spec.loss.check(spec.out_shape, jax.tree.map(lambda a: a[t], chunk.y))
+            spec.loss.check(spec.out_shape, jax.tree.unflatten(structure, labels))
         except Exception as error:
             error.add_note(f"in the batch of step {chunk.first + t}, epoch {epoch}")
             raise
