@@ -322,12 +322,12 @@ def _one_array_expected(self: Layer, given: Any, is_one: bool) -> Iterator[None]
     """Explain the errors of a layer of one array that is given a tree of arrays."""
     try:
         yield
-    except (AttributeError, IndexError, KeyError, TypeError, ValueError) as error:
+    except (AttributeError, IndexError, KeyError, TypeError) as error:
         if is_one or self.children or hasattr(error, "__notes__"):
             raise
         raise TypeError(
-            f"{self!r} expected one array, got {_described(given)}. Join several by "
-            "fnn.Merge, or give each its own layer by fnn.each."
+            f"{self!r} expected one array, got {_described(given)}: {error}. Join "
+            "several by fnn.Merge, or give each its own layer by fnn.each."
         ) from error
 
 

@@ -29,7 +29,7 @@ __all__ = [
 
 def is_shape(value: Any) -> bool:
     """Return whether the value is the shape of one array: a tuple or list of sizes."""
-    return isinstance(value, tuple | list) and all(
+    return isinstance(value, (tuple, list)) and all(
         isinstance(size, int | np.integer) and not isinstance(size, bool)
         for size in value
     )
@@ -62,7 +62,9 @@ def abstract_batch(in_shape: InShape, n: int = 1) -> PyTree:
     return map_shapes(lambda s: jax.ShapeDtypeStruct((n, *s), dtype), in_shape)
 
 
-def by_part(tree: PyTree, is_leaf: Callable[[Any], bool] | None = None) -> dict:
+def by_part(
+    tree: PyTree, is_leaf: Callable[[Any], bool] | None = None
+) -> dict[str, Any]:
     """Return the leaves of a tree by name; that of a tree of one leaf alone is "".
 
     Args:

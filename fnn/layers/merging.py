@@ -8,7 +8,6 @@ concatenate     y = [x_1 ... x_B]       dx_b: the slice of dy that is x_b's
 from collections.abc import Sequence
 from functools import reduce
 from itertools import accumulate
-from operator import mul
 from typing import Any, NamedTuple
 
 import jax.numpy as jnp
@@ -73,7 +72,7 @@ def merge(
     if operation == "sum":
         return sum(parts[1:], start=parts[0]), Merged(shapes, ())
     if operation == "product":
-        return reduce(mul, parts), Merged(shapes, tuple(parts))
+        return reduce(jnp.multiply, parts), Merged(shapes, tuple(parts))
     return jnp.concatenate(parts, axis=axis), Merged(shapes, ())
 
 
@@ -84,12 +83,11 @@ def merge_backward(saved: Merged, dy: Array, operation: str, axis: int) -> list[
         dxs = [dy] * len(shapes)
     elif operation == "product":
         # Products of those before and of those after: a division would fail at 0.
-        before = [None, *accumulate(factors[:-1], mul)]
-        after = [*[*accumulate(factors[:0:-1], mul)][::-1], None]
-        dxs = [
-            reduce(mul, [dy, *(f for f in pair if f is not None)])
-            for pair in zip(before, after, strict=True)
-        ]
+        before = accumulate(factors[:-1], jnp.multiply, initial=dy)
+        after = [jnp.ones_like(dy)]
+        for factor in factors[:0:-1]:
+            after.append(factor * after[-1])
+        dxs = [b * a for b, a in zip(before, reversed(after), strict=True)]
     else:
         ends = list(accumulate(shape.shape[1:][axis] for shape in shapes))
         dxs = jnp.split(dy, ends[:-1], axis=axis)

@@ -244,7 +244,7 @@ class Select(Layer):
         part: the name of an entry of a dictionary, or the number of one of a tuple.
 
     Raises:
-        TypeError: x has no such part.
+        ValueError: x has no such part.
 
     Example:
         >>> import jax.numpy as jnp, fnn
@@ -261,7 +261,7 @@ class Select(Layer):
     ) -> Forward:  # fmt: skip
         parts, _ = _parts(x)
         if str(self.part) not in parts:
-            raise TypeError(
+            raise ValueError(
                 f"{self!r} expected an input with this part, got the parts "
                 f"{', '.join(parts)}"
             )

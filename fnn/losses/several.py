@@ -85,8 +85,11 @@ class Each(Loss):
 
     def value(self, z: PyTree, y: PyTree) -> Scalar:
         factors = _named(self.factors)
-        parts = self.parts(z, y)
-        return sum(jnp.asarray(factors[k], J.dtype) * J for k, J in parts.items())
+        terms = [
+            jnp.asarray(factors[name], part.dtype) * part
+            for name, part in self.parts(z, y).items()
+        ]
+        return sum(terms[1:], start=terms[0])
 
     def delta(self, z: PyTree, y: PyTree) -> PyTree:
         zs, ys, factors = self._pairs(z, y), _named(y), _named(self.factors)
@@ -232,7 +235,7 @@ def _named(tree: Any) -> dict[str, Any]:
     """Return the parts of a dictionary, a tuple or a named tuple, by name or number."""
     if isinstance(tree, Mapping):
         return dict(tree)
-    if isinstance(tree, tuple | list):
+    if isinstance(tree, (tuple, list)):
         names = getattr(tree, "_fields", map(str, range(len(tree))))
         return dict(zip(names, tree, strict=True))
     return {}
@@ -240,12 +243,12 @@ def _named(tree: Any) -> dict[str, Any]:
 
 def _pair(y: Any) -> tuple[PyTree, Array]:
     """Return labels and weights."""
-    if not isinstance(y, tuple | list) or len(y) != 2:
+    if not isinstance(y, (tuple, list)) or len(y) != 2:
         raise TypeError(
             "losses.Weighted expected labels as a pair (y, weights), got "
             f"{format_shapes(y)}"
         )
-    return y[0], y[1]
+    return y[0], jnp.asarray(y[1])
 
 
 def _of_each_example(function: Any, z: PyTree, y: PyTree) -> PyTree:

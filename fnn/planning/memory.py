@@ -28,7 +28,8 @@ def autodiff_step(net: Layer) -> Step:
     def step(variables: Variables, x: Array, key: KeyArray) -> tuple[PyTree, PyTree]:
         def total(params: PyTree) -> tuple[Array, PyTree]:
             out = net.forward(params, variables.state, x, key=key, train=True)
-            return sum(y.sum() for y in jax.tree.leaves(out.y)), out.state
+            sums = [y.sum() for y in jax.tree.leaves(out.y)]
+            return sum(sums[1:], start=sums[0]), out.state
 
         return jax.grad(total, has_aux=True)(variables.params)
 

@@ -256,7 +256,7 @@ def evaluate_batches(
     kept = len(averaged) < len(metrics)
     _, weights = compared_with(loss, data[1])
 
-    def evaluate_batch(batch: Batch) -> tuple[dict[str, Array], ...]:
+    def evaluate_batch(batch: Batch) -> tuple[PyTree, ...]:
         x, y = shard_batch(batch, mesh)
         z = _outputs(net, variables, x)
         means = {"loss": loss.value(z, y)}

@@ -3,7 +3,7 @@
 import os
 from collections.abc import Callable, Mapping
 from functools import partial
-from typing import Any
+from typing import Any, NamedTuple
 
 import jax
 from jax.sharding import Mesh
@@ -186,38 +186,34 @@ def fit(
     key, epochs = check_key(key), check_epochs(epochs)
     init_key, train_key = jax.random.split(key)
     mesh, engine = check_mesh(mesh), engine_in_precision(get_engine(engine), precision)
-    train = as_batches(train) or train
-    first = train.first() if isinstance(train, Batches) else None
-    loss, train, validation = with_weights(loss, train, validation)
-    data, sample, known, n = _training_data(train, first, batch_size, l2, mesh)
-    in_shape, size = example_shape(sample[0]), count_examples(sample)
+    data = _check_training_data(loss, train, validation, batch_size, l2, mesh)
+    loss, x, size = data.loss, data.sample[0], count_examples(data.sample)
+    in_shape = example_shape(x)
     chosen = check_metrics(default_metrics(loss) if metrics is None else metrics)
-    validated = validation is not None
     early_stopping = check_early_stopping(
-        early_stopping, loss, chosen, validated, epochs
+        early_stopping, loss, chosen, data.validation is not None, epochs
     )
     checkpoints = as_checkpoints(checkpoint_dir)
     earlier = _result_to_resume(resume, variables, checkpoints)
     given = variables if earlier is None else earlier.carry.variables
     given = net.init(init_key, in_shape) if given is None else given
-    variables = check_fits(net, loss, on_mesh(given, mesh), known, "train")
+    variables = check_fits(net, loss, on_mesh(given, mesh), data.known, "train")
     check_optimizer(optimizer, variables.params)
-    device = check_validation_device(validation_device, sample[0], validation)
-    if validation is not None:
-        validation = _check_validation(net, loss, variables, validation)
-        validation = _place_subset(validation, early_stopping, train_key, device, mesh)
+    device = check_validation_device(validation_device, x, data.validation)
+    validation = _check_validation(net, loss, variables, data.validation)
+    validation = _place_subset(validation, early_stopping, train_key, device, mesh)
     spec = RunSpec(
         net=plan_network(net, plan, in_shape, size, engine),
         plain_net=plain(net),
         loss=loss,
         optimizer=as_optimizer(optimizer),
-        train=data,
-        sample=on_mesh(sample, mesh),
+        train=data.train,
+        sample=on_mesh(data.sample, mesh),
         out_shape=output_shape(net, variables, in_shape),
-        n=n,
+        n=data.n,
         key=on_mesh(train_key, mesh),
         l2=check_l2(l2),
-        augment=check_augment(augment, sample[0], n or size, size),
+        augment=check_augment(augment, x, data.n or size, size),
         engine=engine,
         batch_size=size,
         mesh=mesh,
@@ -254,48 +250,75 @@ def _restore(
     return progress
 
 
-def _training_data(
-    train: Any, first: Any, batch_size: int, l2: Any, mesh: Mesh | None
-) -> tuple[Batches | Batch, Batch, Batch, int | None]:
-    """Check the training data: all examples of arrays, the first ones of batches.
+class _TrainingData(NamedTuple):
+    """The data of a run, checked.
 
-    Returns:
-        The arrays or batches; the first minibatch; its x with all labels that are
-        known; and the number of examples.
+    loss: the loss; that of examples with weights, where there are some.
+    train: arrays, or batches that are read.
+    sample: the first minibatch.
+    known: its x, with all labels that are known.
+    n: the number of examples, None if it is not known.
+    validation: data that fit the loss, or None.
     """
-    if not isinstance(train, Batches):
+
+    loss: Loss
+    train: Batches | Batch
+    sample: Batch
+    known: Batch
+    n: int | None
+    validation: Any
+
+
+def _check_training_data(
+    loss: Loss,
+    train: Any,
+    validation: Any,
+    batch_size: int,
+    l2: Any,
+    mesh: Mesh | None,
+) -> _TrainingData:
+    """Check the training data: all examples of arrays, the first ones of batches."""
+    batches = as_batches(train)
+    first = None if batches is None else batches.first()
+    loss, train, validation = with_weights(loss, batches or train, validation)
+    if batches is None:
         x, y = check_data("train", train)
-        data, n = on_mesh((x, y), mesh), count_examples(x)
+        train, n = on_mesh((x, y), mesh), count_examples(x)
         size = check_batch_size(batch_size, n)
         check_shards(mesh, size)
-        sample = jax.tree.map(lambda part: part[:size], data)
-        return data, sample, (sample[0], y), n
-    if check_l2(l2) and train.n is None:
+        sample = jax.tree.map(lambda part: part[:size], train)
+        return _TrainingData(loss, train, sample, (sample[0], y), n, validation)
+    if check_l2(l2) and batches.n is None:
         raise ValueError(
             "l2 needs the number of training examples, which is not known of batches: "
             "pass train=fnn.Batches(source, n=...)"
         )
     sample = check_data("train", first)
     check_shards(mesh, count_examples(sample))
-    return train, sample, sample, train.n
+    return _TrainingData(loss, batches, sample, sample, batches.n, validation)
 
 
 def _check_validation(
     net: Layer, loss: Loss, variables: Variables, validation: Any
-) -> Batch:
+) -> Batch | None:
+    """Return validation data that fit the network, or None."""
+    if validation is None:
+        return None
     data = check_data("validation", validation)
     check_fits(net, loss, variables, data, "validation")
     return data
 
 
 def _place_subset(
-    data: Batch,
+    data: Batch | None,
     early_stopping: EarlyStopping | None,
     key: KeyArray,
     device: jax.Device | None,
     mesh: Mesh | None,
-) -> Batch:
+) -> Batch | None:
     """Select the validation subset and move it to its device."""
+    if data is None:
+        return None
     if early_stopping is not None:  # epochs count from 1: no other has the key of 0
         data = subset(data, early_stopping.subset, jax.random.fold_in(key, 0))
     return on_mesh(data, mesh) if device is None else jax.device_put(data, device)

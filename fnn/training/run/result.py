@@ -155,7 +155,7 @@ def make_result(
         stopped: what ended the run.
     """
     last = eval_variables(spec.optimizer, progress.carry)
-    validated = names_of(spec.loss, spec.metrics)
+    validated = list(names_of(spec.loss, spec.metrics))
     history = as_history(
         progress.records,
         validated=validated if spec.validation is not None else [],
