@@ -182,7 +182,6 @@ def fit(
         ((30,), True)
     """
     expect_layer("net", net)
-    expect_loss(loss)
     key, epochs = check_key(key), check_epochs(epochs)
     init_key, train_key = jax.random.split(key)
     mesh, engine = check_mesh(mesh), engine_in_precision(get_engine(engine), precision)
@@ -278,6 +277,7 @@ def _check_training_data(
     mesh: Mesh | None,
 ) -> _TrainingData:
     """Check the training data: all examples of arrays, the first ones of batches."""
+    expect_loss(loss)
     batches = as_batches(train)
     first = None if batches is None else batches.first()
     loss, train, validation = with_weights(loss, batches or train, validation)
