@@ -19,8 +19,7 @@ arrays (a tuple, a dictionary) with the same N; dx and dy are then trees like th
 import functools
 import inspect
 from abc import ABC, abstractmethod
-from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from collections.abc import Callable
 from fractions import Fraction
 from typing import Any, ClassVar, NamedTuple, TypeVar, dataclass_transform
 
@@ -127,6 +126,10 @@ class Layer(ABC):
     #: Names of the parameters that the penalty λ/(2n) Σ Θ² falls on.
     penalized: ClassVar[tuple[str, ...]] = ("weight",)
 
+    #: Whether x and y may be trees of arrays, and not one array alone. Those of a layer
+    #: made of layers always may.
+    takes_trees: ClassVar[bool] = False
+
     #: What an error about too many positional arguments adds.
     positional_hint: ClassVar[str] = ""
 
@@ -205,7 +208,7 @@ NO_INPUT_FEATURES = (
 #: Names that mean something in the contract, and so cannot be fields of a layer.
 RESERVED = (
     *("init", "forward", "backward", "reach", "kind", "children", "with_children"),
-    *("penalized", "positional_hint", "suited_init"),
+    *("penalized", "positional_hint", "suited_init", "takes_trees"),
 )
 
 
@@ -241,8 +244,8 @@ def _checked_init(init: Callable[..., Any]) -> Callable[..., Variables]:
     @functools.wraps(init)
     def checked(self: Layer, key: Any, in_shape: Any) -> Variables:
         key, in_shape = check_key(key), check_in_shape(in_shape)
-        with _one_array_expected(self, in_shape, is_shape(in_shape)):
-            out = _on_traced_arrays(self, "init", init, key, in_shape)
+        _expect_one(self, is_shape(in_shape), in_shape)
+        out = _on_traced_arrays(self, "init", init, key, in_shape)
         if not isinstance(out, Variables):
             raise TypeError(
                 f"{self!r}.init must return fnn.Variables(params, state), got "
@@ -269,14 +272,14 @@ def _checked_forward(forward: Callable[..., Any]) -> Callable[..., Forward]:
     ) -> Forward:
         key = None if key is None else check_key(key)
         call = functools.partial(forward, key=key, train=train)
-        with _one_array_expected(self, x, hasattr(x, "shape")):
-            out = _on_traced_arrays(self, "forward", call, params, state, x)
+        _expect_one(self, hasattr(x, "shape"), x)
+        out = _on_traced_arrays(self, "forward", call, params, state, x)
         if not isinstance(out, Forward):
             raise TypeError(
                 f"{self!r}.forward must return fnn.Forward(y, saved, state), got "
                 f"{describe(out)}"
             )
-        _expect_arrays(f"{self!r}.forward", "y", out.y)
+        _expect_arrays(self, "forward", "y", out.y)
         return out
 
     return checked
@@ -294,41 +297,40 @@ def _checked_backward(backward: Callable[..., Any]) -> Callable[..., Backward]:
                 f"{describe(out)}. Where there are no parameters: "
                 "fnn.Backward(dx, ())."
             )
-        _expect_arrays(f"{self!r}.backward", "dx", out.dx)
+        _expect_arrays(self, "backward", "dx", out.dx)
         return out
 
     return checked
 
 
-def _expect_arrays(method: str, name: str, value: Any) -> None:
-    """Raise unless the value is an array, or a tree of arrays and nothing else."""
-    leaves = jax.tree.leaves(value, is_leaf=lambda leaf: leaf is None)
+def _expect_one(self: Layer, is_one: bool, given: Any) -> None:
+    """Raise where a layer of one array is given a tree of arrays, or its shape."""
+    if is_one or _takes_trees(self):
+        return
+    shapes = jax.tree.leaves(given, is_leaf=is_shape)
+    text = str(given) if all(map(is_shape, shapes)) else describe(given)
+    raise TypeError(
+        f"{self!r} expected one array, got {text}. Join several by fnn.Merge, or give "
+        "each its own layer by fnn.each. (A layer of your own that takes several says "
+        "so in its class: takes_trees = True.)"
+    )
+
+
+def _expect_arrays(self: Layer, method: str, name: str, value: Any) -> None:
+    """Raise unless a result is an array; or a tree of arrays, where it may be one."""
     kinds = jax.Array | np.ndarray | np.generic
-    if not leaves or not all(isinstance(leaf, kinds) for leaf in leaves):
+    if isinstance(value, kinds):
+        return
+    leaves = jax.tree.leaves(value, is_leaf=lambda leaf: leaf is None)
+    are_arrays = leaves and all(isinstance(leaf, kinds) for leaf in leaves)
+    if not are_arrays or not _takes_trees(self):
         raise TypeError(
-            f"{method} must return an array as {name}, or a tree of arrays, got "
-            f"{describe(value)}"
+            f"{self!r}.{method} must return one array as {name}, got {describe(value)}"
         )
 
 
-def _described(given: Any) -> str:
-    """Describe a tree of arrays, or of the shapes of examples."""
-    shapes = jax.tree.leaves(given, is_leaf=is_shape)
-    return str(given) if all(map(is_shape, shapes)) else describe(given)
-
-
-@contextmanager
-def _one_array_expected(self: Layer, given: Any, is_one: bool) -> Iterator[None]:
-    """Explain the errors of a layer of one array that is given a tree of arrays."""
-    try:
-        yield
-    except (AttributeError, IndexError, KeyError, TypeError) as error:
-        if is_one or self.children or hasattr(error, "__notes__"):
-            raise
-        raise TypeError(
-            f"{self!r} expected one array, got {_described(given)}: {error}. Join "
-            "several by fnn.Merge, or give each its own layer by fnn.each."
-        ) from error
+def _takes_trees(self: Layer) -> bool:
+    return self.takes_trees or bool(self.children)
 
 
 _CHECKED = {

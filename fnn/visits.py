@@ -43,6 +43,10 @@ class _Visited(Layer):
     place: Place = field(kw_only=True)
     visit: Visit = field(kw_only=True)
 
+    @property
+    def takes_trees(self) -> bool:  # pyrefly: ignore[bad-override]
+        return True  # the layer inside looks at what it is given
+
     def __repr__(self) -> str:
         return repr(self.layer)
 

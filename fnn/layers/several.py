@@ -14,7 +14,7 @@ Source: stax, in JAX (2018), `jax.example_libraries.stax`.
 import dataclasses
 from collections.abc import Mapping
 from dataclasses import field
-from typing import Any
+from typing import Any, ClassVar
 
 import jax
 import jax.numpy as jnp
@@ -214,6 +214,8 @@ class Merge(Layer):
         (2, 4)
     """
 
+    takes_trees: ClassVar[bool] = True
+
     operation: str
     axis: int = field(default=-1, kw_only=True)
 
@@ -252,6 +254,8 @@ class Select(Layer):
         >>> fnn.Select("age").forward((), (), x).y.shape
         (2, 1)
     """
+
+    takes_trees: ClassVar[bool] = True
 
     part: str | int
 

@@ -20,7 +20,7 @@ whole, with its children.
 
 from collections.abc import Callable, Iterator
 from functools import partial
-from typing import Any, NamedTuple
+from typing import Any, ClassVar, NamedTuple
 
 import jax
 import jax.numpy as jnp
@@ -195,6 +195,8 @@ def _of_loss(loss: Loss, z: PyTree, y: PyTree, values: tuple[int, ...]) -> Piece
 @layer
 class _Constant(Layer):
     """A stand-in for a layer: y = 0 + y₀, the 0 its parameter and y₀ its state."""
+
+    takes_trees: ClassVar[bool] = True
 
     name: str = ""
 
