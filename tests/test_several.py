@@ -171,6 +171,12 @@ def test_the_backward_is_the_transposed_derivative_of_the_forward(layer, x, expe
             lambda: fnn.Select("c").forward((), (), {"a": jnp.ones((2, 1))}),
             "the parts a",
         ),
+        (
+            lambda: fnn.explain(
+                NET, LOSS, VARIABLES, (X, Y), "2/Fork/weight/Dense.bias"
+            ),
+            r"is given {'age': \(30, 1\)",
+        ),
         (lambda: Each({}), r"expected a dictionary or a tuple of losses"),
         (
             lambda: Each({"a": SquaredError()}, factors={"b": 1.0}),
