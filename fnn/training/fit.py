@@ -1,7 +1,7 @@
 """The function `fit`: a training run, in a Python loop over compiled epochs."""
 
 import os
-from collections.abc import Callable, Mapping
+from collections.abc import Mapping, Sequence
 from functools import partial
 from typing import Any, NamedTuple
 
@@ -37,7 +37,7 @@ from fnn.training.early_stopping import EarlyStopping
 from fnn.training.evaluation import metrics_of
 from fnn.training.metrics import Metric, default_metrics
 from fnn.training.planned import plan_network
-from fnn.training.run.history import Record
+from fnn.training.run.callbacks import OnEpoch
 from fnn.training.run.loop import Progress, run_epochs
 from fnn.training.run.nonfinite import check_policy
 from fnn.training.run.result import (
@@ -77,7 +77,7 @@ def fit(
     l2: float = 0.0,
     on_nonfinite: str | None = None,
     health: bool = False,
-    on_epoch: Callable[[Record], Any] | None = None,
+    on_epoch: OnEpoch | Sequence[OnEpoch] | None = None,
     checkpoint_dir: str | os.PathLike[str] | Checkpoints | None = None,
     resume: FitResult | bool = False,
 ) -> FitResult:
@@ -151,7 +151,10 @@ def fit(
             the size of activations, δ, parameters and updates: `result.health`.
         on_epoch: called after every epoch with a record of Python numbers, such as
             `{"epoch": 1, "train_loss": .7, "seconds": .1, "validation_loss": .8}`, for
-            example to draw a progress bar. A KeyboardInterrupt in it ends the run.
+            example to draw a progress bar; a function, or a list of functions. One that
+            takes two arguments gets copies of the variables that are validated, too,
+            and one that takes three the optimizer's state. The run ends if it returns
+            True, or raises a KeyboardInterrupt.
         checkpoint_dir: the folder where the state of the run is saved, in the
             background, after every epoch; or a `fnn.Checkpoints`, which says how often.
             Needs orbax-checkpoint.

@@ -3,6 +3,7 @@
 import math
 import time
 from collections.abc import Callable
+from functools import partial
 from typing import Any, NamedTuple
 
 import jax
@@ -21,6 +22,7 @@ from fnn.training.evaluation import (
     finish_evaluation,
     start_evaluation,
 )
+from fnn.training.run.callbacks import as_callbacks
 from fnn.training.run.health import measure_health
 from fnn.training.run.history import Record
 from fnn.training.run.interrupt import deferred_interrupt
@@ -37,9 +39,6 @@ __all__ = [
     "run_epochs",
     "to_host",
 ]
-
-#: Called after every epoch with its record.
-OnEpoch = Callable[[Record], Any]
 
 
 class PendingEvaluation(NamedTuple):
@@ -73,7 +72,7 @@ def run_epochs(
     spec: RunSpec,
     progress: Progress,
     epochs: int,
-    on_epoch: OnEpoch | None,
+    on_epoch: Any,
     save: Callable[..., None] | None = None,
 ) -> tuple[Progress, str]:
     """Train epoch after epoch, until there is a reason to stop.
@@ -82,14 +81,17 @@ def run_epochs(
         spec: the specification of the run.
         progress: the state to start from.
         epochs: how many, at most, counted from the beginning of the run.
-        on_epoch: called with the record of every epoch.
+        on_epoch: a function, or a list of functions, that is called after every epoch.
         save: called with the progress after every epoch, and once more at the end.
 
     Returns:
         The last progress, and the reason: `FitResult.stopped`.
     """
     spec = _numbers_on_device(spec)
-    report = _Reporter(on_epoch, reported=len(progress.records))
+    report = _Reporter(spec, on_epoch, reported=len(progress.records))
+    in_parallel = spec.validation_device is not None and save is None
+    # A callback that takes the variables gets those of the epoch of its record.
+    waits = not in_parallel or report.callbacks.wants_variables
     stopped = None
     with deferred_interrupt() as interrupted:
         while stopped is None:
@@ -101,19 +103,18 @@ def run_epochs(
                 stopped = "epochs"
             else:
                 progress = _one_epoch(spec, progress)
-                in_parallel = spec.validation_device is not None and save is None
-                at_most = MAX_PENDING if in_parallel else 0
+                at_most = 0 if waits else MAX_PENDING
                 progress = _finish_evaluations(spec, progress, at_most)
                 if save is not None:
                     save(progress)
-                if not report(progress) or interrupted():
+                stopped = report(progress)
+                if interrupted():
                     stopped = "interrupted"
         progress = _finish_evaluations(spec, progress, 0)
-        if not report(progress):
-            stopped = "interrupted"
+        stopped = report(progress) or stopped
         if save is not None:
             save(progress, at_the_end=True)
-    if stopped != "interrupted" and _out_of_patience(progress):
+    if stopped not in ("interrupted", "on_epoch") and _out_of_patience(progress):
         stopped = "patience"  # as in a run that waits for every evaluation
     return progress, stopped
 
@@ -136,27 +137,27 @@ def _out_of_patience(progress: Progress) -> bool:
 
 
 class _Reporter:
-    """A callable that passes each complete record to `on_epoch`, in order."""
+    """A callable that passes each complete record to the callbacks, in order."""
 
-    def __init__(self, on_epoch: OnEpoch | None, reported: int) -> None:
-        if on_epoch is not None and not callable(on_epoch):
-            raise TypeError(f"on_epoch must be a function, got {on_epoch!r}")
-        self.on_epoch, self.reported = on_epoch, reported
+    def __init__(self, spec: RunSpec, on_epoch: Any, reported: int) -> None:
+        self.spec, self.reported = spec, reported
+        self.callbacks = as_callbacks(on_epoch)
 
-    def __call__(self, progress: Progress) -> bool:
-        """Report the records that are complete; return False after a Ctrl-C."""
+    def __call__(self, progress: Progress) -> str | None:
+        """Report the records that are complete; return why the run ends, or None."""
         waiting = [pending.record["epoch"] for pending in progress.pending]
+        variables = partial(eval_variables, self.spec.optimizer, progress.carry)
         while self.reported < len(progress.records):
             record = progress.records[self.reported]
             if record["epoch"] in waiting:
                 break
             self.reported += 1
             try:
-                if self.on_epoch is not None:
-                    self.on_epoch(dict(record))
+                if self.callbacks(record, variables, progress.carry):
+                    return "on_epoch"
             except KeyboardInterrupt:
-                return False
-        return True
+                return "interrupted"
+        return None
 
 
 def _one_epoch(spec: RunSpec, progress: Progress) -> Progress:

@@ -43,8 +43,8 @@ class FitResult(NamedTuple):
     epochs: the number of epochs trained.
     stopped: what ended the run: "epochs" (all were trained), "patience" (early
         stopping), "diverged" (a parameter became NaN or infinite, from which no step
-        recovers; with on_nonfinite="stop" before that step) or "interrupted" (Ctrl-C,
-        SIGTERM).
+        recovers; with on_nonfinite="stop" before that step), "on_epoch" (it returned
+        True) or "interrupted" (Ctrl-C, SIGTERM).
     nonfinite: the first step whose loss or gradient was not finite, if there was one
         and `on_nonfinite` is set; else None. With "skip", history["skipped"] counts
         such steps.
