@@ -9,6 +9,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
+from fnn.host_arrays import expect_arrays
 from fnn.typing import Array, Float, InShape
 
 __all__ = [
@@ -51,6 +52,7 @@ def real_targets(loss: object, z: Array, y: Array, dtype: Any) -> Float[Array, "
 
 
 def _expect_batch(loss: object, z: Array, y: Array) -> None:
+    expect_arrays("y", y)
     if z.ndim == 0 or z.shape[:1] != y.shape[:1]:
         raise ValueError(
             f"{loss!r} got outputs of shape {z.shape} and labels of shape {y.shape}: "
@@ -89,6 +91,7 @@ def check_class_labels(
     loss: object, out_shape: InShape, y: Array, binary: bool = False
 ) -> None:
     """Raise where labels are not classes of K outputs; `binary` allows K = 1."""
+    expect_arrays("y", y)
     _check_class_shape(loss, out_shape, y, binary)
     if not is_concrete(y) or y.size == 0:
         return
@@ -117,6 +120,7 @@ def _check_real_shape(loss: object, out_shape: InShape, y: Array) -> None:
 
 def check_real_labels(loss: object, out_shape: InShape, y: Array) -> None:
     """Raise where labels are not finite numbers of the outputs' shape."""
+    expect_arrays("y", y)
     _check_real_shape(loss, out_shape, y)
     if not is_concrete(y):
         return

@@ -111,8 +111,9 @@ def compare_gradients(
     expect_loss(loss)
     check_l2(l2)
     key = None if key is None else check_key(key)
-    examples = _first_examples(batch, max_examples)  # which checks the batch
-    has_gradient = not np.issubdtype(np.asarray(batch[0][:0]).dtype, np.integer)
+    batch = check_pair("batch", batch)
+    examples = _first_examples(batch, max_examples)
+    has_gradient = not np.issubdtype(batch[0].dtype, np.integer)
     name = engine if isinstance(engine, str) else getattr(engine, "__name__", "engine")
     options = dict(train=train, l2=float(l2), n=len(examples[0]) if n is None else n)
     subject = Subject.of(
@@ -154,7 +155,7 @@ def compare_gradients(
 
 def _first_examples(batch: Batch, count: int) -> tuple[np.ndarray, np.ndarray]:
     """Return the first examples of a batch, at least one, on the host."""
-    x, y = check_pair("batch", batch)
+    x, y = batch
     x, y = np.asarray(as_inputs(x)[:count]), np.asarray(y[:count])
     if len(x) == 0:
         raise ValueError(f"expected at least one example, got x of shape {x.shape}")
