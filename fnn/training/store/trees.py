@@ -4,7 +4,6 @@ A layer is a tree to JAX, too, of its rates: saved, it would be a file of a few 
 that looks like a checkpoint.
 """
 
-import os
 from collections.abc import Callable, Iterator
 from typing import Any
 
@@ -56,11 +55,6 @@ _OTHERS: tuple[tuple[Any, str, str], ...] = (
         lambda t: isinstance(t, (Dataset, Split)),
         "data, a {name}",
         "variables, and write data by numpy.savez",
-    ),
-    (
-        lambda t: isinstance(t, (str, bytes, os.PathLike)),
-        "a text, of type {kind}",
-        "arrays",
     ),
     (
         lambda t: isinstance(t, Iterator),
