@@ -1,7 +1,9 @@
 """Checks of arguments before anything is computed, with errors in plain words."""
 
 import numbers
+import os
 from collections.abc import Callable
+from pathlib import Path
 from typing import Any
 
 import jax
@@ -9,6 +11,7 @@ import jax.numpy as jnp
 import numpy as np
 from jax import Array
 
+from fnn.host_arrays import advice, as_host_array, holds_real_numbers
 from fnn.shapes import format_shapes, is_shape, map_shapes
 
 __all__ = [
@@ -16,8 +19,11 @@ __all__ = [
     "as_array",
     "as_inputs",
     "as_labelled",
+    "as_number",
     "as_numbers",
     "as_pair",
+    "as_path",
+    "check_flag",
     "check_in_shape",
     "check_key",
     "check_keys",
@@ -25,11 +31,13 @@ __all__ = [
     "check_pair",
     "describe",
     "expect_instance",
+    "expect_integer",
     "expect_params",
     "expect_pytree",
     "expect_shape",
     "is_integer",
     "is_key",
+    "key_or_seed",
     "map_named",
     "positive_integer",
     "require_key",
@@ -101,7 +109,10 @@ def is_integer(value: Any) -> bool:
 def is_key(value: Any) -> bool:
     """Return whether the value is an array of JAX random keys."""
     dtype = getattr(value, "dtype", None)
-    return dtype is not None and jax.dtypes.issubdtype(dtype, jax.dtypes.prng_key)
+    try:
+        return dtype is not None and jax.dtypes.issubdtype(dtype, jax.dtypes.prng_key)
+    except TypeError:  # a dtype of another library
+        return False
 
 
 def positive_integer(name: str, value: Any) -> int:
@@ -116,6 +127,37 @@ def positive_integer(name: str, value: Any) -> int:
             )
         )
     return int(value)
+
+
+def expect_integer(name: str, value: Any) -> None:
+    """Raise unless the value is an integer of Python or NumPy."""
+    if not is_integer(value):
+        raise TypeError(f"{name} must be an integer, got {shown(value)}")
+
+
+def as_number(name: str, value: Any) -> float:
+    """Return a real number, of Python, NumPy or JAX, as a float."""
+    is_scalar = isinstance(value, np.generic | np.ndarray | jax.Array)
+    is_scalar = is_scalar and value.ndim == 0 and holds_real_numbers(value)
+    is_number = isinstance(value, numbers.Real) or is_scalar
+    refused: Any = (bool, np.bool_, jax.core.Tracer)
+    if isinstance(value, refused) or not is_number:
+        raise TypeError(f"{name} must be a number, got {shown(value)}")
+    return float(value)
+
+
+def check_flag(name: str, value: Any) -> bool:
+    """Return True or False."""
+    if not isinstance(value, bool | np.bool_):
+        raise TypeError(f"{name} must be True or False, got {value!r}")
+    return bool(value)
+
+
+def as_path(name: str, value: Any) -> Path:
+    """Return the path of a file or a folder."""
+    if not isinstance(value, (str, os.PathLike)):
+        raise TypeError(f"{name} must be a path, a string, got {shown(value)}")
+    return Path(value)
 
 
 def require_key(layer: object, key: Array | None) -> Array:
@@ -146,11 +188,26 @@ def check_key(key: Any) -> Array:
                 f"key must be a JAX random key, got {len(key)} words that are none: "
                 "pass key=jax.random.key(0)"
             ) from error
-    seed = key if isinstance(key, int) else 0
+    seed = int(key) if is_integer(key) else 0
     raise TypeError(
         f"key must be a JAX random key, got {shown(key)}: pass "
         f"key=jax.random.key({seed}). A run is a function of its key."
     )
+
+
+def key_or_seed(name: str, value: Any) -> Array:
+    """Return a typed JAX key, the one that is passed or the one of a seed."""
+    if not is_integer(value):
+        try:
+            return check_key(value)
+        except TypeError:
+            raise TypeError(
+                f"{name} must be a JAX random key, such as jax.random.key(0), or a "
+                f"seed, an integer; got {shown(value)}"
+            ) from None
+    if not -LIMIT <= value < LIMIT:
+        raise ValueError(f"{name} must be a seed of at most 32 bits, got {value}")
+    return jax.random.key(int(value))
 
 
 def check_keys(keys: Any) -> Array:
@@ -205,23 +262,11 @@ def shown(thing: Any) -> str:
 
 def as_numbers(name: str, a: Any) -> np.ndarray | Array:
     """Return an array of real numbers, on the host or the device, as it was given."""
-    if np.ma.isMaskedArray(a) and np.ma.getmaskarray(a).any():
-        raise TypeError(
-            f"{name} has masked entries, and an array on the device has no mask: leave "
-            "these examples out, or fill them: a.filled(0)"
-        )
-    try:
-        array = a if isinstance(a, jax.Array) else np.asarray(a)
-    except (TypeError, ValueError) as error:
-        raise TypeError(
-            f"{name} must be an array of numbers, got {type(a).__name__}"
-        ) from error
-    kinds = (np.floating, np.integer, np.bool_)
-    is_real = any(jax.dtypes.issubdtype(array.dtype, kind) for kind in kinds)
-    if not is_real or array.dtype.kind == "m":  # hours are integers to NumPy
+    array = a if isinstance(a, jax.Array) else as_host_array(name, a)
+    if not holds_real_numbers(array):
         raise TypeError(
             f"{name} must be an array of numbers, real ones, got {type(a).__name__} of "
-            f"{array.dtype}"
+            f"{array.dtype}{advice(a, array.dtype)}"
         )
     return array
 

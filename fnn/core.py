@@ -34,6 +34,7 @@ from fnn.checks import (
     expect_pytree,
     shown,
 )
+from fnn.host_arrays import expect_arrays
 from fnn.pytree import leaf, pytree
 from fnn.shapes import is_shape
 from fnn.typing import Array, InShape, KeyArray, PyTree
@@ -271,6 +272,7 @@ def _checked_forward(forward: Callable[..., Any]) -> Callable[..., Forward]:
         train: bool = False,
     ) -> Forward:
         key = None if key is None else check_key(key)
+        expect_arrays("x", x)
         call = functools.partial(forward, key=key, train=train)
         _expect_one(self, hasattr(x, "shape"), x)
         out = _on_traced_arrays(self, "forward", call, params, state, x)

@@ -9,6 +9,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
+from fnn.host_arrays import expect_arrays
 from fnn.shapes import format_shapes, is_shape
 from fnn.typing import Array, Float, InShape
 
@@ -53,6 +54,7 @@ def real_targets(loss: object, z: Array, y: Array, dtype: Any) -> Float[Array, "
 
 def _expect_batch(loss: object, z: Array, y: Array) -> None:
     _expect_arrays(loss, z, y)
+    expect_arrays("y", y)
     if z.ndim == 0 or z.shape[:1] != y.shape[:1]:
         raise ValueError(
             f"{loss!r} got outputs of shape {z.shape} and labels of shape {y.shape}: "
@@ -102,6 +104,7 @@ def check_class_labels(
 ) -> None:
     """Raise where labels are not classes of K outputs; `binary` allows K = 1."""
     _expect_arrays(loss, out_shape, y)
+    expect_arrays("y", y)
     _check_class_shape(loss, out_shape, y, binary)
     if not is_concrete(y) or y.size == 0:
         return
@@ -131,6 +134,7 @@ def _check_real_shape(loss: object, out_shape: InShape, y: Array) -> None:
 def check_real_labels(loss: object, out_shape: InShape, y: Array) -> None:
     """Raise where labels are not finite numbers of the outputs' shape."""
     _expect_arrays(loss, out_shape, y)
+    expect_arrays("y", y)
     _check_real_shape(loss, out_shape, y)
     if not is_concrete(y):
         return

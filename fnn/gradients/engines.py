@@ -268,6 +268,7 @@ def objective(
     """
     x, y = _as_batch(batch)
     variables = as_variables(variables)
+    key = None if key is None else check_key(key)
     size = count_examples(x) if n is None else n
     net = net_in_precision(net, precision)
 

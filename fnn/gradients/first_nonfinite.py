@@ -4,6 +4,7 @@ from functools import partial
 
 import jax
 
+from fnn.checks import check_key, check_pair
 from fnn.core import Layer, Variables
 from fnn.dtypes import all_finite
 from fnn.gradients.engines import Engine, value_and_grad
@@ -56,6 +57,8 @@ def first_nonfinite(
         >>> fnn.first_nonfinite(net, fnn.losses.SquaredError(), variables, batch)
         'the output of 1/Lambda'
     """
+    batch = check_pair("batch", batch)
+    key = None if key is None else check_key(key)
     finite = _finite_by_name(plain(net), loss, variables, batch, key, l2, n, engine)
     return next((name for name, flag in finite.items() if not bool(flag)), None)
 

@@ -33,7 +33,6 @@ __all__ = [
     "check_early_stopping",
     "check_epochs",
     "check_fits",
-    "check_flag",
     "check_inputs",
     "check_metrics",
     "check_optimizer",
@@ -57,13 +56,6 @@ def check_batch_size(batch_size: Any, n: int | None = None) -> int:
             f"examples: pass batch_size={n} to use all of them at every step"
         )
     return int(batch_size)
-
-
-def check_flag(name: str, value: Any) -> bool:
-    """Return True or False."""
-    if not isinstance(value, bool | np.bool_):
-        raise TypeError(f"{name} must be True or False, got {value!r}")
-    return bool(value)
 
 
 def check_epochs(epochs: Any) -> int:
@@ -184,9 +176,14 @@ def check_fits(
     return variables
 
 
+_ARRAYS = (jax.Array, np.ndarray, np.generic, jax.ShapeDtypeStruct)
+
+
 def _is_array(leaf: Any) -> bool:
     """Return whether it is an array of numbers or of keys, or the shape of one."""
-    dtype = getattr(leaf, "dtype", np.dtype(object))
+    if not isinstance(leaf, _ARRAYS):
+        return False
+    dtype = leaf.dtype
     kinds = (np.number, np.bool_, jax.dtypes.extended)
     return any(jax.dtypes.issubdtype(dtype, kind) for kind in kinds)
 

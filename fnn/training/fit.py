@@ -9,7 +9,7 @@ import jax
 from jax.sharding import Mesh
 
 from fnn.augmentations import Augmentation
-from fnn.checks import check_key, check_l2
+from fnn.checks import check_flag, check_key, check_l2
 from fnn.core import Layer, Variables, expect_layer
 from fnn.gradients.engines import Engine, get_engine
 from fnn.gradients.precision import engine_in_precision
@@ -24,7 +24,6 @@ from fnn.training.checks import (
     check_early_stopping,
     check_epochs,
     check_fits,
-    check_flag,
     check_metrics,
     check_optimizer,
     check_validation_device,

@@ -16,6 +16,7 @@ that does not classify, labels (N,) become (N, 1).
 
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
+from functools import lru_cache
 from typing import Any, NamedTuple
 
 import jax
@@ -113,8 +114,12 @@ def sort_metrics(
 # ---- Tracing ---------------------------------------------------------------------
 
 
+@lru_cache(maxsize=64)
 def _kind(name: str, metric: Metric, outputs: Any, y: Any) -> str:
-    """Trace a metric, and return how it is computed."""
+    """Trace a metric, and return how it is computed.
+
+    As `jit` does, it takes a function for the same whenever it is called.
+    """
 
     def traced(z: Array, y: Array) -> Any:
         return _as_array(name, metric(z, y))

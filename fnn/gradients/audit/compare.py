@@ -112,10 +112,10 @@ def compare_gradients(
     expect_loss(loss)
     check_l2(l2)
     key = None if key is None else check_key(key)
-    examples = _first_examples(batch, max_examples)  # which checks the batch
+    batch = check_pair("batch", batch)
+    examples = _first_examples(batch, max_examples)
     has_gradient = tuple(
-        not np.issubdtype(np.asarray(a[:0]).dtype, np.integer)
-        for a in jax.tree.leaves(batch[0])
+        not np.issubdtype(a.dtype, np.integer) for a in jax.tree.leaves(batch[0])
     )
     name = engine if isinstance(engine, str) else getattr(engine, "__name__", "engine")
     n = count_examples(examples) if n is None else n
@@ -159,7 +159,7 @@ def compare_gradients(
 
 def _first_examples(batch: Batch, count: int) -> Batch:
     """Return the first examples of a batch, at least one, on the host."""
-    x, y = check_pair("batch", batch)
+    x, y = batch
     if count_examples(x) == 0 or count < 1:
         raise ValueError(
             f"expected at least one example, got x of shape {format_shapes(x)}"
