@@ -99,9 +99,10 @@ def as_dtype(name: str, dtype: Any) -> str | None:
     """Return the name of a floating-point or complex dtype, or None for None."""
     if dtype is None:
         return None
+    # A number or an array has a dtype, and is none.
+    is_value = isinstance(dtype, np.generic | np.ndarray | jax.Array)
     try:
-        # An array has a dtype, but is none.
-        named = None if hasattr(dtype, "shape") else jnp.dtype(dtype)
+        named = None if is_value else jnp.dtype(dtype)
     except TypeError:
         named = None
     if named is None or not jnp.issubdtype(named, jnp.inexact):

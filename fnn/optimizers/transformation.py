@@ -25,5 +25,8 @@ def takes_extra(update: Callable[..., Any]) -> bool:
 
     Then it gets all that there are, such as value=, grad= and value_fn=.
     """
-    parameters = inspect.signature(update).parameters.values()
+    try:
+        parameters = inspect.signature(update).parameters.values()
+    except (TypeError, ValueError):  # written in C, say: it tells nothing
+        return False
     return any(p.kind is inspect.Parameter.VAR_KEYWORD for p in parameters)
