@@ -57,8 +57,10 @@ def as_hyperparameter(name: str, value: Any, *, schedule: bool = False) -> Any:
     if isinstance(value, jax.Array) and jnp.iscomplexobj(value):
         # optax.inject_hyperparams casts its numbers to the parameters' dtype.
         _expect_one(name, value)
-        if isinstance(value, jax.core.Tracer) or complex(value).imag == 0:
+        if isinstance(value, jax.core.Tracer):
             return value.real
+        if complex(value).imag == 0:
+            return complex(value).real
     kind = "a number" + " or a schedule (a function of the step)" * schedule
     raise TypeError(f"{name} must be {kind}, got {value!r}")
 

@@ -44,7 +44,7 @@ def as_mask(name: str, mask: Any) -> Mask:
     leaves, treedef = jax.tree.flatten(mask)
     if isinstance(mask, FixedMask) or mask is None:
         return mask
-    if leaves and all(callable(leaf) for leaf in leaves):
+    if leaves and all(callable(x) and not isinstance(x, type) for x in leaves):
         return mask  # a tree of bools may be callable itself, as Equinox's modules are
     return FixedMask(tuple(_as_bool(name, leaf) for leaf in leaves), treedef)
 
