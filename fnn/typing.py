@@ -9,7 +9,7 @@ from collections.abc import Callable
 from typing import Any
 
 from jax import Array
-from jaxtyping import Bool, Float, Int, Key, Shaped
+from jaxtyping import Bool, Float, Inexact, Int, Key, Shaped
 
 __all__ = [
     "Array",
@@ -17,6 +17,7 @@ __all__ = [
     "Bool",
     "Float",
     "InShape",
+    "Inexact",
     "Int",
     "KeyArray",
     "Number",

@@ -289,9 +289,17 @@ UNSUPPORTED = {
         "SAM (optax.contrib.sam), which needs gradients at a second point of every "
         "step (grad_fn), or holds parameters that are not to be validated"
     ),
+    "DifferentiallyPrivateAggregateState": (
+        "optax.contrib.dpsgd or differentially_private_aggregate, which needs the "
+        "gradient of every single example"
+    ),
     "LookaheadState": (
         "optax.lookahead, whose parameters are a pair of fast and slow ones "
         "(optax.LookaheadParams)"
+    ),
+    "SophiaState": (
+        "optax.contrib.sophia, which needs the loss by another name (obj_fn) for its "
+        "estimate of the curvature"
     ),
 }
 

@@ -95,8 +95,10 @@ def fit(
     Args:
         net: the network.
         loss: the loss.
-        optimizer: one of `fnn.optimizers`, or of optax. L-BFGS, Polyak and plateau get
-            the value and the function that they ask for, of the minibatch.
+        optimizer: one of `fnn.optimizers`, or of optax, or your own. L-BFGS, Polyak and
+            plateau get the value and the function that they ask for, of the minibatch.
+            Schedule-free ones are evaluated at their average, and any with a method
+            `eval_params(state, params)` at what it returns.
         train: x (N, ...) and y (N, ...), NumPy or JAX, which are moved to the device;
             each is an array, or a tree of arrays such as {"image": ..., "age": ...}. Or
             x, y and the weights (N,) of the examples (see `fnn.losses.Weighted`).

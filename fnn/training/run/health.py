@@ -15,11 +15,11 @@ import numpy as np
 from jax.sharding import Mesh
 
 from fnn.core import Layer
-from fnn.gradients.engines import Engine, value_and_grad
+from fnn.gradients.engines import Engine, objective, value_and_grad
 from fnn.losses import Loss
 from fnn.network import map_params, named_params, walk
 from fnn.probes import probe_with_outputs, read_outputs
-from fnn.training.compiled.descent import Carry
+from fnn.training.compiled.descent import Carry, update
 from fnn.training.compiled.meshes import shard_batch
 from fnn.training.run.history import Record
 from fnn.training.run.spec import RunSpec
@@ -112,7 +112,10 @@ def _statistics(
     )
     by_name = named_params(probed, out.grads)
     grads = map_params(lambda name, layer, leaf: by_name[name], net, params)
-    updates, _ = optimizer.update(grads, carry.optimizer_state, params)
+    precision = getattr(engine, "precision", None)
+    options = dict(key=key, l2=penalty, n=n, precision=precision)
+    cost = objective(net, loss, carry.variables, (x, y), **options)
+    updates, _ = update(optimizer, grads, carry, out.loss, cost)
     updates, own = named_params(net, updates), named_params(net, params)
 
     def of_layer(path: str, y: PyTree) -> Float[Array, "7"]:

@@ -260,7 +260,7 @@ _update = jax.jit(EarlyStopping.update)
 
 
 def eval_variables(optimizer: Any, carry: Carry) -> Variables:
-    """Return the variables to validate and to keep: θ, also where θ̂ is stored."""
+    """Return the variables to validate and to keep, which may not be those trained."""
     params, state = carry.variables
     find = getattr(optimizer, "eval_params", eval_params)
     return Variables(find(carry.optimizer_state, params), state)

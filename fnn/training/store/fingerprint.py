@@ -23,7 +23,7 @@ __all__ = ["CODE", "FORMAT", "describe_run", "environment"]
 
 #: The number of the format of checkpoints. It is raised when a new edition of fnn could
 #: not go on from the checkpoints of the one before.
-FORMAT = 2
+FORMAT = 3
 
 #: The beginning of the names of checksums of functions.
 CODE = "code of functions, and its numbers, in the "
