@@ -39,6 +39,7 @@ from fnn.layers.activations import Elu as Elu
 from fnn.layers.activations import Gelu as Gelu
 from fnn.layers.activations import Identity as Identity
 from fnn.layers.activations import LeakyRelu as LeakyRelu
+from fnn.layers.activations import LogSoftmax as LogSoftmax
 from fnn.layers.activations import Relu as Relu
 from fnn.layers.activations import Sigmoid as Sigmoid
 from fnn.layers.activations import Silu as Silu
@@ -59,6 +60,8 @@ from fnn.layers.convolution import ConvTranspose as ConvTranspose
 from fnn.layers.dense import Dense as Dense
 from fnn.layers.dense import DenseParams as DenseParams
 from fnn.layers.dropout import Dropout as Dropout
+from fnn.layers.embedding import Embedding as Embedding
+from fnn.layers.embedding import EmbeddingParams as EmbeddingParams
 from fnn.layers.function import Lambda as Lambda
 from fnn.layers.global_pooling import AdaptiveAvgPool as AdaptiveAvgPool
 from fnn.layers.global_pooling import GlobalAvgPool as GlobalAvgPool
@@ -69,6 +72,11 @@ from fnn.layers.normalization import LayerNorm as LayerNorm
 from fnn.layers.normalization import NormParams as NormParams
 from fnn.layers.normalization import RMSNorm as RMSNorm
 from fnn.layers.normalization import RMSNormParams as RMSNormParams
+from fnn.layers.piecewise import Clip as Clip
+from fnn.layers.piecewise import HardSigmoid as HardSigmoid
+from fnn.layers.piecewise import HardSwish as HardSwish
+from fnn.layers.piecewise import PRelu as PRelu
+from fnn.layers.piecewise import PReluParams as PReluParams
 from fnn.layers.pooling import AvgPool as AvgPool
 from fnn.layers.pooling import MaxPool as MaxPool
 from fnn.layers.several import Each as Each
@@ -77,7 +85,9 @@ from fnn.layers.several import Merge as Merge
 from fnn.layers.several import Select as Select
 from fnn.layers.several import each as each
 from fnn.layers.several import fork as fork
+from fnn.layers.shape import Crop as Crop
 from fnn.layers.shape import Flatten as Flatten
+from fnn.layers.shape import Pad as Pad
 from fnn.layers.shape import Reshape as Reshape
 from fnn.layers.shape import Upsample as Upsample
 from fnn.metrics.classification import accuracy as accuracy

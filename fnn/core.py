@@ -189,6 +189,14 @@ class Layer(ABC):
         """The layers this layer is made of, by label."""
         return {}
 
+    @property
+    def takes_ids(self) -> bool:
+        """Whether inputs may be ids, which half precision must not round.
+
+        That is so where any layer inside takes ids.
+        """
+        return any(child.takes_ids for child in self.children.values())
+
     def with_children(self, *layers: "Layer") -> "Layer":
         """Return the same layer around other children."""
         if layers:
@@ -209,7 +217,7 @@ NO_INPUT_FEATURES = (
 #: Names that mean something in the contract, and so cannot be fields of a layer.
 RESERVED = (
     *("init", "forward", "backward", "reach", "kind", "children", "with_children"),
-    *("penalized", "positional_hint", "suited_init", "takes_trees"),
+    *("penalized", "positional_hint", "suited_init", "takes_ids", "takes_trees"),
 )
 
 

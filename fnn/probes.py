@@ -234,7 +234,8 @@ class _InputProbed(Layer):
         self, params: _InputParams, state: PyTree, x: PyTree, *,
         key: KeyArray | None = None, train: bool = False,
     ) -> Forward:  # fmt: skip
-        x = jax.tree.map(jnp.add, x, params.x)
+        # Ids are not rounded to half precision.
+        x = jax.tree.map(lambda x, zero: x + zero.astype(x.dtype), x, params.x)
         (inner,) = state
         out = self.layer.forward(params.params, inner, x, key=key, train=train)
         return Forward(out.y, out.saved, (out.state,))

@@ -170,7 +170,18 @@ def _short_repr(self: Any) -> str:
 
 
 def _values(self: Any) -> tuple[Any, ...]:
-    return tuple(getattr(self, name) for name in self.__dataclass_fields__)
+    return tuple(_comparable(getattr(self, name)) for name in self.__dataclass_fields__)
+
+
+def _comparable(value: Any) -> Any:
+    """Return an array as something that compares and hashes by its numbers."""
+    is_known = isinstance(value, np.ndarray | jax.Array) and not isinstance(
+        value, jax.core.Tracer
+    )
+    if not is_known or jax.dtypes.issubdtype(value.dtype, jax.dtypes.extended):
+        return value
+    array = np.asarray(value)
+    return str(array.dtype), array.shape, array.tobytes()
 
 
 def _equal(self: Any, other: Any) -> Any:

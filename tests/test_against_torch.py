@@ -63,6 +63,10 @@ def rms_norm(scale, x):
     return F.rms_norm(x, x.shape[-1:], scale, eps=1e-6)
 
 
+def prelu(slope, x):
+    return F.prelu(x.movedim(-1, 1), slope.reshape(-1)).movedim(1, -1)
+
+
 def nearest(factor):
     return channels_first(
         lambda x: F.interpolate(x, scale_factor=factor, mode="nearest")
@@ -124,6 +128,29 @@ TWINS = [
     Twin("group norm, volume", fnn.GroupNorm(2), VOLUME, group_norm(2)),
     Twin("group norm, one group", fnn.GroupNorm(1), IMAGE, group_norm(1)),
     Twin("group norm, groups of one", fnn.GroupNorm(8), IMAGE, group_norm(8)),
+    Twin("prelu, vector", fnn.PRelu(), VECTOR, prelu),
+    Twin("prelu, image", fnn.PRelu(), IMAGE, prelu),
+    Twin("prelu, one slope", fnn.PRelu(per_channel=False), IMAGE, prelu),
+    Twin("clip", fnn.Clip(), VECTOR, F.hardtanh),
+    Twin("clip, relu6", fnn.Clip(0, 6), IMAGE, F.relu6),
+    # F.hardsigmoid multiplies by 1/6 in float32.
+    Twin("hard sigmoid", fnn.HardSigmoid(), VECTOR, lambda x: F.relu6(x + 3) / 6),
+    Twin("hard swish", fnn.HardSwish(), IMAGE, F.hardswish),
+    Twin("log softmax", fnn.LogSoftmax(), IMAGE, lambda x: F.log_softmax(x, -1)),
+    Twin("dense, vector", fnn.Dense(5), VECTOR, lambda w, b, x: F.linear(x, w.T, b)),
+    Twin("dense, image", fnn.Dense(5), IMAGE, lambda w, b, x: F.linear(x, w.T, b)),
+    Twin(
+        "pad, image",
+        fnn.Pad(((1, 2), 3), value=0.5),
+        IMAGE,
+        lambda x: F.pad(x, (0, 0, 3, 3, 1, 2), value=0.5),
+    ),
+    Twin(
+        "crop, image",
+        fnn.Crop(((1, 2), 1)),
+        IMAGE,
+        lambda x: F.pad(x, (0, 0, -1, -1, -1, -2)),
+    ),
     Twin("upsample, line", fnn.Upsample(3), LINE, nearest(3)),
     Twin("upsample, image", fnn.Upsample(2), IMAGE, nearest(2)),
     Twin("upsample, unequal", fnn.Upsample((2, 5)), IMAGE, nearest((2, 5))),

@@ -39,7 +39,7 @@ MAY_IMPORT = {
     "optimizers": {"typing", "pytree", "dtypes"},
     "kernels": {"typing", "pytree", "argmax"},
     "losses": GROUND | {"labels"},
-    "metrics": GROUND,
+    "metrics": GROUND | {"labels"},
     "named_leaves": {"typing"},
     "network": {"typing", "checks", "shapes", "core"},
     "visits": {"typing", "core", "network"},

@@ -551,13 +551,13 @@ def params_of(net, in_shape=(4,)):
 WRONG_CALLS = {
     "wrong feature count": (
         lambda: NET.forward(params_of(NET), ((), (), ()), jnp.ones((2, 7))),
-        "Dense(features=5) expected an input of shape (N, 4) (its weight is 4×5), got "
-        "(2, 7). The first axis counts the examples: one example alone is x[None].",
+        "Dense(features=5) expected an input of shape (N, ..., 4) (its weight is 4×5), "
+        "got (2, 7). The first axis counts the examples: one example alone is x[None].",
     ),
     "missing batch axis": (
         lambda: NET.forward(params_of(NET), ((), (), ()), jnp.ones(4)),
-        "expected an input of shape (N, 4) (its weight is 4×5), got (4,). The first "
-        "axis counts the examples: one example alone is x[None].",
+        "expected an input of shape (N, ..., 4) (its weight is 4×5), got (4,). The "
+        "first axis counts the examples: one example alone is x[None].",
     ),
     "missing batch axis, flatten": (
         lambda: fnn.Flatten().forward((), (), jnp.ones(4)),
@@ -607,10 +607,10 @@ WRONG_CALLS = {
         ),
         "Dense(features=5, bias=False) got DenseParams(weight=float32[4, 5], bias=fl",
     ),
-    "images into dense": (
-        lambda: fnn.Dense(5).init(KEY, (7, 3, 2)),
-        "Dense(features=5) expected examples of shape (features,), got (7, 3, 2). Put "
-        "fnn.Flatten() before it; in_shape has no batch axis.",
+    "one feature into dense": (
+        lambda: fnn.Dense(5).init(KEY, ()),
+        "Dense(features=5) expected examples of shape (features,) or (..., features), "
+        "got (): in_shape has no batch axis.",
     ),
     "no features": (
         lambda: fnn.Dense(0),
@@ -777,9 +777,9 @@ def test_an_error_inside_a_network_names_the_layers_around_it():
 
 def test_an_error_in_init_names_the_layer():
     with pytest.raises(ValueError, match=r"expected examples of shape") as info:
-        fnn.serial(fnn.Identity(), fnn.Dense(5)).init(KEY, (7, 3))
+        fnn.serial(fnn.Identity(), fnn.GlobalAvgPool()).init(KEY, (7,))
     assert info.value.__notes__ == [
-        "in Serial layer 1: Dense(features=5), input shape (7, 3)"
+        "in Serial layer 1: GlobalAvgPool(), input shape (7,)"
     ]
 
 

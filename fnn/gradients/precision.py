@@ -1,6 +1,7 @@
 """Mixed precision: the network in 8 or 11 bits, sums and parameters in 24.
 
-    z = float32( net( half(Θ), half(x) ) )           half: to bfloat16 or float16
+    z = float32( net( half(Θ), half(x) ) )           half: to bfloat16 or float16;
+                                                     x stays as it is where it holds ids
     δ = s ∂L/∂z, in float32                          s the loss scale, 1 without one
     g = float32( backward( half(δ) ) ) / s           of Θ's dtype, as Θ itself
 
@@ -186,7 +187,10 @@ def cast_on_host(tree: PyTree, dtype: Any) -> PyTree:
 
 @layer
 class HalfPrecision(Layer):
-    """A network computed in half precision between two casts, with its variables."""
+    """A network computed in half precision between two casts, with its variables.
+
+    Inputs that may be ids (see `fnn.Embedding`) are not cast.
+    """
 
     net: Layer = leaf()
     precision: str = "bfloat16"
@@ -215,7 +219,8 @@ class HalfPrecision(Layer):
         key: KeyArray | None = None,
         train: bool = False,
     ) -> Forward:
-        half_params, half_x = cast((params, x), self.precision)
+        half_params = cast(params, self.precision)
+        half_x = x if self.net.takes_ids else cast(x, self.precision)
         out = self.net.forward(half_params, state, half_x, key=key, train=train)
         dtypes = [leaf.dtype for leaf in jax.tree.leaves(x)]
         wide = jnp.result_type(jnp.float32, *dtypes)

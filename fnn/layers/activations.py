@@ -1,5 +1,7 @@
 """Activations: y = g(x), element by element, and the softmax over the last axis.
 
+Those that are made of pieces with kinks, but for the ReLUs, are in `piecewise`.
+
 Each forward saves x or y, whichever makes the derivative cheaper: y where possible,
 because the next layer saves it anyway. At a kink the derivative is fixed by
 convention, the same in both engines: relu'(0) = 0, leaky_relu'(0) = negative_slope,
@@ -23,7 +25,10 @@ __all__ = [
     "Gelu",
     "Identity",
     "LeakyRelu",
+    "LogSoftmax",
+    "Rectifying",
     "Relu",
+    "Saturating",
     "Sigmoid",
     "Silu",
     "Softmax",
@@ -280,4 +285,31 @@ class Softmax(Saturating):
     def backward(self, params: PyTree, saved: Array, dy: Array) -> Backward:
         y = saved
         dx = y * (dy - (dy * y).sum(-1, keepdims=True))
+        return Backward(dx=dx, dparams=())
+
+
+@layer
+class LogSoftmax(Saturating):
+    """The logarithm of the softmax over the last axis: y_k = x_k − log Σ_j e^(x_j).
+
+        backward    dx_k = dy_k − e^(y_k) Σ_j dy_j
+
+    `SoftmaxCrossEntropy` needs neither this nor `Softmax` before it.
+
+    Example:
+        >>> import jax.numpy as jnp, fnn
+        >>> fnn.LogSoftmax().forward((), (), jnp.array([[0.0, 1000.0]])).y
+        Array([[-1000.,     0.]], dtype=float32)
+    """
+
+    def forward(
+        self, params: PyTree, state: PyTree, x: Array, *,
+        key: KeyArray | None = None, train: bool = False,
+    ) -> Forward:  # fmt: skip
+        y = jax.nn.log_softmax(as_inputs(x), axis=-1)
+        return Forward(y, saved=y, state=state)
+
+    def backward(self, params: PyTree, saved: Array, dy: Array) -> Backward:
+        y = saved
+        dx = dy - jnp.exp(y) * dy.sum(-1, keepdims=True)
         return Backward(dx=dx, dparams=())

@@ -252,10 +252,10 @@ def check_padding(
                 (int(p[0]), int(p[1])) if isinstance(p, tuple) else int(p)
                 for p in entries
             )
+    allowed = ", ".join([*map(repr, modes), "a number of positions"])
     raise ValueError(
-        f"{name} must be {', '.join(map(repr, modes))}, a number of positions, or a "
-        "tuple with one entry for each spatial axis, a number or a pair (before, "
-        f"after); got {padding!r}"
+        f"{name} must be {allowed}, or a tuple with one entry for each spatial axis, a "
+        f"number or a pair (before, after); got {padding!r}"
     )
 
 

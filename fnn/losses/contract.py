@@ -9,6 +9,8 @@ The value is computed in at least float32; delta has z's dtype.
 Legend: N examples, K outputs; z (N, K).
 """
 
+import functools
+import inspect
 from typing import Any, ClassVar, Protocol
 
 import jax.numpy as jnp
@@ -34,7 +36,7 @@ class Loss(Protocol):
         ...
 
     def check(self, out_shape: InShape, y: Array) -> None:
-        """Raise where labels y cannot belong to outputs of shape (K,).
+        """Raise where labels y cannot belong to outputs of shape (..., K).
 
         Shapes and dtypes are always checked, numbers only where y is concrete.
         """
@@ -45,9 +47,18 @@ def expect_loss(loss: Any) -> None:
     """Raise unless `loss` has the methods of a loss and is a pytree.
 
     Raises:
-        TypeError: it is a class, lacks a method, or is not registered with JAX.
+        TypeError: it is a class or a function, lacks a method, or is not registered
+            with JAX.
     """
     expect_instance("loss", loss)
+    if inspect.isroutine(loss) or isinstance(loss, functools.partial):
+        name = getattr(loss, "__name__", "fn")
+        fn = "fn" if name == "<lambda>" else name
+        raise TypeError(
+            f"loss is a function, {shown(loss)}; wrap it: fnn.losses.Lambda({fn}), "
+            "where it takes the outputs z and the labels y, and returns their mean "
+            "loss, a scalar."
+        )
     missing = [name for name in _METHODS if not callable(getattr(loss, name, None))]
     if missing:
         raise TypeError(
@@ -62,10 +73,11 @@ def expect_loss(loss: Any) -> None:
 _METHODS = ("value", "delta", "check")
 
 
-def mean(per_example: Float[Array, "N"]) -> Scalar:
+def mean(per_example: Float[Array, "..."]) -> Scalar:
     """Return (1/N) Σ_n L_n, with each L_n at most a quarter of the largest number.
 
-    The division comes before the sum, which then cannot overflow; NaN stays NaN.
+    N is the number of all entries, positions included. The division comes before the
+    sum, which then cannot overflow; NaN stays NaN.
     """
     largest = jnp.finfo(per_example.dtype).max / 4
     return (jnp.minimum(per_example, largest) / per_example.size).sum()

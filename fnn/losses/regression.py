@@ -1,7 +1,13 @@
 """Losses of regression: distances between the outputs and real-valued targets.
 
+J is a mean over the N examples, and a sum over all outputs of an example: over the K
+numbers of a vector, and over the positions and features of an image. PyTorch's and
+Keras' losses also divide by the number of outputs.
+
 Legend: N examples, K outputs; z (N, K); t (N, K) the targets that y stands for.
 """
+
+import math
 
 import jax.numpy as jnp
 
@@ -11,7 +17,7 @@ from fnn.losses.contract import Loss, mean, sum_per_example
 from fnn.pytree import leaf, pytree
 from fnn.typing import Array, InShape, Scalar
 
-__all__ = ["Huber", "SquaredError"]
+__all__ = ["AbsoluteError", "Huber", "Poisson", "SquaredError"]
 
 
 @pytree
@@ -46,6 +52,40 @@ class SquaredError(Loss):
     def delta(self, z: Array, y: Array) -> Array:
         t = real_targets(self, z, y, at_least_float32(z.dtype))
         return ((widen(z) - t) / len(z)).astype(z.dtype)
+
+    def check(self, out_shape: InShape, y: Array) -> None:
+        check_real_labels(self, out_shape, y)
+
+
+@pytree
+class AbsoluteError(Loss):
+    """The absolute distance to the target.
+
+        value   J = (1/N) Σ_n Σ_k |z_nk − t_nk|
+        delta   δ = sign(z − t) / N,            sign(0) = 0
+
+    Labels y: of z's shape; or (N,) where K = 1.
+
+    Raises:
+        ValueError, TypeError: labels of another shape or dtype.
+
+    Example:
+        >>> import jax.numpy as jnp, fnn
+        >>> z, y = jnp.array([[3.0, -1.0]]), jnp.array([[1.0, 1.0]])
+        >>> loss = fnn.losses.AbsoluteError()
+        >>> print(loss.value(z, y), loss.delta(z, y))
+        4.0 [[ 1. -1.]]
+
+    Source: Boscovich 1757; see Koenker and Bassett, Econometrica 46 (1978), section 2.
+    """
+
+    def value(self, z: Array, y: Array) -> Scalar:
+        t = real_targets(self, z, y, at_least_float32(z.dtype))
+        return mean(sum_per_example(jnp.abs(widen(z) - t)))
+
+    def delta(self, z: Array, y: Array) -> Array:
+        t = real_targets(self, z, y, at_least_float32(z.dtype))
+        return (jnp.sign(widen(z) - t) / len(z)).astype(z.dtype)
 
     def check(self, out_shape: InShape, y: Array) -> None:
         check_real_labels(self, out_shape, y)
@@ -97,3 +137,54 @@ class Huber(Loss):
         error = widen(z) - real_targets(self, z, y, at_least_float32(z.dtype))
         threshold = jnp.asarray(self.threshold, error.dtype)
         return error, jnp.clip(error, -threshold, threshold)
+
+
+@pytree
+class Poisson(Loss):
+    """The loss of counts: t is drawn from a Poisson distribution of mean e^z.
+
+    It is −log p(t | z) without log t!, which does not depend on z:
+
+        value   J = (1/N) Σ_n Σ_k (e^(z_nk) − t_nk z_nk)
+        delta   δ = (e^z − t) / N
+
+    The output is the logarithm of the mean, as in PyTorch's `PoissonNLLLoss`; Keras'
+    `Poisson` takes the mean itself. J can be negative; it is smallest where e^z = t.
+    Where e^z exceeds a quarter of the largest number of z's dtype, it goes on as a
+    straight line, so that δ is finite.
+
+    Labels y: counts, of z's shape; or (N,) where K = 1.
+
+    Raises:
+        ValueError, TypeError: labels of another shape or dtype, or below 0.
+
+    Example:
+        >>> import jax.numpy as jnp, fnn
+        >>> z, y = jnp.log(jnp.array([[2.0, 3.0]])), jnp.array([[2, 5]])
+        >>> print(fnn.losses.Poisson().delta(z, y).round(5))
+        [[ 0. -2.]]
+
+    Source: McCullagh and Nelder, "Generalized Linear Models" (1989), section 6.2.
+    """
+
+    def value(self, z: Array, y: Array) -> Scalar:
+        t = real_targets(self, z, y, at_least_float32(z.dtype))
+        limit = _largest_exponent(z)
+        z = widen(z)
+        # Not minimum, whose derivative would meet 0 × inf.
+        c = jnp.where(z > limit, limit, z)
+        slope = jnp.exp(c) - t
+        return mean(sum_per_example(jnp.exp(c) - t * c + slope * (z - c)))
+
+    def delta(self, z: Array, y: Array) -> Array:
+        t = real_targets(self, z, y, at_least_float32(z.dtype))
+        mean_count = jnp.exp(jnp.minimum(widen(z), _largest_exponent(z)))
+        return ((mean_count - t) / len(z)).astype(z.dtype)
+
+    def check(self, out_shape: InShape, y: Array) -> None:
+        check_real_labels(self, out_shape, y, lowest=0)
+
+
+def _largest_exponent(z: Array) -> float:
+    """Return the z where e^z is a quarter of the largest number of its dtype."""
+    return math.log(float(jnp.finfo(z.dtype).max) / 4)

@@ -11,6 +11,7 @@ import dataclasses
 import jax.numpy as jnp
 
 from fnn.checks import positive_integer
+from fnn.labels import counted
 from fnn.metrics.answers import (
     answers_are_right,
     are_rows,
@@ -23,6 +24,7 @@ from fnn.metrics.answers import (
 from fnn.typing import Array, Float, Scalar
 
 __all__ = [
+    "Accuracy",
     "TopK",
     "accuracy",
     "all_answers_right",
@@ -34,7 +36,7 @@ __all__ = [
 ]
 
 
-def accuracy(outputs: Array, y: Array) -> Scalar:
+def accuracy(outputs: Array, y: Array, *, ignore: int | None = None) -> Scalar:
     """Return the share of right answers.
 
         K > 1, y (N,)       (1/N) Σ_n [ argmax_k z_nk = y_n ]
@@ -53,9 +55,11 @@ def accuracy(outputs: Array, y: Array) -> Scalar:
         outputs: z (N, ..., K), logits or probabilities for classes, logits for yes/no
             answers.
         y: classes (N, ...), or rows (N, ..., K).
+        ignore: the label of what does not count, as that of a loss; None for none. A
+            row does not count where each of its entries is it.
 
     Returns:
-        A scalar in [0, 1].
+        A scalar in [0, 1]; 0 where nothing counts.
 
     Raises:
         ValueError: the shapes do not fit one another.
@@ -69,10 +73,29 @@ def accuracy(outputs: Array, y: Array) -> Scalar:
         0.75
     """
     z, y = as_scores(outputs, y)
+    if ignore is not None:
+        counts = counted(y, ignore)
+        counts = counts.any(-1) if y.ndim == z.ndim else counts
+        right = counts & (predicted_classes(z) == true_classes(z, y))
+        return right.sum(dtype=jnp.float32) / jnp.maximum(counts.sum(), 1)
     by_class = right_class(z, y).mean()
     if not are_rows(z, y):
         return by_class
     return jnp.where(one_class_each(y), by_class, right_answers(z, y).mean())
+
+
+@dataclasses.dataclass(frozen=True)
+class Accuracy:
+    """The accuracy of labels that are not `ignore`; two of them are equal.
+
+    Args:
+        ignore: the label that does not count.
+    """
+
+    ignore: int
+
+    def __call__(self, outputs: Array, y: Array) -> Scalar:
+        return accuracy(outputs, y, ignore=self.ignore)
 
 
 def right_class(outputs: Array, y: Array) -> Float[Array, "N"]:

@@ -29,6 +29,7 @@ from fnn.layers.activations import (
 from fnn.layers.batch_norm import BatchNorm
 from fnn.layers.convolution import Conv
 from fnn.layers.global_pooling import GlobalAvgPool
+from fnn.layers.piecewise import Clip, HardSigmoid, HardSwish
 from fnn.layers.pooling import MaxPool
 from fnn.planning.costs import Work
 from fnn.planning.options import PlanOptions
@@ -45,7 +46,11 @@ from fnn.typing import InShape
 
 __all__ = ["REWRITES", "Candidate", "Rewrite", "plain_cost"]
 
-POINTWISE = (Relu, LeakyRelu, Elu, Gelu, Silu, Softplus, Sigmoid, Tanh, Identity)
+POINTWISE = (
+    *(Relu, LeakyRelu, Elu, Gelu, Silu, Softplus, Sigmoid, Tanh),
+    *(Clip, HardSigmoid, HardSwish),
+    Identity,
+)
 
 #: How many times as long a grouped convolution takes as a dense one, at least.
 GROUPED_SLOWDOWN = 1000

@@ -119,7 +119,8 @@ def _check_input(name: str, x: Any) -> Array:
     if x.dtype == jnp.uint8:
         raise TypeError(
             f"{name} is uint8, as images are stored: networks want numbers around 1. "
-            "Pass x.astype('float32') / 255, here and wherever the network is used."
+            "Pass x.astype('float32') / 255, here and wherever the network is used; "
+            "or x.astype('int32') for the ids of an Embedding."
         )
     if jnp.issubdtype(x.dtype, jnp.floating) and not bool(_all_finite(x)):
         values = np.asarray(x, np.float32)

@@ -82,6 +82,10 @@ def evaluate(
 
         loss = (1/N) Σ_n L(z_n, y_n)        without a penalty
 
+    Where a loss ignores labels or weighs them, each batch has its own divisor, and the
+    result is the mean over batches, each times its number of examples; and so is a
+    metric that does so. A batch of all examples has their exact mean.
+
     Args:
         net: the network.
         loss: the loss.

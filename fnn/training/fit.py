@@ -168,8 +168,12 @@ def fit(
             with the differences.
 
     Returns:
-        A `FitResult`. Ctrl-C and SIGTERM end the run after the epoch in which they are
-        received, with `stopped="interrupted"`; a second one interrupts it at once.
+        A `FitResult`. `train_loss` of its history is the mean of the minibatches' J of
+        an epoch, each times its number of examples; where a loss ignores labels or
+        weighs them, J is divided by what counts in the minibatch (see
+        `fnn.losses.classification`). Ctrl-C and SIGTERM end the run after the epoch in
+        which they are received, with `stopped="interrupted"`; a second one interrupts
+        it at once.
 
     Raises:
         ValueError, TypeError: arguments that do not fit, before anything is compiled.

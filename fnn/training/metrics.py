@@ -24,9 +24,9 @@ import jax.numpy as jnp
 import numpy as np
 
 from fnn.checks import describe
-from fnn.losses import Loss
+from fnn.losses import Loss, Weighted
 from fnn.losses.several import compared_with, loss_of_parts
-from fnn.metrics.classification import accuracy
+from fnn.metrics.classification import Accuracy, accuracy
 from fnn.metrics.kinds import Metric, OfPart, per_example
 from fnn.shapes import count_examples, format_shapes
 from fnn.training.pairs import Paired, describe_pairs, expect_no_pairs, watched
@@ -56,12 +56,22 @@ def default_metrics(loss: Loss) -> Mapping[str, Metric]:
 
     For several outputs it is `accuracy_name` for each whose loss scores classes.
     """
-    losses = {f"_{name}": part for name, part in loss_of_parts(loss).items()}
-    return {
-        f"accuracy{name}": OfPart(accuracy, name[1:]) if name else accuracy
-        for name, part in (losses or {"": loss}).items()
-        if getattr(part, "classifies", False)
-    }
+    if parts := loss_of_parts(loss):
+        return {
+            f"accuracy_{name}": OfPart(_accuracy_of(part), name)
+            for name, part in parts.items()
+            if getattr(part, "classifies", False)
+        }
+    return (
+        {"accuracy": _accuracy_of(loss)} if getattr(loss, "classifies", False) else {}
+    )
+
+
+def _accuracy_of(loss: Loss) -> Metric:
+    """Return the accuracy, of the labels that the loss does not ignore."""
+    inner = loss.loss if isinstance(loss, Weighted) else loss
+    ignore = getattr(inner, "ignore", None)
+    return accuracy if ignore is None else Accuracy(ignore)
 
 
 def compared_labels(loss: Loss, outputs: Any, y: Any) -> Any:

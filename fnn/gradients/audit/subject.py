@@ -91,7 +91,10 @@ class Subject(NamedTuple):
         numbers: Any = variables, batch
         with jax.enable_x64(False):
             if precision != "float32":
-                numbers = cast_on_host(numbers, precision)
+                x, y = batch
+                x = x if net.takes_ids else cast_on_host(x, precision)
+                y = cast_on_host(y, precision)
+                numbers = cast_on_host(variables, precision), (x, y)
             variables32, batch32 = cast_on_host(numbers, jnp.float32)
             wiring, shapes = trace_forward(
                 net, variables32, batch32[0], key, train=train

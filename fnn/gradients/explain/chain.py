@@ -66,6 +66,9 @@ class LayerDerivative:
             params,
         )
         positive_x = jnp.asarray(draw.uniform(size=self._x.shape))
+        if self.node.layer.takes_ids:  # they stay those of the batch
+            zero, positive_x = jnp.zeros_like(self._x), self._x
+            positive_params = positive_params._replace(x=zero)
         changed = [
             self._forward(params, x, train).y
             != self._forward(self._moved(params, step), x, train).y
