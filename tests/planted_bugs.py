@@ -634,7 +634,9 @@ LOSS_BUGS = [
     _loss(
         "softmax: divided by all labels, not by those that count",
         SoftmaxCrossEntropy,
-        lambda self, z, y: SoftmaxCrossEntropy.delta(self, z, y) * (y != 0).mean(),
+        lambda self, z, y: (
+            SoftmaxCrossEntropy.delta(self, z, y) * (y != 0).mean(dtype=z.dtype)
+        ),
         ignore=0,
     ),
     _loss(
