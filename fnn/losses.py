@@ -1,14 +1,23 @@
 """Losses: a value and a delta, side by side.
 
 The last layer's output z is a logit (for regression, the prediction): the loss applies
-sigmoid or softmax itself, together with the logarithm. Then nothing saturates, and
-value and delta are finite for any finite z. A loss beyond the largest number of the
-dtype becomes (nearly) that number, not inf.
+sigmoid or softmax itself, together with the logarithm. Then nothing saturates.
 
     value(z, y)     J = (1/N) Σ_n L(z_n, y_n)           a scalar
     delta(z, y)     δ = ∂J/∂z, of z's shape             the δ that backward starts from
 
-The value is computed in at least float32; delta has z's dtype.
+The value is computed in at least float32; delta has z's dtype. Without examples, J = 0.
+
+At the edges, for `value`, its derivative by autodiff, and `delta` alike:
+
+    z finite        J is exact up to rounding, and inf where it is beyond the largest
+                    number: it is never cut off. δ is finite (as far as z − t is).
+    z = −∞          A class that is ruled out, with a = 0. It adds 0 to J where t = 0, and
+                    inf where t > 0; δ is the same equation, and finite.
+    all else        NaN, and what the loss cannot rank (softmax of +∞, or of nothing but
+                    −∞), is NaN in J, and in δ for that example; other examples keep δ.
+
+So `fit(on_nonfinite=...)` sees whatever is wrong, in both engines.
 
 Legend: N examples, K outputs; z (N, K); t (N, K) the targets that y stands for.
 """
@@ -84,18 +93,12 @@ def expect_loss(loss: Any) -> None:
 _METHODS = ("value", "delta", "check")
 
 
-def _mean(per_example: Float[Array, "N"]) -> Scalar:
-    """Return (1/N) Σ_n L_n, with each L_n at most a quarter of the largest number.
+def _mean(elements: Float[Array, "N ..."]) -> Scalar:
+    """Return (1/N) Σ of all elements.
 
-    The division comes before the sum, which then cannot overflow; NaN stays NaN.
+    The division comes before the sum, which then overflows only where the mean does.
     """
-    largest = jnp.finfo(per_example.dtype).max / 4
-    return (jnp.minimum(per_example, largest) / per_example.size).sum()
-
-
-def _sum_per_example(elements: Float[Array, "N ..."]) -> Float[Array, "N"]:
-    """Sum over all axes but the batch."""
-    return elements.reshape(len(elements), -1).sum(1)
+    return (elements / len(elements)).sum()
 
 
 # ---- Classification --------------------------------------------------------------
@@ -109,6 +112,8 @@ class SigmoidCrossEntropy(Loss):
 
         value   J = −(1/N) Σ_n Σ_k [ t_nk log a_nk + (1 − t_nk) log(1 − a_nk) ]
         delta   δ = (a − t) / N
+
+    An infinite logit is a certain answer: L = 0 where it is right, inf where t differs.
 
     Labels y: (N, K) targets in [0, 1]; or (N,) integers, which are class indices
     where K > 1 (t is one-hot) and 0 or 1 where K = 1.
@@ -132,7 +137,10 @@ class SigmoidCrossEntropy(Loss):
         t = class_targets(self, z, y, at_least_float32(z.dtype), binary=True)
         z = widen(z)
         minus_log_a, minus_log_not_a = jax.nn.softplus(-z), jax.nn.softplus(z)
-        return _mean(_sum_per_example(t * minus_log_a + (1 - t) * minus_log_not_a))
+        # Where an answer has the share 0, its logarithm does not count: 0 × inf is NaN.
+        yes = jnp.where(t == 0, 0, t * minus_log_a)
+        no = jnp.where(t == 1, 0, (1 - t) * minus_log_not_a)
+        return _mean(yes + no)
 
     def delta(self, z: Array, y: Array) -> Array:
         t = class_targets(self, z, y, at_least_float32(z.dtype), binary=True)
@@ -150,6 +158,9 @@ class SoftmaxCrossEntropy(Loss):
 
         value   J = −(1/N) Σ_n Σ_k t_nk log a_nk
         delta   δ = (a − t) / N
+
+    A logit of −∞ rules its class out (a masked action, say). With label smoothing every
+    class has a share of t, so that J is then inf: leave smoothing out.
 
     Labels y: (N,) integer classes 0 .. K−1; or (N, K) rows that sum to 1.
 
@@ -184,12 +195,15 @@ class SoftmaxCrossEntropy(Loss):
     def value(self, z: Array, y: Array) -> Scalar:
         t = self._targets(z, y)
         z = widen(z)
-        z = z - jax.lax.stop_gradient(z.max(-1, keepdims=True))
+        largest = jax.lax.stop_gradient(z.max(-1, keepdims=True))
         # log a_k = z_k − log Σ_j e^(z_j). Σ_k t_k is taken to be 1, not computed: then
         # δ is a − t to the last digit, also where float32 labels sum to 1 ± 1e-7.
-        log_sum = jnp.log(jnp.exp(z).sum(-1))
+        log_sum = jnp.log(jnp.exp(z - largest).sum(-1))
+        # Half of z − largest cannot overflow, and its share of the mean is then doubled.
+        half = z / 2 - largest / 2
         # Where t is 0, z does not count, not even −inf: 0 × inf would be NaN.
-        return _mean(log_sum - jnp.where(t == 0, 0, t * z).sum(-1))
+        shares = jnp.where(t == 0, 0, 2 * t / len(z) * half)
+        return _mean(log_sum) - shares.sum()
 
     def delta(self, z: Array, y: Array) -> Array:
         t = self._targets(z, y)
@@ -243,8 +257,8 @@ class SquaredError(Loss):
     def value(self, z: Array, y: Array) -> Scalar:
         t = real_targets(self, z, y, at_least_float32(z.dtype))
         error = widen(z) - t
-        # Not error²: where it overflows, JAX's derivative 2 error × 0 would be NaN.
-        return _mean(_sum_per_example(0.5 * error * error))
+        # Divided before it is squared: a mean that float32 can hold does not overflow.
+        return (0.5 * error * (error / len(z))).sum()
 
     def delta(self, z: Array, y: Array) -> Array:
         t = real_targets(self, z, y, at_least_float32(z.dtype))
@@ -287,7 +301,7 @@ class Huber(Loss):
 
     def value(self, z: Array, y: Array) -> Scalar:
         error, clipped = self._error(z, y)
-        return _mean(_sum_per_example(clipped * (error - 0.5 * clipped)))
+        return (clipped / len(z) * (error - 0.5 * clipped)).sum()
 
     def delta(self, z: Array, y: Array) -> Array:
         _, clipped = self._error(z, y)
@@ -299,4 +313,5 @@ class Huber(Loss):
     def _error(self, z: Array, y: Array) -> tuple[Array, Array]:
         error = widen(z) - real_targets(self, z, y, at_least_float32(z.dtype))
         threshold = jnp.asarray(self.threshold, error.dtype)
-        return error, jnp.clip(error, -threshold, threshold)
+        # Not jnp.clip: its derivative beyond d multiplies by 0, and 0 × inf is NaN.
+        return error, jax.lax.clamp(-threshold, error, threshold)

@@ -21,6 +21,7 @@ from fnn.training.checks import (
     check_early_stopping,
     check_epochs,
     check_fits,
+    check_last_batch,
     check_metrics,
     check_optimizer,
 )
@@ -113,6 +114,7 @@ def sweep(
     size = check_batch_size(batch_size, len(data[0]))
     first = _check_build(build, axes)
     variables = _check_member(first, data, "train")
+    check_last_batch(first.net, variables, data[0], len(data[0]), size)
     check_optimizer(first.optimizer, variables.params)
     given = default_metrics(first.loss) if metrics is None else metrics
     spec = SweepSpec(
