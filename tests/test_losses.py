@@ -120,9 +120,26 @@ def test_nan_in_the_outputs_is_not_hidden(case):
 DTYPES = [jnp.float16, jnp.bfloat16, jnp.float32, jnp.float64]
 
 
+def exact_value(case, z):
+    """The value in NumPy's longest floats, which hold the square of any float64."""
+    t, z, loss = targets(case).astype(np.longdouble), np.longdouble(z), case.loss
+    if isinstance(loss, SoftmaxCrossEntropy):
+        t = (1 - loss.label_smoothing) * t + loss.label_smoothing / z.shape[1]
+        z = z - z.max(1, keepdims=True)
+        elements = t * (np.log(np.exp(z).sum(1, keepdims=True)) - z)
+    elif isinstance(loss, SigmoidCrossEntropy):
+        elements = t * np.logaddexp(0, -z) + (1 - t) * np.logaddexp(0, z)
+    elif isinstance(loss, SquaredError):
+        elements = (z - t) ** 2 / 2
+    else:
+        e, d = abs(z - t), np.longdouble(loss.threshold)
+        elements = np.where(e <= d, e**2 / 2, d * e - d**2 / 2)
+    return elements.sum() / len(z)
+
+
 @EVERY_LOSS
 @pytest.mark.parametrize("dtype", DTYPES, ids=lambda dtype: dtype.__name__)
-def test_everything_is_finite_for_any_finite_outputs(case, dtype):
+def test_value_is_exact_or_inf_and_delta_finite_for_any_finite_outputs(case, dtype):
     with jax.enable_x64(dtype == jnp.float64):
         y = jnp.asarray(case.labels)
         run = jax.jit(
@@ -146,8 +163,17 @@ def test_everything_is_finite_for_any_finite_outputs(case, dtype):
         def check(shares, scale):
             largest = float(jnp.finfo(dtype).max)
             z = np.reshape(shares, (N, -1)) * (scale * largest)
-            for result in run(jnp.asarray(z, dtype)):
-                assert np.isfinite(np.asarray(result, np.float64)).all()
+            z = jnp.asarray(z, dtype)
+            delta, value, gradient = (np.asarray(a, np.float64) for a in run(z))
+            assert np.isfinite(delta).all()
+            # Up to rounding, of the half precision that both are cast to.
+            near = 8 * float(jnp.finfo(dtype).eps)
+            np.testing.assert_allclose(gradient, delta, rtol=near, atol=near)
+            most = np.finfo(np.float64 if dtype == jnp.float64 else np.float32).max
+            exact = exact_value(case, np.asarray(z).astype(np.longdouble))
+            if not 0.999 < exact / most < 1.001:
+                expected = float(exact) if exact < most else np.inf
+                np.testing.assert_allclose(value, expected, rtol=1e-5)
 
         check()
 
