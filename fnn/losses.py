@@ -8,16 +8,16 @@ sigmoid or softmax itself, together with the logarithm. Then nothing saturates.
 
 The value is computed in at least float32; delta has z's dtype. Without examples, J = 0.
 
-At the edges, for `value`, its derivative by autodiff, and `delta` alike:
+At the edges, `value`, its derivative by autodiff, and `delta` follow one convention:
 
-    z finite        J is exact up to rounding, and inf where it is beyond the largest
-                    number: it is never cut off. δ is finite (as far as z − t is).
-    z = −∞          A class that is ruled out, with a = 0. It adds 0 to J where t = 0, and
-                    inf where t > 0; δ is the same equation, and finite.
-    all else        NaN, and what the loss cannot rank (softmax of +∞, or of nothing but
-                    −∞), is NaN in J, and in δ for that example; other examples keep δ.
+    z finite    J is never cut off, and inf only beyond the largest number.
+                δ is finite (as long as z − t is).
+    z = −∞      A class that is ruled out: a = 0. It adds 0 to J where t = 0, and inf
+                where t > 0. δ is by the same equation, and finite.
+    otherwise   J is NaN or inf, and so is δ of that example where its equation is. The
+                other examples keep their δ.
 
-So `fit(on_nonfinite=...)` sees whatever is wrong, in both engines.
+So `fit(on_nonfinite=...)` sees whatever is wrong, with both engines.
 
 Legend: N examples, K outputs; z (N, K); t (N, K) the targets that y stands for.
 """
@@ -113,7 +113,7 @@ class SigmoidCrossEntropy(Loss):
         value   J = −(1/N) Σ_n Σ_k [ t_nk log a_nk + (1 − t_nk) log(1 − a_nk) ]
         delta   δ = (a − t) / N
 
-    An infinite logit is a certain answer: L = 0 where it is right, inf where t differs.
+    An infinite logit is a certain answer: it adds 0 where it is right, else inf.
 
     Labels y: (N, K) targets in [0, 1]; or (N,) integers, which are class indices
     where K > 1 (t is one-hot) and 0 or 1 where K = 1.
@@ -160,7 +160,8 @@ class SoftmaxCrossEntropy(Loss):
         delta   δ = (a − t) / N
 
     A logit of −∞ rules its class out (a masked action, say). With label smoothing every
-    class has a share of t, so that J is then inf: leave smoothing out.
+    class has a share of t, and J is inf. A row with +∞ or NaN, or of nothing but −∞,
+    has no softmax: J and this row of δ are NaN.
 
     Labels y: (N,) integer classes 0 .. K−1; or (N, K) rows that sum to 1.
 
@@ -199,7 +200,7 @@ class SoftmaxCrossEntropy(Loss):
         # log a_k = z_k − log Σ_j e^(z_j). Σ_k t_k is taken to be 1, not computed: then
         # δ is a − t to the last digit, also where float32 labels sum to 1 ± 1e-7.
         log_sum = jnp.log(jnp.exp(z - largest).sum(-1))
-        # Half of z − largest cannot overflow, and its share of the mean is then doubled.
+        # z − largest may overflow where its share of the mean does not. Half cannot.
         half = z / 2 - largest / 2
         # Where t is 0, z does not count, not even −inf: 0 × inf would be NaN.
         shares = jnp.where(t == 0, 0, 2 * t / len(z) * half)
@@ -239,7 +240,7 @@ class SquaredError(Loss):
         delta   δ = (z − t) / N
 
     The ½ makes δ the plain difference; PyTorch's and Keras' mean squared error also
-    divides by K and has no ½.
+    divides by K and has no ½. Where z is infinite, so are J and δ.
 
     Labels y: of z's shape; or (N,) where K = 1.
 
@@ -276,6 +277,8 @@ class Huber(Loss):
 
         value   J = (1/N) Σ_n Σ_k c (e − ½ c)    = ½ e², and d |e| − ½ d² beyond d
         delta   δ = c / N
+
+    Where z is infinite, J is inf, and δ is ±d / N.
 
     Labels y: of z's shape; or (N,) where K = 1.
 

@@ -165,9 +165,7 @@ LAYERS = [
         fnn.AvgPool((3, 2), 2, 1, ceil_mode=True),
         (8, 5, 4),
     ),
-    LayerCase(
-        "average pool, divisor", fnn.AvgPool(2, divisor_override=3), (8, 9, 5)
-    ),
+    LayerCase("average pool, divisor", fnn.AvgPool(2, divisor_override=3), (8, 9, 5)),
     LayerCase(
         "average pool, overlapping",
         fnn.AvgPool((4, 2), (3, 1), ((1, 2), (0, 1)), count_include_pad=False),

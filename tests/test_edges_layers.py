@@ -73,7 +73,7 @@ def edges(dtype):
 
 def limit(case, x):
     """Return y and dx far away from 0, and at NaN."""
-    activation, below, above, at_nan = case
+    _, below, above, at_nan = case
     y, dx = above if x > 0 else below
     if math.isnan(x):
         return x, at_nan
@@ -295,7 +295,7 @@ EMPTY_IMAGES = [
 def test_an_image_without_positions_is_refused(layer, shape):
     axes = tuple(size or 4 for size in shape[1:])
     variables = layer.init(KEY, axes)
-    with pytest.raises(ValueError, match="which are none|there are none"):
+    with pytest.raises(ValueError, match=r"which are none|there are none"):
         layer.forward(*variables, jnp.zeros(shape), train=True)
 
 

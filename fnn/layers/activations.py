@@ -4,11 +4,12 @@ Each forward saves x or y, whichever makes the derivative cheaper: y where possi
 because the next layer saves it anyway. At the edges y and dx are fixed by convention,
 the same in both engines:
 
-    a kink      relu'(0) = 0, leaky_relu'(0) = negative_slope, elu'(0) = alpha
-    x = ±∞      y and dx are their limits; so they are for x that is merely huge
-    x = NaN     y is NaN, and so is dx, but for three: what is read off from a comparison
-                takes NaN for a number that is not positive, relu'(NaN) = 0 and
-                leaky_relu'(NaN) = negative_slope (as JAX's); Identity passes dy on
+    a kink      relu'(0) = 0, leaky_relu'(0) = negative_slope, elu'(0) = alpha; on the
+                CPU, XLA takes denormal numbers for 0
+    x = ±∞      y and dx are their limits, and so they are where x is merely huge
+    x = NaN     y is NaN, and so is dx, except for three: a comparison takes NaN for a
+                number that is not positive, hence relu'(NaN) = 0 and leaky_relu'(NaN) =
+                negative_slope (as in JAX), and Identity passes dy on
 """
 
 import math

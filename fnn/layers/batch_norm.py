@@ -126,12 +126,12 @@ class BatchNorm(Layer):
 
     def expect_batch(self, m: int) -> None:
         """Raise unless a training batch has at least two elements per feature."""
-        expect_several(
-            *(self, m, "each feature, over a batch and its pixels"),
-            "In training pass batches of two examples or more: choose a batch_size that "
-            "does not leave one for the last batch (N % batch_size is not 1). Or use "
-            "fnn.LayerNorm(), which does not look at other examples.",
+        instead = (
+            "In training pass batches of two examples or more: choose a batch_size "
+            "that does not leave one for the last batch (N % batch_size is not 1). Or "
+            "use fnn.LayerNorm(), which does not look at other examples."
         )
+        expect_several(self, m, "each feature, over a batch and its pixels", instead)
 
     def update_running(
         self, state: BatchNormState, mean: Array, var: Array, m: int

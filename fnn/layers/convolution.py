@@ -72,11 +72,11 @@ class _Convolution(Layer):
 
     def __post_init__(self) -> None:
         name = type(self).__name__
-        for field in ("features", "groups", "kernel_size", "stride", "dilation"):
-            value = positive_integers(f"{name}: {field}", getattr(self, field))
-            if field in ("features", "groups") and isinstance(value, tuple):
-                raise ValueError(f"{name}: {field} must be one number, got {value}")
-            object.__setattr__(self, field, value)
+        for part in ("features", "groups", "kernel_size", "stride", "dilation"):
+            value = positive_integers(f"{name}: {part}", getattr(self, part))
+            if part in ("features", "groups") and isinstance(value, tuple):
+                raise ValueError(f"{name}: {part} must be one number, got {value}")
+            object.__setattr__(self, part, value)
         padding = check_padding(f"{name}: padding", self.padding, self.padding_modes)
         object.__setattr__(self, "padding", padding)
         if self.features % self.groups:
@@ -241,8 +241,8 @@ class ConvTranspose(_Convolution):
 
     Raises:
         ValueError: no position of y would be left, groups do not divide I and O, or the
-            input is not of shape (N, H, ..., I); `output_padding` is too large, or given
-            for "SAME".
+            input is not of shape (N, H, ..., I); `output_padding` is too large, or the
+            padding is "SAME", which fixes the size of y.
 
     Example:
         >>> import jax, fnn

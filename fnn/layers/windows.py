@@ -189,7 +189,7 @@ def _unpadded_window(
 def padding_pairs(
     layer: Layer, padding: Padding, sizes: tuple[int, ...], window: Window
 ) -> PaddingPairs:
-    """Return (lo, hi) of each axis, as `padding` stands for them in any of its forms."""
+    """Return the pairs (lo, hi) that a padding in any of its forms stands for."""
     if padding == "VALID":
         return ((0, 0),) * len(sizes)
     if isinstance(padding, str):  # "SAME", or a mode that copies as many positions

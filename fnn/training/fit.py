@@ -136,11 +136,12 @@ def fit(
         l2: λ.
         on_nonfinite: what to do about a step whose loss, gradient or new state (running
             statistics) is NaN or infinite: "raise" a FloatingPointError, "stop" and
-            keep the variables before it, or "skip" the step and count it. The error, or `result.nonfinite`, names the
-            layer where it began. None ends the run after an epoch in which a parameter
-            has become NaN or infinite. (An infinity that an optimizer clips away leaves
-            no trace, and counts as finite.) A run that was stopped does not go on from
-            its checkpoint under the same policy, but does under "skip".
+            keep the variables before it, or "skip" the step and count it. The error, or
+            `result.nonfinite`, names the layer where it began. None ends the run after
+            an epoch in which a parameter has become NaN or infinite. (An infinity that
+            an optimizer clips away leaves no trace, and counts as finite.) A run that
+            was stopped does not go on from its checkpoint under the same policy, but
+            does under "skip".
         health: record after every epoch, layer by layer, the share of dead units and
             the size of activations, δ, parameters and updates: `result.health`.
         on_epoch: called after every epoch with a record of Python numbers, such as
