@@ -29,6 +29,7 @@ from fnn.layers.activations import (
 from fnn.layers.batch_norm import BatchNorm
 from fnn.layers.convolution import Conv
 from fnn.layers.global_pooling import GlobalAvgPool
+from fnn.layers.padding import COPY_MODES
 from fnn.layers.piecewise import Clip, HardSigmoid, HardSwish
 from fnn.layers.pooling import MaxPool
 from fnn.planning.costs import Work
@@ -96,7 +97,7 @@ def _is_supported(layers: Layers, shape: InShape) -> bool:
     conv, pooling = layers[0], _pooling(layers)
     return (
         conv.groups == 1
-        and conv.padding not in ("CIRCULAR", "REFLECT")
+        and conv.padding not in COPY_MODES
         and (pooling is None or _tiles(pooling, _output_sizes(conv, shape)))
     )
 

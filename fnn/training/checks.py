@@ -34,6 +34,7 @@ __all__ = [
     "check_epochs",
     "check_fits",
     "check_inputs",
+    "check_last_batch",
     "check_metrics",
     "check_optimizer",
     "check_validation_device",
@@ -175,6 +176,39 @@ def check_fits(
             "them with net.init(key, in_shape)."
         )
     return variables
+
+
+def check_last_batch(
+    net: Layer, variables: Variables, x: PyTree, n: int, batch_size: int
+) -> None:
+    """Raise where the network cannot be trained on the smallest batch of an epoch.
+
+    BatchNorm needs two examples. The forward is traced in training, nothing is run, and
+    no step has been taken before it raises.
+
+    Args:
+        net: the network.
+        variables: its variables.
+        x: some of the examples.
+        n: N, the number of examples.
+        batch_size: B.
+    """
+    size = int(batch_sizes(n, batch_size)[-1])
+    batch = jax.tree.map(
+        lambda a: jax.ShapeDtypeStruct((size, *a.shape[1:]), a.dtype), x
+    )
+
+    def outputs(variables: Variables, x: PyTree, key: Array) -> PyTree:
+        return net.forward(*variables, x, key=key, train=True).y
+
+    try:
+        jax.eval_shape(outputs, variables, batch, jax.random.key(0))
+    except Exception as error:
+        error.add_note(
+            f"in the last batch of an epoch, of size {size}: train has {n} examples in "
+            f"batches of {batch_size}"
+        )
+        raise
 
 
 _ARRAYS = (jax.Array, np.ndarray, np.generic, jax.ShapeDtypeStruct)

@@ -24,6 +24,7 @@ from fnn.training.checks import (
     check_early_stopping,
     check_epochs,
     check_fits,
+    check_last_batch,
     check_metrics,
     check_optimizer,
     check_validation_device,
@@ -141,13 +142,14 @@ def fit(
             one number of them all. By default the accuracy where the loss scores
             classes.
         l2: λ.
-        on_nonfinite: what to do about a step whose loss or gradient is NaN or infinite:
-            "raise" a FloatingPointError, "stop" and keep the variables before it, or
-            "skip" the step and count it. The error, or `result.nonfinite`, names the
-            layer where it began. None ends the run after an epoch in which a parameter
-            has become NaN or infinite. (An infinity that an optimizer clips away leaves
-            no trace, and counts as finite.) A run that was stopped does not go on from
-            its checkpoint under the same policy, but does under "skip".
+        on_nonfinite: what to do about a step whose loss, gradient or new state (running
+            statistics) is NaN or infinite: "raise" a FloatingPointError, "stop" and
+            keep the variables before it, or "skip" the step and count it. The error, or
+            `result.nonfinite`, names the layer where it began. None ends the run after
+            an epoch in which a parameter has become NaN or infinite. (An infinity that
+            an optimizer clips away leaves no trace, and counts as finite.) A run that
+            was stopped does not go on from its checkpoint under the same policy, but
+            does under "skip".
         health: record after every epoch, layer by layer, the share of dead units and
             the size of activations, δ, parameters and updates: `result.health`.
         on_epoch: called after every epoch with a record of Python numbers, such as
@@ -205,6 +207,7 @@ def fit(
     given = variables if earlier is None else earlier.carry.variables
     given = net.init(init_key, in_shape) if given is None else given
     variables = check_fits(net, loss, on_mesh(given, mesh), data.known, "train")
+    check_last_batch(net, variables, x, data.n or size, size)
     check_optimizer(optimizer, variables.params)
     device = check_validation_device(validation_device, x, data.validation)
     validation = _check_validation(net, loss, variables, data.validation)

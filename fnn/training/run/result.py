@@ -45,8 +45,8 @@ class FitResult(NamedTuple):
         stopping), "diverged" (a parameter became NaN or infinite, from which no step
         recovers; with on_nonfinite="stop" before that step), "on_epoch" (it returned
         True) or "interrupted" (Ctrl-C, SIGTERM).
-    nonfinite: the first step whose loss or gradient was not finite, if there was one
-        and `on_nonfinite` is set; else None. With "skip", history["skipped"] counts
+    nonfinite: the first step whose loss, gradient or state was not finite, if there was
+        one and `on_nonfinite` is set; else None. With "skip", history["skipped"] counts
         such steps.
     health: with fit(health=True), an array with an entry per epoch for every layer and
         every statistic of `fnn.training.run.health.STATISTICS`, as in

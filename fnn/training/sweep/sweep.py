@@ -22,6 +22,7 @@ from fnn.training.checks import (
     check_early_stopping,
     check_epochs,
     check_fits,
+    check_last_batch,
     check_metrics,
     check_optimizer,
     with_weights,
@@ -119,6 +120,7 @@ def sweep(
     n = count_examples(data)
     size = check_batch_size(batch_size, n)
     variables = _check_member(first, data, "train")
+    check_last_batch(first.net, variables, data[0], len(data[0]), size)
     check_optimizer(first.optimizer, variables.params)
     chosen = check_metrics(default_metrics(first.loss) if metrics is None else metrics)
     early_stopping = check_early_stopping(
