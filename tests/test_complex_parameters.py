@@ -129,6 +129,13 @@ def test_it_descends_in_real_and_in_complex_numbers(build):
             close(found[f"{name} valley"], np.array([a, a**2]), 3e-2, 3e-2)
 
 
+def test_injected_numbers_take_the_dtype_of_complex_parameters():
+    injected = optax.inject_hyperparams(optimizers.adam)(0.1, b1=0.8)
+    got, state = steps(injected, Z, G)
+    assert state.hyperparams["b1"].dtype == Z.dtype
+    close(got, steps(optimizers.adam(0.1, b1=0.8), Z, G)[0])
+
+
 def test_max_norm_shortens_complex_weights():
     got = optimizers.projection_max_norm(jnp.array([[3j], [4.0 + 0j]]), 1.0)
     close(got, np.array([[0.6j], [0.8]]))

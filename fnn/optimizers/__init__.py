@@ -3,6 +3,8 @@
 Each factory builds a frozen optimizer with optax's pair `init`, `update`, and
 `eval_params`; its docstring says which setting is optax's and which the lecture's.
 `max_norm` is not an optimizer but a bound, which follows one in an `optax.chain`.
+Where code wants an instance of optax's class, write
+`optax.GradientTransformationExtraArgs(*optimizer)`; README.md says what else differs.
 """
 
 from fnn.optimizers.adam import Adam, AdamState, adam, nadam

@@ -33,8 +33,8 @@ class OptimizerState(NamedTuple):
     rate_state: optax.EmptyState = optax.EmptyState()
 
     @property
-    def count(self) -> Any:
-        """The number of updates so far; without this it were the method of a tuple."""
+    def count(self) -> Any:  # pyrefly: ignore[bad-override]
+        """The number of updates so far. (A tuple has a method of this name.)"""
         return self[0].count
 
     def __getattr__(self, name: str) -> Any:
