@@ -137,7 +137,14 @@ def expected_shape(layer: Any, shape: tuple[int, ...]) -> tuple[int, ...] | None
     same = ("Dropout", "BatchNorm", "LayerNorm", "RMSNorm", "InstanceNorm", "GroupNorm")
     match type(layer).__name__:
         case "Dense":
-            return (batch, layer.features)
+            return (*shape[:-1], layer.features)
+        case "Embedding":
+            return (*shape, layer.features)
+        case "Pad" | "Crop":
+            border = getattr(layer, "padding", None) or getattr(layer, "cropping", 0)
+            sign = 1 if type(layer).__name__ == "Pad" else -1
+            pairs = zip(sizes, pads(border), strict=True)
+            return (batch, *(h + sign * (lo + hi) for h, (lo, hi) in pairs), features)
         case "Conv":
             kernel = (
                 *per_axis(layer.kernel_size),
@@ -180,6 +187,8 @@ def expected_shape(layer: Any, shape: tuple[int, ...]) -> tuple[int, ...] | None
         case "GlobalAvgPool" | "GlobalMaxPool":
             return (batch, features)
         case "Relu" | "Softmax" | "Gelu" | "Identity" | "Tanh" | "LeakyRelu" | "Elu":
+            return shape
+        case "Clip" | "PRelu":
             return shape
         case name if name in same:
             return shape
