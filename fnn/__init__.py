@@ -62,6 +62,9 @@ from fnn.layers.dense import DenseParams as DenseParams
 from fnn.layers.dropout import Dropout as Dropout
 from fnn.layers.embedding import Embedding as Embedding
 from fnn.layers.embedding import EmbeddingParams as EmbeddingParams
+from fnn.layers.freezing import frozen as frozen
+from fnn.layers.freezing import trainable as trainable
+from fnn.layers.frozen import Frozen as Frozen
 from fnn.layers.function import Lambda as Lambda
 from fnn.layers.global_pooling import AdaptiveAvgPool as AdaptiveAvgPool
 from fnn.layers.global_pooling import GlobalAvgPool as GlobalAvgPool

@@ -239,6 +239,11 @@ LAYERS = [
     LayerCase("probed batch norm", fnn.Probed(fnn.BatchNorm(), N), IMAGE),
     LayerCase("probed dropout", fnn.Probed(fnn.Dropout(), N)),
     LayerCase("probed serial", fnn.Probed(fnn.serial(fnn.Dense(5), fnn.Tanh()), N)),
+    # Frozen: its parameters have no gradient, and so the contract's tests of gradients
+    # are those of layers without any.
+    LayerCase("frozen relu", fnn.frozen(fnn.Relu())),
+    LayerCase("frozen pool", fnn.frozen(fnn.MaxPool(2)), (7, 5, 4)),
+    LayerCase("frozen dropout", fnn.frozen(fnn.Dropout(0.5))),
     # Serial
     LayerCase("serial, empty", fnn.serial()),
     LayerCase("serial, of one", fnn.serial(fnn.Dense(5))),

@@ -33,7 +33,7 @@ def check_merge(name: str, operation: Any, axis: Any) -> None:
     """Raise unless the operation is one of `MERGES`, and the axis an integer not 0."""
     if operation not in MERGES:
         known = ", ".join(map(repr, MERGES))
-        raise ValueError(f"{name}: merge must be one of {known}, got {operation!r}")
+        raise ValueError(f"{name} must be one of {known}, got {operation!r}")
     if not is_integer(axis) or axis == 0:
         raise ValueError(
             f"{name}: axis must be an integer other than 0, which is the axis of the "
@@ -63,11 +63,8 @@ def check_mergeable(
     raise ValueError(f"{owner!r} {problem}: {listed}.")
 
 
-def merge(
-    owner: Layer, parts: Sequence[Array], operation: str, axis: int
-) -> tuple[Array, Merged]:
+def merge(parts: Sequence[Array], operation: str, axis: int) -> tuple[Array, Merged]:
     """Return y, and what the backward needs."""
-    check_mergeable(owner, [part.shape for part in parts], operation, axis)
     shapes = tuple(map(shape_only, parts))
     if operation == "sum":
         return sum(parts[1:], start=parts[0]), Merged(shapes, ())

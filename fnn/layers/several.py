@@ -22,7 +22,7 @@ from jax.tree_util import keystr, tree_flatten_with_path
 
 from fnn.core import Backward, Forward, Layer, Variables, expect_layer, layer, leaf
 from fnn.layers.combinators import child_backward, join_variables
-from fnn.layers.merging import check_merge, merge, merge_backward
+from fnn.layers.merging import check_merge, check_mergeable, merge, merge_backward
 from fnn.network import child_key, child_variables, located
 from fnn.shapes import format_shapes, is_shape
 from fnn.typing import Array, InShape, KeyArray, PyTree
@@ -220,14 +220,16 @@ class Merge(Layer):
     axis: int = field(default=-1, kw_only=True)
 
     def __post_init__(self) -> None:
-        check_merge("Merge", self.operation, self.axis)
+        check_merge("Merge: operation", self.operation, self.axis)
 
     def forward(
         self, params: PyTree, state: PyTree, x: PyTree, *,
         key: KeyArray | None = None, train: bool = False,
     ) -> Forward:  # fmt: skip
         parts, container = _parts(x)
-        y, saved = merge(self, list(parts.values()), self.operation, self.axis)
+        shapes = [part.shape for part in parts.values()]
+        check_mergeable(self, shapes, self.operation, self.axis)
+        y, saved = merge(list(parts.values()), self.operation, self.axis)
         return Forward(y, (saved, container), state)
 
     def backward(self, params: PyTree, saved: PyTree, dy: Array) -> Backward:

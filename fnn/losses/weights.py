@@ -42,12 +42,12 @@ def as_weights(name: str, weights: Any) -> Any:
     """
     if weights is None:
         return None
-    if not isinstance(weights, tuple | list | np.ndarray | jax.Array):
+    if not isinstance(weights, (tuple, list, np.ndarray, jax.Array)):
         raise TypeError(
             f"{name}: class_weights must be a tuple or an array of numbers, one for "
             f"each class, got {shown(weights)}"
         )
-    if isinstance(weights, tuple | list):
+    if isinstance(weights, (tuple, list)):
         weights = tuple(_as_number(name, weight) for weight in weights)
     elif weights.ndim == 0 or not _is_real(weights):
         raise TypeError(
@@ -55,7 +55,9 @@ def as_weights(name: str, weights: Any) -> Any:
             f"{shown(weights)}"
         )
     parts = weights if isinstance(weights, tuple) else [weights]
-    known = [np.asarray(part, np.float64) for part in parts if is_concrete(part)]
+    known = [
+        np.asarray(part, np.float64) for part in parts if is_concrete(jnp.asarray(part))
+    ]
     wrong = [w for part in known for w in part.ravel() if not 0 <= w < math.inf]
     if wrong:
         raise ValueError(

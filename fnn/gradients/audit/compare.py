@@ -85,9 +85,10 @@ def compare_gradients(
     in each parameter and in each layer's input. So every entry is checked: one that is
     wrong by e shows as e, and is found from 1e-5 of the largest entry on. At a kink (a
     ReLU at 0, a tie in a pool) the gradient must lie between the slopes on either side.
-    A row is "inconclusive" only where rounding in a layer hides all differences, or
-    where more kinks meet than `max_coordinates` can tell apart: pass other examples, or
-    parameters that are moved a little.
+    The gradient of a frozen parameter is 0 on purpose: it is not differenced, and its
+    row says "frozen". A row is "inconclusive" only where rounding in a layer hides all
+    differences, or where more kinks meet than `max_coordinates` can tell apart: pass
+    other examples, or parameters that are moved a little.
 
     All values of a forward pass and all δ are kept, for `max_examples` examples, in
     float64: about five times as much memory as a gradient in float32 takes.
@@ -147,8 +148,12 @@ def compare_gradients(
                 has_gradient=has_gradient,
                 progress=shown,
             )
+    frozen = subject.frozen
     rows = tuple(
-        judge_row(path, run64, errors[path], checks.get(path, NumericalCheck()))
+        judge_row(
+            *(path, run64, errors[path], checks.get(path, NumericalCheck())),
+            frozen=path in frozen,
+        )
         for path in subject.rows()
     )
     always = engine_fn is not manual

@@ -46,6 +46,7 @@ def check_network(
         x, key = subject.batch64[0], subject.key
         wiring, _ = trace_forward(net, subject.variables64, x, key, train=subject.train)
     users = _users(subject, net, run64, wiring)
+    frozen = subject.frozen
 
     rows = wiring.rows_of_deltas() | wiring.rows_of_inputs(net.kind)
     discrete = {i for i, real in enumerate(has_gradient) if not real}
@@ -54,7 +55,7 @@ def check_network(
     for i, path in enumerate(subject.paths):
         progress.show(f"differencing {path.lstrip('.')}", i, len(subject.paths))
         target = rows.get(path, path)
-        if target not in users or target in discrete:
+        if target not in users or target in discrete or path in frozen:
             continue
         piece, position = users[target][0]
         leaf = np.asarray(jax.tree.leaves(piece.point)[position])

@@ -17,6 +17,7 @@ from fnn.gradients.audit.programs import (
 from fnn.gradients.audit.wiring import Values, Wiring, trace_forward
 from fnn.gradients.engines import Engine
 from fnn.gradients.precision import cast_on_host
+from fnn.layers.freezing import frozen_paths
 from fnn.losses import Loss
 from fnn.network import places
 from fnn.probes import probe_with_input
@@ -123,6 +124,11 @@ class Subject(NamedTuple):
     def half(self) -> str | None:
         """Return the half precision of the audit, or None."""
         return None if self.precision == "float32" else self.precision
+
+    @property
+    def frozen(self) -> set[str]:
+        """Return the paths of frozen parameters, whose gradients are 0 by intent."""
+        return frozen_paths(self.net, self.variables32.params)
 
     def run(self, engine: Engine) -> tuple[NetworkRun, NetworkRun]:
         """Compute the network's gradients in the lower precision and in float64."""

@@ -26,7 +26,14 @@ import numpy as np
 from fnn.gradients.audit.layerwise import Comparison
 from fnn.gradients.audit.norms import cosine, largest
 from fnn.gradients.audit.programs import NetworkRun
-from fnn.gradients.audit.report import FAIL, INCONCLUSIVE, PASS, NodeCheck, Row
+from fnn.gradients.audit.report import (
+    FAIL,
+    FROZEN,
+    INCONCLUSIVE,
+    PASS,
+    NodeCheck,
+    Row,
+)
 from fnn.gradients.audit.slopes import NumericalCheck
 
 __all__ = ["Errors", "is_delta", "judge_layer", "judge_row", "measure_rows"]
@@ -150,13 +157,18 @@ def measure_rows(
 
 
 def judge_row(
-    path: str, run64: NetworkRun, errors: Errors, numerical: NumericalCheck
+    path: str,
+    run64: NetworkRun,
+    errors: Errors,
+    numerical: NumericalCheck,
+    frozen: bool = False,
 ) -> Row:
-    """Return the row of one gradient."""
+    """Return the row of one gradient; `frozen` says that it has to be 0."""
     engine, autodiff = (np.asarray(g[path]) for g in (run64.engine, run64.autodiff))
     scale = errors.scale or 1.0
     reason = errors.reason or numerical.reason
-    verdict = FAIL if reason else INCONCLUSIVE if numerical.doubt else PASS
+    right = FROZEN if frozen else PASS
+    verdict = FAIL if reason else INCONCLUSIVE if numerical.doubt else right
     return Row(
         path=path,
         shape=engine.shape,

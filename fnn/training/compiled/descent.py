@@ -7,8 +7,9 @@ import jax.numpy as jnp
 import optax
 
 from fnn.checks import describe
-from fnn.core import Variables
+from fnn.core import Layer, Variables
 from fnn.gradients.engines import Gradients
+from fnn.layers.freezing import keep_frozen
 from fnn.named_leaves import differences
 from fnn.optimizers import eval_params
 from fnn.optimizers.transformation import takes_extra
@@ -104,10 +105,13 @@ def copy_arrays(tree: PyTree) -> PyTree:
     return jax.tree.map(copy, tree)
 
 
-def descend(optimizer: Any, carry: Carry, out: Gradients, cost: Any) -> Carry:
-    """Take one step: Θ ← Θ + update(g).
+def descend(
+    net: Layer, optimizer: Any, carry: Carry, out: Gradients, cost: Any
+) -> Carry:
+    """Take one step: Θ ← Θ + update(g), but for frozen parameters, which stay.
 
     Args:
+        net: the network, which says what is frozen.
         optimizer: one that `as_optimizer` returned.
         carry: the state before the step.
         out: what the engine returned for the minibatch.
@@ -125,7 +129,7 @@ def descend(optimizer: Any, carry: Carry, out: Gradients, cost: Any) -> Carry:
     updates, state = result
     _expect_like("updates", "the parameters", params, updates, dtypes=False)
     _expect_like("a state", "the one it is given", carry.optimizer_state, state)
-    params = optax.apply_updates(params, updates)
+    params = optax.apply_updates(params, keep_frozen(net, updates))
     return Carry(Variables(params, out.state), state)
 
 

@@ -238,7 +238,7 @@ def _scan_body(
         options = dict(key=key, l2=penalty, n=n, precision=precision)
         cost = objective(net, loss, carry.variables, batch, **options)
         if guard is None:
-            return (descend(optimizer, carry, out, cost), bad_steps), out.loss
+            return (descend(net, optimizer, carry, out, cost), bad_steps), out.loss
         # A layer's state may be infinite from the beginning; then it tells nothing.
         stays = all_finite(out.state) | ~all_finite(carry.variables.state)
         finite = all_finite((out.loss, out.grads)) & stays
@@ -250,7 +250,7 @@ def _scan_body(
         )
         # Not a `where` over the whole carry: that would copy it at every step.
         carry = lax.cond(
-            takes_step, lambda: descend(optimizer, carry, out, cost), lambda: carry
+            takes_step, lambda: descend(net, optimizer, carry, out, cost), lambda: carry
         )
         return (carry, bad_steps), out.loss
 

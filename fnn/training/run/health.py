@@ -16,6 +16,7 @@ from jax.sharding import Mesh
 
 from fnn.core import Layer
 from fnn.gradients.engines import Engine, objective, value_and_grad
+from fnn.layers.freezing import keep_frozen
 from fnn.losses import Loss
 from fnn.network import map_params, named_params, walk
 from fnn.probes import probe_with_outputs, read_outputs
@@ -116,7 +117,8 @@ def _statistics(
     options = dict(key=key, l2=penalty, n=n, precision=precision)
     cost = objective(net, loss, carry.variables, (x, y), **options)
     updates, _ = update(optimizer, grads, carry, out.loss, cost)
-    updates, own = named_params(net, updates), named_params(net, params)
+    updates = named_params(net, keep_frozen(net, updates))
+    own = named_params(net, params)
 
     def of_layer(path: str, y: PyTree) -> Float[Array, "7"]:
         rows = [row for row in by_name if f"{row}.".startswith(f"{path}.delta.")]
