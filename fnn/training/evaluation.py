@@ -22,16 +22,10 @@ from fnn.dtypes import at_least_float32
 from fnn.losses import Loss, expect_loss
 from fnn.losses.several import compared_with, loss_parts, part_names
 from fnn.shapes import count_examples
-from fnn.training.checks import (
-    check_batch_size,
-    check_data,
-    check_fits,
-    check_inputs,
-    check_metrics,
-    with_weights,
-)
+from fnn.training.checks import check_batch_size, check_metrics
 from fnn.training.compiled.meshes import shard_batch
 from fnn.training.compiled.order import batch_sizes
+from fnn.training.data import check_data, check_fits, check_inputs, with_weights
 from fnn.training.metrics import (
     Metric,
     NamedMetric,

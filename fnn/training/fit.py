@@ -20,19 +20,16 @@ from fnn.shapes import count_examples, example_shape
 from fnn.training.checks import (
     check_augment,
     check_batch_size,
-    check_data,
     check_early_stopping,
     check_epochs,
-    check_fits,
-    check_last_batch,
     check_metrics,
     check_optimizer,
     check_validation_device,
-    with_weights,
 )
 from fnn.training.compiled.descent import as_optimizer
 from fnn.training.compiled.meshes import check_mesh, check_shards, on_mesh
 from fnn.training.compiled.order import subset
+from fnn.training.data import check_data, check_fits, check_last_batch, with_weights
 from fnn.training.early_stopping import EarlyStopping
 from fnn.training.evaluation import metrics_of
 from fnn.training.metrics import Metric, default_metrics
@@ -205,9 +202,7 @@ def fit(
     checkpoints = as_checkpoints(checkpoint_dir)
     earlier = _result_to_resume(resume, variables, checkpoints)
     given = variables if earlier is None else earlier.carry.variables
-    given = net.init(init_key, in_shape) if given is None else given
-    variables = check_fits(net, loss, on_mesh(given, mesh), data.known, "train")
-    check_last_batch(net, variables, x, data.n or size, size)
+    variables = _initial_variables(net, data, given, init_key, mesh)
     check_optimizer(optimizer, variables.params)
     device = check_validation_device(validation_device, x, data.validation)
     validation = _check_validation(net, loss, variables, data.validation)
@@ -307,6 +302,17 @@ def _check_training_data(
     sample = check_data("train", first)
     check_shards(mesh, count_examples(sample))
     return _TrainingData(loss, batches, sample, sample, batches.n, validation)
+
+
+def _initial_variables(
+    net: Layer, data: _TrainingData, given: Any, key: KeyArray, mesh: Mesh | None
+) -> Variables:
+    """Return the variables to start from, which fit the network and its data."""
+    x, size = data.sample[0], count_examples(data.sample)
+    given = net.init(key, example_shape(x)) if given is None else given
+    variables = check_fits(net, data.loss, on_mesh(given, mesh), data.known, "train")
+    check_last_batch(net, variables, x, data.n or size, size)
+    return variables
 
 
 def _check_validation(

@@ -30,7 +30,7 @@ from fnn.gradients.engines import Engine, get_engine, manual
 from fnn.gradients.precision import check_precision
 from fnn.losses import Loss, expect_loss
 from fnn.shapes import count_examples, example_shape, format_shapes
-from fnn.typing import Array, Batch
+from fnn.typing import Array, Batch, PyTree
 
 __all__ = ["compare_gradients"]
 
@@ -115,9 +115,6 @@ def compare_gradients(
     key = None if key is None else check_key(key)
     batch = check_pair("batch", batch)
     examples = _first_examples(batch, max_examples)
-    has_gradient = tuple(
-        not np.issubdtype(a.dtype, np.integer) for a in jax.tree.leaves(batch[0])
-    )
     name = engine if isinstance(engine, str) else getattr(engine, "__name__", "engine")
     n = count_examples(examples) if n is None else n
     options = dict(train=train, l2=float(l2), n=n)
@@ -145,7 +142,7 @@ def compare_gradients(
                 *(subject, run64, errors),
                 exhaustive=exhaustive,
                 budget=max_coordinates,
-                has_gradient=has_gradient,
+                has_gradient=_are_real(batch[0]),
                 progress=shown,
             )
     frozen = subject.frozen
@@ -170,3 +167,8 @@ def _first_examples(batch: Batch, count: int) -> Batch:
             f"expected at least one example, got x of shape {format_shapes(x)}"
         )
     return jax.tree.map(lambda a: np.asarray(a[:count]), (as_inputs(x), y))
+
+
+def _are_real(x: PyTree) -> tuple[bool, ...]:
+    """Return whether each array holds numbers that have a gradient, and no integers."""
+    return tuple(not np.issubdtype(a.dtype, np.integer) for a in jax.tree.leaves(x))

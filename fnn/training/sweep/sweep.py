@@ -18,15 +18,12 @@ from fnn.shapes import count_examples, example_shape
 from fnn.training.checks import (
     check_augment,
     check_batch_size,
-    check_data,
     check_early_stopping,
     check_epochs,
-    check_fits,
-    check_last_batch,
     check_metrics,
     check_optimizer,
-    with_weights,
 )
+from fnn.training.data import check_data, check_fits, check_last_batch, with_weights
 from fnn.training.early_stopping import EarlyStopping
 from fnn.training.evaluation import metrics_of, names_of
 from fnn.training.metrics import Metric, NamedMetric, default_metrics
