@@ -223,6 +223,16 @@ def test_the_audit_passes_and_has_rows_for_all_parts(planned):
     assert {".x.image", ".x.age", "2/Fork.delta.digit"} <= set(paths)
 
 
+def test_frozen_layers_of_several_arrays_pass_their_gradients_on():
+    net = fnn.serial(NET[0], fnn.frozen(NET[1:]))
+    (first, *rest), state = VARIABLES
+    nested = fnn.Variables((first, tuple(rest)), (state[0], tuple(state[1:])))
+    frozen = jax.jit(fnn.value_and_grad(net, LOSS))(nested, (X, Y)).grads
+    free = jax.jit(fnn.value_and_grad(NET, LOSS))(VARIABLES, (X, Y)).grads
+    agree(frozen[0], free[0])
+    assert not any(np.asarray(g).any() for g in jax.tree.leaves(frozen[1]))
+
+
 def test_a_wrong_backward_of_a_merge_is_found():
     @fnn.layer
     class Wrong(fnn.Merge):

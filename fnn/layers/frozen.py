@@ -13,7 +13,7 @@ import jax.numpy as jnp
 from jax.extend import core as jaxprs
 
 from fnn.core import Backward, Forward, Layer, Reach, Variables, layer, leaf
-from fnn.typing import Array, InShape, KeyArray, PyTree
+from fnn.typing import InShape, KeyArray, PyTree
 
 __all__ = ["Frozen"]
 
@@ -48,6 +48,10 @@ class Frozen(Layer):
     def takes_ids(self) -> bool:
         return self.layer.takes_ids
 
+    @property
+    def takes_trees(self) -> bool:  # pyrefly: ignore[bad-override]
+        return self.layer.takes_trees
+
     def with_children(self, *layers: Layer) -> Layer:
         return Frozen(self.layer.with_children(*layers)) if layers else self
 
@@ -55,7 +59,7 @@ class Frozen(Layer):
         return self.layer.init(key, in_shape)
 
     def forward(
-        self, params: PyTree, state: PyTree, x: Array, *,
+        self, params: PyTree, state: PyTree, x: PyTree, *,
         key: KeyArray | None = None, train: bool = False,
     ) -> Forward:  # fmt: skip
         # Only its own parameters are constants: a child may be a probe.
@@ -64,7 +68,7 @@ class Frozen(Layer):
         params = _join(params, children, jax.lax.stop_gradient(constants))
         return self.layer.forward(params, state, x, key=key, train=False)
 
-    def backward(self, params: PyTree, saved: PyTree, dy: Array) -> Backward:
+    def backward(self, params: PyTree, saved: PyTree, dy: PyTree) -> Backward:
         own = len(self.children)
         _, constants = _split(params, own)
         zeros = jax.tree.map(jnp.zeros_like, constants)
@@ -95,14 +99,14 @@ def _join(like: PyTree, children: tuple[Any, ...], own: PyTree) -> PyTree:
     return getattr(like, "_make", tuple)([*children, *own])
 
 
-def _dx_alone(layer: Layer, params: PyTree, saved: PyTree, dy: Array) -> Array:
+def _dx_alone(layer: Layer, params: PyTree, saved: PyTree, dy: PyTree) -> PyTree:
     """Compute the dx of a layer's backward, and nothing that dx does not need."""
 
-    def dx(params: PyTree, saved: PyTree, dy: Array) -> Array:
+    def dx(params: PyTree, saved: PyTree, dy: PyTree) -> PyTree:
         return layer.backward(params, saved, dy).dx
 
     arguments = params, saved, dy
-    closed = jax.make_jaxpr(dx)(*arguments)
+    closed, shapes = jax.make_jaxpr(dx, return_shape=True)(*arguments)
     needed = {id(var) for var in closed.jaxpr.outvars}
     kept: list[Any] = []
     for equation in reversed(closed.jaxpr.eqns):
@@ -111,4 +115,5 @@ def _dx_alone(layer: Layer, params: PyTree, saved: PyTree, dy: Array) -> Array:
             needed |= {id(var) for var in equation.invars}
     jaxpr = closed.jaxpr.replace(eqns=kept[::-1])
     run = jaxprs.jaxpr_as_fun(jaxprs.ClosedJaxpr(jaxpr, closed.consts))
-    return run(*jax.tree.leaves(arguments))[0]
+    leaves = run(*jax.tree.leaves(arguments))
+    return jax.tree.unflatten(jax.tree.structure(shapes), leaves)
