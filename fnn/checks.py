@@ -320,16 +320,16 @@ def as_pair(name: str, data: Any) -> tuple[Any, Any]:
 
 def map_named(f: Callable[[str, Any], Any], name: str, tree: Any) -> Any:
     """Apply f to each array of a tree of data, with a name for errors."""
-    if not isinstance(tree, dict) and not _is_tuple_of_arrays(tree):
+    if not _is_tree_of_arrays(tree):
         return f(name, tree)
     return jax.tree_util.tree_map_with_path(
         lambda path, leaf: f(f"{name}{jax.tree_util.keystr(path)}", leaf), tree
     )
 
 
-def _is_tuple_of_arrays(tree: Any) -> bool:
-    """Return whether it holds arrays, and is not itself a list of numbers."""
-    return isinstance(tree, tuple) and any(
+def _is_tree_of_arrays(tree: Any) -> bool:
+    """Return whether it is a dictionary or a tuple of arrays; a list is one array."""
+    return isinstance(tree, (dict, tuple)) and any(
         hasattr(leaf, "shape") and len(leaf.shape) > 0 for leaf in jax.tree.leaves(tree)
     )
 

@@ -88,11 +88,16 @@ def _expect_batch(loss: object, z: Array, y: Array) -> None:
 def _expect_arrays(loss: object, z: Any, y: Any) -> None:
     """Raise where outputs or labels are trees: this loss is of one array each."""
     for what, given in (("output", z), ("array of labels", y)):
-        if not is_shape(given) and not hasattr(given, "shape"):
+        parts = list(given.values()) if isinstance(given, dict) else given
+        is_tree = isinstance(parts, (list, tuple)) and not is_shape(parts)
+        if is_tree and all(isinstance(p, _ARRAYS) or is_shape(p) for p in parts):
             raise TypeError(
                 f"{loss!r} expected one {what}, got {format_shapes(given)}. Give each "
                 "output its own loss: fnn.losses.Each."
             )
+
+
+_ARRAYS = (jax.Array, np.ndarray, dict)
 
 
 # ---- Classes ---------------------------------------------------------------------

@@ -180,6 +180,8 @@ def _comparable(value: Any) -> Any:
     )
     if not is_known or jax.dtypes.issubdtype(value.dtype, jax.dtypes.extended):
         return value
+    if value.ndim == 0 and _holds_real_numbers(value):
+        return float(value)  # equal to the Python number that it stands for
     array = np.asarray(value)
     return str(array.dtype), array.shape, array.tobytes()
 

@@ -651,7 +651,7 @@ WRONG_CALLS = {
     ),
     "unknown merge": (
         lambda: fnn.parallel(fnn.Relu(), merge="add"),
-        """parallel: merge must be "sum" or "concatenate", got 'add'""",
+        """parallel: merge must be "sum", "product" or "concatenate", got 'add'""",
     ),
     "nothing left of an example": (
         lambda: fnn.serial(fnn.Lambda(lambda x: x[:, 4:])).init(KEY, (4,)),

@@ -147,7 +147,7 @@ def test_the_backward_is_the_transposed_derivative_of_the_forward(layer, x, expe
         (lambda: fnn.each(fnn.Tanh(), a=fnn.Tanh()), r"got 1 without and 1 with"),
         (lambda: fnn.fork(a=3), r"fork: a is not a layer"),
         (lambda: fnn.fork(**{"a/b": fnn.Tanh()}), r"a name holds no / and no dot"),
-        (lambda: fnn.Merge("mean"), r"must be one of 'sum', 'product', 'concatenate'"),
+        (lambda: fnn.Merge("mean"), r'must be "sum", "product" or "concatenate"'),
         (lambda: fnn.Merge("concatenate", axis=0), r"axis must be an integer other"),
         (lambda: NET.init(KEY, (3,)), r"expected an input with the parts image, age"),
         (lambda: NET.init(KEY, {"image": (5, 5, 2)}), r"with the parts image, age"),

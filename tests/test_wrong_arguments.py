@@ -325,8 +325,8 @@ def test_layers_and_losses_take_arrays_alone(calls):
 
 @pytest.mark.parametrize(
     "make",
-    [Tensor, Table, lambda a: [Tensor(r) for r in a], lambda a: a.tolist(), tuple],
-    ids=["tensor", "table", "list of tensors", "list", "tuple"],
+    [Tensor, Table, lambda a: [Tensor(r) for r in a], lambda a: a.tolist(), list],
+    ids=["tensor", "table", "list of tensors", "list", "list of rows"],
 )
 def test_what_numpy_takes_for_an_array_is_one(make):
     expected = fnn.evaluate(NET, LOSS, VARIABLES, BATCH)

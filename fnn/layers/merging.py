@@ -32,12 +32,13 @@ class Merged(NamedTuple):
 def check_merge(name: str, operation: Any, axis: Any) -> None:
     """Raise unless the operation is one of `MERGES`, and the axis an integer not 0."""
     if operation not in MERGES:
-        known = ", ".join(map(repr, MERGES))
-        raise ValueError(f"{name} must be one of {known}, got {operation!r}")
+        raise ValueError(
+            f'{name} must be "sum", "product" or "concatenate", got {operation!r}'
+        )
     if not is_integer(axis) or axis == 0:
         raise ValueError(
-            f"{name}: axis must be an integer other than 0, which is the axis of the "
-            f"examples, got {axis!r}"
+            f"{name}: axis must be an integer other than 0, the axis of the examples, "
+            f"got {axis!r}"
         )
 
 

@@ -11,15 +11,18 @@ or by `fnn.evaluate`, `fnn.fit` and `fnn.sweep`: `metrics={"f1": fnn.metrics.f1}
     root_mean_squared_error                of real-valued targets
     confusion_matrix                       counts (K, K), which are no metric but
     plot_confusion_matrix                  can be drawn
+    OfPart                                 one of these, of one of several outputs
 """
 
 from fnn.metrics.classification import accuracy, binary_accuracy, exact_match, top_k
 from fnn.metrics.confusion import confusion_matrix, f1, iou, precision, recall
 from fnn.metrics.figure import plot_confusion_matrix
+from fnn.metrics.kinds import OfPart
 from fnn.metrics.ranking import auc
 from fnn.metrics.regression import mean_absolute_error, r2, root_mean_squared_error
 
 __all__ = [
+    "OfPart",
     "accuracy",
     "auc",
     "binary_accuracy",

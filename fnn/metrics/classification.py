@@ -77,7 +77,9 @@ def accuracy(outputs: Array, y: Array, *, ignore: int | None = None) -> Scalar:
         counts = counted(y, ignore)
         counts = counts.any(-1) if y.ndim == z.ndim else counts
         right = counts & (predicted_classes(z) == true_classes(z, y))
-        return right.sum(dtype=jnp.float32) / jnp.maximum(counts.sum(), 1)
+        return right.sum(dtype=jnp.float32) / jnp.maximum(
+            counts.sum(dtype=jnp.float32), 1
+        )
     by_class = right_class(z, y).mean()
     if not are_rows(z, y):
         return by_class

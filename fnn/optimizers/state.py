@@ -72,7 +72,8 @@ def init_statistic(
 
     def like(p: Any) -> Array:
         p = as_numbers(p)
-        own = working_dtype(p.dtype)
+        # A float64 array of NumPy is float32 in JAX, unless x64 is enabled.
+        own = jax.dtypes.canonicalize_dtype(working_dtype(p.dtype))
         own = real_dtype(own) if of_squares else own
         wanted = own if dtype is None else jax.dtypes.canonicalize_dtype(dtype)
         return jnp.full_like(p, value, dtype=wanted)
