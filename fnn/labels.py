@@ -88,8 +88,8 @@ def _expect_batch(loss: object, z: Array, y: Array) -> None:
 def _expect_arrays(loss: object, z: Any, y: Any) -> None:
     """Raise where outputs or labels are trees: this loss is of one array each."""
     for what, given in (("output", z), ("array of labels", y)):
-        parts = list(given.values()) if isinstance(given, dict) else given
-        is_tree = isinstance(parts, (list, tuple)) and not is_shape(parts)
+        is_tree = isinstance(given, (dict, tuple)) and not is_shape(given)
+        parts = jax.tree.leaves(given, is_leaf=is_shape) if is_tree else []
         if is_tree and all(isinstance(p, _ARRAYS) or is_shape(p) for p in parts):
             raise TypeError(
                 f"{loss!r} expected one {what}, got {format_shapes(given)}. Give each "
@@ -97,7 +97,7 @@ def _expect_arrays(loss: object, z: Any, y: Any) -> None:
             )
 
 
-_ARRAYS = (jax.Array, np.ndarray, dict)
+_ARRAYS = (jax.Array, np.ndarray)
 
 
 # ---- Classes ---------------------------------------------------------------------

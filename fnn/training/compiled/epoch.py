@@ -134,8 +134,7 @@ def epoch(
     Example:
         >>> import jax, jax.numpy as jnp, fnn, optax
         >>> from fnn.gradients.engines import manual
-        >>> from fnn.shapes import count_examples
-    from fnn.training.compiled.descent import as_optimizer, initial_carry
+        >>> from fnn.training.compiled.descent import as_optimizer, initial_carry
         >>> net, loss = fnn.serial(fnn.Dense(1)), fnn.losses.SquaredError()
         >>> optimizer = as_optimizer(optax.sgd(0.1))
         >>> carry = initial_carry(optimizer, net.init(jax.random.key(0), (2,)))
