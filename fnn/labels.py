@@ -13,6 +13,8 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
+from fnn.host_arrays import expect_arrays
+from fnn.shapes import format_shapes, is_shape
 from fnn.typing import Array, Float, InShape
 
 __all__ = [
@@ -74,11 +76,28 @@ def real_targets(loss: object, z: Array, y: Array, dtype: Any) -> Float[Array, "
 
 
 def _expect_batch(loss: object, z: Array, y: Array) -> None:
+    _expect_arrays(loss, z, y)
+    expect_arrays("y", y)
     if z.ndim == 0 or z.shape[:1] != y.shape[:1]:
         raise ValueError(
             f"{loss!r} got outputs of shape {z.shape} and labels of shape {y.shape}: "
             "both must have one entry per example on the first axis"
         )
+
+
+def _expect_arrays(loss: object, z: Any, y: Any) -> None:
+    """Raise where outputs or labels are trees: this loss is of one array each."""
+    for what, given in (("output", z), ("array of labels", y)):
+        is_tree = isinstance(given, (dict, tuple)) and not is_shape(given)
+        parts = jax.tree.leaves(given, is_leaf=is_shape) if is_tree else []
+        if is_tree and all(isinstance(p, _ARRAYS) or is_shape(p) for p in parts):
+            raise TypeError(
+                f"{loss!r} expected one {what}, got {format_shapes(given)}. Give each "
+                "output its own loss: fnn.losses.Each."
+            )
+
+
+_ARRAYS = (jax.Array, np.ndarray)
 
 
 # ---- Classes ---------------------------------------------------------------------
@@ -131,6 +150,8 @@ def check_class_labels(
 
     Labels that are `ignore` may stand anywhere.
     """
+    _expect_arrays(loss, out_shape, y)
+    expect_arrays("y", y)
     _check_class_shape(loss, out_shape, y, binary)
     if not is_concrete(y) or y.size == 0:
         return
@@ -184,6 +205,8 @@ def check_real_labels(
     loss: object, out_shape: InShape, y: Array, lowest: float = -np.inf
 ) -> None:
     """Raise where labels are not finite numbers of the outputs' shape, or too low."""
+    _expect_arrays(loss, out_shape, y)
+    expect_arrays("y", y)
     _check_real_shape(loss, out_shape, y)
     if not is_concrete(y):
         return

@@ -190,16 +190,33 @@ LAYERS = [
     LayerCase(
         "convolution, volume", fnn.Conv(4, (2, 3, 1), stride=(1, 2, 1)), (5, 8, 3, 2)
     ),
+    LayerCase(
+        "convolution, replicate",
+        fnn.Conv(4, (2, 5), stride=(3, 1), padding="REPLICATE"),
+        (8, 3, 2),
+    ),
     LayerCase("transposed", fnn.ConvTranspose(4, (3, 2), stride=(2, 3)), (5, 2, 7)),
     LayerCase(
         "transposed, groups",
         fnn.ConvTranspose(4, (3, 2), stride=(2, 3), padding="VALID", groups=2),
         (5, 3, 8),
     ),
+    LayerCase(
+        "transposed, output padding",
+        fnn.ConvTranspose(4, (3, 2), stride=(2, 3), padding=1, output_padding=(1, 2)),
+        (5, 2, 7),
+    ),
     # Pooling
     LayerCase("max pool, remainder", fnn.MaxPool(2), (7, 5, 4)),
     LayerCase("max pool, overlapping", fnn.MaxPool((3, 2), (2, 1), "SAME"), (7, 4, 5)),
+    LayerCase("max pool, ceil mode", fnn.MaxPool(2, ceil_mode=True), (7, 5, 4)),
     LayerCase("average pool", fnn.AvgPool((2, 3)), (8, 9, 5)),
+    LayerCase(
+        "average pool, ceil mode",
+        fnn.AvgPool((3, 2), 2, 1, ceil_mode=True),
+        (8, 5, 4),
+    ),
+    LayerCase("average pool, divisor", fnn.AvgPool(2, divisor_override=3), (8, 9, 5)),
     LayerCase(
         "average pool, overlapping",
         fnn.AvgPool((4, 2), (3, 1), ((1, 2), (0, 1)), count_include_pad=False),
@@ -208,6 +225,7 @@ LAYERS = [
     LayerCase("global average pool", fnn.GlobalAvgPool(), (7, 5, 4)),
     LayerCase("global max pool", fnn.GlobalMaxPool(), (7, 5, 4)),
     LayerCase("adaptive average pool", fnn.AdaptiveAvgPool((4, 2)), (7, 3, 5)),
+    LayerCase("adaptive pool, more outputs", fnn.AdaptiveAvgPool((8, 4)), (7, 3, 5)),
     # Dropout
     LayerCase("dropout, half", fnn.Dropout(0.5)),
     LayerCase("dropout, none", fnn.Dropout(0)),

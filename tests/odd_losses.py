@@ -69,7 +69,7 @@ def check_loss(done: tuple) -> None:
     if loss.classifies:  # the mean is over positions
         n = z.size // z.shape[-1]
     y = np.asarray(given)
-    assert np.isfinite(j) and np.isfinite(delta).all(), f"J = {j}, δ = {delta}"
+    assert not np.isnan(j) and np.isfinite(delta).all(), f"J = {j}, δ = {delta}"
     assert delta.shape == z.shape and j.shape == ()
     classes = y.ndim == z.ndim - 1 and z.shape[-1] > 1
     t = (
@@ -119,7 +119,7 @@ def check_loss(done: tuple) -> None:
     np.testing.assert_allclose(
         np.asarray(delta) * n, slope, rtol=1e-4, atol=1e-5 * scale
     )
-    if expected / n < 1e37:  # a larger loss becomes the largest number
+    if expected / n < 3e38:  # a loss beyond float32's largest number is inf
         np.testing.assert_allclose(j, expected / n, rtol=1e-3, atol=1e-4)
 
 

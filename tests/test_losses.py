@@ -184,12 +184,33 @@ DTYPES = [jnp.float16, jnp.bfloat16, jnp.float32, jnp.float64]
 IN_EVERY_DTYPE = SigmoidCrossEntropy, SoftmaxCrossEntropy, SquaredError, Huber
 
 
-def is_quick(case, dtype):
-    """Return whether a case runs every time: it takes half a second."""
+def exact_value(case, z):
+    """The value in NumPy's longest floats, which hold the square of any float64."""
+    t, z, loss = targets(case).astype(np.longdouble), np.longdouble(z), case.loss
+    if isinstance(loss, SoftmaxCrossEntropy):
+        t = (1 - loss.label_smoothing) * t + loss.label_smoothing / z.shape[1]
+        z = z - z.max(1, keepdims=True)
+        elements = t * (np.log(np.exp(z).sum(1, keepdims=True)) - z)
+    elif isinstance(loss, SigmoidCrossEntropy):
+        elements = t * np.logaddexp(0, -z) + (1 - t) * np.logaddexp(0, z)
+    elif isinstance(loss, SquaredError):
+        elements = (z - t) ** 2 / 2
+    else:
+        e, d = abs(z - t), np.longdouble(loss.threshold)
+        elements = np.where(e <= d, e**2 / 2, d * e - d**2 / 2)
+    return elements.sum() / len(z)
+
+
+def is_plain(case):
+    """Return whether a case has neither positions nor weights."""
     weighs = [getattr(case.loss, name, None) for name in ("ignore", "class_weights")]
-    few = case.positions or weighs != [None, None]
-    few = few or not isinstance(case.loss, IN_EVERY_DTYPE)
-    return not few or (dtype == jnp.float32 and not case.positions)
+    is_weighted = case.positions or weighs != [None, None]
+    return not is_weighted and isinstance(case.loss, IN_EVERY_DTYPE)
+
+
+def is_quick(case, dtype):
+    """Return whether a case runs every time: it takes a second."""
+    return dtype == jnp.float32 and not case.positions
 
 
 FINITE = [
@@ -205,7 +226,7 @@ FINITE = [
 
 
 @pytest.mark.parametrize(("case", "dtype"), FINITE)
-def test_everything_is_finite_for_any_finite_outputs(case, dtype):
+def test_value_is_exact_or_inf_and_delta_finite_for_any_finite_outputs(case, dtype):
     shape = (N, *case.positions, case.outputs)
     size = math.prod(shape)
     with jax.enable_x64(dtype == jnp.float64):
@@ -231,8 +252,19 @@ def test_everything_is_finite_for_any_finite_outputs(case, dtype):
         def check(shares, scale):
             largest = float(jnp.finfo(dtype).max)
             z = np.reshape(shares, shape) * (scale * largest)
-            for result in run(jnp.asarray(z, dtype)):
-                assert np.isfinite(np.asarray(result, np.float64)).all()
+            z = jnp.asarray(z, dtype)
+            delta, value, gradient = (np.asarray(a, np.float64) for a in run(z))
+            assert np.isfinite(delta).all()
+            # Up to rounding, of the half precision that both are cast to.
+            near = 8 * float(jnp.finfo(dtype).eps)
+            np.testing.assert_allclose(gradient, delta, rtol=near, atol=near)
+            if not is_plain(case):
+                return
+            most = np.finfo(np.float64 if dtype == jnp.float64 else np.float32).max
+            exact = exact_value(case, np.asarray(z).astype(np.longdouble))
+            if not 0.999 < exact / most < 1.001:
+                expected = float(exact) if exact < most else np.inf
+                np.testing.assert_allclose(value, expected, rtol=1e-5)
 
         check()
 

@@ -6,17 +6,12 @@ Legend: B branches, y_b the output of branch b.
 """
 
 import dataclasses
-import math
-from itertools import accumulate
 from typing import NamedTuple
 
-import jax.numpy as jnp
-
-from fnn.checks import is_integer
 from fnn.core import Backward, Forward, Layer, Variables, layer, leaf
 from fnn.layers.activations import Identity
 from fnn.layers.combinators import child_backward, expect_layers, join_variables
-from fnn.layers.shape import shape_only
+from fnn.layers.merging import check_merge, merge, merge_backward
 from fnn.network import child_key, child_variables, located, output_shape
 from fnn.typing import Array, InShape, KeyArray, PyTree
 
@@ -178,16 +173,7 @@ class Parallel(Layer):
         expect_layers("parallel", self.branches)
         if not self.branches:
             raise ValueError("parallel expected at least one branch, got none")
-        if self.merge not in ("sum", "product", "concatenate"):
-            raise ValueError(
-                'parallel: merge must be "sum", "product" or "concatenate", got '
-                f"{self.merge!r}"
-            )
-        if not is_integer(self.axis) or self.axis == 0:
-            raise ValueError(
-                "parallel: axis must be an integer other than 0, the axis of the "
-                f"examples, got {self.axis!r}"
-            )
+        check_merge("parallel: merge", self.merge, self.axis)
         object.__setattr__(self, "axis", int(self.axis))
 
     @property
@@ -209,29 +195,15 @@ class Parallel(Layer):
         outs = _forward_branches(self, Variables(params, state), x, key, train)
         ys = [out.y for out in outs]
         self._check([y.shape for y in ys], axes_before=1)
-        if self.merge == "sum":
-            y = sum(ys[1:], start=ys[0])
-        elif self.merge == "product":
-            y = math.prod(ys[1:], start=ys[0])
-        else:
-            y = jnp.concatenate(ys, axis=self.axis)
-        # A product's backward needs the ys; of others, where to split dy.
-        kept = ys if self.merge == "product" else map(shape_only, ys)
-        saved = (tuple(out.saved for out in outs), tuple(kept))
+        y, merged = merge(ys, self.merge, self.axis)
+        saved = (tuple(out.saved for out in outs), merged)
         return Forward(y, saved=saved, state=tuple(out.state for out in outs))
 
     def backward(
         self, params: tuple[PyTree, ...], saved: PyTree, dy: Array
     ) -> Backward:
-        saved, kept = saved
-        if self.merge == "sum":
-            dys = [dy] * len(self.branches)
-        elif self.merge == "product":
-            dys = _times_others(dy, kept)
-        else:
-            axis = self.axis % dy.ndim
-            ends = list(accumulate(shape.shape[axis + 1] for shape in kept))
-            dys = jnp.split(dy, ends[:-1], axis)
+        saved, merged = saved
+        dys = merge_backward(merged, dy, self.merge, self.axis)
         outs = _backward_branches(self, params, saved, dys)
         dx = sum((out.dx for out in outs[1:]), start=outs[0].dx)
         return Backward(dx=dx, dparams=tuple(out.dparams for out in outs))
@@ -265,16 +237,6 @@ class Parallel(Layer):
         return f"parallel({', '.join(inside)})"
 
 
-def _times_others(dy: Array, ys: tuple[Array, ...]) -> list[Array]:
-    """Return dy Π_{c≠b} y_c for each b.
-
-    It is the product of those before b and those after: a quotient would fail at 0.
-    """
-    *before, last = accumulate((dy, *ys[:-1]), jnp.multiply)
-    after = list(accumulate(ys[:0:-1], jnp.multiply))[::-1]
-    return [*(b * a for b, a in zip(before, after, strict=True)), last]
-
-
 # ---- Shared by both --------------------------------------------------------------
 
 
@@ -298,7 +260,7 @@ def _forward_branches(
     parts = child_variables(parent, variables)
     labelled = zip(parent.children.items(), parts, strict=True)
     for i, ((label, child), part) in enumerate(labelled):
-        with located(parent, label, child, x.shape):
+        with located(parent, label, child, x):
             key_i = child_key(key, i)
             outs.append(child.forward(*part, x, key=key_i, train=train))
     return outs

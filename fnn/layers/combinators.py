@@ -96,7 +96,7 @@ class Serial(Layer):
         saved: list[PyTree] = []
         states: list[PyTree] = []
         for i, (child, part) in enumerate(zip(self.layers, parts, strict=True)):
-            with located(self, str(i), child, x.shape):
+            with located(self, str(i), child, x):
                 out = child.forward(*part, x, key=child_key(key, i), train=train)
             x = out.y
             saved.append(out.saved)
@@ -151,7 +151,7 @@ def child_backward(
     parent: Layer, label: str, child: Layer, params: PyTree, saved: PyTree, dy: Array
 ) -> Backward:
     """Call a child's backward; an error inside names the child."""
-    with located(parent, label, child, dy.shape, of="dy"):
+    with located(parent, label, child, dy, of="dy"):
         return child.backward(params, saved, dy)
 
 

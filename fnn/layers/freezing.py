@@ -9,6 +9,7 @@ from fnn.core import Layer, expect_layer
 from fnn.layers.branches import Parallel, Residual
 from fnn.layers.combinators import Serial
 from fnn.layers.frozen import Frozen
+from fnn.layers.several import Each, Fork
 from fnn.layers.shared import Shared
 from fnn.layers.tied import Tied
 from fnn.network import map_params
@@ -68,7 +69,7 @@ def frozen(net: Layer) -> Layer:
         return Frozen(net)
     inside = net.with_children(*map(frozen, children.values()))
     # These have no parameters of their own, and nothing that depends on the mode.
-    only_lists = type(net) in (Serial, Residual, Parallel, Shared)
+    only_lists = type(net) in (Serial, Residual, Parallel, Fork, Each, Shared)
     return inside if only_lists else Frozen(inside)
 
 

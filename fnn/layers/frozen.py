@@ -14,7 +14,7 @@ import jax.numpy as jnp
 from jax.extend import core as jaxprs
 
 from fnn.core import Backward, Forward, Layer, layer, leaf
-from fnn.typing import Array, KeyArray, PyTree
+from fnn.typing import KeyArray, PyTree
 
 __all__ = ["Frozen"]
 
@@ -46,7 +46,7 @@ class Frozen(Layer):
         return dataclasses.replace(self, layer=inner)
 
     def forward(
-        self, params: PyTree, state: PyTree, x: Array, *,
+        self, params: PyTree, state: PyTree, x: PyTree, *,
         key: KeyArray | None = None, train: bool = False,
     ) -> Forward:  # fmt: skip
         # Only its own parameters are constants: a child may be a probe.
@@ -55,7 +55,7 @@ class Frozen(Layer):
         params = _join(params, children, jax.lax.stop_gradient(constants))
         return self.layer.forward(params, state, x, key=key, train=False)
 
-    def backward(self, params: PyTree, saved: PyTree, dy: Array) -> Backward:
+    def backward(self, params: PyTree, saved: PyTree, dy: PyTree) -> Backward:
         own = len(self.children)
         _, constants = _split(params, own)
         zeros = jax.tree.map(jnp.zeros_like, constants)
@@ -83,20 +83,21 @@ def _join(like: PyTree, children: tuple[Any, ...], own: PyTree) -> PyTree:
     return getattr(like, "_make", tuple)([*children, *own])
 
 
-def _dx_alone(layer: Layer, params: PyTree, saved: PyTree, dy: Array) -> Array:
+def _dx_alone(layer: Layer, params: PyTree, saved: PyTree, dy: PyTree) -> PyTree:
     """Compute the dx of a layer's backward, and nothing that dx does not need."""
 
-    def dx(params: PyTree, saved: PyTree, dy: Array) -> Array:
+    def dx(params: PyTree, saved: PyTree, dy: PyTree) -> PyTree:
         return layer.backward(params, saved, dy).dx
 
     arguments = params, saved, dy
-    closed = jax.make_jaxpr(dx)(*arguments)
-    kept: list[Any] = []
+    closed, shapes = jax.make_jaxpr(dx, return_shape=True)(*arguments)
     needed = {id(var) for var in closed.jaxpr.outvars}
+    kept: list[Any] = []
     for equation in reversed(closed.jaxpr.eqns):
         if equation.effects or any(id(var) in needed for var in equation.outvars):
             kept.append(equation)
             needed |= {id(var) for var in equation.invars}
     jaxpr = closed.jaxpr.replace(eqns=kept[::-1])
     run = jaxprs.jaxpr_as_fun(jaxprs.ClosedJaxpr(jaxpr, closed.consts))
-    return run(*jax.tree.leaves(arguments))[0]
+    leaves = run(*jax.tree.leaves(arguments))
+    return jax.tree.unflatten(jax.tree.structure(shapes), leaves)

@@ -55,7 +55,7 @@ class PRelu(Rectifying):
     """
 
     per_channel: bool = True
-    initial_slope: float = leaf(0.25, kw_only=True)
+    initial_slope: float = leaf(default=0.25)
 
     def init(self, key: KeyArray, in_shape: InShape) -> Variables:
         if self.per_channel and not in_shape:

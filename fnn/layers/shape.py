@@ -6,6 +6,7 @@ it is saved as the shape of an array without elements, because `jit` passes only
 
 import math
 from fractions import Fraction
+from typing import Any
 
 import jax.numpy as jnp
 from jax import lax
@@ -268,7 +269,8 @@ def _border(
             f"{tuple(in_shape)} have {axes} spatial axes: pass a number, or one for "
             "each axis."
         )
-    return tuple(e if isinstance(e, tuple) else (int(e), int(e)) for e in entries)
+    pairs: Any = [(e, e) if isinstance(e, int) else e for e in entries]
+    return tuple(pairs)
 
 
 def _without_border(x: Array, pairs: PaddingPairs) -> Array:

@@ -18,9 +18,11 @@ from fnn.losses.contract import Loss, expect_loss
 from fnn.losses.hinge import Hinge
 from fnn.losses.own import Lambda
 from fnn.losses.regression import AbsoluteError, Huber, Poisson, SquaredError
+from fnn.losses.several import Each, Weighted
 
 __all__ = [
     "AbsoluteError",
+    "Each",
     "Hinge",
     "Huber",
     "KullbackLeibler",
@@ -30,5 +32,6 @@ __all__ = [
     "SigmoidCrossEntropy",
     "SoftmaxCrossEntropy",
     "SquaredError",
+    "Weighted",
     "expect_loss",
 ]

@@ -1,9 +1,7 @@
 """Losses of classification: cross-entropies of classes and of yes/no questions.
 
 The last layer's output z is a logit: the loss applies sigmoid or softmax itself,
-together with the logarithm. Then nothing saturates, and value and delta are finite for
-any finite z. A loss beyond the largest number of the dtype becomes (nearly) that
-number, not inf.
+together with the logarithm. Then nothing saturates.
 
 **Positions.** Outputs are (N, K), or (N, ..., K) with K at each position: a token, a
 pixel. The mean is over all M = N × positions, and δ is divided by M as well.
@@ -63,6 +61,7 @@ class SigmoidCrossEntropy(Loss):
         delta   δ = (a − t) / M
 
     It is the loss for multi-label data, where an example has any number of K labels.
+    An infinite logit is a certain answer: it adds 0 where it is right, else inf.
     J is summed over K; PyTorch's and Keras' binary cross-entropies also divide by K.
 
     With weights w₀ of "no" and w₁ of "yes", an answer's weight is v = w₁ t + w₀ (1 − t)
@@ -107,7 +106,10 @@ class SigmoidCrossEntropy(Loss):
     def value(self, z: Array, y: Array) -> Scalar:
         z, yes, no, _ = self._weigh(z, y)
         minus_log_a, minus_log_not_a = jax.nn.softplus(-z), jax.nn.softplus(z)
-        return mean((yes * minus_log_a + no * minus_log_not_a).sum(-1))
+        # Where an answer has the share 0, its logarithm does not count: 0 × inf is NaN.
+        yes = jnp.where(yes == 0, 0, yes * minus_log_a)
+        no = jnp.where(no == 0, 0, no * minus_log_not_a)
+        return mean(yes + no, _positions(z))
 
     def delta(self, z: Array, y: Array) -> Array:
         wide, yes, _, total = self._weigh(z, y)
@@ -149,6 +151,10 @@ class SoftmaxCrossEntropy(Loss):
 
         value   J = −(1/M) Σ_n Σ_k t_nk log a_nk
         delta   δ = (a − t) / M
+
+    A logit of −∞ rules its class out (a masked action, say). With label smoothing every
+    class has a share of t, and J is inf. A row with +∞ or NaN, or of nothing but −∞,
+    has no softmax: J and this row of δ are NaN.
 
     With class weights w, the weight of a label is v = Σ_k w_k t_nk before smoothing:
     w_y for class y. It is v = 0 where the label is ignored:
@@ -201,14 +207,10 @@ class SoftmaxCrossEntropy(Loss):
 
     def value(self, z: Array, y: Array) -> Scalar:
         z, t, total = self._weigh(z, y)
-        z = z - jax.lax.stop_gradient(z.max(-1, keepdims=True))
         # log a_k = z_k − log Σ_j e^(z_j). Σ_k t_k is taken to be 1, not computed: then
         # δ is a − t to the last digit, also where float32 labels sum to 1 ± 1e-7.
-        log_sum = jnp.log(jnp.exp(z).sum(-1, keepdims=True))
-        # Where t is 0, z does not count, not even −inf: 0 × inf would be NaN.
-        return mean(
-            total * log_sum - jnp.where(t == 0, 0, t * z).sum(-1, keepdims=True)
-        )
+        log_sum, half = _log_sum_and_half(z)
+        return mean(total * log_sum, _positions(z)) - _shares(t, half)
 
     def delta(self, z: Array, y: Array) -> Array:
         wide, t, total = self._weigh(z, y)
@@ -280,11 +282,11 @@ class KullbackLeibler(Loss):
 
     def value(self, z: Array, y: Array) -> Scalar:
         t = self._targets(z, y)
-        z = widen(z)
-        z = z - jax.lax.stop_gradient(z.max(-1, keepdims=True))
-        log_sum = jnp.log(jnp.exp(z).sum(-1))  # Σ_k t_k is taken to be 1, as above
-        log_t = jnp.log(jnp.where(t == 0, 1, t))
-        return mean(log_sum + jnp.where(t == 0, 0, t * (log_t - z)).sum(-1))
+        log_sum, half = _log_sum_and_half(widen(z))
+        entropy = t * jnp.log(jnp.where(t == 0, 1, t))  # minus it
+        # Σ_k t_k is taken to be 1, as above.
+        positions = _positions(z)
+        return mean(log_sum, positions) + mean(entropy, positions) - _shares(t, half)
 
     def delta(self, z: Array, y: Array) -> Array:
         t = self._targets(z, y)
@@ -314,6 +316,24 @@ def _check_options(loss: Any) -> None:
     name = type(loss).__name__
     object.__setattr__(loss, "ignore", as_ignore(name, loss.ignore))
     object.__setattr__(loss, "class_weights", as_weights(name, loss.class_weights))
+
+
+def _log_sum_and_half(z: Array) -> tuple[Array, Array]:
+    """Return log Σ_k e^(z_k − m) and (z − m)/2, m the largest logit of each position.
+
+    z − m may overflow where its share of the mean does not; half of it cannot.
+    """
+    largest = jax.lax.stop_gradient(z.max(-1, keepdims=True))
+    log_sum = jnp.log(jnp.exp(z - largest).sum(-1, keepdims=True))
+    return log_sum, z / 2 - largest / 2
+
+
+def _shares(t: Array, half: Array) -> Scalar:
+    """Return (1/M) Σ_n Σ_k t_nk (z_nk − m_n), from half of z − m.
+
+    Where t is 0, z does not count, not even −inf: 0 × inf would be NaN.
+    """
+    return jnp.where(t == 0, 0, 2 * t / _positions(t) * half).sum()
 
 
 def _positions(z: Array) -> int:

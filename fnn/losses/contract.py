@@ -4,7 +4,18 @@
     delta(z, y)     δ = ∂J/∂z, of z's shape             the δ that backward starts from
     check(shape, y) raises where labels cannot belong to outputs of that shape
 
-The value is computed in at least float32; delta has z's dtype.
+The value is computed in at least float32; delta has z's dtype. Without examples, J = 0.
+
+At the edges, `value`, its derivative by autodiff, and `delta` follow one convention:
+
+    z finite    J is never cut off, and inf only beyond the largest number.
+                δ is finite (as long as z − t is).
+    z = −∞      A class that is ruled out: a = 0. It adds 0 to J where t = 0, and inf
+                where t > 0. δ is by the same equation, and finite.
+    otherwise   J is NaN or inf, and so is δ of that example where its equation is. The
+                other examples keep their δ.
+
+So `fit(on_nonfinite=...)` sees whatever is wrong, with both engines.
 
 Legend: N examples, K outputs; z (N, K).
 """
@@ -13,12 +24,10 @@ import functools
 import inspect
 from typing import Any, ClassVar, Protocol
 
-import jax.numpy as jnp
-
 from fnn.checks import expect_instance, expect_pytree, shown
 from fnn.typing import Array, Float, InShape, Scalar
 
-__all__ = ["Loss", "expect_loss", "mean", "sum_per_example"]
+__all__ = ["Loss", "expect_loss", "mean"]
 
 
 class Loss(Protocol):
@@ -73,16 +82,9 @@ def expect_loss(loss: Any) -> None:
 _METHODS = ("value", "delta", "check")
 
 
-def mean(per_example: Float[Array, "..."]) -> Scalar:
-    """Return (1/N) Σ_n L_n, with each L_n at most a quarter of the largest number.
+def mean(elements: Float[Array, "..."], count: int) -> Scalar:
+    """Return 1/count Σ of all elements.
 
-    N is the number of all entries, positions included. The division comes before the
-    sum, which then cannot overflow; NaN stays NaN.
+    The division comes before the sum, which then overflows only where the mean does.
     """
-    largest = jnp.finfo(per_example.dtype).max / 4
-    return (jnp.minimum(per_example, largest) / per_example.size).sum()
-
-
-def sum_per_example(elements: Float[Array, "N ..."]) -> Float[Array, "N"]:
-    """Sum over all axes but the batch."""
-    return elements.reshape(len(elements), -1).sum(1)
+    return (elements / count).sum()

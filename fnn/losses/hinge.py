@@ -80,7 +80,7 @@ class Hinge(Loss):
 
     def value(self, z: Array, y: Array) -> Scalar:
         losses, _, factor = self._losses(z, y)
-        return mean(factor * losses)
+        return mean(factor * losses, losses.size)
 
     def delta(self, z: Array, y: Array) -> Array:
         losses, slope, factor = self._losses(z, y)

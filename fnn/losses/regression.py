@@ -9,11 +9,12 @@ Legend: N examples, K outputs; z (N, K); t (N, K) the targets that y stands for.
 
 import math
 
+import jax
 import jax.numpy as jnp
 
 from fnn.dtypes import at_least_float32, widen
 from fnn.labels import check_real_labels, real_targets
-from fnn.losses.contract import Loss, mean, sum_per_example
+from fnn.losses.contract import Loss, mean
 from fnn.pytree import leaf, pytree
 from fnn.typing import Array, InShape, Scalar
 
@@ -28,7 +29,7 @@ class SquaredError(Loss):
         delta   δ = (z − t) / N
 
     The ½ makes δ the plain difference; PyTorch's and Keras' mean squared error also
-    divides by K and has no ½.
+    divides by K and has no ½. Where z is infinite, so are J and δ.
 
     Labels y: of z's shape; or (N,) where K = 1.
 
@@ -46,12 +47,12 @@ class SquaredError(Loss):
     def value(self, z: Array, y: Array) -> Scalar:
         t = real_targets(self, z, y, at_least_float32(z.dtype))
         error = widen(z) - t
-        # Not error²: where it overflows, JAX's derivative 2 error × 0 would be NaN.
-        return mean(sum_per_example(0.5 * error * error))
+        # Divided before it is squared: a mean that float32 can hold does not overflow.
+        return (0.5 * error * (error / z.shape[0])).sum()
 
     def delta(self, z: Array, y: Array) -> Array:
         t = real_targets(self, z, y, at_least_float32(z.dtype))
-        return ((widen(z) - t) / len(z)).astype(z.dtype)
+        return ((widen(z) - t) / z.shape[0]).astype(z.dtype)
 
     def check(self, out_shape: InShape, y: Array) -> None:
         check_real_labels(self, out_shape, y)
@@ -81,11 +82,11 @@ class AbsoluteError(Loss):
 
     def value(self, z: Array, y: Array) -> Scalar:
         t = real_targets(self, z, y, at_least_float32(z.dtype))
-        return mean(sum_per_example(jnp.abs(widen(z) - t)))
+        return mean(jnp.abs(widen(z) - t), z.shape[0])
 
     def delta(self, z: Array, y: Array) -> Array:
         t = real_targets(self, z, y, at_least_float32(z.dtype))
-        return (jnp.sign(widen(z) - t) / len(z)).astype(z.dtype)
+        return (jnp.sign(widen(z) - t) / z.shape[0]).astype(z.dtype)
 
     def check(self, out_shape: InShape, y: Array) -> None:
         check_real_labels(self, out_shape, y)
@@ -99,6 +100,8 @@ class Huber(Loss):
 
         value   J = (1/N) Σ_n Σ_k c (e − ½ c)    = ½ e², and d |e| − ½ d² beyond d
         delta   δ = c / N
+
+    Where z is infinite, J is inf, and δ is ±d / N.
 
     Labels y: of z's shape; or (N,) where K = 1.
 
@@ -124,11 +127,11 @@ class Huber(Loss):
 
     def value(self, z: Array, y: Array) -> Scalar:
         error, clipped = self._error(z, y)
-        return mean(sum_per_example(clipped * (error - 0.5 * clipped)))
+        return (clipped / z.shape[0] * (error - 0.5 * clipped)).sum()
 
     def delta(self, z: Array, y: Array) -> Array:
         _, clipped = self._error(z, y)
-        return (clipped / len(z)).astype(z.dtype)
+        return (clipped / z.shape[0]).astype(z.dtype)
 
     def check(self, out_shape: InShape, y: Array) -> None:
         check_real_labels(self, out_shape, y)
@@ -136,7 +139,8 @@ class Huber(Loss):
     def _error(self, z: Array, y: Array) -> tuple[Array, Array]:
         error = widen(z) - real_targets(self, z, y, at_least_float32(z.dtype))
         threshold = jnp.asarray(self.threshold, error.dtype)
-        return error, jnp.clip(error, -threshold, threshold)
+        # Not jnp.clip: its derivative beyond d multiplies by 0, and 0 × inf is NaN.
+        return error, jax.lax.clamp(-threshold, error, threshold)
 
 
 @pytree
@@ -174,12 +178,12 @@ class Poisson(Loss):
         # Not minimum, whose derivative would meet 0 × inf.
         c = jnp.where(z > limit, limit, z)
         slope = jnp.exp(c) - t
-        return mean(sum_per_example(jnp.exp(c) - t * c + slope * (z - c)))
+        return mean(jnp.exp(c) - t * c + slope * (z - c), z.shape[0])
 
     def delta(self, z: Array, y: Array) -> Array:
         t = real_targets(self, z, y, at_least_float32(z.dtype))
         mean_count = jnp.exp(jnp.minimum(widen(z), _largest_exponent(z)))
-        return ((mean_count - t) / len(z)).astype(z.dtype)
+        return ((mean_count - t) / z.shape[0]).astype(z.dtype)
 
     def check(self, out_shape: InShape, y: Array) -> None:
         check_real_labels(self, out_shape, y, lowest=0)

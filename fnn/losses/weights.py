@@ -42,21 +42,22 @@ def as_weights(name: str, weights: Any) -> Any:
     """
     if weights is None:
         return None
-    is_sequence = isinstance(weights, tuple) or isinstance(weights, list)
-    if not is_sequence and not isinstance(weights, np.ndarray | jax.Array):
+    if not isinstance(weights, (tuple, list, np.ndarray, jax.Array)):
         raise TypeError(
             f"{name}: class_weights must be a tuple or an array of numbers, one for "
             f"each class, got {shown(weights)}"
         )
-    if is_sequence:
+    if isinstance(weights, (tuple, list)):
         weights = tuple(_as_number(name, weight) for weight in weights)
     elif weights.ndim == 0 or not _is_real(weights):
         raise TypeError(
             f"{name}: class_weights must be one number for each class, got "
             f"{shown(weights)}"
         )
-    parts: Any = weights if is_sequence else [weights]
-    known = [np.asarray(part, np.float64) for part in parts if is_concrete(part)]
+    parts = weights if isinstance(weights, tuple) else [weights]
+    known = [
+        np.asarray(part, np.float64) for part in parts if is_concrete(jnp.asarray(part))
+    ]
     wrong = [w for part in known for w in part.ravel() if not 0 <= w < math.inf]
     if wrong:
         raise ValueError(

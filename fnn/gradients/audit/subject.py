@@ -10,6 +10,7 @@ from fnn.gradients.audit.memory import by_shapes
 from fnn.gradients.audit.programs import (
     NetworkRun,
     gradients_by_path,
+    is_delta_of,
     network_rounding,
     run_network,
 )
@@ -20,7 +21,7 @@ from fnn.layers.freezing import frozen_paths
 from fnn.losses import Loss
 from fnn.network import places
 from fnn.probes import probe_with_input
-from fnn.typing import Array, Batch, KeyArray
+from fnn.typing import Array, Batch, KeyArray, PyTree
 
 __all__ = ["Subject"]
 
@@ -143,13 +144,19 @@ class Subject(NamedTuple):
                 self.net, self.loss, *numbers, with_values=True, **options
             )
 
-    def delta(self, run64: NetworkRun, path: str) -> Array:
-        """Return autodiff's δ of a layer's output; a serial's is its last layer's."""
-        value = self.wiring.outputs[path]
-        same = (p for p, number in self.wiring.outputs.items() if number == value)
-        return next(
-            run64.autodiff[f"{p}.delta"] for p in same if f"{p}.delta" in run64.autodiff
-        )
+    def deltas(self, run64: NetworkRun) -> dict[int, Array]:
+        """Return autodiff's δ of every value that a layer returned, by number."""
+        rows = self.wiring.rows_of_deltas()
+        return {
+            number: run64.autodiff[row]
+            for row, number in rows.items()
+            if row in run64.autodiff  # a serial's is its last layer's
+        }
+
+    def delta(self, run64: NetworkRun, path: str) -> PyTree:
+        """Return autodiff's δ of a layer's output, a tree like it."""
+        deltas = self.deltas(run64)
+        return jax.tree.map(lambda i: deltas[i], self.wiring.outputs[path])
 
     def rounding(self, run64: NetworkRun) -> dict[str, Array]:
         """Measure what the network's handwritten gradients lose in less precision."""
@@ -165,8 +172,7 @@ class Subject(NamedTuple):
 
         The δ of a `serial` is its last layer's and is left out.
         """
-        serials = {
-            f"{path}.delta" for path, layer in places(self.net) if not layer.kind
-        }
-        x = f"{self.net.kind}.x"
-        return [x, *(p for p in self.paths if p != x and p not in serials)]
+        inputs = self.wiring.rows_of_inputs(self.net.kind)
+        serials = [path for path, layer in places(self.net) if not layer.kind]
+        others = [p for p in self.paths if not is_delta_of(serials, p)]
+        return [*inputs, *(p for p in others if p not in inputs)]

@@ -15,8 +15,9 @@ from fnn.core import Forward, Layer
 from fnn.layers.branches import Parallel, Residual
 from fnn.layers.shared import Shared, row_of, tied_places
 from fnn.network import Node, child_variables, map_params, path_of
-from fnn.probes import Seen, probe_with_input
+from fnn.probes import probe_with_input
 from fnn.typing import Array, Bool, Float, PyTree
+from fnn.visits import Seen
 
 __all__ = [
     "LayerDerivative",

@@ -12,6 +12,7 @@ from fnn.gradients.engines import Gradients
 from fnn.layers.freezing import keep_frozen
 from fnn.named_leaves import differences
 from fnn.optimizers import eval_params
+from fnn.optimizers.transformation import takes_extra
 from fnn.pytree import holds_numbers, pytree
 from fnn.typing import Array, PyTree
 
@@ -22,6 +23,7 @@ __all__ = [
     "copy_arrays",
     "descend",
     "initial_carry",
+    "update",
 ]
 
 
@@ -42,9 +44,11 @@ class OptaxOptimizer:
 
     Args:
         transformation: anything with optax's `init` and `update`.
+        own_eval_params: the method `eval_params` of what was wrapped, if it has one.
     """
 
     transformation: optax.GradientTransformation
+    own_eval_params: Any = None
 
     def init(self, params: PyTree) -> PyTree:
         with jax.numpy_dtype_promotion("standard"):  # optax mixes dtypes freely
@@ -58,7 +62,8 @@ class OptaxOptimizer:
             return update(grads, state, params, **extra)
 
     def eval_params(self, state: PyTree, params: PyTree) -> PyTree:
-        return eval_params(state, params)
+        with jax.numpy_dtype_promotion("standard"):
+            return (self.own_eval_params or eval_params)(state, params)
 
 
 def as_optimizer(optimizer: Any) -> Any:
@@ -71,8 +76,12 @@ def as_optimizer(optimizer: Any) -> Any:
         return optimizer
     if isinstance(optimizer, optax.GradientTransformation):
         return OptaxOptimizer(optimizer)
+    kind = optax.GradientTransformation
+    if takes_extra(optimizer.update):
+        kind = optax.GradientTransformationExtraArgs
     return OptaxOptimizer(
-        optax.GradientTransformation(optimizer.init, optimizer.update)
+        kind(optimizer.init, optimizer.update),
+        getattr(optimizer, "eval_params", None),
     )
 
 
@@ -112,19 +121,7 @@ def descend(
         The state after the step.
     """
     params = carry.variables.params
-    extra: dict[str, Any] = {}
-    if isinstance(optimizer, OptaxOptimizer):
-        # L-BFGS, Polyak and plateau want them; optax drops them for all others.
-        extra = {"value": out.loss, "grad": out.grads, "value_fn": cost}
-    try:
-        result = optimizer.update(out.grads, carry.optimizer_state, params, **extra)
-    except TypeError as error:
-        error.add_note(
-            "in optimizer.update(grads, state, params), to which fnn.fit passes "
-            "value=, grad= and value_fn= (of this minibatch) if it is optax's, and no "
-            "more"
-        )
-        raise
+    result = update(optimizer, out.grads, carry, out.loss, cost)
     if not isinstance(result, tuple) or len(result) != 2:
         raise TypeError(
             f"optimizer.update must return (updates, state), got {describe(result)}"
@@ -134,6 +131,34 @@ def descend(
     _expect_like("a state", "the one it is given", carry.optimizer_state, state)
     params = optax.apply_updates(params, keep_frozen(net, updates))
     return Carry(Variables(params, out.state), state)
+
+
+def update(
+    optimizer: Any, grads: PyTree, carry: Carry, value: Array, cost: Any
+) -> tuple[PyTree, PyTree]:
+    """Return the updates and the next state, as the optimizer returns them.
+
+    Args:
+        optimizer: one that `as_optimizer` returned.
+        grads: the gradient of J.
+        carry: the state before the step.
+        value: J.
+        cost: J as a function of Θ.
+    """
+    extra: dict[str, Any] = {}
+    if takes_extra(optimizer.update):
+        # L-BFGS, Polyak and plateau want them, and L-BFGS no others.
+        extra = {"value": value, "grad": grads, "value_fn": cost}
+    params = carry.variables.params
+    try:
+        return optimizer.update(grads, carry.optimizer_state, params, **extra)
+    except (TypeError, ValueError) as error:
+        error.add_note(
+            "in optimizer.update(grads, state, params), to which fnn.fit passes "
+            "value=, grad= and value_fn= (of this minibatch) if it takes **extra, and "
+            "no more"
+        )
+        raise
 
 
 def _expect_like(
