@@ -128,10 +128,6 @@ class Layer(ABC):
     #: Names of the parameters that the penalty λ/(2n) Σ Θ² falls on.
     penalized: ClassVar[tuple[str, ...]] = ("weight",)
 
-    #: Whether x and y may be trees of arrays, and not one array alone. Those of a layer
-    #: made of layers always may.
-    takes_trees: ClassVar[bool] = False
-
     #: What an error about too many positional arguments adds.
     positional_hint: ClassVar[str] = ""
 
@@ -213,6 +209,14 @@ class Layer(ABC):
         if self.wrapped is not None:
             return self.wrapped.takes_ids
         return any(child.takes_ids for child in self.children.values())
+
+    @property
+    def takes_trees(self) -> bool:
+        """Whether x and y may be trees of arrays; a class says so: takes_trees = True.
+
+        Those of a layer made of layers always may.
+        """
+        return bool(self.children if self.wrapped is None else self.wrapped.takes_trees)
 
     def with_children(self, *layers: "Layer") -> "Layer":
         """Return the same layer around other children."""
@@ -333,7 +337,7 @@ def _checked_backward(backward: Callable[..., Any]) -> Callable[..., Backward]:
 
 def _expect_one(self: Layer, is_one: bool, given: Any) -> None:
     """Raise where a layer of one array is given a tree of arrays, or its shape."""
-    if is_one or _takes_trees(self):
+    if is_one or self.takes_trees:
         return
     shapes = jax.tree.leaves(given, is_leaf=is_shape)
     text = str(given) if all(map(is_shape, shapes)) else describe(given)
@@ -351,16 +355,10 @@ def _expect_arrays(self: Layer, method: str, name: str, value: Any) -> None:
         return
     leaves = jax.tree.leaves(value, is_leaf=lambda leaf: leaf is None)
     are_arrays = leaves and all(isinstance(leaf, kinds) for leaf in leaves)
-    if not are_arrays or not _takes_trees(self):
+    if not are_arrays or not self.takes_trees:
         raise TypeError(
             f"{self!r}.{method} must return one array as {name}, got {describe(value)}"
         )
-
-
-def _takes_trees(self: Layer) -> bool:
-    if self.takes_trees or self.children:
-        return True
-    return self.wrapped is not None and _takes_trees(self.wrapped)
 
 
 _CHECKED = {

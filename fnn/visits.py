@@ -48,7 +48,7 @@ class _Visited(Layer):
         return self.layer
 
     @property
-    def takes_trees(self) -> bool:  # pyrefly: ignore[bad-override]
+    def takes_trees(self) -> bool:
         return True  # the layer inside looks at what it is given
 
     def __repr__(self) -> str:

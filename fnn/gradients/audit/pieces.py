@@ -238,7 +238,7 @@ def _of_loss(loss: Loss, z: PyTree, y: PyTree, values: tuple[int, ...]) -> Piece
 class _Constant(Layer):
     """A stand-in for a layer: y = 0 + y₀, the 0 its parameter and y₀ its state."""
 
-    takes_trees: ClassVar[bool] = True
+    takes_trees: ClassVar[bool] = True  # pyrefly: ignore[bad-override]
 
     name: str = ""
 
