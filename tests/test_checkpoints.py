@@ -186,7 +186,7 @@ def test_other_functions_of_the_same_names_are_refused(tmp_path, first, second):
 def test_the_checksum_of_functions_is_the_same_in_every_process():
     code = (
         "import optax, jax.numpy as jnp;"
-        "from fnn.training.store.code import code_checksum;"
+        "from fnn.training.functions import code_checksum;"
         "names = {'a', 'b', 'c'};"
         "f = lambda x: x if x in {'p', 'q', 'r'} else names;"
         "print(code_checksum([optax.adamw(optax.cosine_decay_schedule(1e-3, 9)), f]))"
