@@ -33,7 +33,15 @@ from fnn.checks import (
     expect_pytree,
     shown,
 )
+from fnn.placement import (
+    explicit_mesh,
+    on_automatic_axes,
+    specs_like,
+    specs_of_examples,
+    sum_like,
+)
 from fnn.pytree import leaf, pytree
+from fnn.transfers import own_numbers_may_move
 from fnn.typing import Array, InShape, KeyArray, PyTree
 
 __all__ = [
@@ -265,6 +273,16 @@ def _checked_forward(forward: Callable[..., Any]) -> Callable[..., Forward]:
         train: bool = False,
     ) -> Forward:
         key = None if key is None else check_key(key)
+        if mesh := explicit_mesh(params, x):
+
+            def call(params: PyTree, state: PyTree, x: Any, key: Any) -> Forward:
+                return checked(self, params, state, x, key=key, train=train)
+
+            def specs(out: Forward) -> Forward:
+                y, saved, _ = specs_of_examples(out, x)
+                return Forward(y, saved, specs_like(out.state, state))
+
+            return on_automatic_axes(mesh, call, (params, state, x, key), specs)
         call = functools.partial(forward, key=key, train=train)
         out = _on_traced_arrays(self, "forward", call, params, state, x)
         if not isinstance(out, Forward):
@@ -286,6 +304,14 @@ def _checked_backward(backward: Callable[..., Any]) -> Callable[..., Backward]:
 
     @functools.wraps(backward)
     def checked(self: Layer, params: PyTree, saved: PyTree, dy: Any) -> Backward:
+        if mesh := explicit_mesh(params, dy):
+            call = functools.partial(checked, self)
+
+            def specs(out: Backward) -> Backward:
+                dx = specs_of_examples(out.dx, dy)
+                return Backward(dx, specs_like(out.dparams, params))
+
+            return on_automatic_axes(mesh, call, (params, saved, dy), specs)
         out = _on_traced_arrays(self, "backward", backward, params, saved, dy)
         if not isinstance(out, Backward):
             raise TypeError(
@@ -297,7 +323,7 @@ def _checked_backward(backward: Callable[..., Any]) -> Callable[..., Backward]:
             raise TypeError(
                 f"{self!r}.backward must return one array as dx, got {describe(out.dx)}"
             )
-        return out
+        return out._replace(dparams=sum_like(out.dparams, params))
 
     return checked
 
@@ -314,7 +340,8 @@ def _on_traced_arrays(
 ) -> Any:
     """Call a method; explain the errors of code that only works on concrete numbers."""
     try:
-        return method(self, *args)
+        with own_numbers_may_move(args):
+            return method(self, *args)
     except (
         jax.errors.TracerArrayConversionError,
         jax.errors.TracerIntegerConversionError,

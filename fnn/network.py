@@ -9,7 +9,6 @@ from contextlib import contextmanager
 from typing import Any, NamedTuple
 
 import jax
-import jax.numpy as jnp
 from jax.tree_util import keystr, tree_map_with_path
 
 from fnn.checks import describe
@@ -122,7 +121,7 @@ def places(net: Layer, path: str | None = None) -> Iterator[tuple[str, Layer]]:
 
 def output_shape(layer: Layer, variables: Variables, in_shape: InShape) -> InShape:
     """Return the shape of one example's output; the forward is traced, and not run."""
-    x = jax.ShapeDtypeStruct((1, *in_shape), jnp.zeros(()).dtype)
+    x = jax.ShapeDtypeStruct((1, *in_shape), jax.dtypes.canonicalize_dtype(float))
     y = jax.eval_shape(lambda p, s, x: layer.forward(p, s, x).y, *variables, x)
     if 0 in y.shape:
         raise ValueError(

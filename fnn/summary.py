@@ -10,6 +10,7 @@ import jax.numpy as jnp
 from fnn.checks import check_in_shape
 from fnn.core import Layer, Reach, expect_layer
 from fnn.layers.branches import Parallel, Residual
+from fnn.letters import printable
 from fnn.network import Node, output_shape, path_of, walk
 from fnn.probes import Seen, record
 from fnn.tables import format_rows, format_shape, rule
@@ -66,7 +67,7 @@ class Summary(NamedTuple):
             rows = [row[:-1] for row in rows]
         header, *body, total = format_rows(rows, "<" + ">" * (len(rows[0]) - 1))
         line = rule([*body, total])
-        return "\n".join([header, line, *body, line, total])
+        return printable("\n".join([header, line, *body, line, total]))
 
 
 def summary(net: Layer, in_shape: InShape) -> Summary:

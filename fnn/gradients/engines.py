@@ -27,6 +27,7 @@ from fnn.gradients.precision import (
 )
 from fnn.losses import Loss, expect_loss
 from fnn.network import named_params
+from fnn.transfers import own_numbers_may_move
 from fnn.typing import Array, Batch, KeyArray, Number, PyTree
 
 __all__ = [
@@ -213,7 +214,8 @@ def value_and_grad(
         key = None if key is None else check_key(key)
         options = dict(key=key, train=train, l2=l2, n=len(x) if n is None else n)
         scaled = with_loss_scale(engine_fn, loss_scale)
-        out = scaled(net, loss, variables, (x, y), **options)
+        with own_numbers_may_move(variables, batch):
+            out = scaled(net, loss, variables, (x, y), **options)
         if not isinstance(out, Gradients):
             raise TypeError(
                 "an engine returns fnn.Gradients(loss, outputs, state, grads), got "

@@ -18,6 +18,7 @@ import jax.numpy as jnp
 import numpy as np
 from jax.flatten_util import ravel_pytree
 
+from fnn.transfers import own_numbers_may_move
 from fnn.typing import Array, Float, KeyArray, Number, PyTree, Shaped
 
 __all__ = [
@@ -118,6 +119,7 @@ def _by_leaf(f: Objective, params: PyTree) -> Iterator[tuple[Array, Objective]]:
         yield leaf, of_leaf
 
 
+@own_numbers_may_move()
 def numerical_gradients(
     f: Objective, params: PyTree, *, h: float | None = None
 ) -> PyTree:
@@ -163,6 +165,7 @@ def numerical_gradients(
     return gradient(jax.tree.map(jnp.asarray, params))
 
 
+@own_numbers_may_move()
 def directional_derivatives(
     f: Objective,
     params: PyTree,
@@ -221,6 +224,7 @@ class HSweep(NamedTuple):
     theory: float
 
 
+@own_numbers_may_move()
 def h_sweep(
     f: Objective,
     params: PyTree,

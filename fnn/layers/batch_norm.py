@@ -11,6 +11,7 @@ import jax.numpy as jnp
 
 from fnn.checks import as_inputs
 from fnn.core import NO_INPUT_FEATURES, Backward, Forward, Layer, Variables, layer, leaf
+from fnn.layers.features import per_feature
 from fnn.layers.normalization import (
     NormParams,
     check_eps,
@@ -20,6 +21,7 @@ from fnn.layers.normalization import (
     norm_dparams,
     norm_dx,
     normalize,
+    scale_and_shift,
 )
 from fnn.typing import Array, InShape, KeyArray, PyTree
 
@@ -103,15 +105,15 @@ class BatchNorm(Layer):
             m = x.size // x.shape[-1]
             state = self.update_running(state, mean, var, m)
         else:
-            mean, var = state
+            mean, var = (per_feature(running, x) for running in state)
         normalized, inverse_std = normalize(x, mean, var, self.eps)
         saved = (Train if train else Eval)((normalized, inverse_std))
-        y = normalized * params.scale + params.bias
+        y = scale_and_shift(normalized, params)
         return Forward(y, saved=saved, state=state)
 
     def backward(self, params: NormParams, saved: Train | Eval, dy: Array) -> Backward:
         normalized, inverse_std = saved.arrays
-        grad = dy * params.scale
+        grad = dy * per_feature(params.scale, dy)
         if isinstance(saved, Train):
             axes = tuple(range(dy.ndim - 1))
             dx = norm_dx(grad, normalized, inverse_std, axes)

@@ -21,6 +21,8 @@ template, I input and O output features (channels), G groups, each of J = I/G in
 L = O/G outputs.
 """
 
+from typing import Any
+
 import jax.numpy as jnp
 from jax import lax
 
@@ -31,18 +33,24 @@ __all__ = ["convolve", "convolve_dw", "convolve_dx", "transpose"]
 
 
 def convolve(
-    x: Array, weight: Array, window: Window, groups: int = 1
+    x: Array, weight: Array, window: Window, groups: int = 1, precision: Any = None
 ) -> Float[Array, "N *P O"]:
     """Compute y = x ⋆ W from x (N, H, ..., I) and W (K, ..., J, O)."""
     x, weight = _of_one_dtype(x, weight)
     return lax.conv_general_dilated(
         x, weight, window.stride, window.padding, rhs_dilation=window.dilation,
         dimension_numbers=_layout(x.ndim), feature_group_count=groups,
+        precision=precision,
     )  # fmt: skip
 
 
 def convolve_dx(
-    dy: Array, weight: Array, window: Window, sizes: tuple[int, ...], groups: int = 1
+    dy: Array,
+    weight: Array,
+    window: Window,
+    sizes: tuple[int, ...],
+    groups: int = 1,
+    precision: Any = None,
 ) -> Float[Array, "N *H I"]:
     """Compute dx from dy (N, P, ..., O) and W, for x of these spatial sizes."""
     dy, weight = _of_one_dtype(dy, weight)
@@ -57,11 +65,12 @@ def convolve_dx(
         dy, transpose(weight, groups), (1,) * len(sizes), padding,
         lhs_dilation=window.stride, rhs_dilation=window.dilation,
         dimension_numbers=_layout(dy.ndim), feature_group_count=groups,
+        precision=precision,
     )  # fmt: skip
 
 
 def convolve_dw(
-    x: Array, dy: Array, window: Window, groups: int = 1
+    x: Array, dy: Array, window: Window, groups: int = 1, precision: Any = None
 ) -> Float[Array, "*K J O"]:
     """Compute dW from x and dy."""
     x, dy = _of_one_dtype(x, dy)
@@ -81,6 +90,7 @@ def convolve_dw(
         x.reshape(inputs // groups, *sizes, groups * n), jnp.moveaxis(dy, 0, -2),
         window.dilation, padding, rhs_dilation=window.stride,
         dimension_numbers=_layout(dy.ndim), feature_group_count=groups,
+        precision=precision,
     )  # fmt: skip
     return jnp.moveaxis(dweight, 0, -2)
 

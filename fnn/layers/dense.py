@@ -12,6 +12,7 @@ from jax import lax
 
 from fnn.checks import describe, expect_params, expect_shape, positive_integer
 from fnn.core import NO_INPUT_FEATURES, Backward, Forward, Layer, Variables, layer
+from fnn.layers.features import per_feature
 from fnn.layers.initializers import Initializer, LecunNormal, Zeros
 from fnn.typing import Array, Float, InShape, KeyArray, PyTree
 from fnn.versions import transposes_mapped_products
@@ -86,7 +87,8 @@ class Dense(Layer):
     ) -> Forward:  # fmt: skip
         self._check(params, x)
         y = x @ params.weight
-        return Forward(y + params.bias if self.bias else y, saved=x, state=state)
+        y = y + per_feature(params.bias, y) if self.bias else y
+        return Forward(y, saved=x, state=state)
 
     def backward(
         self, params: DenseParams, saved: Float[Array, "N I"], dy: Float[Array, "N O"]

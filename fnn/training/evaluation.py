@@ -19,6 +19,12 @@ from jax.sharding import Mesh
 from fnn.checks import describe
 from fnn.core import Layer, Variables, as_variables, expect_layer
 from fnn.losses import Loss, expect_loss
+from fnn.placement import (
+    explicit_mesh,
+    on_automatic_axes,
+    specs_of_examples,
+    unsplit_specs,
+)
 from fnn.training.checks import (
     check_batch_size,
     check_data,
@@ -29,6 +35,7 @@ from fnn.training.checks import (
 from fnn.training.compiled.meshes import shard_batch
 from fnn.training.compiled.order import batch_sizes
 from fnn.training.metrics import Metric, default_metrics
+from fnn.transfers import own_numbers_may_move
 from fnn.typing import Array, Batch, PyTree
 
 __all__ = [
@@ -40,6 +47,7 @@ __all__ = [
 ]
 
 
+@own_numbers_may_move()
 def evaluate(
     net: Layer,
     loss: Loss,
@@ -116,6 +124,7 @@ def average_batches(
     }
 
 
+@own_numbers_may_move()
 def predict(net: Layer, variables: Variables, x: Any, batch_size: int = 1000) -> Array:
     """Compute the outputs z (N, ...) of all examples, in their order.
 
@@ -158,6 +167,10 @@ def batch_means(
     mesh: Mesh | None = None,
 ) -> dict[str, Array]:
     """Return the means (S,) of each batch by name, of the loss and of the metrics."""
+    if on := explicit_mesh(data, variables):
+        options = dict(metrics=metrics, batch_size=batch_size, mesh=mesh)
+        call, args = partial(batch_means, **options), (net, loss, variables, data)
+        return on_automatic_axes(on, call, args, unsplit_specs)
 
     def means_of(batch: Batch) -> dict[str, Array]:
         x, y = shard_batch(batch, mesh)
@@ -190,10 +203,16 @@ _batch_means = jax.jit(batch_means, static_argnames=("metrics", "batch_size", "m
 
 @partial(jax.jit, static_argnames=("batch_size",))
 def _predict(net: Layer, variables: Variables, x: Array, *, batch_size: int) -> Array:
-    def outputs(x: Array) -> Array:
-        return net.forward(*variables, x, train=False).y
+    def outputs(variables: Variables, x: Array) -> Array:
+        def forward(x: Array) -> Array:
+            return net.forward(*variables, x, train=False).y
 
-    return _map_batches(outputs, x, batch_size)
+        return _map_batches(forward, x, batch_size)
+
+    if mesh := explicit_mesh(variables, x):
+        specs = partial(specs_of_examples, x=x)
+        return on_automatic_axes(mesh, outputs, (variables, x), specs)
+    return outputs(variables, x)
 
 
 def _map_batches(

@@ -15,6 +15,7 @@ from fnn.gradients.engines import Engine, get_engine
 from fnn.gradients.precision import engine_in_precision
 from fnn.losses import Loss, expect_loss
 from fnn.network import output_shape
+from fnn.placement import with_automatic_axes
 from fnn.planning.planned import plain
 from fnn.training.checks import (
     check_augment,
@@ -47,11 +48,13 @@ from fnn.training.run.spec import RunSpec
 from fnn.training.run.streams import Batches, as_batches
 from fnn.training.store.checkpoints import Checkpoints, CheckpointStore, as_checkpoints
 from fnn.training.store.fingerprint import describe_run, environment
+from fnn.transfers import own_numbers_may_move
 from fnn.typing import Array, Batch, KeyArray
 
 __all__ = ["fit"]
 
 
+@with_automatic_axes
 def fit(
     net: Layer,
     loss: Loss,
@@ -179,50 +182,50 @@ def fit(
     key, epochs = check_key(key), check_epochs(epochs)
     init_key, train_key = jax.random.split(key)
     mesh, engine = check_mesh(mesh), engine_in_precision(get_engine(engine), precision)
-    data, sample, known, n = _training_data(train, batch_size, l2, mesh)
-    in_shape, size = sample[0].shape[1:], len(sample[0])
-    chosen = check_metrics(default_metrics(loss) if metrics is None else metrics)
-    check_early_stopping(early_stopping, chosen, validation is not None, epochs)
-    checkpoints = as_checkpoints(checkpoint_dir)
-    earlier = _result_to_resume(resume, variables, checkpoints)
-    given = variables if earlier is None else earlier.carry.variables
-    given = net.init(init_key, in_shape) if given is None else given
-    variables = check_fits(net, loss, on_mesh(given, mesh), known, "train")
-    check_optimizer(optimizer, variables.params)
-    device = check_validation_device(validation_device, sample[0], validation)
-    if validation is not None:
-        validation = check_data("validation", validation)
-        check_fits(net, loss, variables, validation, "validation")
-        validation = _place_subset(validation, early_stopping, train_key, device, mesh)
-    spec = RunSpec(
-        net=plan_network(net, plan, in_shape, size, engine),
-        plain_net=plain(net),
-        loss=loss,
-        optimizer=as_optimizer(optimizer),
-        train=data,
-        sample=on_mesh(sample, mesh),
-        out_shape=output_shape(net, variables, in_shape),
-        n=n,
-        key=on_mesh(train_key, mesh),
-        l2=check_l2(l2),
-        augment=check_augment(augment, sample[0], n or size, size),
-        engine=engine,
-        batch_size=size,
-        mesh=mesh,
-        validation=validation,
-        validation_device=device,
-        on_nonfinite=check_policy(on_nonfinite),
-        health=check_flag("health", health),
-        metrics=chosen,
-        early_stopping=early_stopping,
-    )
+    with own_numbers_may_move():  # not in the loop
+        data, sample, known, n = _training_data(train, batch_size, l2, mesh)
+        in_shape, size = sample[0].shape[1:], len(sample[0])
+        chosen = check_metrics(default_metrics(loss) if metrics is None else metrics)
+        check_early_stopping(early_stopping, chosen, validation is not None, epochs)
+        checkpoints = as_checkpoints(checkpoint_dir)
+        earlier = _result_to_resume(resume, variables, checkpoints)
+        given = variables if earlier is None else earlier.carry.variables
+        given = net.init(init_key, in_shape) if given is None else given
+        variables = check_fits(net, loss, on_mesh(given, mesh), known, "train")
+        check_optimizer(optimizer, variables.params)
+        device = check_validation_device(validation_device, sample[0], validation)
+        held_out = _check_validation(net, loss, variables, validation)
+        held_out = _place_subset(held_out, early_stopping, train_key, device, mesh)
+        spec = RunSpec(
+            net=plan_network(net, plan, in_shape, size, engine),
+            plain_net=plain(net),
+            loss=loss,
+            optimizer=as_optimizer(optimizer),
+            train=data,
+            sample=on_mesh(sample, mesh),
+            out_shape=output_shape(net, variables, in_shape),
+            n=n,
+            key=on_mesh(train_key, mesh),
+            l2=check_l2(l2),
+            augment=check_augment(augment, sample[0], n or size, size),
+            engine=engine,
+            batch_size=size,
+            mesh=mesh,
+            validation=held_out,
+            validation_device=device,
+            on_nonfinite=check_policy(on_nonfinite),
+            health=check_flag("health", health),
+            metrics=chosen,
+            early_stopping=early_stopping,
+        )
+        progress = initial_progress(spec, variables, earlier)
     run = partial(run_epochs, spec, epochs=epochs, on_epoch=on_epoch)
-    progress = initial_progress(spec, variables, earlier)
     if checkpoints is None:
         return make_result(spec, earlier, *run(progress))
     described = describe_run(spec, plan, net), environment(mesh)
     with CheckpointStore(checkpoints, *described, early_stopping) as store:
-        progress = _restore(store, spec, progress, resume)
+        with own_numbers_may_move():
+            progress = _restore(store, spec, progress, resume)
         return make_result(spec, None, *run(progress, save=store.save))
 
 
@@ -268,14 +271,27 @@ def _training_data(
     return batches, sample, sample, batches.n
 
 
+def _check_validation(
+    net: Layer, loss: Loss, variables: Variables, validation: Any
+) -> Batch | None:
+    """Return the validation data as arrays on the device, if there are any."""
+    if validation is None:
+        return None
+    data = check_data("validation", validation)
+    check_fits(net, loss, variables, data, "validation")
+    return data
+
+
 def _place_subset(
-    data: Batch,
+    data: Batch | None,
     early_stopping: EarlyStopping | None,
     key: KeyArray,
     device: jax.Device | None,
     mesh: Mesh | None,
-) -> Batch:
-    """Select the validation subset and move it to its device."""
+) -> Batch | None:
+    """Select the validation subset, if there are any data; move it to its device."""
+    if data is None:
+        return None
     if early_stopping is not None:  # epochs count from 1: no other has the key of 0
         data = subset(data, early_stopping.subset, jax.random.fold_in(key, 0))
     return on_mesh(data, mesh) if device is None else jax.device_put(data, device)

@@ -14,7 +14,7 @@ from fnn.core import Variables
 from fnn.dtypes import all_finite
 from fnn.optimizers import eval_params
 from fnn.training.compiled.descent import Carry
-from fnn.training.compiled.meshes import shard_count
+from fnn.training.compiled.meshes import put_numbers, shard_count
 from fnn.training.early_stopping import EarlyStopping, StoppingState
 from fnn.training.evaluation import average_batches, start_evaluation
 from fnn.training.run.health import measure_health
@@ -115,20 +115,15 @@ def run_epochs(
 
 
 def _numbers_on_device(spec: RunSpec) -> RunSpec:
-    """Move rates, λ and dropout rates once, which otherwise every epoch would move.
-
-    On a mesh they stay on the host, from where every device gets them.
-    """
-    if spec.mesh is not None:
-        return spec
-    net, loss, optimizer, l2 = jax.device_put(
-        (spec.net, spec.loss, spec.optimizer, spec.l2)
-    )
-    return spec._replace(net=net, loss=loss, optimizer=optimizer, l2=l2)
+    """Move rates, λ and dropout rates once, which otherwise every epoch would move."""
+    names = ("net", "plain_net", "loss", "optimizer", "l2", "augment")
+    numbers = put_numbers({name: getattr(spec, name) for name in names}, spec.mesh)
+    return spec._replace(**numbers)
 
 
 def _out_of_patience(progress: Progress) -> bool:
-    return progress.stopping is not None and bool(progress.stopping.stop)
+    stopping = progress.stopping
+    return stopping is not None and bool(jax.device_get(stopping.stop))
 
 
 class _Reporter:
@@ -224,8 +219,9 @@ def _record_evaluation(
     if spec.early_stopping is None:
         return progress
     epoch, metric = evaluation.record["epoch"], means[spec.early_stopping.monitor]
-    stopping = _update(spec.early_stopping, progress.stopping, metric, epoch)
-    if int(stopping.best_epoch) == epoch:
+    numbers = jax.device_put((spec.early_stopping, progress.stopping, metric, epoch))
+    stopping = _update(*numbers)
+    if int(jax.device_get(stopping.best_epoch)) == epoch:
         progress = progress._replace(best=to_host(evaluation.variables))
     return progress._replace(stopping=stopping)
 
@@ -269,7 +265,7 @@ def to_host(variables: Variables) -> Variables:
     def copy(leaf: Any) -> Any:
         if is_key(leaf):
             return jnp.copy(leaf)  # NumPy has no keys
-        return np.array(leaf)
+        return np.array(jax.device_get(leaf))
 
     return jax.tree.map(copy, variables)
 
@@ -289,4 +285,4 @@ def _has_diverged(spec: RunSpec, progress: Progress) -> bool:
     records = progress.records
     if not records or np.isfinite(records[-1]["train_loss"]):
         return False
-    return not bool(all_finite(progress.carry.variables.params))
+    return not bool(jax.device_get(all_finite(progress.carry.variables.params)))

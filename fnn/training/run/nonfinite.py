@@ -12,9 +12,11 @@ from typing import Any, NamedTuple
 import jax
 
 from fnn.gradients.first_nonfinite import first_nonfinite
+from fnn.letters import printable
 from fnn.training.compiled.descent import Carry, copy_arrays
 from fnn.training.compiled.epoch import Epoch
 from fnn.training.run.spec import RunSpec
+from fnn.transfers import own_numbers_may_move
 from fnn.typing import Batch, KeyArray
 
 __all__ = ["POLICIES", "Nonfinite", "check_policy", "run_guarded"]
@@ -37,7 +39,8 @@ class Nonfinite(NamedTuple):
     where: str
 
     def __str__(self) -> str:
-        return f"epoch {self.epoch}, step {self.step}: {self.where} is not finite"
+        place = f"epoch {self.epoch}, step {self.step}"
+        return printable(f"{place}: {self.where} is not finite")
 
 
 def check_policy(policy: Any) -> str | None:
@@ -79,7 +82,7 @@ def run_guarded(
         return run(carry=carry, guard=None), None
     before = _snapshot(carry)
     out = run(carry=carry, guard=None)
-    if bool(out.finite):
+    if bool(jax.device_get(out.finite)):
         return out, None
     skips = spec.on_nonfinite == "skip"
     if skips and read_batch is None:
@@ -105,10 +108,11 @@ def _locate_first_bad(
     read_batch: Callable[[int], tuple[Batch, KeyArray]],
 ) -> Nonfinite:
     """Return the first bad step, from an epoch that has stopped before it."""
-    t = int(stopped.bad_steps.first)
+    t = int(jax.device_get(stopped.bad_steps.first))
     if t < 0:  # each gradient was finite, but not the update made of it
         return Nonfinite(epoch, len(stopped.losses) - 1, "a parameter after the update")
-    batch, key = read_batch(t)
+    with own_numbers_may_move():
+        batch, key = read_batch(t)
     where = first_nonfinite(
         spec.plain_net,
         spec.loss,
