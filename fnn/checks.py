@@ -246,7 +246,7 @@ def as_pair(name: str, data: Any) -> tuple[np.ndarray | Array, np.ndarray | Arra
     if not isinstance(data, (tuple, list)) or len(data) != 2:
         raise TypeError(f"{name} must be a pair (x, y), got {type(data).__name__}")
     x, y = (as_numbers(f"{name}: {p}", a) for p, a in zip("xy", data, strict=True))
-    if x.ndim == 0 or y.ndim == 0 or len(x) != len(y):
+    if x.ndim == 0 or y.ndim == 0 or x.shape[0] != y.shape[0]:
         raise ValueError(
             f"{name}: x and y must have one entry an example on their first axis, got "
             f"shapes {x.shape} and {y.shape}. One example alone is x[None], y[None]."

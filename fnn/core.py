@@ -40,7 +40,7 @@ from fnn.placement import (
     specs_of_examples,
     sum_like,
 )
-from fnn.pytree import leaf, pytree
+from fnn.pytree import exportable, leaf, pytree
 from fnn.transfers import own_numbers_may_move
 from fnn.typing import Array, InShape, KeyArray, PyTree
 
@@ -62,6 +62,7 @@ T = TypeVar("T")
 L = TypeVar("L", bound="Layer")
 
 
+@exportable
 class Variables(NamedTuple):
     """The numbers that a network carries.
 

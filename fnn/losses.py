@@ -95,7 +95,7 @@ def _mean(per_example: Float[Array, "N"]) -> Scalar:
 
 def _sum_per_example(elements: Float[Array, "N ..."]) -> Float[Array, "N"]:
     """Sum over all axes but the batch."""
-    return elements.reshape(len(elements), -1).sum(1)
+    return elements.reshape(elements.shape[0], -1).sum(1)
 
 
 # ---- Classification --------------------------------------------------------------
@@ -136,7 +136,7 @@ class SigmoidCrossEntropy(Loss):
 
     def delta(self, z: Array, y: Array) -> Array:
         t = class_targets(self, z, y, at_least_float32(z.dtype), binary=True)
-        return ((jax.nn.sigmoid(widen(z)) - t) / len(z)).astype(z.dtype)
+        return ((jax.nn.sigmoid(widen(z)) - t) / z.shape[0]).astype(z.dtype)
 
     def check(self, out_shape: InShape, y: Array) -> None:
         check_class_labels(self, out_shape, y, binary=True)
@@ -194,7 +194,7 @@ class SoftmaxCrossEntropy(Loss):
     def delta(self, z: Array, y: Array) -> Array:
         t = self._targets(z, y)
         a = jax.nn.softmax(widen(z), axis=-1)
-        return ((a - t) / len(z)).astype(z.dtype)
+        return ((a - t) / z.shape[0]).astype(z.dtype)
 
     def check(self, out_shape: InShape, y: Array) -> None:
         check_class_labels(self, out_shape, y)
@@ -248,7 +248,7 @@ class SquaredError(Loss):
 
     def delta(self, z: Array, y: Array) -> Array:
         t = real_targets(self, z, y, at_least_float32(z.dtype))
-        return ((widen(z) - t) / len(z)).astype(z.dtype)
+        return ((widen(z) - t) / z.shape[0]).astype(z.dtype)
 
     def check(self, out_shape: InShape, y: Array) -> None:
         check_real_labels(self, out_shape, y)
@@ -291,7 +291,7 @@ class Huber(Loss):
 
     def delta(self, z: Array, y: Array) -> Array:
         _, clipped = self._error(z, y)
-        return (clipped / len(z)).astype(z.dtype)
+        return (clipped / z.shape[0]).astype(z.dtype)
 
     def check(self, out_shape: InShape, y: Array) -> None:
         check_real_labels(self, out_shape, y)

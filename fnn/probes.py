@@ -16,6 +16,7 @@ import jax.numpy as jnp
 
 from fnn.core import Backward, Forward, Layer, Variables, layer, leaf
 from fnn.network import output_shape, path_of, walk
+from fnn.pytree import exportable
 from fnn.typing import Array, InShape, KeyArray, PyTree
 
 __all__ = [
@@ -45,6 +46,7 @@ class Place(NamedTuple):
 Visit = Callable[[Place, Array, KeyArray | None, Callable[[], Forward]], Forward]
 
 
+@exportable
 class ProbedParams(NamedTuple):
     """The wrapped layer's `params`, and the zero of y's shape (N, ...)."""
 

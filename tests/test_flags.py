@@ -1,4 +1,4 @@
-"""fnn under each flag of JAX: a flag that finds mistakes finds none in fnn's own code."""
+"""fnn under each flag of JAX: those that find mistakes find none in fnn's own code."""
 
 import contextlib
 from collections.abc import Callable
@@ -8,10 +8,11 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
-from cases import LAYERS
+from cases import LAYERS, LOSSES
 from test_contract import KEY, by_hand, problem
 
 import fnn
+from fnn.augmentations import CutOut, Flip, RandomCrop, Shift, compose
 
 
 class Flag(NamedTuple):
@@ -88,17 +89,76 @@ def test_a_small_network_under_each_flag(flag, engine):
             check(engine, key, x, y)
 
 
-# ---- Every part of fnn, traced ----------------------------------------------------
+# ---- Every part of fnn, traced ---------------------------------------------------
+
+
+def strictly(f, *args):
+    """Trace a function where neither ranks nor dtypes are promoted."""
+    with jax.numpy_rank_promotion("raise"), jax.numpy_dtype_promotion("strict"):
+        jax.eval_shape(f, *args)
 
 
 @pytest.mark.parametrize("case", LAYERS, ids=[case.name for case in LAYERS])
 def test_no_layer_promotes_ranks_or_dtypes(case):
     if not case.repr_is_code:
         pytest.skip("its function is not fnn's")
-    for train in (True, False):
-        p = problem(case, jnp.float32)
-        with jax.numpy_rank_promotion("raise"), jax.numpy_dtype_promotion("strict"):
-            jax.eval_shape(
-                lambda p: by_hand(case.layer, *p.variables, p.x, p.dy, train), p
-            )
-            jax.eval_shape(lambda key: case.layer.init(key, case.in_shape), KEY)
+
+    def all_methods(p, key):
+        evaluated = case.layer.forward(*p.variables, p.x)
+        case.layer.backward(p.variables.params, evaluated.saved, p.dy)
+        return by_hand(case.layer, *p.variables, p.x, p.dy, True), case.layer.init(
+            key, case.in_shape
+        )
+
+    strictly(all_methods, problem(case, jnp.float32), KEY)
+
+
+@pytest.mark.parametrize("case", LOSSES, ids=[case.name for case in LOSSES])
+def test_no_loss_promotes_ranks_or_dtypes(case):
+    z, y = jnp.ones((len(case.labels), case.outputs)), jnp.asarray(case.labels)
+    strictly(case.loss.value, z, y)
+    strictly(case.loss.delta, z, y)
+
+
+OPTIMIZERS = [
+    *("sgd", "adagrad", "rmsprop", "adadelta", "adam", "adamw", "nadam", "amsgrad"),
+    *("momentum", "nesterov"),
+]
+
+
+@pytest.mark.parametrize("name", OPTIMIZERS)
+def test_no_optimizer_promotes_ranks_or_dtypes(name):
+    optimizer = getattr(fnn.optimizers, name)(0.1)
+    params = {"weight": jnp.ones((3, 2)), "bias": jnp.ones(2)}
+
+    def step(params):
+        return optimizer.update(params, optimizer.init(params), params)
+
+    strictly(step, params)
+
+
+@pytest.mark.parametrize(
+    "augment",
+    [Shift(1), RandomCrop(2), Flip(), CutOut(2), compose(Shift(1), Flip())],
+    ids=repr,
+)
+def test_no_augmentation_promotes_ranks_or_dtypes(augment):
+    strictly(augment, KEY, jnp.ones((3, 6, 5, 2)))
+
+
+def test_no_kernel_promotes_ranks_or_dtypes():
+    net = fnn.serial(
+        *(fnn.Conv(20, 5, padding="VALID"), fnn.Relu(), fnn.MaxPool(2)),
+        *(fnn.Conv(40, 5, padding="VALID"), fnn.BatchNorm(), fnn.Relu()),
+        *(fnn.Conv(8, 3), fnn.BatchNorm(), fnn.Relu(), fnn.MaxPool(2)),
+    )
+    planned = fnn.plan(net, (28, 28, 1), batch_size=64, platform="cpu")
+    assert len(planned.changes) > 2
+    variables = jax.eval_shape(lambda key: net.init(key, (28, 28, 1)), KEY)
+    x = jax.ShapeDtypeStruct((64, 28, 28, 1), jnp.float32)
+
+    def both(variables, x):
+        out = planned.forward(*variables, x, train=True)
+        return planned.backward(variables.params, out.saved, out.y)
+
+    strictly(both, variables, x)

@@ -1,6 +1,6 @@
 """Arrays on many devices: every layer, in both engines, on explicit and automatic axes.
 
-What is computed on eight devices is compared with what one device computes.
+What eight devices compute is compared with what one computes.
 """
 
 import functools
@@ -10,7 +10,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
-from cases import LayerCase
+from cases import LAYERS, LayerCase
 from jax import lax
 from jax.sharding import AxisType, NamedSharding
 from jax.sharding import PartitionSpec as P
@@ -23,59 +23,110 @@ from fnn.core import Backward, Forward, Layer, Variables
 pytestmark = pytest.mark.skipif(
     len(jax.devices()) < 8, reason="needs eight devices of one kind"
 )
-AXES = pytest.mark.parametrize("kind", [AxisType.Explicit, AxisType.Auto], ids=str)
-ENGINES = pytest.mark.parametrize("engine", ["manual", "autodiff"])
-EVERY_ROW = pytest.mark.parametrize("case", ROWS, ids=[case.name for case in ROWS])
+KINDS = [AxisType.Explicit, AxisType.Auto]
+BY_ROW = P("batch")
 
 
-def mesh(kind):
-    return jax.make_mesh((2, 4), ("batch", "model"), axis_types=(kind, kind))
+def mesh(kind, *shape):
+    names = ("batch", "model")[: len(shape)]
+    return jax.make_mesh(shape, names, axis_types=(kind,) * len(shape))
 
 
-def split(tree, on, spec=P("batch")):
+def put(tree, on, spec):
     return jax.tree.map(lambda a: jax.device_put(a, NamedSharding(on, spec)), tree)
 
 
 # ---- Layers ----------------------------------------------------------------------
 
 
-@functools.partial(jax.jit, static_argnums=0)
+def of_eight(case: LayerCase) -> LayerCase:
+    """The row with a batch of eight examples, one for each device."""
+    layer = case.layer
+    if isinstance(layer, fnn.Probed):
+        layer = fnn.Probed(layer.layer, 8)
+    return case._replace(layer=layer, batch=8)
+
+
+EIGHT = [of_eight(case) for case in LAYERS]
+EVERY_LAYER = pytest.mark.parametrize("case", EIGHT, ids=[c.name for c in EIGHT])
+#: One row of each kind is compiled; scripts/versions compiles the others.
+KINDS_OF_LAYERS = {case.name for case in ROWS}
+COMPILED = pytest.mark.parametrize(
+    "case",
+    [
+        pytest.param(
+            case,
+            id=case.name,
+            marks=() if case.name in KINDS_OF_LAYERS else pytest.mark.thorough,
+        )
+        for case in EIGHT
+    ],
+)
+
+
 def both(case: LayerCase, variables: Variables, x, dy) -> list[Backward]:
     """The handwritten backward, and JAX's, in training."""
     return [f(case.layer, *variables, x, dy, True) for f in (by_hand, by_jax)]
 
 
-@EVERY_ROW
+run_both = jax.jit(both, static_argnums=0)
+
+
+@EVERY_LAYER
+def test_gradients_lie_where_what_they_belong_to_lies(case):
+    """Nothing is run: on explicit axes, the types say where every array lies."""
+    on = mesh(AxisType.Explicit, 8)
+    with jax.set_mesh(on):
+        variables, x, dy = problem(case, jnp.float32)
+        args = put(variables, on, P()), *put((x, dy), on, BY_ROW)
+        for dx, dparams in jax.eval_shape(functools.partial(both, case), *args):
+            assert dx.sharding.spec[0] == "batch"
+            for leaf in jax.tree.leaves(dparams):
+                assert set(leaf.sharding.spec) <= {None}
+
+
+@COMPILED
 def test_every_layer_on_a_mesh_is_that_of_one_device(case):
     variables, x, dy = problem(case, jnp.float32)
-    hand, auto = both(case, variables, x, dy)
+    hand, auto = run_both(case, variables, x, dy)
     check("one device", hand, auto)
-    for kind in (AxisType.Explicit, AxisType.Auto):
-        on = mesh(kind)
+    for kind in KINDS:
+        on = mesh(kind, 8)
         with jax.set_mesh(on):
-            found = both(case, split(variables, on, P()), *split((x, dy), on))
+            args = put(variables, on, P()), *put((x, dy), on, BY_ROW)
+            found = run_both(case, *args)
         check(f"manual, {kind}", found[0], hand)
         check(f"autodiff, {kind}", found[1], auto)
-        for dx, dparams in found:
-            assert dx.sharding.shard_shape(dx.shape)[0] == len(dx) // 2
-            assert all(leaf.is_fully_replicated for leaf in jax.tree.leaves(dparams))
+        assert all(a.is_fully_replicated for a in jax.tree.leaves(found[0].dparams))
 
 
-@EVERY_ROW
-def test_every_layer_in_shard_map_has_the_gradients_of_jax(case):
-    """What is the same on all devices has the sum of their gradients."""
-    variables, x, dy = problem(case, jnp.float32)
-    half = case._replace(batch=case.batch // 2)
-    if "Probed" in repr(case.layer):  # its probe has the size of the whole batch
-        variables, x, dy = problem(half, jnp.float32)
-        x, dy = np.concatenate([x, 2 * x]), np.concatenate([dy, 3 * dy])
-        half = half._replace(layer=fnn.Probed(case.layer.layer, half.batch))
-    by_row = Backward(P("batch"), P())
+def in_shard_map(case: LayerCase):
+    """`both` on two devices, with parameters that are the same on both."""
+    layer, half = case.layer, case.batch // 2
+    if isinstance(layer, fnn.Probed):  # its probe has the size of what a device gets
+        layer = fnn.Probed(layer.layer, half)
+    of_half = case._replace(layer=layer, batch=half)
+    by_row = Backward(BY_ROW, P())
     f = jax.shard_map(
-        functools.partial(both, half), mesh=mesh(AxisType.Auto),
-        in_specs=(P(), P("batch"), P("batch")), out_specs=[by_row, by_row],
+        functools.partial(both, of_half), mesh=mesh(AxisType.Auto, 2),
+        in_specs=(P(), BY_ROW, BY_ROW), out_specs=[by_row, by_row],
     )  # fmt: skip
-    hand, auto = jax.jit(f)(variables, x, dy)
+    variables = problem(of_half, jnp.float32).variables
+    return f, (variables, *problem(case, jnp.float32)[1:])
+
+
+@EVERY_LAYER
+def test_in_shard_map_gradients_vary_as_what_they_belong_to_does(case):
+    """JAX checks the types: parameters and their gradients are the same everywhere."""
+    f, args = in_shard_map(case)
+    for backward in jax.eval_shape(f, *args):
+        assert backward.dx.shape == args[1].shape
+
+
+@COMPILED
+def test_in_shard_map_gradients_are_sums_over_the_devices(case):
+    f, args = in_shard_map(case)
+    hand, auto = jax.jit(f)(*args)
     check("shard_map", hand, auto)
 
 
@@ -98,120 +149,132 @@ class Mixed(Layer):
 def test_a_layer_of_your_own_need_not_say_where_its_results_lie():
     case = LayerCase("mixed", Mixed())
     variables, x, dy = problem(case, jnp.float32)
-    on = mesh(AxisType.Explicit)
-    hand, _ = both(case, *split((variables, x, dy), on, P()))
-    check("whole", hand, both(case, variables, x, dy)[0])
-    by_feature = split(variables, on, P(None, "model"))
-    found, _ = both(case, by_feature, *split((x, dy), on))
-    check("split", found, hand)
-    assert found.dparams["mix"].sharding.spec == P(None, "model")
-    out = case.layer.forward(*by_feature, split(x, on))  # outside jit
+    one = run_both(case, variables, x, dy)[0]
+    on = mesh(AxisType.Explicit, 2, 4)
+    variables = put(variables, on, P(None, "model"))
+    x, dy = put((x, dy), on, BY_ROW)
+    check("split", run_both(case, variables, x, dy)[0], one)
+    out = case.layer.forward(*variables, x)  # outside jit
     assert out.y.sharding.spec == P("batch", None)
+    found = case.layer.backward(variables.params, out.saved, dy)
+    assert found.dparams["mix"].sharding.spec == P(None, "model")
+    check("outside jit", found, one)
 
 
 # ---- Networks --------------------------------------------------------------------
 
 NET = fnn.serial(
-    fnn.Conv(4, 3, bias=False), fnn.BatchNorm(), fnn.Relu(), fnn.MaxPool(2),
-    fnn.residual(fnn.Conv(4, 3)), fnn.Flatten(), fnn.Dropout(0.2), fnn.Dense(2),
+    fnn.Conv(3, 3, bias=False), fnn.BatchNorm(), fnn.Relu(), fnn.MaxPool(2),
+    fnn.residual(fnn.Conv(3, 3)), fnn.Flatten(), fnn.Dropout(0.2), fnn.Dense(2),
 )  # fmt: skip
 LOSS = fnn.losses.SoftmaxCrossEntropy()
-X = np.random.default_rng(0).normal(size=(48, 4, 4, 1)).astype(np.float32)
+X = np.random.default_rng(0).normal(size=(16, 4, 4, 1)).astype(np.float32)
 Y = (X[:, 0, 0, 0] > 0).astype(np.int32)
 VARIABLES = NET.init(KEY, (4, 4, 1))
 
 
-@ENGINES
-@AXES
-def test_gradients_of_a_network_are_those_of_one_device(kind, engine):
-    grad_fn = jax.jit(fnn.value_and_grad(NET, LOSS, engine, l2=0.1))
+@pytest.mark.parametrize("engine", ["manual", "autodiff"])
+def test_gradients_of_a_network_are_those_of_one_device(engine):
+    """With a penalty, and with variables that lie nowhere in particular."""
+    grad_fn = fnn.value_and_grad(NET, LOSS, engine, l2=0.1)
 
     @jax.jit
-    def product(variables, batch):
-        """A Hessian-vector product: the derivative of the gradient."""
+    def gradient(variables, batch):
+        return grad_fn(variables, batch, key=KEY)
 
+    one = gradient(VARIABLES, (X, Y))
+    for kind in KINDS:
+        on = mesh(kind, 8)
+        batch = put((X, Y), on, BY_ROW)
+        check(str(kind), gradient(VARIABLES, batch), one)
+        with jax.set_mesh(on):
+            check(f"{kind}, in a context", gradient(VARIABLES, batch), one)
+
+
+@pytest.mark.parametrize("engine", ["manual", "autodiff"])
+def test_a_gradient_on_explicit_axes_can_be_differentiated_and_mapped(engine):
+    net = fnn.serial(fnn.Flatten(), fnn.Dense(3), fnn.Tanh(), fnn.Dense(2))
+    variables = net.init(KEY, (4, 4, 1))
+    grad_fn = fnn.value_and_grad(net, LOSS, engine)
+
+    @jax.jit
+    def second(params, batch):
         def grads(params):
-            return grad_fn(variables._replace(params=params), batch, key=KEY).grads
+            return grad_fn(Variables(params, variables.state), batch).grads
 
-        return jax.jvp(grads, (variables.params,), (variables.params,))[1]
+        many = jax.tree.map(lambda a: jnp.stack([a, 2 * a]), params)
+        return jax.jvp(grads, (params,), (params,))[1], jax.vmap(grads)(many)
 
-    one = grad_fn(VARIABLES, (X, Y), key=KEY), product(VARIABLES, (X, Y))
-    on = mesh(kind)
-    batch = split((X, Y), on)
-    check("without a context", grad_fn(VARIABLES, batch, key=KEY), one[0])
+    one = second(variables.params, (X, Y))
+    on = mesh(AxisType.Explicit, 8)
     with jax.set_mesh(on):
-        check("in a context", grad_fn(VARIABLES, batch, key=KEY), one[0])
-        check("second derivative", product(VARIABLES, batch), one[1])
+        check(engine, second(variables.params, put((X, Y), on, BY_ROW)), one)
+
+
+# ---- Functions that compile by themselves ----------------------------------------
+
+SMALL = fnn.serial(fnn.Flatten(), fnn.Dropout(0.1), fnn.Dense(2))
+START = SMALL.init(KEY, (4, 4, 1))
 
 
 def fit(x, y, **options):
     return fnn.fit(
-        NET, LOSS, fnn.optimizers.adam(1e-2), train=(x, y), validation=(x, y), key=KEY,
-        epochs=2, batch_size=16, early_stopping=fnn.EarlyStopping(patience=5),
-        variables=VARIABLES, **options,
-    )  # fmt: skip
+        SMALL, LOSS, fnn.optimizers.adam(1e-2), train=(x, y), validation=(x, y),
+        key=KEY, epochs=2, batch_size=8, variables=START,
+        early_stopping=fnn.EarlyStopping(patience=5), **options,
+    ).history["validation_loss"]  # fmt: skip
 
 
 def build(rate):
-    return NET, LOSS, fnn.optimizers.adam(rate)
+    return SMALL, LOSS, fnn.optimizers.adam(rate)
 
 
 FUNCTIONS = {
-    "fit": lambda x, y: list(fit(x, y).history.values())[:2],
-    "evaluate": lambda x, y: fnn.evaluate(NET, LOSS, VARIABLES, (x, y), batch_size=20),
-    "predict": lambda x, y: fnn.predict(NET, VARIABLES, x, batch_size=20),
+    "fit": fit,
+    "evaluate": lambda x, y: fnn.evaluate(SMALL, LOSS, START, (x, y), batch_size=10),
+    "predict": lambda x, y: fnn.predict(SMALL, START, x, batch_size=10),
     "predict, jit": lambda x, y: jax.jit(
-        lambda v, x: fnn.predict(NET, v, x, batch_size=20)
-    )(VARIABLES, x),
+        lambda v, x: fnn.predict(SMALL, v, x, batch_size=10)
+    )(START, x),
     "compare_gradients": lambda x, y: (
         fnn.compare_gradients(
-            NET, LOSS, VARIABLES, (x, y), key=KEY, numerical=False
+            SMALL, LOSS, START, (x, y), key=KEY, numerical=False
         ).passed
     ),
     "first_nonfinite": lambda x, y: (
-        fnn.first_nonfinite(NET, LOSS, VARIABLES, (jnp.log(x - x), y), key=KEY)
-        == "the minibatch's x"
+        fnn.first_nonfinite(SMALL, LOSS, START, (x, y), key=KEY) is None
     ),
     "explain": lambda x, y: (
-        fnn.explain(NET, LOSS, VARIABLES, (x, y), "7/Dense.bias", 1, key=KEY).product
+        fnn.explain(SMALL, LOSS, START, (x, y), "2/Dense.bias", 1, key=KEY).product
     ),
     "sweep": lambda x, y: fnn.sweep(
-        build, {"rate": [1e-2]}, train=(x, y), keys=KEY, epochs=1, batch_size=16
+        build, {"rate": [1e-2]}, train=(x, y), keys=KEY, epochs=1, batch_size=8
     ).history["train_loss"],
 }
 
 
-@functools.cache
-def on_one_device(name):
-    return jax.tree.map(np.asarray, FUNCTIONS[name](X, Y))
-
-
 @pytest.mark.parametrize("name", FUNCTIONS)
-def test_data_may_lie_split(name):
-    """No mesh is passed: the functions take the data as they lie."""
-    on = mesh(AxisType.Explicit)
-    x, y = split((X, Y), on)
-    for context in (nullcontext(), jax.set_mesh(on)):
-        with context:
-            check(name, FUNCTIONS[name](x, y), on_one_device(name))
-    with jax.set_mesh(on):
-        check("data of the host", FUNCTIONS[name](X, Y), on_one_device(name))
+def test_data_may_lie_split_where_no_mesh_is_passed(name):
+    function, on = FUNCTIONS[name], mesh(AxisType.Explicit, 8)
+    one, batch = function(X, Y), put((X, Y), on, BY_ROW)
+    for inside in (False, True):
+        with jax.set_mesh(on) if inside else nullcontext():
+            check(name, function(*batch), one)
 
 
 def test_a_mesh_passed_to_fit_may_be_the_explicit_one_around_it():
-    on = mesh(AxisType.Explicit)
+    on = mesh(AxisType.Explicit, 8)
     with jax.set_mesh(on):
-        found = fit(*split((X, Y), on), mesh=on).history["train_loss"]
-    check("fit", found, fit(X, Y).history["train_loss"])
+        found = fit(*put((X, Y), on, BY_ROW), mesh=on)
+    check("fit", found, fit(X, Y))
 
 
 # ---- fnn.ops ---------------------------------------------------------------------
 
 
 def jaxs_max_pool(x, window, strides):
-    return lax.reduce_window(
-        x, -np.inf, lax.max, (1, *window, 1), (1, *strides, 1), "VALID"
-    )
+    sizes = (1, *window, 1), (1, *strides, 1)
+    return lax.reduce_window(x, -np.inf, lax.max, *sizes, "VALID")
 
 
 def gradients(conv, max_pool):
@@ -224,40 +287,38 @@ def gradients(conv, max_pool):
 
 OURS = gradients(fnn.ops.conv, fnn.ops.max_pool)
 THEIRS = gradients(lax.conv_general_dilated, jaxs_max_pool)
-IMAGES, TEMPLATES = (
-    X[..., :1] * np.float32([1, 2]),
-    np.float32(np.random.default_rng(1).normal(size=(3, 3, 2, 4))),
-)
+TEMPLATES = np.random.default_rng(1).normal(size=(3, 3, 1, 4)).astype(np.float32)
+BY_TEMPLATE = P(None, None, None, "model")
 PLACES = {
-    "examples": (P("batch"), P()),
-    "features": (P(), P(None, None, None, "model")),
-    "both": (P("batch"), P(None, None, None, "model")),
+    "examples": (BY_ROW, P()),
+    "features": (P(), BY_TEMPLATE),
+    "both": (BY_ROW, BY_TEMPLATE),
     "neither": (P(), P()),
 }
 
 
 @pytest.mark.parametrize("place", PLACES)
-@pytest.mark.parametrize("check_vma", [True, False])
+@pytest.mark.parametrize("check_vma", [True, False], ids=["checked", "unchecked"])
 def test_drop_ins_in_shard_map(place, check_vma):
+    specs = PLACES[place]
+    on = mesh(AxisType.Auto, 2, 4)
     ours, theirs = (
         jax.jit(
             jax.shard_map(
-                f, mesh=mesh(AxisType.Auto), in_specs=PLACES[place],
-                out_specs=PLACES[place], check_vma=check_vma,
+                f, mesh=on, in_specs=specs, out_specs=specs, check_vma=check_vma
             )
-        )(IMAGES, TEMPLATES)
+        )(X, TEMPLATES)
         for f in (OURS, THEIRS)
-    )  # fmt: skip
+    )
     check(place, ours, theirs)
 
 
-@pytest.mark.parametrize("place", ["examples", "neither"])  # what JAX's own takes
+@pytest.mark.parametrize("place", ["examples", "neither"])  # what JAX's own take
 def test_drop_ins_on_explicit_axes(place):
-    on = mesh(AxisType.Explicit)
-    x, w = (
-        split(a, on, spec)
-        for a, spec in zip((IMAGES, TEMPLATES), PLACES[place], strict=True)
-    )
-    ours, theirs = (jax.jit(f)(x, w) for f in (OURS, THEIRS))
+    on = mesh(AxisType.Explicit, 2, 4)
+    args = [
+        put(a, on, spec) for a, spec in zip((X, TEMPLATES), PLACES[place], strict=True)
+    ]
+    ours, theirs = (jax.jit(f)(*args) for f in (OURS, THEIRS))
     check(place, ours, theirs)
     assert [a.sharding for a in ours] == [a.sharding for a in theirs]

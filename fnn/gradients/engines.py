@@ -27,6 +27,7 @@ from fnn.gradients.precision import (
 )
 from fnn.losses import Loss, expect_loss
 from fnn.network import named_params
+from fnn.pytree import exportable
 from fnn.transfers import own_numbers_may_move
 from fnn.typing import Array, Batch, KeyArray, Number, PyTree
 
@@ -42,6 +43,7 @@ __all__ = [
 ]
 
 
+@exportable
 class Gradients(NamedTuple):
     """The result of an engine.
 
@@ -212,7 +214,7 @@ def value_and_grad(
         x, y = _as_batch(batch)
         variables = as_variables(variables)
         key = None if key is None else check_key(key)
-        options = dict(key=key, train=train, l2=l2, n=len(x) if n is None else n)
+        options = dict(key=key, train=train, l2=l2, n=x.shape[0] if n is None else n)
         scaled = with_loss_scale(engine_fn, loss_scale)
         with own_numbers_may_move(variables, batch):
             out = scaled(net, loss, variables, (x, y), **options)
@@ -267,7 +269,7 @@ def objective(
     """
     x, y = _as_batch(batch)
     variables = as_variables(variables)
-    size = len(x) if n is None else n
+    size = x.shape[0] if n is None else n
     net = net_in_precision(net, precision)
 
     def cost(params: PyTree) -> Array:
@@ -280,7 +282,7 @@ def objective(
 
 def _as_batch(batch: Any) -> Batch:
     x, y = check_pair("batch", batch)
-    if len(x) == 0:
+    if x.shape[0] == 0:
         raise ValueError(f"expected a batch of examples, got x of shape {x.shape}")
     return as_inputs(x), y
 

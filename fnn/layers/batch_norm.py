@@ -9,7 +9,7 @@ from typing import ClassVar, NamedTuple
 
 import jax.numpy as jnp
 
-from fnn.checks import as_inputs
+from fnn.checks import as_inputs, is_integer
 from fnn.core import NO_INPUT_FEATURES, Backward, Forward, Layer, Variables, layer, leaf
 from fnn.layers.features import per_feature
 from fnn.layers.normalization import (
@@ -23,11 +23,13 @@ from fnn.layers.normalization import (
     normalize,
     scale_and_shift,
 )
+from fnn.pytree import exportable
 from fnn.typing import Array, InShape, KeyArray, PyTree
 
 __all__ = ["BatchNorm", "BatchNormState", "Eval", "Train"]
 
 
+@exportable
 class BatchNormState(NamedTuple):
     """The running `mean` and `var` of the features, each of shape (C,)."""
 
@@ -125,7 +127,9 @@ class BatchNorm(Layer):
         self, state: BatchNormState, mean: Array, var: Array, m: int
     ) -> BatchNormState:
         """Return the running statistics after a batch of m elements per feature."""
-        unbiased = var * (m / max(m - 1, 1))  # one element has no unbiased variance
+        # One element has no unbiased variance. (`jax.export` may leave m open.)
+        rest = max(m - 1, 1) if is_integer(m) else jnp.maximum(m - 1, 1)
+        unbiased = var * jnp.asarray(m / rest, var.dtype)
 
         def update(running: Array, batch: Array) -> Array:
             keep = jnp.asarray(self.momentum, running.dtype)

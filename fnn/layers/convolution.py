@@ -36,11 +36,13 @@ from fnn.layers.windows import (
     positive_integers,
     transposed_output_sizes,
 )
+from fnn.pytree import exportable
 from fnn.typing import Array, Float, InShape, KeyArray, PyTree
 
 __all__ = ["Conv", "ConvParams", "ConvTranspose"]
 
 
+@exportable
 class ConvParams(NamedTuple):
     """The parameters: `weight` (K, ..., I/G, O); `bias` (O,), or () without a bias.
 

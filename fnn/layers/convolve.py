@@ -61,12 +61,18 @@ def convolve_dx(
             strict=True,
         )
     ]  # fmt: skip
-    return lax.conv_general_dilated(
+    # XLA takes an axis with K = s = 2 and no padding for an axis of groups, and then may
+    # end the process (conv_operand_swapper.cc). One more position, cut off, avoids that.
+    axes = zip(window.size, window.stride, window.dilation, padding, strict=True)
+    more = [axis == (2, 2, 1, (0, 0)) for axis in axes]
+    padding = [(lo, hi + extra) for (lo, hi), extra in zip(padding, more, strict=True)]
+    dx = lax.conv_general_dilated(
         dy, transpose(weight, groups), (1,) * len(sizes), padding,
         lhs_dilation=window.stride, rhs_dilation=window.dilation,
         dimension_numbers=_layout(dy.ndim), feature_group_count=groups,
         precision=precision,
     )  # fmt: skip
+    return dx[:, *map(slice, sizes)] if any(more) else dx
 
 
 def convolve_dw(

@@ -14,12 +14,14 @@ from fnn.checks import describe, expect_params, expect_shape, positive_integer
 from fnn.core import NO_INPUT_FEATURES, Backward, Forward, Layer, Variables, layer
 from fnn.layers.features import per_feature
 from fnn.layers.initializers import Initializer, LecunNormal, Zeros
+from fnn.pytree import exportable
 from fnn.typing import Array, Float, InShape, KeyArray, PyTree
 from fnn.versions import transposes_mapped_products
 
 __all__ = ["FEW_OUTPUTS", "Dense", "DenseParams", "dweight"]
 
 
+@exportable
 class DenseParams(NamedTuple):
     """The parameters: `weight` (I, O); `bias` (O,), or () without a bias."""
 

@@ -29,6 +29,7 @@ from fnn.checks import as_inputs, expect_params, expect_shape
 from fnn.core import NO_INPUT_FEATURES, Backward, Forward, Layer, Variables, layer, leaf
 from fnn.dtypes import widen
 from fnn.layers.features import per_feature, sum_per_feature
+from fnn.pytree import exportable
 from fnn.typing import Array, Float, InShape, KeyArray, PyTree
 
 __all__ = [
@@ -47,6 +48,7 @@ __all__ = [
 ]
 
 
+@exportable
 class NormParams(NamedTuple):
     """The parameters `scale` γ and `bias` β, each (C,). Neither is penalised."""
 
@@ -54,6 +56,7 @@ class NormParams(NamedTuple):
     bias: Array
 
 
+@exportable
 class RMSNormParams(NamedTuple):
     """The parameter `scale` γ of shape (C,). It is not penalised."""
 

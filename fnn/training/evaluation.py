@@ -16,7 +16,7 @@ import numpy as np
 from jax import lax
 from jax.sharding import Mesh
 
-from fnn.checks import describe
+from fnn.checks import describe, is_integer
 from fnn.core import Layer, Variables, as_variables, expect_layer
 from fnn.losses import Loss, expect_loss
 from fnn.placement import (
@@ -134,6 +134,9 @@ def predict(net: Layer, variables: Variables, x: Any, batch_size: int = 1000) ->
         x: the inputs (N, ...).
         batch_size: how many examples go through the network at once.
 
+    Inside `jax.jit` and `jax.export` it computes the same; there x is not checked for
+    NaN. `fnn.export` makes a program of a network that is to be used without fnn.
+
     Returns:
         The last layer's outputs, which are logits for a network that was trained with a
         cross-entropy.
@@ -153,7 +156,9 @@ def predict(net: Layer, variables: Variables, x: Any, batch_size: int = 1000) ->
     size = check_batch_size(batch_size)
     x = check_inputs("x", x)
     variables = check_fits(net, None, variables, (x, None), "x")
-    return _predict(net, variables, x, batch_size=min(size, len(x)))
+    n = x.shape[0]  # `jax.export` may leave it open; then all go through at once
+    size = min(size, n) if is_integer(n) else None
+    return _predict(net, variables, x, batch_size=size)
 
 
 def batch_means(
@@ -202,11 +207,15 @@ _batch_means = jax.jit(batch_means, static_argnames=("metrics", "batch_size", "m
 
 
 @partial(jax.jit, static_argnames=("batch_size",))
-def _predict(net: Layer, variables: Variables, x: Array, *, batch_size: int) -> Array:
+def _predict(
+    net: Layer, variables: Variables, x: Array, *, batch_size: int | None
+) -> Array:
     def outputs(variables: Variables, x: Array) -> Array:
         def forward(x: Array) -> Array:
             return net.forward(*variables, x, train=False).y
 
+        if batch_size is None:
+            return forward(x)
         return _map_batches(forward, x, batch_size)
 
     if mesh := explicit_mesh(variables, x):
