@@ -24,6 +24,7 @@ L = O/G outputs.
 from typing import Any
 
 import jax.numpy as jnp
+import numpy as np
 from jax import lax
 
 from fnn.layers.windows import Window
@@ -37,6 +38,18 @@ def convolve(
 ) -> Float[Array, "N *P O"]:
     """Compute y = x ⋆ W from x (N, H, ..., I) and W (K, ..., J, O)."""
     x, weight = _of_one_dtype(x, weight)
+    mistaken = _mistaken_axes(window, x.shape[1:-1])
+    if any(mistaken):  # so that autodiff's dx is of another window
+        ends = [
+            (lo, hi, 0) if padded else (0, 0, 0)
+            for (lo, hi), padded in zip(window.padding, mistaken, strict=True)
+        ]
+        x = lax.pad(x, np.zeros((), x.dtype), [(0, 0, 0), *ends, (0, 0, 0)])
+        left = [
+            (0, 0) if padded else pair
+            for pair, padded in zip(window.padding, mistaken, strict=True)
+        ]
+        window = window._replace(padding=tuple(left))
     return lax.conv_general_dilated(
         x, weight, window.stride, window.padding, rhs_dilation=window.dilation,
         dimension_numbers=_layout(x.ndim), feature_group_count=groups,
@@ -61,18 +74,17 @@ def convolve_dx(
             strict=True,
         )
     ]  # fmt: skip
-    # XLA takes an axis with K = s = 2 and no padding for an axis of groups, and then may
-    # end the process (conv_operand_swapper.cc). One more position, cut off, avoids that.
-    axes = zip(window.size, window.stride, window.dilation, padding, strict=True)
-    more = [axis == (2, 2, 1, (0, 0)) for axis in axes]
-    padding = [(lo, hi + extra) for (lo, hi), extra in zip(padding, more, strict=True)]
+    mistaken = _mistaken_axes(window, sizes)  # one position more, which is cut off
+    padding = [
+        (lo, hi + more) for (lo, hi), more in zip(padding, mistaken, strict=True)
+    ]
     dx = lax.conv_general_dilated(
         dy, transpose(weight, groups), (1,) * len(sizes), padding,
         lhs_dilation=window.stride, rhs_dilation=window.dilation,
         dimension_numbers=_layout(dy.ndim), feature_group_count=groups,
         precision=precision,
     )  # fmt: skip
-    return dx[:, *map(slice, sizes)] if any(more) else dx
+    return dx[:, *map(slice, sizes)] if any(mistaken) else dx
 
 
 def convolve_dw(
@@ -109,6 +121,23 @@ def transpose(weight: Array, groups: int = 1) -> Float[Array, "*K L I"]:
     swapped = jnp.moveaxis(grouped, -1, -3)  # (K, ..., L, J, G)
     swapped = jnp.swapaxes(swapped, -1, -2)  # (K, ..., L, G, J)
     return swapped.reshape(*kernel, outputs // groups, groups * inputs)
+
+
+def _mistaken_axes(window: Window, sizes: tuple[int, ...]) -> list[bool]:
+    """Return the axes that XLA mistakes, in dx, for axes of groups.
+
+    There K = s = 2, and dx needs no padding. If in the other axes K > P, XLA swaps the
+    two factors, but not along that axis, and ends the process over the result (its
+    `conv_operand_swapper.cc`, in jaxlib 0.10 to 0.12).
+    """
+    axes = zip(
+        *(window.size, window.stride, window.dilation, window.padding),
+        *(sizes, window.output_sizes(sizes)),
+        strict=True,
+    )
+    return [
+        (k, s, d, lo, h) == (2, 2, 1, 1, 2 * (p - 1)) for k, s, d, (lo, _), h, p in axes
+    ]
 
 
 def _of_one_dtype(a: Array, b: Array) -> tuple[Array, Array]:
