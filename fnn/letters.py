@@ -20,6 +20,8 @@ _STAND_INS = {
     **{"≤": "<=", "≥": ">=", "≠": "!=", "≈": "~", "∝": "~", "∂": "d", "∇": "grad "},
     **{"√": "sqrt ", "∞": "inf", "Σ": "sum", "‖": "||", "′": "'", "″": "''"},
     **{"\N{COMBINING CIRCUMFLEX ACCENT}": "_hat", "\N{COMBINING MACRON}": "_bar"},
+    **{"⌊": "floor(", "⌋": ")", "⌈": "ceil(", "⌉": ")", "⟨": "<", "⟩": ">"},
+    **{"∈": " in ", "⋆": "*", "⊕": "+", "\N{COMBINING TILDE}": "_tilde"},
     **{"°": " degrees", "▲": "^", "▼": "v", "⁄": "/", "“": '"', "”": '"', "’": "'"},
     **dict.fromkeys("─━═╌┄", "-"),
     **dict.fromkeys("│┃║", "|"),
@@ -35,16 +37,16 @@ def printable(text: str) -> str:
         '∂L/∂θ₁'
     """
     encoding = getattr(sys.stdout, "encoding", None)
-    if text.isascii() or not encoding:
+    if text.isascii() or not encoding or _has(encoding, text):
         return text
-    try:
-        text.encode(encoding)
-    except LookupError:  # an encoding of its own, which may have every letter
-        return text
-    except UnicodeEncodeError:
-        _register()
-        return text.encode(encoding, _HANDLER).decode(encoding)
-    return text
+
+    def whole(exponent: re.Match[str]) -> str:  # of x⁽²⁾, cp1252 has the ² alone
+        run = exponent[0]
+        return run if _has(encoding, run) else _plain_exponent(run)
+
+    _register()
+    text = re.sub(f"[{_EXPONENTS}]+", whole, text)
+    return text.encode(encoding, _HANDLER).decode(encoding)
 
 
 def make_stdout_printable() -> None:
@@ -56,6 +58,17 @@ def make_stdout_printable() -> None:
     raising = ("strict", "surrogateescape")  # the second in the C locale
     if isinstance(sys.stdout, io.TextIOWrapper) and sys.stdout.errors in raising:
         sys.stdout.reconfigure(errors=_HANDLER)
+
+
+def _has(encoding: str, text: str) -> bool:
+    """Return whether an encoding has all letters; one that is unknown may have them."""
+    try:
+        text.encode(encoding)
+    except LookupError:
+        return True
+    except UnicodeEncodeError:
+        return False
+    return True
 
 
 _HANDLER = "fnn.letters"
@@ -71,8 +84,7 @@ def _replace(error: UnicodeError) -> tuple[str, int]:
         raise error
     start, end = error.start, error.end
     lacking, after = error.object[start:end], error.object[end : end + 1]
-    # One sign for all exponents in a row: 10⁻⁴ is 10^-4.
-    lacking = re.sub(f"[{_EXPONENTS}]+", lambda run: f"^{_plain(run[0])}", lacking)
+    lacking = re.sub(f"[{_EXPONENTS}]+", lambda run: _plain_exponent(run[0]), lacking)
     written = ""
     for i, letter in enumerate(lacking):
         following = lacking[i + 1 : i + 2] or after
@@ -80,7 +92,12 @@ def _replace(error: UnicodeError) -> tuple[str, int]:
     return written, end
 
 
-_EXPONENTS = "⁰¹²³⁴⁵⁶⁷⁸⁹⁺⁻⁽⁾ᵀᵖⁿ"
+_EXPONENTS = "⁰¹²³⁴⁵⁶⁷⁸⁹⁺⁻⁽⁾ᵀᵗᵖⁿˣᶻ"
+
+
+def _plain_exponent(letters: str) -> str:
+    """Return one sign for all exponents in a row: 10⁻⁴ is 10^-4."""
+    return f"^{_plain(letters)}"
 
 
 def _stand_in(letter: str, following: str) -> str:

@@ -103,8 +103,6 @@ def conv(
     if isinstance(padding, str):
         padding = lax.padtype_to_pads(x.shape[1:-1], window.extent, stride, padding)
     window = window._replace(padding=_pairs(padding))
-    if isinstance(precision, list):
-        precision = tuple(precision)
     y = _conv(x, weight, window, feature_group_count, precision)
     n, c, *spatial = numbers.out_spec
     return y.transpose(np.argsort([n, *spatial, c]))

@@ -118,7 +118,7 @@ def test_empty_arrays_have_the_gradients_of_jax(x_shape, w_shape, padding):
 
 PRECISIONS = [
     *(None, "highest", "bfloat16", lax.Precision.DEFAULT, lax.Precision.HIGH),
-    *(("high", "default"), [lax.Precision.HIGHEST] * 2),
+    *(("high", "default"), (lax.Precision.HIGHEST,) * 2),
 ]
 
 

@@ -44,9 +44,9 @@ def export(
             process runs.
 
     Returns:
-        A `jax.export.Exported`: `serialize()` makes bytes of it, `mlir_module()` the
-        text of the program. Programs stay readable as `jax.export` says: for half a
-        year of JAX's versions, at least.
+        A `jax.export.Exported`: `serialize()` makes bytes of it (for that JAX needs
+        flatbuffers: `pip install 'fnn[export]'`), `mlir_module()` the text of the
+        program. JAX reads them for at least half a year of its versions.
 
     To export a gradient, or a program that takes the variables as arguments, use
     `jax.export` itself: `fnn.value_and_grad` and `fnn.predict` take a batch of symbolic
