@@ -36,6 +36,8 @@ __all__ = [
     "automatic",
     "explicit_mesh",
     "on_automatic_axes",
+    "place_backward",
+    "place_forward",
     "specs_like",
     "specs_of_examples",
     "sum_like",
@@ -92,8 +94,50 @@ def on_automatic_axes(
     return jax.tree.map(place, out, specs_for(out))
 
 
+def place_forward(
+    mesh: AbstractMesh,
+    forward: Callable[..., Any],
+    params: PyTree,
+    state: PyTree,
+    x: PyTree,
+    key: Any,
+) -> Any:
+    """Return a layer's `Forward`: y and `saved` lie as x does, the state as it did."""
+
+    def call(params: PyTree, state: PyTree, x: PyTree, key: Any) -> Any:
+        return forward(params, state, x, key=key)
+
+    def specs(out: Any) -> Any:
+        y, saved = specs_of_examples((out.y, out.saved), x)
+        return out._replace(y=y, saved=saved, state=specs_like(out.state, state))
+
+    return on_automatic_axes(mesh, call, (params, state, x, key), specs)
+
+
+def place_backward(
+    mesh: AbstractMesh,
+    backward: Callable[..., Any],
+    params: PyTree,
+    saved: PyTree,
+    dy: PyTree,
+) -> Any:
+    """Return a layer's `Backward`: dx lies as dy does, dparams as the params do."""
+
+    def specs(out: Any) -> Any:
+        dx, dparams = specs_of_examples(out.dx, dy), specs_like(out.dparams, params)
+        return out._replace(dx=dx, dparams=dparams)
+
+    return on_automatic_axes(mesh, backward, (params, saved, dy), specs)
+
+
 def specs_of_examples(tree: PyTree, x: Any) -> PyTree:
-    """Return the specs of arrays that belong to the examples x, if so long as x is."""
+    """Return the specs of arrays that belong to the examples x, if so long as x is.
+
+    Args:
+        tree: arrays.
+        x: the examples, an array or a tree of arrays that are split alike.
+    """
+    x = jax.tree.leaves(x)[0]
     first = _spec_of(x)[:1]
 
     def spec(leaf: Any) -> PartitionSpec:
@@ -166,30 +210,32 @@ def with_automatic_axes(function: Callable[P, T]) -> Callable[P, T]:
 
     @functools.wraps(function)
     def call(*args: P.args, **kwargs: P.kwargs) -> T:
-        args = tuple(map(_on_automatic_axes, args))
-        kwargs = {name: _on_automatic_axes(arg) for name, arg in kwargs.items()}
+        moved: Any = map(_on_automatic_axes, args)
+        named: Any = {name: _on_automatic_axes(arg) for name, arg in kwargs.items()}
         if not get_abstract_mesh().explicit_axes:
-            return function(*args, **kwargs)
+            return function(*moved, **named)
         with jax.set_mesh(automatic(get_mesh())):
-            return function(*args, **kwargs)
+            return function(*moved, **named)
 
     return call
 
 
 def _on_automatic_axes(argument: Any) -> Any:
-    """Move a key, data (x, y) or Variables(params, state); return all else as it is."""
-    is_pair = isinstance(argument, tuple | list) and len(argument) == 2
-    if not is_pair and not isinstance(argument, jax.Array):
+    """Move a key, Variables or data (x, y, weights); return all else as it is."""
+    is_data = isinstance(argument, (tuple, list)) and len(argument) in (2, 3)
+    if not is_data and not isinstance(argument, jax.Array):
         return argument
     return jax.tree.map(_moved, argument, is_leaf=_is_list_of_numbers)
 
 
 def _moved(leaf: Any) -> Any:
     sharding = getattr(leaf, "sharding", None)
-    mesh = getattr(sharding, "mesh", None)
-    if not isinstance(mesh, Mesh) or AxisType.Explicit not in mesh.axis_types:
+    if not isinstance(sharding, NamedSharding) or not isinstance(sharding.mesh, Mesh):
         return leaf
-    return jax.device_put(leaf, NamedSharding(automatic(mesh), sharding.spec))
+    if AxisType.Explicit not in sharding.mesh.axis_types:
+        return leaf
+    on = NamedSharding(automatic(sharding.mesh), sharding.spec)
+    return jax.device_put(leaf, on)
 
 
 def _is_list_of_numbers(node: Any) -> bool:

@@ -16,53 +16,54 @@ FILES = sorted([*ROOT.glob("fnn/**/*.py"), *ROOT.glob("experiments/**/*.py")])
 NAMES = [str(path.relative_to(ROOT)) for path in FILES]
 EVERY_FILE = pytest.mark.parametrize("path", FILES, ids=NAMES)
 
+#: What everything may stand on, and a network as a tree of layers.
+GROUND = {"typing", "pytree", "checks", "shapes", "dtypes"}
+NETWORK = {"core", "network", "visits", "probes"}
+
 #: What each part of fnn may import, besides itself; from the ground up.
 MAY_IMPORT = {
     "typing": set(),
     "dtypes": set(),
-    "checks": set(),
+    "shapes": {"typing"},
+    "host_arrays": set(),
+    "checks": {"shapes", "host_arrays"},
     "pytree": {"typing"},
     "placement": {"typing"},
     "transfers": {"typing"},
     "argmax": {"typing"},
-    "data": set(),
+    "data": {"checks", "host_arrays"},
     "letters": set(),
     "tables": {"letters"},
     "versions": set(),
     "textbook": set(),
-    "labels": {"typing"},
-    "core": {"typing", "pytree", "checks", "placement", "transfers"},
+    "labels": {"typing", "shapes", "host_arrays"},
+    "core": {
+        *("typing", "pytree", "checks", "shapes", "host_arrays"),
+        *("placement", "transfers"),
+    },
     "augmentations": {"typing", "pytree", "checks"},
     "optimizers": {"typing", "pytree", "dtypes"},
     "kernels": {"typing", "pytree", "argmax"},
-    "losses": {"typing", "checks", "pytree", "labels", "dtypes"},
+    "losses": GROUND | {"labels"},
+    "metrics": GROUND | {"labels"},
     "named_leaves": {"typing"},
-    "network": {"typing", "checks", "core"},
-    "probes": {"typing", "core", "network"},
-    "layers": {
-        *("typing", "pytree", "checks", "dtypes", "argmax", "core", "network"),
-        "versions",
-    },
+    "network": {"typing", "checks", "shapes", "core"},
+    "visits": {"typing", "core", "network"},
+    "probes": {"typing", "pytree", "shapes", "core", "network", "visits"},
+    "layers": GROUND | {"core", "network", "argmax", "versions"},
     "ops": {"typing", "layers", "placement"},
-    "summary": {
-        *("typing", "checks", "core", "network", "layers", "probes", "tables"),
-        "letters",
-    },
-    "planning": {
-        *("typing", "pytree", "checks", "core", "network", "probes", "tables"),
-        "letters",
-        *("layers", "kernels"),
-    },
+    "summary": GROUND | NETWORK | {"layers", "tables", "letters"},
+    "planning": GROUND | NETWORK | {"layers", "kernels", "tables", "letters"},
     "gradients": {
-        *("typing", "pytree", "checks", "dtypes", "core", "network", "probes"),
+        *(GROUND | NETWORK),
         *("layers", "losses", "planning", "summary", "tables"),
         *("placement", "transfers", "letters"),
     },
     "training": {
-        *("typing", "pytree", "checks", "dtypes", "core", "network", "probes"),
-        *("layers", "losses", "planning", "gradients"),
+        *(GROUND | NETWORK),
+        *("layers", "losses", "metrics", "planning", "gradients"),
         *("optimizers", "augmentations", "data", "named_leaves", "tables"),
-        *("placement", "transfers", "letters"),
+        *("host_arrays", "placement", "transfers", "letters"),
     },
 }
 #: Of a function, its body: a parameter a line is easy to read.

@@ -12,7 +12,7 @@ import jax.numpy as jnp
 
 from fnn.checks import as_inputs, check_in_shape, positive_integer
 from fnn.core import Layer, Variables, as_variables, expect_layer
-from fnn.training.checks import check_fits
+from fnn.training.data import check_fits
 from fnn.typing import Array, InShape
 
 __all__ = ["export"]
@@ -51,8 +51,8 @@ def export(
     To export a gradient, or a program that takes the variables as arguments, use
     `jax.export` itself: `fnn.value_and_grad` and `fnn.predict` take a batch of symbolic
     size, and the parameters of fnn's layers can be serialised. For those of a layer of
-    your own write `jax.export.register_namedtuple_serialization(PReluParams,
-    serialized_name="PReluParams")`, where it is defined.
+    your own write `jax.export.register_namedtuple_serialization(SwishParams,
+    serialized_name="SwishParams")`, where it is defined.
 
     Raises:
         ValueError, TypeError: variables that do not fit.
