@@ -144,7 +144,7 @@ def test_every_layer_takes_a_batch_of_symbolic_size(case):
 
 @pytest.mark.parametrize("case", LOSSES, ids=[case.name for case in LOSSES])
 def test_every_loss_takes_a_batch_of_symbolic_size(case):
-    z = jax.ShapeDtypeStruct((N, case.outputs), jnp.float32)
+    z = jax.ShapeDtypeStruct((N, *case.positions, case.outputs), jnp.float32)
     labels = jnp.asarray(case.labels)
     y = jax.ShapeDtypeStruct((N, *labels.shape[1:]), labels.dtype)
     assert jax.eval_shape(case.loss.value, z, y).shape == ()

@@ -115,7 +115,8 @@ def test_no_layer_promotes_ranks_or_dtypes(case):
 
 @pytest.mark.parametrize("case", LOSSES, ids=[case.name for case in LOSSES])
 def test_no_loss_promotes_ranks_or_dtypes(case):
-    z, y = jnp.ones((len(case.labels), case.outputs)), jnp.asarray(case.labels)
+    z = jnp.ones((len(case.labels), *case.positions, case.outputs))
+    y = jnp.asarray(case.labels)
     strictly(case.loss.value, z, y)
     strictly(case.loss.delta, z, y)
 

@@ -10,7 +10,7 @@ from typing import ClassVar, NamedTuple
 
 import jax.numpy as jnp
 
-from fnn.checks import as_inputs
+from fnn.checks import as_inputs, is_integer
 from fnn.core import NO_INPUT_FEATURES, Backward, Forward, Layer, Variables, layer, leaf
 from fnn.layers.features import per_feature
 from fnn.layers.normalization import (
@@ -108,7 +108,8 @@ class BatchNorm(Layer):
         x = as_inputs(x)
         if train:
             m = math.prod(x.shape[:-1])
-            self.expect_batch(m)
+            if is_integer(m):  # `jax.export` may leave it open
+                self.expect_batch(m)
             mean, var = moments(x, axes=tuple(range(x.ndim - 1)))
             state = self.update_running(state, mean, var, m)
         else:
