@@ -64,9 +64,9 @@ COMPILED = pytest.mark.parametrize(
 )
 
 
-def both(case: LayerCase, variables: Variables, x, dy) -> list[Backward]:
+def both(case: LayerCase, variables: Variables, x, dy, *, ways=(by_hand, by_jax)):
     """The handwritten backward, and JAX's, in training."""
-    return [f(case.layer, *variables, x, dy, True) for f in (by_hand, by_jax)]
+    return [f(case.layer, *variables, x, dy, True) for f in ways]
 
 
 run_both = jax.jit(both, static_argnums=0)
@@ -100,6 +100,11 @@ def test_every_layer_on_a_mesh_is_that_of_one_device(case):
         assert all(a.is_fully_replicated for a in jax.tree.leaves(found[0].dparams))
 
 
+#: Rows that JAX itself cannot differentiate there; the handwritten backward is tried.
+#: `jax.grad` of `lax.erfc` ends in "Primitive polynomial requires varying manual axes".
+BEYOND_JAX = {"gelu"}
+
+
 def in_shard_map(case: LayerCase):
     """`both` on two devices, with parameters that are the same on both."""
     layer, half = case.layer, case.batch // 2
@@ -107,9 +112,10 @@ def in_shard_map(case: LayerCase):
         layer = fnn.Probed(layer.layer, half)
     of_half = case._replace(layer=layer, batch=half)
     by_row = Backward(BY_ROW, P())
+    ways = [by_hand] if case.name in BEYOND_JAX else [by_hand, by_jax]
     f = jax.shard_map(
-        functools.partial(both, of_half), mesh=mesh(AxisType.Auto, 2),
-        in_specs=(P(), BY_ROW, BY_ROW), out_specs=[by_row, by_row],
+        functools.partial(both, of_half, ways=ways), mesh=mesh(AxisType.Auto, 2),
+        in_specs=(P(), BY_ROW, BY_ROW), out_specs=[by_row] * len(ways),
     )  # fmt: skip
     variables = problem(of_half, jnp.float32).variables
     return f, (variables, *problem(case, jnp.float32)[1:])
@@ -126,8 +132,9 @@ def test_in_shard_map_gradients_vary_as_what_they_belong_to_does(case):
 @COMPILED
 def test_in_shard_map_gradients_are_sums_over_the_devices(case):
     f, args = in_shard_map(case)
-    hand, auto = jax.jit(f)(*args)
-    check("shard_map", hand, auto)
+    hand, *auto = jax.jit(f)(*args)
+    expected = auto[0] if auto else run_both(case, *args)[1]  # no rows are coupled
+    check("shard_map", hand, expected)
 
 
 @fnn.layer
