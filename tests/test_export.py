@@ -8,8 +8,10 @@ import jax.export
 import jax.numpy as jnp
 import numpy as np
 import pytest
+from breadth import some_of
 from cases import LAYERS, LOSSES
 from test_contract import KEY, by_hand, problem
+from test_transforms import ROWS
 
 import fnn
 
@@ -104,7 +106,7 @@ def round_trip(f, *args):
     return jax.export.deserialize(program.serialize()).call
 
 
-@pytest.mark.parametrize("engine", ["manual", "autodiff"])
+@pytest.mark.parametrize("engine", some_of(["manual", "autodiff"], ["manual"]))
 def test_gradients_with_the_variables_as_arguments(engine):
     grad_fn = fnn.value_and_grad(NET, LOSS, engine, l2=0.1)
 
@@ -126,7 +128,7 @@ def test_predictions_with_the_variables_as_arguments():
     close(call(VARIABLES, X), fnn.predict(NET, VARIABLES, X))
 
 
-@pytest.mark.parametrize("case", LAYERS, ids=[case.name for case in LAYERS])
+@pytest.mark.parametrize("case", some_of(LAYERS, ROWS, lambda case: case.name))
 def test_every_layer_takes_a_batch_of_symbolic_size(case):
     if "Probed" in repr(case.layer):
         pytest.skip("its probe has the size of a batch")
@@ -151,7 +153,7 @@ def test_every_loss_takes_a_batch_of_symbolic_size(case):
     assert jax.eval_shape(case.loss.delta, z, y).shape == z.shape
 
 
-@pytest.mark.parametrize("case", LAYERS, ids=[case.name for case in LAYERS])
+@pytest.mark.parametrize("case", some_of(LAYERS, ROWS, lambda case: case.name))
 def test_variables_of_every_layer_can_be_serialised(case):
     """Their types are known to `jax.export`; the program itself does nothing."""
     if not case.repr_is_code:

@@ -5,11 +5,13 @@ What eight devices compute is compared with what one computes.
 
 import functools
 from contextlib import nullcontext
+from itertools import product
 
 import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
+from breadth import some_of
 from cases import LAYERS, LayerCase
 from jax import lax
 from jax.sharding import AxisType, NamedSharding
@@ -48,20 +50,28 @@ def of_eight(case: LayerCase) -> LayerCase:
 
 
 EIGHT = [of_eight(case) for case in LAYERS]
-EVERY_LAYER = pytest.mark.parametrize("case", EIGHT, ids=[c.name for c in EIGHT])
-#: One row of each kind is compiled; scripts/versions compiles the others.
+#: One row of each kind is traced, which shows where arrays lie. These are compiled,
+#: too: their backward sums over examples, or moves them. The others are thorough.
 KINDS_OF_LAYERS = {case.name for case in ROWS}
-COMPILED = pytest.mark.parametrize(
-    "case",
-    [
-        pytest.param(
-            case,
-            id=case.name,
-            marks=() if case.name in KINDS_OF_LAYERS else pytest.mark.thorough,
-        )
-        for case in EIGHT
-    ],
-)
+SUMMING = {
+    *("dense", "prelu, image", "embedding", "convolution, remainder", "transposed"),
+    *(
+        "max pool, overlapping",
+        "upsample, image",
+        "batch norm, image",
+        "dropout, image",
+    ),
+}
+assert {case.name for case in EIGHT} >= SUMMING
+
+
+def rows(quick):
+    wanted = [case for case in EIGHT if case.name in quick]
+    values = some_of(EIGHT, wanted, lambda case: case.name)
+    return pytest.mark.parametrize("case", values)
+
+
+TRACED, COMPILED = rows(KINDS_OF_LAYERS), rows(SUMMING)
 
 
 def both(case: LayerCase, variables: Variables, x, dy, *, ways=(by_hand, by_jax)):
@@ -72,7 +82,7 @@ def both(case: LayerCase, variables: Variables, x, dy, *, ways=(by_hand, by_jax)
 run_both = jax.jit(both, static_argnums=0)
 
 
-@EVERY_LAYER
+@TRACED
 def test_gradients_lie_where_what_they_belong_to_lies(case):
     """Nothing is run: on explicit axes, the types say where every array lies."""
     on = mesh(AxisType.Explicit, 8)
@@ -121,7 +131,7 @@ def in_shard_map(case: LayerCase):
     return f, (variables, *problem(case, jnp.float32)[1:])
 
 
-@EVERY_LAYER
+@TRACED
 def test_in_shard_map_gradients_vary_as_what_they_belong_to_does(case):
     """JAX checks the types: parameters and their gradients are the same everywhere."""
     f, args = in_shard_map(case)
@@ -178,9 +188,12 @@ LOSS = fnn.losses.SoftmaxCrossEntropy()
 X = np.random.default_rng(0).normal(size=(16, 4, 4, 1)).astype(np.float32)
 Y = (X[:, 0, 0, 0] > 0).astype(np.int32)
 VARIABLES = NET.init(KEY, (4, 4, 1))
+BOTH_ENGINES = pytest.mark.parametrize(
+    "engine", some_of(["manual", "autodiff"], ["manual"])
+)
 
 
-@pytest.mark.parametrize("engine", ["manual", "autodiff"])
+@BOTH_ENGINES
 def test_gradients_of_a_network_are_those_of_one_device(engine):
     """With a penalty, and with variables that lie nowhere in particular."""
     grad_fn = fnn.value_and_grad(NET, LOSS, engine, l2=0.1)
@@ -198,7 +211,7 @@ def test_gradients_of_a_network_are_those_of_one_device(engine):
             check(f"{kind}, in a context", gradient(VARIABLES, batch), one)
 
 
-@pytest.mark.parametrize("engine", ["manual", "autodiff"])
+@BOTH_ENGINES
 def test_a_gradient_on_explicit_axes_can_be_differentiated_and_mapped(engine):
     net = fnn.serial(fnn.Flatten(), fnn.Dense(3), fnn.Tanh(), fnn.Dense(2))
     variables = net.init(KEY, (4, 4, 1))
@@ -260,13 +273,18 @@ FUNCTIONS = {
 }
 
 
-@pytest.mark.parametrize("name", FUNCTIONS)
-def test_data_may_lie_split_where_no_mesh_is_passed(name):
+QUICK = [("fit", "outside"), ("evaluate", "inside"), ("predict", "outside")]
+
+
+@pytest.mark.parametrize(
+    "where", some_of(product(FUNCTIONS, ["outside", "inside"]), QUICK, ", ".join)
+)
+def test_data_may_lie_split_where_no_mesh_is_passed(where):
+    name, place = where  # outside or inside the context of a mesh
     function, on = FUNCTIONS[name], mesh(AxisType.Explicit, 8)
     one, batch = function(X, Y), put((X, Y), on, BY_ROW)
-    for inside in (False, True):
-        with jax.set_mesh(on) if inside else nullcontext():
-            check(name, function(*batch), one)
+    with jax.set_mesh(on) if place == "inside" else nullcontext():
+        check(name, function(*batch), one)
 
 
 def test_a_mesh_passed_to_fit_may_be_the_explicit_one_around_it():
