@@ -7,6 +7,7 @@ from typing import Any, NamedTuple
 import jax
 import jax.numpy as jnp
 import numpy as np
+import optax
 import pytest
 from breadth import some_of
 from cases import LAYERS, LOSSES
@@ -73,6 +74,8 @@ NET = fnn.serial(
     fnn.Flatten(), fnn.Dropout(0.2), fnn.Dense(2),
 )  # fmt: skip
 LOSS = fnn.losses.SoftmaxCrossEntropy()
+#: Rows that are run outside jit, where each operation is compiled; else thorough.
+EAGER = ("dense", "leaky relu", "max pool, overlapping", "dropout, image", "embedding")
 
 
 def check(engine: str, key, x, y) -> None:
@@ -108,6 +111,75 @@ def test_a_small_network_under_each_flag(flag, engine):
         is_watched = flag.name in (ALL.name, "no transfers")  # of arrays on the device
         with jax.transfer_guard("disallow" if is_watched else "allow"):
             check(engine, key, x, y)
+
+
+# ---- Transfers -------------------------------------------------------------------
+
+SMALL = fnn.serial(fnn.Dense(3), fnn.BatchNorm(), fnn.Dropout(0.2), fnn.Dense(2))
+FEATURES = np.random.default_rng(0).normal(size=(24, 4)).astype(np.float32)
+LABELS = np.arange(24, dtype=np.int32) % 2
+
+
+def f1(z, y):
+    return 2 * np.mean(np.asarray(z).argmax(1) * np.asarray(y))
+
+
+def runs(x, y) -> dict[str, dict[str, Any]]:
+    """What `fit` may be asked to do, with data on the device."""
+    batches = [(x[:8], y[:8]), (x[8:], y[8:])]
+    return {
+        "much at once": dict(
+            train=(x, y, jnp.ones(24)), l2=0.1, health=True, on_nonfinite="raise",
+            metrics={"f1": f1}, on_epoch=[lambda r: None, lambda r, v, s: None],
+            early_stopping=fnn.EarlyStopping(patience=0, subset=5), augment=None,
+        ),
+        "another device": dict(validation_device="another"),
+        "stream": dict(train=fnn.Batches(lambda: iter(batches), n=24)),
+        "skip": dict(on_nonfinite="skip"),
+        "mesh": dict(mesh=jax.make_mesh((2,), ("batch",))),
+        "half precision": dict(precision="bfloat16"),
+        "another engine": dict(engine="autodiff"),
+        "line search": dict(optimizer=optax.lbfgs()),
+        "schedule-free": dict(optimizer=optax.contrib.schedule_free_sgd(0.1)),
+        "look ahead": dict(optimizer=fnn.optimizers.nesterov(0.1, 0.9)),
+    }  # fmt: skip
+
+
+@pytest.mark.parametrize(
+    "name", some_of(runs(FEATURES, LABELS), ["much at once", "another device"])
+)
+def test_the_loop_of_fit_moves_nothing_unasked(name):
+    x, y = jax.device_put((FEATURES, LABELS))
+    options = dict(
+        optimizer=fnn.optimizers.adam(1e-2), train=(x, y), validation=(x, y),
+        key=jax.random.key(0), epochs=2, batch_size=8,
+    ) | runs(x, y)[name]  # fmt: skip
+    with jax.transfer_guard("disallow"):
+        fnn.fit(SMALL, LOSS, **options)
+
+
+@pytest.mark.parametrize(
+    "case",
+    some_of(LAYERS, [c for c in ROWS if c.name in EAGER], lambda case: case.name),
+)
+def test_a_layer_outside_jit_moves_nothing_unasked(case):
+    variables, x, dy = jax.device_put(tuple(problem(case, jnp.float32)))
+    key = jax.random.key(0)
+    with jax.transfer_guard("disallow"):
+        saved = case.layer.forward(*variables, x, key=key, train=True).saved
+        case.layer.backward(variables.params, saved, dy)
+        case.layer.init(key, case.in_shape)
+
+
+def test_data_of_the_host_are_found():
+    """The guard is there for them: fnn lets its own numbers pass, not these."""
+    variables = jax.device_put(SMALL.init(KEY, (4,)))
+    grad_fn = fnn.value_and_grad(SMALL, LOSS)
+    with (
+        jax.transfer_guard("disallow"),
+        pytest.raises(Exception, match="Disallowed host-to-device"),
+    ):
+        jax.jit(grad_fn)(variables, (FEATURES, LABELS), key=KEY)
 
 
 # ---- Every part of fnn, traced ---------------------------------------------------

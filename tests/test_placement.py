@@ -12,7 +12,7 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 from breadth import some_of
-from cases import LAYERS, LayerCase
+from cases import LAYERS, LOSSES, LayerCase
 from jax import lax
 from jax.sharding import AxisType, NamedSharding
 from jax.sharding import PartitionSpec as P
@@ -229,6 +229,47 @@ def test_a_gradient_on_explicit_axes_can_be_differentiated_and_mapped(engine):
     on = mesh(AxisType.Explicit, 8)
     with jax.set_mesh(on):
         check(engine, second(variables.params, put((X, Y), on, BY_ROW)), one)
+
+
+@pytest.mark.parametrize("engine", ["manual", "autodiff"])
+@pytest.mark.parametrize("weighs", [False, True], ids=["plain", "weights"])
+def test_gradients_of_trees_of_arrays_lie_where_the_parameters_do(engine, weighs):
+    net = fnn.serial(
+        fnn.each(image=fnn.serial(fnn.Conv(2, 3), fnn.Flatten()), age=fnn.Dense(3)),
+        fnn.Merge("concatenate"),
+        fnn.Dense(2),
+    )
+    variables = net.init(KEY, {"image": (4, 4, 1), "age": (1,)})
+    x, y, loss = {"image": X, "age": X[:, 0, 0]}, Y, LOSS
+    if weighs:
+        y, loss = (y, np.ones(len(Y), np.float32)), fnn.losses.Weighted(loss)
+    on = mesh(AxisType.Explicit, 8)
+    with jax.set_mesh(on):
+        args = put(variables, on, P()), put((x, y), on, BY_ROW)
+        out = jax.eval_shape(fnn.value_and_grad(net, loss, engine), *args)
+    assert out.outputs.sharding.spec[0] == "batch"
+    for leaf in jax.tree.leaves(out.grads):
+        assert set(leaf.sharding.spec) <= {None}
+
+
+OF_EACH_CLASS = {type(case.loss): case for case in reversed(LOSSES)}.values()
+
+
+@pytest.mark.parametrize("case", some_of(LOSSES, OF_EACH_CLASS, lambda case: case.name))
+def test_the_delta_of_every_loss_lies_as_the_outputs_do(case):
+    """On explicit axes; and in shard_map it varies as they do, which JAX checks."""
+    case = case._replace(labels=np.concatenate([case.labels, case.labels[:2]]))
+    z = np.ones((8, *case.positions, case.outputs), np.float32)
+    y = np.asarray(jnp.asarray(case.labels))
+    on = mesh(AxisType.Explicit, 8)
+    with jax.set_mesh(on):
+        for f in (case.loss.delta, jax.grad(case.loss.value)):
+            assert jax.eval_shape(f, *put((z, y), on, BY_ROW)).sharding.spec[0]
+    for f in (case.loss.delta, jax.grad(case.loss.value)):
+        mapped = jax.shard_map(
+            f, mesh=mesh(AxisType.Auto, 8), in_specs=BY_ROW, out_specs=BY_ROW
+        )
+        assert jax.eval_shape(mapped, z, y).shape == z.shape
 
 
 # ---- Functions that compile by themselves ----------------------------------------

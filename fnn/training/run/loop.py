@@ -30,6 +30,7 @@ from fnn.training.run.nonfinite import Nonfinite
 from fnn.training.run.spec import RunSpec
 from fnn.training.run.streams import Batches
 from fnn.training.run.train_epoch import TrainedEpoch, train_epoch
+from fnn.transfers import own_numbers_may_move
 from fnn.typing import Batch
 
 __all__ = [
@@ -185,12 +186,14 @@ def _one_epoch(spec: RunSpec, progress: Progress) -> Progress:
 def _start_validation(spec: RunSpec, data: Batch, progress: Progress) -> Progress:
     """Start to evaluate the variables as they are now, without waiting for it."""
     variables = eval_variables(spec.optimizer, progress.carry)
-    mesh = spec.mesh
+    net, loss, mesh = spec.net, spec.loss, spec.mesh
     if spec.validation_device is not None:
         # A copy: the next epoch overwrites the variables that it trains.
-        variables, mesh = jax.device_put(variables, spec.validation_device), None
+        numbers = net, loss, variables
+        net, loss, variables = jax.device_put(numbers, spec.validation_device)
+        mesh = None
     values = start_evaluation(
-        *(spec.net, spec.loss, variables, data),
+        *(net, loss, variables, data),
         *(_validation_batch_size(spec), spec.metrics, mesh),
     )
     pending = PendingEvaluation(progress.records[-1], variables, values)
@@ -259,7 +262,8 @@ def eval_variables(optimizer: Any, carry: Carry) -> Variables:
     """Return the variables to validate and to keep, which may not be those trained."""
     params, state = carry.variables
     find = getattr(optimizer, "eval_params", eval_params)
-    return Variables(find(carry.optimizer_state, params), state)
+    with own_numbers_may_move():
+        return Variables(find(carry.optimizer_state, params), state)
 
 
 def to_host(variables: Variables) -> Variables:
