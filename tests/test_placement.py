@@ -4,6 +4,8 @@ What eight devices compute is compared with what one computes.
 """
 
 import functools
+import re
+from collections import Counter
 from contextlib import nullcontext
 from itertools import product
 
@@ -193,6 +195,10 @@ BOTH_ENGINES = pytest.mark.parametrize(
 )
 
 
+#: What moves numbers from one device to another in a compiled program.
+MOVES = r" (all-gather|all-reduce|all-to-all|collective-permute|reduce-scatter)\("
+
+
 @BOTH_ENGINES
 def test_gradients_of_a_network_are_those_of_one_device(engine):
     """With a penalty, and with variables that lie nowhere in particular."""
@@ -202,13 +208,16 @@ def test_gradients_of_a_network_are_those_of_one_device(engine):
     def gradient(variables, batch):
         return grad_fn(variables, batch, key=KEY)
 
-    one = gradient(VARIABLES, (X, Y))
+    one, moves = gradient(VARIABLES, (X, Y)), []
     for kind in KINDS:
         on = mesh(kind, 8)
         batch = put((X, Y), on, BY_ROW)
         check(str(kind), gradient(VARIABLES, batch), one)
         with jax.set_mesh(on):
-            check(f"{kind}, in a context", gradient(VARIABLES, batch), one)
+            program = gradient.lower(VARIABLES, batch).compile()
+            check(f"{kind}, in a context", program(VARIABLES, batch), one)
+        moves.append(Counter(re.findall(MOVES, program.as_text())))
+    assert moves[0] == moves[1] and moves[0]["all-reduce"]  # as XLA itself would choose
 
 
 @BOTH_ENGINES
