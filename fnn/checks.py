@@ -2,7 +2,8 @@
 
 import numbers
 import os
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
@@ -35,6 +36,7 @@ __all__ = [
     "expect_params",
     "expect_pytree",
     "expect_shape",
+    "explain_traced_arrays",
     "is_integer",
     "is_key",
     "key_or_seed",
@@ -360,3 +362,20 @@ def check_in_shape(in_shape: Any) -> Any:
             f"such as {{'image': (28, 28, 1), 'age': (1,)}}; got {shown(in_shape)}"
         )
     return map_shapes(tuple, in_shape)
+
+
+@contextmanager
+def explain_traced_arrays(layer: object, method: str) -> Iterator[None]:
+    """Explain the errors of code that only works on concrete numbers."""
+    try:
+        yield
+    except (
+        jax.errors.TracerArrayConversionError,
+        jax.errors.TracerIntegerConversionError,
+        jax.errors.ConcretizationTypeError,
+    ) as error:
+        raise TypeError(
+            f"{layer!r}.{method} used NumPy, or Python's `if`, `int` or `float`, on a "
+            "traced array, which has no numbers yet. Use jax.numpy, jnp.where and "
+            "jax.lax there: a layer is compiled."
+        ) from error
