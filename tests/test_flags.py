@@ -131,7 +131,7 @@ def runs(x, y) -> dict[str, dict[str, Any]]:
         "much at once": dict(
             train=(x, y, jnp.ones(24)), l2=0.1, health=True, on_nonfinite="raise",
             metrics={"f1": f1}, on_epoch=[lambda r: None, lambda r, v, s: None],
-            early_stopping=fnn.EarlyStopping(patience=0, subset=5), augment=None,
+            early_stopping=fnn.EarlyStopping(patience=0, subset=5), train_metrics=True,
         ),
         "another device": dict(validation_device="another"),
         "stream": dict(train=fnn.Batches(lambda: iter(batches), n=24)),

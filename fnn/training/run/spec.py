@@ -49,4 +49,5 @@ class RunSpec(NamedTuple):
     on_nonfinite: str | None
     health: bool
     metrics: tuple[NamedMetric, ...]
+    train_metrics: tuple[NamedMetric, ...]
     early_stopping: EarlyStopping | None
