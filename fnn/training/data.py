@@ -72,7 +72,7 @@ def check_inputs(name: str, x: Any) -> Any:
 
 def _check_input(name: str, x: Any) -> Array:
     x = as_array(name, x)
-    if x.ndim == 0 or len(x) == 0:
+    if x.ndim == 0 or x.shape[0] == 0:
         raise ValueError(f"{name} has no examples: its shape is {x.shape}")
     if x.dtype == jnp.uint8:
         raise TypeError(
@@ -80,7 +80,9 @@ def _check_input(name: str, x: Any) -> Array:
             "Pass x.astype('float32') / 255, here and wherever the network is used; "
             "or x.astype('int32') for the ids of an Embedding."
         )
-    if jnp.issubdtype(x.dtype, jnp.floating) and not bool(_all_finite(x)):
+    is_known = not isinstance(x, jax.core.Tracer)  # not where `predict` is traced
+    has_fractions = jnp.issubdtype(x.dtype, jnp.floating)
+    if is_known and has_fractions and not bool(_all_finite(x)):
         values = np.asarray(x, np.float32)
         index = np.argwhere(~np.isfinite(values))[0].tolist()
         number = "NaN" if np.isnan(values[tuple(index)]) else "inf"

@@ -15,6 +15,7 @@ from fnn.gradients.engines import Engine, get_engine
 from fnn.gradients.precision import engine_in_precision
 from fnn.losses import Loss, expect_loss
 from fnn.network import output_shape
+from fnn.placement import with_automatic_axes
 from fnn.planning.planned import plain
 from fnn.shapes import count_examples, example_shape
 from fnn.training.checks import (
@@ -46,11 +47,13 @@ from fnn.training.run.result import (
 from fnn.training.run.spec import RunSpec
 from fnn.training.run.streams import Batches, as_batches
 from fnn.training.store.checkpoints import Checkpoints, CheckpointStore, as_checkpoints
+from fnn.transfers import own_numbers_may_move
 from fnn.typing import Array, Batch, KeyArray
 
 __all__ = ["fit"]
 
 
+@with_automatic_axes
 def fit(
     net: Layer,
     loss: Loss,
@@ -200,46 +203,47 @@ def fit(
     key, epochs = check_key(key), check_epochs(epochs)
     init_key, train_key = jax.random.split(key)
     mesh, engine = check_mesh(mesh), engine_in_precision(get_engine(engine), precision)
-    data = _check_training_data(loss, train, validation, batch_size, l2, mesh)
-    loss, x, size = data.loss, data.sample[0], count_examples(data.sample)
-    in_shape = example_shape(x)
-    chosen = check_metrics(default_metrics(loss) if metrics is None else metrics)
-    early_stopping = check_early_stopping(
-        early_stopping, loss, chosen, data.validation is not None, epochs
-    )
-    checkpoints = as_checkpoints(checkpoint_dir)
-    earlier = _result_to_resume(resume, variables, checkpoints)
-    given = variables if earlier is None else earlier.carry.variables
-    variables = _initial_variables(net, data, given, init_key, mesh)
-    check_optimizer(optimizer, variables.params)
-    device = check_validation_device(validation_device, x, data.validation)
-    validation = _check_validation(net, loss, variables, data.validation)
-    validation = _place_subset(validation, early_stopping, train_key, device, mesh)
-    spec = RunSpec(
-        net=plan_network(net, plan, in_shape, size, engine),
-        plain_net=plain(net),
-        loss=loss,
-        optimizer=as_optimizer(optimizer),
-        train=data.train,
-        sample=on_mesh(data.sample, mesh),
-        out_shape=output_shape(net, variables, in_shape),
-        n=data.n,
-        key=on_mesh(train_key, mesh),
-        l2=check_l2(l2),
-        augment=check_augment(augment, x, data.n or size, size),
-        engine=engine,
-        batch_size=size,
-        mesh=mesh,
-        validation=validation,
-        validation_device=device,
-        on_nonfinite=check_policy(on_nonfinite),
-        health=check_flag("health", health),
-        metrics=metrics_of(net, loss, variables, validation, chosen),
-        train_metrics=_train_metrics(train_metrics, net, data, variables, chosen),
-        early_stopping=early_stopping,
-    )
+    with own_numbers_may_move():  # not in the loop
+        data = _check_training_data(loss, train, validation, batch_size, l2, mesh)
+        loss, x, size = data.loss, data.sample[0], count_examples(data.sample)
+        in_shape = example_shape(x)
+        chosen = check_metrics(default_metrics(loss) if metrics is None else metrics)
+        early_stopping = check_early_stopping(
+            early_stopping, loss, chosen, data.validation is not None, epochs
+        )
+        checkpoints = as_checkpoints(checkpoint_dir)
+        earlier = _result_to_resume(resume, variables, checkpoints)
+        given = variables if earlier is None else earlier.carry.variables
+        variables = _initial_variables(net, data, given, init_key, mesh)
+        check_optimizer(optimizer, variables.params)
+        device = check_validation_device(validation_device, x, data.validation)
+        held_out = _check_validation(net, loss, variables, data.validation)
+        held_out = _place_subset(held_out, early_stopping, train_key, device, mesh)
+        spec = RunSpec(
+            net=plan_network(net, plan, in_shape, size, engine),
+            plain_net=plain(net),
+            loss=loss,
+            optimizer=as_optimizer(optimizer),
+            train=data.train,
+            sample=on_mesh(data.sample, mesh),
+            out_shape=output_shape(net, variables, in_shape),
+            n=data.n,
+            key=on_mesh(train_key, mesh),
+            l2=check_l2(l2),
+            augment=check_augment(augment, x, data.n or size, size),
+            engine=engine,
+            batch_size=size,
+            mesh=mesh,
+            validation=held_out,
+            validation_device=device,
+            on_nonfinite=check_policy(on_nonfinite),
+            health=check_flag("health", health),
+            metrics=metrics_of(net, loss, variables, held_out, chosen),
+            train_metrics=_train_metrics(train_metrics, net, data, variables, chosen),
+            early_stopping=early_stopping,
+        )
+        progress = initial_progress(spec, variables, earlier)
     run = partial(run_epochs, spec, epochs=epochs, on_epoch=on_epoch)
-    progress = initial_progress(spec, variables, earlier)
     if checkpoints is None:
         return make_result(spec, *run(progress))
     with CheckpointStore(checkpoints, spec, net, plan) as store:
@@ -250,6 +254,7 @@ def fit(
 # ---- Before the first epoch ------------------------------------------------------
 
 
+@own_numbers_may_move()
 def _restore(
     store: CheckpointStore, spec: RunSpec, initial: Progress, resume: bool | FitResult
 ) -> Progress:

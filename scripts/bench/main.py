@@ -25,6 +25,7 @@ import layers
 import plans
 import runs
 import sweeps
+from fnn.letters import make_stdout_printable
 from tables import TABLES
 from timing import machine
 
@@ -97,6 +98,7 @@ def measure(part: str, options: argparse.Namespace, results: dict, out: Path) ->
 
 def main() -> int:
     """Do what the command line says; return the exit status."""
+    make_stdout_printable()
     options = arguments()
     if options.check:
         return 0 if check(options.only) else 1

@@ -6,13 +6,12 @@ from functools import partial
 from typing import Any, NamedTuple
 
 import jax
-import jax.numpy as jnp
 import numpy as np
 
 from fnn.shapes import count_examples, example_shape, format_shapes, map_shapes
 from fnn.training.compiled.descent import Carry
 from fnn.training.compiled.epoch import BadSteps, epoch_program, steps_program
-from fnn.training.compiled.meshes import on_mesh
+from fnn.training.compiled.meshes import on_mesh, put_numbers
 from fnn.training.compiled.order import (
     batch_sizes,
     epoch_keys,
@@ -68,7 +67,7 @@ def _from_arrays(spec: RunSpec, carry: Carry, epoch: int, locate: bool) -> Train
         *(spec.net, spec.loss, spec.optimizer),
         data=data,
         key=spec.key,
-        number=epoch,
+        number=put_numbers(epoch, spec.mesh),
         l2=spec.l2,
         augment=spec.augment,
         engine=spec.engine,
@@ -104,19 +103,19 @@ def _from_chunks(
     spec: RunSpec, chunks: Iterator[Chunk], carry: Carry, epoch: int, locate: bool
 ) -> TrainedEpoch:
     """Train in a program for each chunk; while one runs, the next one is read."""
-    _, step_key = epoch_keys(spec.key, epoch)
+    _, step_key = epoch_keys(spec.key, put_numbers(epoch, spec.mesh))
     done: list[tuple[Array, BadSteps]] = []
     sizes: list[int] = []
     first_bad = None
     for chunk in chunks:
         _check_chunk(spec, chunk)
         _check_labels(spec, chunk, epoch)
-        data = on_mesh(jax.tree.map(jnp.asarray, (chunk.x, chunk.y)), spec.mesh)
+        data = on_mesh(jax.device_put((chunk.x, chunk.y)), spec.mesh)
         run = partial(
             steps_program(spec.mesh, carry),
             *(spec.net, spec.loss, spec.optimizer),
             data=data,
-            first=jnp.asarray(chunk.first),
+            first=jax.device_put(chunk.first),
             key=step_key,
             l2=spec.l2,
             n=spec.n,
@@ -147,8 +146,9 @@ def _from_chunks(
             jax.block_until_ready(done[-2])
     if not done:
         raise ValueError(f"train has no batches in epoch {epoch}: its source is empty")
-    losses = np.concatenate([np.asarray(part, np.float64) for part, _ in done])
-    skipped = sum(int(bad_steps.count) for _, bad_steps in done)
+    on_host = jax.device_get([(part, bad_steps.count) for part, bad_steps in done])
+    losses = np.concatenate([part.astype(np.float64) for part, _ in on_host])
+    skipped = sum(int(count) for _, count in on_host)
     return TrainedEpoch(carry, losses, np.array(sizes), skipped, first_bad)
 
 
