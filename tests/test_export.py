@@ -106,6 +106,16 @@ def round_trip(f, *args):
     return jax.export.deserialize(program.serialize()).call
 
 
+def test_a_network_of_several_arrays():
+    net = fnn.serial(
+        fnn.each(a=fnn.Dense(3), b=fnn.Flatten()), fnn.Merge("concatenate"),
+    )  # fmt: skip
+    variables = net.init(KEY, {"a": (2,), "b": (2, 2)})
+    program = fnn.export(net, variables, {"a": (2,), "b": (2, 2)})
+    x = {"a": np.ones((5, 2), np.float32), "b": np.ones((5, 2, 2), np.float32)}
+    close(program.call(x), net.forward(*variables, x).y)
+
+
 @pytest.mark.parametrize("engine", some_of(["manual", "autodiff"], ["manual"]))
 def test_gradients_with_the_variables_as_arguments(engine):
     grad_fn = fnn.value_and_grad(NET, LOSS, engine, l2=0.1)

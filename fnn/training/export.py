@@ -12,8 +12,9 @@ import jax.numpy as jnp
 
 from fnn.checks import as_inputs, check_in_shape, positive_integer
 from fnn.core import Layer, Variables, as_variables, expect_layer
+from fnn.shapes import map_shapes
 from fnn.training.data import check_fits
-from fnn.typing import Array, InShape
+from fnn.typing import InShape, PyTree
 
 __all__ = ["export"]
 
@@ -37,7 +38,8 @@ def export(
     Args:
         net: the network.
         variables: the network's variables, which become part of the program.
-        in_shape: the shape of ONE example, without the batch axis.
+        in_shape: the shape of ONE example, without the batch axis; or a tree of
+            shapes, where x is a tree of arrays.
         batch_size: N; None for a program that takes any number of examples.
         dtype: the dtype of x; by default the one that parameters have by default.
         platforms: where it is to run, such as ("cpu", "cuda"); by default where this
@@ -66,17 +68,17 @@ def export(
         (5, 2)
     """
     expect_layer("net", net)
-    check_in_shape(in_shape)
+    in_shape = check_in_shape(in_shape)
     dtype = jax.dtypes.canonicalize_dtype(float if dtype is None else dtype)
-    one = jax.ShapeDtypeStruct((1, *in_shape), dtype)
+    one = map_shapes(lambda s: jax.ShapeDtypeStruct((1, *s), dtype), in_shape)
     variables = check_fits(net, None, as_variables(variables), (one, None), "in_shape")
     n = jax.export.symbolic_shape("n")[0]
     if batch_size is not None:
         n = positive_integer("batch_size", batch_size)
 
-    def outputs(x: Array) -> Array:
+    def outputs(x: PyTree) -> PyTree:
         return net.forward(*variables, as_inputs(x), train=False).y
 
-    x = jax.ShapeDtypeStruct((n, *in_shape), dtype)
+    x = map_shapes(lambda s: jax.ShapeDtypeStruct((n, *s), dtype), in_shape)
     variables = jax.tree.map(jnp.asarray, variables)
     return jax.export.export(jax.jit(outputs), platforms=platforms)(x)
