@@ -77,6 +77,7 @@ from fnn.network import Node as Node
 from fnn.network import map_params as map_params
 from fnn.network import named_params as named_params
 from fnn.network import walk as walk
+from fnn.passes import per_example as per_example
 from fnn.planning.costs import Costs as Costs
 from fnn.planning.costs import load_costs as load_costs
 from fnn.planning.planned import Change as Change

@@ -50,9 +50,13 @@ MAY_IMPORT = {
         *("typing", "pytree", "checks", "dtypes", "core", "network", "probes"),
         *("layers", "losses", "planning", "summary", "tables"),
     },
+    "passes": {
+        *("typing", "pytree", "checks", "dtypes", "core", "network", "probes"),
+        *("layers", "losses", "planning", "gradients", "tables"),
+    },
     "training": {
         *("typing", "pytree", "checks", "dtypes", "core", "network", "probes"),
-        *("layers", "losses", "planning", "gradients"),
+        *("layers", "losses", "planning", "gradients", "passes"),
         *("optimizers", "augmentations", "data", "named_leaves", "tables"),
     },
 }

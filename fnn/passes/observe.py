@@ -1,0 +1,207 @@
+"""The pass that keeps records: one forward, and a walk back that returns them.
+
+It is the same network with another backward. The leaf layers return, in place of
+`dparams`, a `Record` of what they saved and of δ; the layers made of layers hand it on
+untouched, so that the walk returns a tree like the parameters.
+"""
+
+import dataclasses
+import functools
+from collections.abc import Callable
+from functools import partial
+from typing import Any, NamedTuple
+
+import jax
+import jax.numpy as jnp
+
+from fnn.checks import as_inputs, check_key, check_pair, is_key
+from fnn.core import Backward, Forward, Layer, Variables, as_variables, layer, leaf
+from fnn.gradients.precision import cast, check_precision
+from fnn.layers.branches import Parallel, Residual
+from fnn.layers.combinators import Serial
+from fnn.losses import Loss
+from fnn.network import path_of
+from fnn.passes.formulas import Axes
+from fnn.passes.independence import expect_independent
+from fnn.passes.records import Record
+from fnn.planning.planned import plain
+from fnn.probes import Probed
+from fnn.typing import Array, Batch, KeyArray, PyTree
+
+__all__ = [
+    "Observation",
+    "as_batch",
+    "example_deltas",
+    "observe",
+    "observe_losses",
+]
+
+#: Layers made of layers that hand on the `dparams` of their children as they are. Any
+#: other layer made of layers may add them up: it has one record as a whole.
+CONTAINERS = (Serial, Residual, Parallel, Probed)
+
+
+class Observation(NamedTuple):
+    """A forward pass from which one may walk back.
+
+    Args:
+        outputs: z (N, ...).
+        records: the walk: a function of ∂loss/∂z, of z's shape, that returns the
+            records of all layers, in a tree like the parameters.
+    """
+
+    outputs: Array
+    records: Callable[[Array], PyTree]
+
+
+def observe(
+    net: Layer,
+    variables: Variables,
+    x: Array,
+    *,
+    key: Array | None,
+    train: bool,
+    precision: str | None = None,
+) -> Observation:
+    """Run the forward of a network so that the walk back returns records.
+
+    Args:
+        net: the network; of a planned one, the plain one is run.
+        variables: its variables.
+        x: the inputs (N, ...).
+        key: the key of the forward pass.
+        train: whether the network is in training mode.
+        precision: a half precision to compute in, or None.
+
+    Raises:
+        ValueError: a layer mixes the examples of a batch; the error names it.
+    """
+    net, x = plain(net), as_inputs(x)
+    key = None if key is None else check_key(key)
+    observed = _observed(net, net.kind)
+    params, state = as_variables(variables)
+    wide = jnp.promote_types(x.dtype, jnp.float32)
+    if precision is not None:
+        params, x = cast((params, x), check_precision(precision))
+    out = observed.forward(params, state, x, key=key, train=train)
+    z = out.y if precision is None else out.y.astype(wide)
+
+    def records(dy: Array) -> PyTree:
+        return observed.backward(params, out.saved, dy.astype(out.y.dtype)).dparams
+
+    return Observation(z, records)
+
+
+def observe_losses(
+    net: Layer,
+    loss: Loss,
+    variables: Variables,
+    batch: Batch,
+    *,
+    key: Array | None,
+    train: bool,
+    precision: str | None = None,
+) -> PyTree:
+    """Return the records of a batch, for the loss of each example by itself."""
+    x, y = as_batch(batch)
+    seen = observe(net, variables, x, key=key, train=train, precision=precision)
+    return seen.records(example_deltas(loss, seen.outputs, y))
+
+
+def example_deltas(loss: Loss, z: Array, y: Array) -> Array:
+    """Return ∂L(z_n, y_n)/∂z_n of every example, as of a batch of this one alone."""
+    loss.check(z.shape[1:], y)
+    return jax.vmap(lambda z, y: loss.delta(z[None], y[None])[0])(z, y)
+
+
+def as_batch(batch: Any) -> Batch:
+    """Return x and y as arrays on the device; raise where they are no batch."""
+    x, y = check_pair("batch", batch)
+    if len(x) == 0:
+        raise ValueError(f"expected a batch of examples, got x of shape {x.shape}")
+    return as_inputs(x), y
+
+
+# ---- The network of the pass -----------------------------------------------------
+
+
+def _observed(net: Layer, path: str) -> Layer:
+    """Replace every layer that is no container."""
+    if type(net) not in CONTAINERS:
+        return _Observed(net, path)
+    inner = [
+        _observed(child, path_of(path, label, child))
+        for label, child in net.children.items()
+    ]
+    return net.with_children(*inner)
+
+
+@dataclasses.dataclass(frozen=True)
+class _Kept:
+    """What a forward saved, and how its axes are found; to JAX it is a leaf."""
+
+    saved: PyTree
+    find_axes: Callable[[], Axes | None]
+
+
+@layer
+class _Observed(Layer):
+    """A layer that returns its record; it exists only while a pass is traced."""
+
+    layer: Layer = leaf()
+    path: str = ""
+
+    def __repr__(self) -> str:
+        return repr(self.layer)
+
+    def forward(
+        self, params: PyTree, state: PyTree, x: Array, *,
+        key: KeyArray | None = None, train: bool = False,
+    ) -> Forward:  # fmt: skip
+        out = self.layer.forward(params, state, x, key=key, train=train)
+        arguments = self.layer, params, state, x, key, train
+        expect_independent(self.path, out.saved, *arguments)
+        find_axes = functools.cache(partial(_axes_of_examples, *arguments))
+        return out._replace(saved=_Kept(out.saved, find_axes))
+
+    def backward(self, params: PyTree, saved: _Kept, dy: Array) -> Backward:
+        dx = self.layer.backward(params, saved.saved, dy).dx  # dparams is not computed
+        kept = saved.saved, dy, saved.find_axes
+        return Backward(dx, Record(self.path, self.layer, params, *kept))
+
+
+def _axes_of_examples(
+    layer: Layer, params: PyTree, state: PyTree, x: Array, key: KeyArray | None,
+    train: bool,
+) -> Axes | None:  # fmt: skip
+    """Return the axis of examples of each saved array: the one that grows with N.
+
+    Returns:
+        None where it is not known: where there is one example, where an array changes
+        otherwise, or where a key is saved, from which a batch of one would draw other
+        numbers.
+    """
+
+    def saved(count: int) -> PyTree:
+        batch = jax.ShapeDtypeStruct((count, *x.shape[1:]), x.dtype)
+
+        def forward(params: PyTree, state: PyTree, x: Array) -> PyTree:
+            return layer.forward(params, state, x, key=key, train=train).saved
+
+        return jax.eval_shape(forward, params, state, batch)
+
+    if len(x) == 1:
+        return None
+    (many, tree), (one, other) = (jax.tree.flatten(saved(n)) for n in (len(x), 1))
+    if tree != other or any(map(is_key, many)):
+        return None
+    axes: list[int | None] = []
+    for big, small in zip(many, one, strict=True):
+        if big.ndim != small.ndim:
+            return None
+        sizes = enumerate(zip(big.shape, small.shape, strict=True))
+        grown = [axis for axis, (n, m) in sizes if n != m]
+        if len(grown) > 1:
+            return None
+        axes.append(grown[0] if grown else None)
+    return tuple(axes)

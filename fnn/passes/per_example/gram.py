@@ -1,0 +1,168 @@
+"""Inner products of the gradients of single examples, and the tangent kernel.
+
+Legend: N and M examples, K outputs of the network, P parameters.
+"""
+
+import math
+from collections.abc import Callable
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+
+from fnn.core import Layer, Variables, expect_layer
+from fnn.losses import Loss, expect_loss
+from fnn.passes.factors import inner_products, is_factor
+from fnn.passes.observe import observe, observe_losses
+from fnn.passes.records import factors_in, squares_in, total_of
+from fnn.typing import Array, Batch, Float, PyTree
+
+__all__ = ["gram", "ntk"]
+
+
+def gram(
+    net: Layer, loss: Loss, *, cosine: bool = False, precision: str | None = None
+) -> Callable[..., Array]:
+    """Make a function that computes the inner products of all pairs of gradients.
+
+        G_nm = ⟨g_n, g_m⟩,    or the cosine ⟨g_n, g_m⟩ / (‖g_n‖ ‖g_m‖)
+
+    Between a training batch and a test batch, η G_nm is how much a step of size η on
+    example n lowers the loss of example m, to first order: summed over checkpoints it
+    is TracIn, the influence of n on m.
+
+    Args:
+        net: the network.
+        loss: the loss.
+        cosine: whether to divide by the norms.
+        precision: "bfloat16" or "float16" to compute the network in it.
+
+    Returns:
+        `f(variables, (x, y), other=None, *, key=None, train=True)` -> (N, N), or
+        (N, M) with the M examples of another batch `other`.
+
+    Raises:
+        ValueError: from f: a layer mixes examples.
+
+    Example:
+        >>> import jax, jax.numpy as jnp, fnn
+        >>> net, loss = fnn.serial(fnn.Dense(3)), fnn.losses.SoftmaxCrossEntropy()
+        >>> variables = net.init(jax.random.key(0), (2,))
+        >>> batch = jnp.ones((5, 2)), jnp.array([0, 1, 2, 0, 1])
+        >>> cosines = fnn.per_example.gram(net, loss, cosine=True)(variables, batch)
+        >>> cosines.shape, cosines[0, 3].round(3)  # the same example twice
+        ((5, 5), Array(1., dtype=float32))
+
+    Source: TracIn: Pruthi et al., arXiv:2002.08484, section 3.2.
+    """
+    expect_layer("net", net)
+    expect_loss(loss)
+
+    def f(
+        variables: Variables,
+        batch: Batch,
+        other: Batch | None = None,
+        *,
+        key: Array | None = None,
+        train: bool = True,
+    ) -> Array:
+        def records(batch: Batch) -> PyTree:
+            options = dict(key=key, train=train, precision=precision)
+            return observe_losses(net, loss, variables, batch, **options)
+
+        left = records(batch)
+        right = left if other is None else records(other)
+        n, m = len(batch[0]), len((batch if other is None else other)[0])
+        products = _products_in(factors_in(left), factors_in(right), n, m)
+        if not cosine:
+            return products
+        rows, columns = (
+            jnp.sqrt(total_of(squares_in(part), count))
+            for part, count in ((left, n), (right, m))
+        )
+        lengths = rows[:, None] * columns
+        return jnp.where(
+            lengths == 0, 0, products / jnp.where(lengths == 0, 1, lengths)
+        )
+
+    return f
+
+
+def _products_in(left: PyTree, right: PyTree, n: int, m: int) -> Float[Array, "N M"]:
+    """Add up the inner products of all factors in two trees."""
+    products = jax.tree.map(inner_products, left, right, is_leaf=is_factor)
+    leaves = jax.tree.leaves(products)
+    return sum(leaves[1:], start=leaves[0]) if leaves else jnp.zeros((n, m))
+
+
+def ntk(net: Layer, *, precision: str | None = None) -> Callable[..., Array]:
+    """Make a function that computes the empirical neural tangent kernel.
+
+        Θ_nmkj = ⟨∂z_nk/∂Θ, ∂z_mj/∂Θ⟩        k, j outputs of examples n, m
+
+    It takes one forward and K walks back, side by side.
+
+    Args:
+        net: the network.
+        precision: "bfloat16" or "float16" to compute the network in it.
+
+    Returns:
+        `f(variables, x, other=None, *, key=None, train=False)` -> (N, N, K, K), or
+        (N, M, K, K) with another batch of inputs. Outputs with several axes are
+        flattened.
+
+    Raises:
+        ValueError: from f: a layer mixes examples.
+
+    Example:
+        >>> import jax, jax.numpy as jnp, fnn
+        >>> net = fnn.serial(fnn.Dense(3, bias=False))
+        >>> variables = net.init(jax.random.key(0), (2,))
+        >>> kernel = fnn.per_example.ntk(net)(variables, jnp.array([[3.0, 4.0]]))
+        >>> kernel[0, 0]  # ⟨x, x⟩ for each output
+        Array([[25.,  0.,  0.],
+               [ 0., 25.,  0.],
+               [ 0.,  0., 25.]], dtype=float32)
+
+    Source: Jacot, Gabriel and Hongler, arXiv:1806.07572, section 4.
+    """
+    expect_layer("net", net)
+
+    def f(
+        variables: Variables,
+        x: Array,
+        other: Array | None = None,
+        *,
+        key: Array | None = None,
+        train: bool = False,
+    ) -> Array:
+        def factors(x: Array) -> tuple[PyTree, int]:
+            seen = observe(net, variables, x, key=key, train=train, precision=precision)
+            return _factors_of_outputs(seen.outputs, seen.records)
+
+        left, k = factors(x)
+        right, _ = (left, k) if other is None else factors(other)
+        n, m = len(x), len(x if other is None else other)
+        products = _products_in(left, right, k * n, k * m)
+        return products.reshape(k, n, k, m).transpose(1, 3, 0, 2)
+
+    return f
+
+
+def _factors_of_outputs(
+    z: Array, records: Callable[[Array], PyTree]
+) -> tuple[PyTree, int]:
+    """Return the factors of each output's gradient, and the number K of outputs.
+
+    The first axis of the factors counts K N pairs of an output and an example.
+    """
+    k = math.prod(z.shape[1:])
+    directions = jnp.eye(k, dtype=z.dtype).reshape(k, 1, *z.shape[1:])
+
+    def walk_back(direction: Array) -> PyTree:
+        return factors_in(records(jnp.broadcast_to(direction, z.shape)))
+
+    def joined(a: Any) -> Array:
+        return a.reshape(a.shape[0] * a.shape[1], *a.shape[2:])
+
+    return jax.tree.map(joined, jax.vmap(walk_back)(directions)), k
