@@ -136,15 +136,16 @@ def one_by_one(
             lambda n: _dparams(layer, params, saved, _only(dy, n)), jnp.arange(len(dy))
         )
     arrays, tree = jax.tree.flatten(saved)
+    positions = list(axes)
 
     def alone(arrays: list[Array], dy: Array) -> PyTree:
         batches = [
             array if axis is None else jnp.expand_dims(array, axis)
-            for array, axis in zip(arrays, axes, strict=True)
+            for array, axis in zip(arrays, positions, strict=True)
         ]
         return _dparams(layer, params, jax.tree.unflatten(tree, batches), dy[None])
 
-    return jax.vmap(alone, in_axes=(list(axes), 0))(arrays, dy)
+    return jax.vmap(alone, in_axes=(positions, 0))(arrays, dy)
 
 
 def _dparams(layer: Layer, params: PyTree, saved: PyTree, dy: Array) -> PyTree:
@@ -164,7 +165,8 @@ def _only(dy: Array, n: Array) -> Array:
 def _dense(layer: Dense, params: PyTree, saved: Array, dy: Array) -> DenseParams:
     """Return x and dy: dW_n = x_nᵀ dy_n, db_n = dy_n."""
     x, dy = _with_places(saved), _with_places(dy)
-    return DenseParams(Outer(x, dy), dy.sum(1) if layer.bias else ())
+    weight: Any = Outer(x, dy)
+    return DenseParams(weight, dy.sum(1) if layer.bias else ())
 
 
 @register(Conv)
@@ -177,7 +179,7 @@ def _conv(layer: Conv, params: PyTree, saved: Array, dy: Array) -> ConvParams:
     else:
         x = saved
     patches = _patches(x, window, dy.shape[1:-1], layer.groups)
-    weight = Outer(patches, _grouped(dy, layer.groups))
+    weight: Any = Outer(patches, _grouped(dy, layer.groups))
     return ConvParams(weight, _with_places(dy).sum(1) if layer.bias else ())
 
 
@@ -188,7 +190,7 @@ def _conv_transpose(
     """Return the patches of dy, and x: the convolution's dW with the two swapped."""
     window = layer.window_for(saved.shape[1:-1])
     patches = _patches(dy, window, saved.shape[1:-1], layer.groups)
-    weight = Outer(patches, _grouped(saved, layer.groups))
+    weight: Any = Outer(patches, _grouped(saved, layer.groups))
     return ConvParams(weight, _with_places(dy).sum(1) if layer.bias else ())
 
 

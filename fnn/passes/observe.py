@@ -12,10 +12,10 @@ from functools import partial
 from typing import Any, NamedTuple
 
 import jax
-import jax.numpy as jnp
 
 from fnn.checks import as_inputs, check_key, check_pair, is_key
 from fnn.core import Backward, Forward, Layer, Variables, as_variables, layer, leaf
+from fnn.dtypes import at_least_float32
 from fnn.gradients.precision import cast, check_precision
 from fnn.layers.branches import Parallel, Residual
 from fnn.layers.combinators import Serial
@@ -80,7 +80,7 @@ def observe(
     key = None if key is None else check_key(key)
     observed = _observed(net, net.kind)
     params, state = as_variables(variables)
-    wide = jnp.promote_types(x.dtype, jnp.float32)
+    wide = at_least_float32(x.dtype)
     if precision is not None:
         params, x = cast((params, x), check_precision(precision))
     out = observed.forward(params, state, x, key=key, train=train)
@@ -138,7 +138,7 @@ def _observed(net: Layer, path: str) -> Layer:
 
 @dataclasses.dataclass(frozen=True)
 class _Kept:
-    """What a forward saved, and how its axes are found; to JAX it is a leaf."""
+    """The arrays that a forward saved, and their axes; to JAX it is a leaf."""
 
     saved: PyTree
     find_axes: Callable[[], Axes | None]

@@ -37,7 +37,7 @@ __all__ = [
 
 @dataclasses.dataclass(frozen=True)
 class Record:
-    """What the backward of one layer is given; to JAX it is a leaf of a tree.
+    """A record of what one layer's backward is given; to JAX it is a leaf of a tree.
 
     Args:
         path: the layer's path.

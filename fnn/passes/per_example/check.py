@@ -163,7 +163,7 @@ def _rows(
                 shape=grads.shape[1:],
                 formula=has_formula(record.layer),
                 error=error / unit,
-                passed=bool(error <= TOLERANCE * unit),  # so that NaN fails
+                passed=error <= TOLERANCE * unit,  # so that NaN fails
             )
         )
     return rows

@@ -22,6 +22,7 @@ from typing import Any
 
 import jax
 import jax.numpy as jnp
+import numpy as np
 
 from fnn.checks import shown
 from fnn.core import Layer, Variables, expect_layer
@@ -128,7 +129,7 @@ def _scales(squares: Array, clip: Number) -> Array:
 def _check_clip(clip: Any) -> None:
     if isinstance(clip, jax.core.Tracer):
         return
-    if isinstance(clip, bool | str) or jnp.ndim(clip) != 0:
+    if isinstance(clip, bool | str) or np.ndim(clip) != 0:
         raise TypeError(f"clip must be a number, the largest norm, got {shown(clip)}")
     if not float(clip) > 0:
         raise ValueError(f"clip is the largest norm and must be positive, got {clip}")
