@@ -134,6 +134,8 @@ def problem(net, in_shape, n=N, loss=SQUARED, train=True) -> Problem:
 def jacobian(case: Problem, variables, batch) -> tuple:
     """The gradient of every example's loss, by autodiff of one forward of the batch."""
     x, y = batch
+    if not jax.tree.leaves(variables.params):
+        return variables.params
 
     def losses(params):
         z = case.net.forward(params, variables.state, x, key=KEY, train=case.train).y
@@ -249,17 +251,17 @@ SINGLE = single(SMALL)
 
 # ---- Every layer -----------------------------------------------------------------
 
+# A few of the layers, of each kind of formula: the others are `thorough` below.
 VECTORS = fnn.serial(
-    fnn.RMSNorm(), fnn.Dropout(0.3), fnn.residual(fnn.Dense(4, bias=False)),
-    fnn.parallel(fnn.LayerNorm(), fnn.Lambda(mixed, mixed_params)),
-    Twice(fnn.serial(fnn.Dense(4), fnn.Dropout(0.3))), Twice(fnn.Dense(4)),
-)  # fmt: skip
+    fnn.RMSNorm(),
+    fnn.residual(fnn.Lambda(mixed, mixed_params)),
+    Twice(fnn.serial(fnn.Dense(4), fnn.Dropout(0.3))),
+)
 IMAGES = fnn.serial(
     fnn.Conv(4, (3, 2), stride=2, padding=((1, 2), (0, 1)), dilation=2, groups=2),
-    fnn.GroupNorm(2), fnn.Conv(6, (3, 2), padding="CIRCULAR", bias=False),
     fnn.ConvTranspose(4, (3, 2), stride=(2, 3), padding="VALID", groups=2),
     fnn.BatchNorm(),
-)  # fmt: skip
+)
 QUICK = {
     "vectors": problem(VECTORS, (4,), n=3, loss=SOFTMAX),
     "images": problem(IMAGES, (9, 7, 2), n=4, train=False),
@@ -346,7 +348,7 @@ def test_what_follows_from_factors(sizes):
 def test_a_norm_that_cancels_is_not_the_root_of_a_negative_number():
     a = jnp.ones((1, 2, 30)) * jnp.array([[[1.0], [1.0]]])
     b = jnp.ones((1, 2, 40)) * jnp.array([[[0.3], [-0.3]]])
-    found = factors.squared_norms(factors.Outer(a, b))
+    found = jax.jit(factors.squared_norms)(factors.Outer(a, b))
     assert 0 <= float(found[0]) < 1e-3
 
 
@@ -449,11 +451,8 @@ def test_only_classes_of_layers_have_formulas():
 
 def test_a_subclass_does_not_inherit_a_formula():
     """Its backward may be another one: here dW is half of a dense layer's."""
-    whole, half = (
-        checked(fnn.Dense(2)),
-        checked(HalfGradient(2)),
-    )
-    assert whole.passed and half.passed
+    half = checked(HalfGradient(2))
+    assert half.passed
     assert [row.formula for row in half.rows] == [True, True, False, False]
 
 
@@ -537,9 +536,10 @@ def test_a_network_without_parameters_has_norms_of_zero():
     batch = jnp.ones((3, 2)), jnp.ones((3, 2))
     none = fnn.Variables(((),), ((),))
     net = fnn.serial(fnn.Relu())
-    np.testing.assert_array_equal(per_example.norms(net, SQUARED)(none, batch).total, 0)
-    np.testing.assert_array_equal(per_example.gram(net, SQUARED)(none, batch), 0)
-    assert per_example.clipped_grad(net, SQUARED, 1.0)(none, batch) == ((),)
+    for function in (per_example.norms, per_example.gram):
+        found = jax.jit(function(net, SQUARED))(none, batch)
+        np.testing.assert_array_equal(jax.tree.leaves(found)[0], 0)
+    assert jax.jit(per_example.clipped_grad(net, SQUARED, 1.0))(none, batch) == ((),)
 
 
 def test_by_layer_joins_the_parameters_of_a_layer():
@@ -599,13 +599,13 @@ def test_gram_between_batches_and_cosines():
 def test_the_cosine_with_a_gradient_of_zero_is_zero():
     net = fnn.serial(fnn.Dense(1, bias=False))
     batch = jnp.array([[0.0], [1.0]]), jnp.ones((2, 1))
-    f = per_example.gram(net, SQUARED, cosine=True)
+    f = jax.jit(per_example.gram(net, SQUARED, cosine=True))
     found = f(fnn.Variables((fnn.DenseParams(jnp.zeros((1, 1)), ()),), ((),)), batch)
     np.testing.assert_array_equal(found, [[0, 0], [0, 1]])
 
 
 def test_the_tangent_kernel_is_that_of_the_jacobian():
-    net = fnn.serial(fnn.Dense(5), fnn.Tanh(), fnn.Dense(3))
+    net = fnn.serial(fnn.Dense(3), fnn.Tanh())
     given = problem(net, (4,))
     with jax.enable_x64(True):
         variables, (x, _) = jax.tree.map(jnp.asarray, given[2:4])

@@ -15,7 +15,7 @@ import jax
 
 from fnn.checks import as_inputs, check_key, check_pair, is_key
 from fnn.core import Backward, Forward, Layer, Variables, as_variables, layer, leaf
-from fnn.dtypes import at_least_float32
+from fnn.dtypes import at_least_float32, widen
 from fnn.gradients.precision import cast, check_precision
 from fnn.layers.branches import Parallel, Residual
 from fnn.layers.combinators import Serial
@@ -109,9 +109,12 @@ def observe_losses(
 
 
 def example_deltas(loss: Loss, z: Array, y: Array) -> Array:
-    """Return ∂L(z_n, y_n)/∂z_n of every example, as of a batch of this one alone."""
+    """Return N δ_n = ∂L(z_n, y_n)/∂z_n of every example: the loss is their mean.
+
+    It is computed in at least float32: in float16, δ may be too small.
+    """
     loss.check(z.shape[1:], y)
-    return jax.vmap(lambda z, y: loss.delta(z[None], y[None])[0])(z, y)
+    return len(z) * loss.delta(widen(z), y)
 
 
 def as_batch(batch: Any) -> Batch:

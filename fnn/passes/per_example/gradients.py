@@ -7,6 +7,7 @@ from collections.abc import Callable
 from typing import Any
 
 import jax
+import jax.numpy as jnp
 from jax import lax
 
 from fnn.checks import positive_integer
@@ -119,14 +120,16 @@ def map_gradients(
             train=train,
             precision=precision,
         )
-        factors, params = factors_in(records), variables[0]
+        params = variables[0]
+        # The numbers say how many there are, also where there is no parameter.
+        numbered = jnp.arange(len(batch[0])), factors_in(records)
 
-        def one(factors: PyTree) -> Any:
-            return function(_form_one(factors, params))
+        def one(numbered: tuple[Array, PyTree]) -> Any:
+            return function(_form_one(numbered[1], params))
 
         if chunk_size is None:
-            return jax.vmap(one)(factors)
-        return lax.map(one, factors, batch_size=chunk_size)
+            return jax.vmap(one)(numbered)
+        return lax.map(one, numbered, batch_size=chunk_size)
 
     return f
 

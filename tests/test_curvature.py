@@ -1,0 +1,403 @@
+"""Curvature: what `jax.hessian` and Jacobians of small networks give, in float64."""
+
+import functools
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+from cases import LOSSES, N
+from jax.flatten_util import ravel_pytree
+from random_networks import random_image_trial, random_trial
+
+import fnn
+from fnn import curvature
+from fnn.network import places
+from fnn.passes.curvature import loss_hessians
+from fnn.passes.curvature.loss_hessians import hessian_product, hessian_root
+
+KEY = jax.random.key(0)
+SOFTMAX, SQUARED = fnn.losses.SoftmaxCrossEntropy(), fnn.losses.SquaredError()
+
+
+def problem(net, in_shape, outputs, n=4, loss=SQUARED):
+    """Draw variables and a batch, as NumPy arrays of float64."""
+    draw = np.random.default_rng(1)
+    variables = jax.tree.map(
+        lambda a: np.asarray(a, float) + 0.2 * np.abs(draw.normal(size=a.shape)),
+        net.init(KEY, in_shape),
+    )
+    shape = outputs if isinstance(outputs, tuple) else (outputs,)
+    y = draw.normal(size=(n, *shape))
+    if loss is SOFTMAX:
+        y = draw.integers(0, outputs, size=n)
+    return variables, (draw.normal(size=(n, *in_shape)), y)
+
+
+def in_float64(test):
+    """Run a test in float64."""
+
+    @functools.wraps(test)
+    def wrapped(*arguments, **options):
+        with jax.enable_x64(True):
+            test(*arguments, **options)
+
+    return wrapped
+
+
+def on_device(tree):
+    return jax.tree.map(jnp.asarray, tree)
+
+
+def dense_matrices(net, loss, variables, batch, train=False):
+    """The Hessian and the GGN (P, P) of the mean loss, by autodiff."""
+    flat, unravel = ravel_pytree(variables.params)
+    x, y = batch
+
+    def outputs(flat):
+        return net.forward(unravel(flat), variables.state, x, key=KEY, train=train).y
+
+    z = outputs(flat)
+    hessian = jax.hessian(lambda flat: loss.value(outputs(flat), y))(flat)
+    jacobian = jax.jacobian(outputs)(flat).reshape(z.size, flat.size)
+    of_loss = jax.hessian(lambda z: loss.value(z.reshape(z_shape), y))
+    z_shape = z.shape
+    return hessian, jacobian.T @ of_loss(z.ravel()) @ jacobian
+
+
+def assert_close(found, expected, tolerance=1e-10):
+    scale = float(np.abs(np.asarray(expected)).max(initial=1e-300))
+    np.testing.assert_allclose(found, expected, rtol=0, atol=tolerance * scale)
+
+
+# ---- Losses ----------------------------------------------------------------------
+
+
+@in_float64
+def test_hessians_of_losses_are_the_derivatives_of_their_deltas():
+    """By hand and by δ, for every loss; products and roots, all in one program."""
+    rows = [case for case in LOSSES if case.loss != fnn.losses.Huber(0.1)]
+    z = jax.random.normal(KEY, (N, 4), float)
+    u = jax.random.normal(jax.random.key(1), (N, 4), float)
+
+    @jax.jit
+    def run():
+        found = {}
+        for case in rows:
+            arguments = case.loss, z[:, : case.outputs], jnp.asarray(case.labels)
+            vector = u[:, : case.outputs]
+            by_delta = loss_hessians._by_delta(*arguments, vector)
+            root = hessian_root(*arguments)
+            by_root = jnp.einsum("nkr,njr,nj->nk", root, root, vector)
+            product = hessian_product(*arguments, vector)
+            found[case.name] = product, by_root, by_delta
+        return found
+
+    for product, by_root, by_delta in run().values():
+        assert_close(product, by_delta, 1e-12)
+        assert_close(by_root, by_delta, 1e-12)
+
+
+@fnn.layer
+class LogCosh:
+    """A loss from elsewhere, of outputs with several axes."""
+
+    def value(self, z, y):
+        return jnp.log(jnp.cosh(z - y)).sum() / len(z)
+
+    def delta(self, z, y):
+        return jnp.tanh(z - y) / len(z)
+
+    def check(self, out_shape, y):
+        pass
+
+
+@in_float64
+def test_a_loss_from_elsewhere_needs_no_registration_and_may_have_one(monkeypatch):
+    z, y, u = (jax.random.normal(jax.random.key(i), (3, 2, 2), float) for i in range(3))
+    expected = u / jnp.cosh(z - y) ** 2
+    root = hessian_root(LogCosh(), z, y)
+    by_root = jnp.einsum("nkr,njr,nj->nk", root, root, u.reshape(3, 4))
+    assert_close(hessian_product(LogCosh(), z, y, u), expected)
+    assert_close(by_root.reshape(u.shape), expected)
+    monkeypatch.setattr(loss_hessians, "_HESSIANS", dict(loss_hessians._HESSIANS))
+    hessian = curvature.LossHessian(product=lambda loss, z, y, u: 7 * u)
+    curvature.register(LogCosh)(hessian)
+    assert_close(hessian_product(LogCosh(), z, y, u), 7 * u)
+    with pytest.raises(TypeError, match="register expected classes of losses"):
+        curvature.register(LogCosh())
+
+
+# ---- Products, and the diagonal --------------------------------------------------
+
+NET = fnn.serial(fnn.Dense(4), fnn.Tanh(), fnn.residual(fnn.Dense(4)), fnn.Dense(3))
+IMAGES = fnn.serial(
+    fnn.Conv(2, 2, stride=2), fnn.GroupNorm(1), fnn.Silu(), fnn.Flatten(), fnn.Dense(3)
+)
+
+
+def check_matrices(net, loss, variables, batch, train=False, one_by_one=True):
+    """Compare products with all directions, and the diagonal."""
+    variables, batch = on_device((variables, batch))
+
+    @jax.jit
+    def run(variables, batch):
+        options = dict(key=KEY, train=train)
+        found = {
+            of: curvature.operator(
+                net, loss, variables, batch, of=of, **options
+            ).dense()
+            for of in ("hessian", "ggn")
+        }
+        if one_by_one:
+            diagonal = curvature.ggn_diagonal(net, loss)(variables, batch, **options)
+            found["diagonal"] = ravel_pytree(diagonal)[0]
+        return found, dense_matrices(net, loss, variables, batch, train)
+
+    found, (hessian, ggn) = run(variables, batch)
+    scale = float(np.abs(ggn).max()) + float(np.abs(hessian).max())
+    for one, two in ((found["hessian"], hessian), (found["ggn"], ggn)):
+        np.testing.assert_allclose(one, two, rtol=0, atol=1e-10 * scale)
+    if one_by_one:
+        diagonal = np.diag(ggn)
+        np.testing.assert_allclose(
+            found["diagonal"], diagonal, rtol=0, atol=1e-10 * diagonal.max()
+        )
+
+
+@pytest.mark.parametrize(
+    ("net", "in_shape", "loss"),
+    [(NET, (2,), SOFTMAX), (IMAGES, (3, 3, 2), SQUARED)],
+    ids=["dense", "images"],
+)
+@in_float64
+def test_products_and_the_diagonal_are_those_of_the_matrices(net, in_shape, loss):
+    check_matrices(net, loss, *problem(net, in_shape, 3, loss=loss))
+
+
+@in_float64
+def test_batch_norm_in_training_has_products_and_no_diagonal():
+    net = fnn.serial(fnn.Dense(3), fnn.BatchNorm())
+    given = problem(net, (2,), 3)
+    check_matrices(net, SQUARED, *given, train=True, one_by_one=False)
+    for function in (curvature.ggn_diagonal, curvature.kfac_factors):
+        with pytest.raises(ValueError, match="normalises by statistics of the batch"):
+            jax.eval_shape(function(net, SQUARED), *on_device(given))
+
+
+@pytest.mark.thorough
+@pytest.mark.parametrize("seed", range(40))
+@in_float64
+def test_products_and_diagonals_of_random_networks(seed):
+    draw = random_trial if seed < 25 else random_image_trial
+    net, loss, variables, batch, _ = draw(seed, np.float64)
+    if sum(a.size for a in jax.tree.leaves(variables.params)) > 400:
+        pytest.skip("its dense matrix would take long")
+    dropout = any(isinstance(layer, fnn.Dropout) for _, layer in places(net))
+    norm = any(isinstance(layer, fnn.BatchNorm) for _, layer in places(net))
+    check_matrices(net, loss, variables, batch, train=dropout and not norm)
+
+
+def test_products_in_a_scan_under_vmap_and_in_half_precision():
+    variables, batch = problem(NET, (2,), 3)
+    single = jax.tree.map(lambda a: jnp.asarray(a, jnp.float32), (variables, batch))
+    halves = jax.tree.map(lambda a: a.astype(jnp.bfloat16), single)
+    (variables, batch), f = single, curvature.hvp(NET, SQUARED)
+    ones = jax.tree.map(jnp.ones_like, variables.params)
+
+    @jax.jit
+    def run():
+        def along(scale):
+            direction = jax.tree.map(lambda a: scale * a, ones)
+            return ravel_pytree(f(variables, batch, direction))[0]
+
+        scales = jnp.array([1.0, 2.0])
+        _, scanned = jax.lax.scan(lambda c, s: (c, along(s)), 0, scales)
+        half = curvature.ggn_vp(NET, SQUARED)(*halves, halves[0].params)
+        whole = curvature.ggn_vp(NET, SQUARED)(*single, variables.params)
+        return along(1.0), jax.vmap(along)(scales), scanned, half, whole
+
+    alone, mapped, scanned, half, whole = run()
+    for many in (mapped, scanned):
+        np.testing.assert_allclose(many[0], alone, rtol=1e-4, atol=1e-5)
+        np.testing.assert_allclose(many[1], 2 * alone, rtol=1e-4, atol=1e-5)
+    assert {a.dtype.name for a in jax.tree.leaves(half)} == {"bfloat16"}
+    half, whole = (np.asarray(ravel_pytree(t)[0], float) for t in (half, whole))
+    assert np.abs(half - whole).max() < 0.05 * np.abs(whole).max()
+
+
+@pytest.mark.parametrize("wrong", [(), "shape"])
+def test_a_direction_of_another_tree_is_refused(wrong):
+    net = fnn.serial(fnn.Dense(3))
+    variables, batch = on_device(problem(net, (2,), 3))
+    if wrong:
+        wrong = jax.tree.map(lambda a: a[..., :1], variables.params)
+    for function in (curvature.hvp, curvature.ggn_vp):
+        with pytest.raises(ValueError, match="direction must be a tree like the param"):
+            function(net, SQUARED)(variables, batch, wrong)
+
+
+@in_float64
+def test_the_diagonal_is_estimated_without_bias():
+    net = fnn.serial(fnn.Dense(3))
+    variables, batch = on_device(problem(net, (2,), 3, loss=SOFTMAX))
+
+    @jax.jit
+    def run(keys):
+        f = curvature.ggn_diagonal(net, SOFTMAX, samples=2)
+        many = jax.vmap(lambda key: ravel_pytree(f(variables, batch, key=key))[0])(keys)
+        exact = curvature.ggn_diagonal(net, SOFTMAX)(variables, batch)
+        return many, ravel_pytree(exact)[0]
+
+    many, exact = map(np.asarray, run(jax.random.split(KEY, 4000)))
+    error = np.abs(many.mean(0) - exact)
+    assert (error < 5 * many.std(0) / 4000**0.5 + 1e-12).all()
+    with pytest.raises(ValueError, match="was given no key"):
+        curvature.ggn_diagonal(net, SOFTMAX, samples=2)(variables, batch)
+
+
+@in_float64
+def test_traces_and_diagonals_by_hutchinson():
+    net = fnn.serial(fnn.Dense(3))
+    variables, batch = on_device(problem(net, (2,), 3, loss=SOFTMAX))
+
+    @jax.jit
+    def run(keys):
+        def estimates(key):
+            return [
+                (
+                    curvature.trace(net, SOFTMAX, of=of, samples=4)(
+                        variables, batch, key=key
+                    ),
+                    ravel_pytree(
+                        curvature.diagonal(net, SOFTMAX, of=of, samples=4)(
+                            variables, batch, key=key
+                        )
+                    )[0],
+                )
+                for of in ("hessian", "ggn")
+            ]
+
+        return jax.vmap(estimates)(keys), dense_matrices(net, SOFTMAX, variables, batch)
+
+    found, matrices = run(jax.random.split(KEY, 1000))
+    for (traces, diagonals), matrix in zip(found, matrices, strict=True):
+        for many, truth in ((traces, np.trace(matrix)), (diagonals, np.diag(matrix))):
+            many = np.asarray(many)
+            error = np.abs(many.mean(0) - truth)
+            assert (error < 5 * many.std(0) / 1000**0.5 + 1e-12).all()
+    for function in (curvature.trace, curvature.diagonal):
+        with pytest.raises(ValueError, match="was given no key"):
+            function(net, SOFTMAX)(variables, batch)
+        with pytest.raises(ValueError, match="of must be 'hessian' or 'ggn'"):
+            function(net, SOFTMAX, of="fisher")
+
+
+# ---- The operator ----------------------------------------------------------------
+
+
+@in_float64
+def test_the_operator_multiplies_trees_and_vectors_and_serves_scipy():
+    from scipy.sparse.linalg import eigsh
+
+    net = fnn.serial(fnn.Dense(3))
+    variables, batch = on_device(problem(net, (2,), 3))
+    matrix = curvature.operator(net, SQUARED, variables, batch, damping=0.5)
+    dense = matrix.dense()
+    assert matrix.shape == dense.shape == (9, 9)
+    v = jnp.arange(9.0)
+    assert_close(matrix @ v, dense @ v)
+    tree = ravel_pytree(variables.params)[1](v)
+    assert_close(ravel_pytree(matrix @ tree)[0], dense @ v)
+    largest = eigsh(matrix.as_scipy(), k=1, return_eigenvectors=False)
+    assert_close(largest, np.linalg.eigvalsh(dense)[-1:], 1e-8)
+    assert np.linalg.eigvalsh(dense)[0] >= 0.5 - 1e-12
+    with pytest.raises(ValueError, match=r"has shape \(9, 9\) and multiplies trees"):
+        matrix @ jnp.ones(8)
+
+
+# ---- KFAC ------------------------------------------------------------------------
+
+
+def block_of(net, loss, variables, batch, path):
+    """The block of the dense GGN that belongs to the weight and bias of a layer."""
+    _, ggn = dense_matrices(net, loss, variables, batch)
+    positions, start = [], 0
+    for name, leaf in fnn.named_params(net, variables.params).items():
+        if name.rpartition(".")[0] == path:
+            positions += range(start, start + leaf.size)
+        start += leaf.size
+    # The parameters lie bias after weight, as in A ⊗ B.
+    return ggn[np.ix_(positions, positions)]
+
+
+LINEAR = fnn.serial(fnn.Dense(4), fnn.Dense(2), fnn.Dense(3))
+PIXELS = fnn.serial(fnn.Conv(2, 1), fnn.Conv(3, 1, bias=False))
+MEANS = fnn.serial(fnn.Conv(2, (2, 1)), fnn.GlobalAvgPool(), fnn.Dense(3))
+
+#: Network, shape of an example, of outputs, examples, loss, kind: where KFAC is exact.
+EXACT = {
+    "linear, all examples": (LINEAR, (2,), (3,), 5, SQUARED, "expand"),
+    "linear, reduce": (LINEAR, (2,), (3,), 5, SQUARED, "reduce"),
+    "one example, any network and loss": (NET, (2,), 3, 1, SOFTMAX, "expand"),
+    "an output for each place": (PIXELS, (2, 3, 2), (2, 3, 3), 3, SQUARED, "expand"),
+    "means over places": (MEANS, (3, 2, 2), (3,), 3, SQUARED, "reduce"),
+}
+
+
+@pytest.mark.parametrize("case", EXACT.values(), ids=EXACT)
+@in_float64
+def test_kfac_is_exact_where_it_should_be(case):
+    net, in_shape, outputs, n, loss, kind = case
+    variables, batch = on_device(problem(net, in_shape, outputs, n, loss))
+
+    @jax.jit
+    def run(variables, batch):
+        found = curvature.kfac_factors(net, loss, kind)(variables, batch)
+        blocks = {path: block_of(net, loss, variables, batch, path) for path in found}
+        return found, blocks
+
+    found, blocks = run(variables, batch)
+    assert len(found) >= 2
+    for path, (inputs, outputs) in found.items():
+        assert_close(np.kron(inputs, outputs), blocks[path])
+
+
+@in_float64
+def test_kfac_of_groups_has_a_pair_for_each_and_skips_what_does_not_multiply():
+    net = fnn.serial(
+        fnn.Conv(4, 2, groups=2), fnn.GroupNorm(2), fnn.ConvTranspose(2, 2),
+        fnn.Flatten(), fnn.Dense(3),
+    )  # fmt: skip
+    variables, batch = on_device(problem(net, (2, 2, 2), (3,)))
+    found = jax.eval_shape(curvature.kfac_factors(net, SQUARED), variables, batch)
+    shapes = {
+        path: jax.tree.map(jnp.shape, tuple(pair)) for path, pair in found.items()
+    }
+    assert shapes == {
+        "0/Conv": ((2, 5, 5), (2, 2, 2)),
+        "4/Dense": ((9, 9), (3, 3)),
+    }
+
+
+@in_float64
+def test_kfac_is_estimated_without_bias():
+    net = fnn.serial(fnn.Dense(3))
+    variables, batch = on_device(problem(net, (2,), 3, loss=SOFTMAX))
+
+    @jax.jit
+    def run(keys):
+        f = curvature.kfac_factors(net, SOFTMAX, samples=2)
+        many = jax.vmap(lambda key: f(variables, batch, key=key)["0/Dense"])(keys)
+        return many, curvature.kfac_factors(net, SOFTMAX)(variables, batch)["0/Dense"]
+
+    many, exact = run(jax.random.split(KEY, 4000))
+    assert_close(many.inputs[0], exact.inputs)
+    draws = np.asarray(many.outputs)
+    error = np.abs(draws.mean(0) - exact.outputs)
+    assert (error < 5 * draws.std(0) / 4000**0.5 + 1e-12).all()
+
+
+def test_another_kind_of_kfac_is_refused():
+    with pytest.raises(ValueError, match='kind must be "expand" or "reduce"'):
+        curvature.kfac_factors(NET, SQUARED, "sum")
