@@ -401,3 +401,42 @@ def test_kfac_is_estimated_without_bias():
 def test_another_kind_of_kfac_is_refused():
     with pytest.raises(ValueError, match='kind must be "expand" or "reduce"'):
         curvature.kfac_factors(NET, SQUARED, "sum")
+
+
+@in_float64
+def test_a_step_of_kfac_divides_by_the_damped_factors():
+    """For groups, with and without a bias: the inverse of a Kronecker product."""
+    net = fnn.serial(fnn.Conv(4, 2, groups=2), fnn.GroupNorm(2), fnn.Flatten(),
+                     fnn.Dense(3, bias=False))  # fmt: skip
+    variables, batch = on_device(problem(net, (2, 2, 2), (3,)))
+    damping = 0.3
+
+    @jax.jit
+    def run():
+        factors = curvature.kfac_factors(net, SQUARED)(variables, batch)
+        grads = fnn.value_and_grad(net, SQUARED)(variables, batch).grads
+        return factors, grads, curvature.precondition(net, grads, factors, damping)
+
+    factors, grads, found = jax.device_get(run())
+    np.testing.assert_array_equal(found[1].scale, grads[1].scale)
+
+    def divided(rows, a, b):
+        pi = np.sqrt(np.trace(a) / len(a) / (np.trace(b) / len(b)))
+        a = a + pi * damping**0.5 * np.eye(len(a))
+        b = b + damping**0.5 / pi * np.eye(len(b))
+        return np.linalg.solve(np.kron(a, b), rows.ravel()).reshape(rows.shape)
+
+    assert_close(found[3].weight, divided(grads[3].weight, *factors["3/Dense"]))
+    for g, (a, b) in enumerate(zip(*factors["0/Conv"], strict=True)):
+        columns = slice(2 * g, 2 * g + 2)
+        weight = grads[0].weight[..., columns].reshape(4, 2)
+        rows = np.concatenate([weight, grads[0].bias[None, columns]])
+        ours = found[0].weight[..., columns].reshape(4, 2)
+        ours = np.concatenate([ours, found[0].bias[None, columns]])
+        assert_close(ours, divided(rows, a, b))
+
+
+def test_kfac_says_what_its_update_needs():
+    transformation = curvature.kfac(NET, SQUARED)
+    with pytest.raises(ValueError, match="kfac needs the variables and the batch"):
+        transformation.update((), transformation.init(()), ())

@@ -1,10 +1,10 @@
 """Statistics of single examples against one plain gradient: time and memory.
 
 Each is a function of the variables and a batch, and is timed as the body of a compiled
-loop, all side by side: the handwritten gradient of the batch, the norms of all examples'
+loop, all side by side: the handwritten gradient of the batch, the norms of all
 gradients, the mean of the clipped gradients, and `vmap` of `jax.grad`, which forms all
-of them. The networks are an MLP, LeNet, a ResNet with GroupNorm, and one of convolutions
-alone. Images are random.
+of them. The networks are an MLP, LeNet, a ResNet with GroupNorm, and one of
+convolutions alone. Images are random.
 """
 
 from collections.abc import Callable

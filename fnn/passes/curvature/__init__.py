@@ -3,6 +3,7 @@
     hvp, ggn_vp             products of the Hessian, and of Gauss-Newton, with a v
     ggn_diagonal            the diagonal of Gauss-Newton, exact or estimated
     kfac_factors            Kronecker factors of each layer's block, expand or reduce
+    kfac, precondition      a damped KFAC step, in optax's form
     trace, diagonal         Hutchinson's estimates
     operator                either matrix as a linear operator, also for scipy
     register, LossHessian   the Hessian of a loss of your own
@@ -14,6 +15,7 @@ KFAC ask for single examples, and refuse layers that mix them, as BatchNorm in t
 from fnn.passes.curvature.diagonal import ggn_diagonal
 from fnn.passes.curvature.hutchinson import diagonal, trace
 from fnn.passes.curvature.kfac import KroneckerFactors, kfac_factors
+from fnn.passes.curvature.kfac_step import kfac, precondition
 from fnn.passes.curvature.loss_hessians import LossHessian, register
 from fnn.passes.curvature.operator import CurvatureOperator, operator
 from fnn.passes.curvature.products import ggn_vp, hvp
@@ -26,8 +28,10 @@ __all__ = [
     "ggn_diagonal",
     "ggn_vp",
     "hvp",
+    "kfac",
     "kfac_factors",
     "operator",
+    "precondition",
     "register",
     "trace",
 ]
