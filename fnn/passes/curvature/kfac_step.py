@@ -1,7 +1,7 @@
 """A step by KFAC: the gradient divided by the curvature that its factors stand for.
 
-With G ≈ A ⊗ B for one layer, and its gradient as a matrix (I, O), rows of the weight and
-then the bias,
+With G ≈ A ⊗ B for one layer, and its gradient as a matrix (I, O), whose rows are those
+of the weight and then the bias,
 
     (A ⊗ B)⁻¹ vec(dW) = vec(A⁻¹ dW B⁻¹)
 
