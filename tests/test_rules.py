@@ -17,6 +17,7 @@ from fnn.passes.rules.feedback import Feedback
 from fnn.passes.rules.keys import for_rule
 
 KEY = jax.random.key(0)
+THOROUGH = pytest.mark.thorough
 SQUARED, SOFTMAX = fnn.losses.SquaredError(), fnn.losses.SoftmaxCrossEntropy()
 
 #: Dense, convolutional, residual and transposed; a function in between.
@@ -84,7 +85,15 @@ def grads_of(net, variables, batch, loss=SQUARED, engine="manual", **options):
 # ---- Every rule ------------------------------------------------------------------
 
 
-@pytest.mark.parametrize("name", MAKERS)
+@pytest.mark.parametrize(
+    "name",
+    [
+        name
+        if name in ("three at once", "brSF")
+        else pytest.param(name, marks=THOROUGH)
+        for name in MAKERS
+    ],
+)
 def test_a_rule_has_the_variables_and_the_forward_of_the_network(name):
     rule, x = MAKERS[name](IMAGES), jnp.asarray(data((4, 4, 2))[0], jnp.float32)
     shapes = jax.eval_shape(lambda: IMAGES.init(KEY, (4, 4, 2)))
@@ -155,6 +164,7 @@ def test_rules_are_what_they_claim(names, net):
                 assert_close(ours, true, 1e-3)
 
 
+@pytest.mark.thorough
 def test_the_audit_compares_a_rule_with_what_it_claims():
     rule = rules.feedback_alignment(fnn.serial(fnn.Dense(3)), KEY)
     variables = moved(rule.init(KEY, (4,)))
@@ -202,6 +212,7 @@ def test_a_rule_trains(name):
     assert losses[-1] < 0.9 * losses[0]
 
 
+@pytest.mark.thorough
 def test_the_key_of_a_rule_may_be_swept():
     net = fnn.serial(fnn.Dense(3), fnn.Dense(3))
     variables = jax.tree.map(jnp.ones_like, net.init(KEY, (4,)))
@@ -215,6 +226,7 @@ def test_the_key_of_a_rule_may_be_swept():
     assert len(np.unique(np.asarray(several)[:, 0, 0])) == 3
 
 
+@pytest.mark.thorough
 def test_another_key_does_not_compile_again():
     traces = []
 
@@ -240,19 +252,28 @@ def feedback_of(rule, variables, i, key=None):
     return np.asarray(layer.feedback(variables.params[i], key).weight)
 
 
-def test_feedback_alignment_sends_delta_by_fixed_weights():
-    rule, (x, y) = rules.feedback_alignment(DENSE, KEY), data((4,))
+def test_feedback_and_direct_feedback_are_the_papers_equations():
+    """Two hidden layers, in NumPy: δ by B, and the error to each layer by its own B."""
+    names = "feedback alignment", "direct feedback"
+    given, (x, y) = [MAKERS[name](DENSE) for name in names], data((4,))
     variables = DENSE.init(KEY, (4,))
-    grads = jax.jit(lambda v: grads_of(rule, v, (x, y)))(variables)
+    found = jax.jit(lambda v: [grads_of(rule, v, (x, y)) for rule in given])(variables)
     w = [np.asarray(p.weight) for p in variables.params[::2]]
-    b = [feedback_of(rule, variables, i) for i in (0, 2, 4)]
     h1 = np.tanh(x @ w[0])
     h2 = 1 / (1 + np.exp(-h1 @ w[1]))
     e = (h2 @ w[2] - y) / len(x)
-    d2 = e @ b[2].T * h2 * (1 - h2)
-    d1 = d2 @ b[1].T * (1 - h1**2)
-    for i, expected in ((4, h2.T @ e), (2, h1.T @ d2), (0, x.T @ d1)):
-        np.testing.assert_allclose(grads[i].weight, expected, rtol=1e-4, atol=1e-6)
+    b = [feedback_of(given[0], variables, i) for i in (2, 4)]
+    direct = [
+        np.asarray(jax.random.normal(jax.random.fold_in(KEY, i), (3, features)))
+        / features**0.5
+        for i, features in ((2, 6), (4, 5))
+    ]
+    d2 = e @ b[1].T * h2 * (1 - h2)
+    d1 = d2 @ b[0].T * (1 - h1**2)
+    deltas = (d1, d2), (e @ direct[0] * (1 - h1**2), e @ direct[1] * h2 * (1 - h2))
+    for grads, (d1, d2) in zip(found, deltas, strict=True):
+        for i, expected in ((4, h2.T @ e), (2, h1.T @ d2), (0, x.T @ d1)):
+            np.testing.assert_allclose(grads[i].weight, expected, rtol=1e-4, atol=1e-6)
 
 
 def test_feedback_alignment_comes_to_agree_with_backpropagation():
@@ -298,6 +319,7 @@ def test_sign_symmetric_feedback_has_the_signs_of_the_weights(kind):
         assert not np.allclose(one, two)
 
 
+@pytest.mark.thorough
 def test_only_random_magnitudes_change_from_step_to_step():
     net = fnn.serial(fnn.Dense(3), fnn.Dense(3))
     variables, batch = net.init(KEY, (4,)), data((4,))
@@ -334,24 +356,6 @@ def test_a_rule_that_draws_says_that_it_needs_a_key(name):
     rule.forward(*variables, jnp.asarray(x, jnp.float32))  # in evaluation it draws none
 
 
-def test_direct_feedback_sends_the_error_to_every_layer():
-    rule, (x, y) = rules.direct_feedback_alignment(DENSE, KEY), data((4,))
-    variables = DENSE.init(KEY, (4,))
-    grads = jax.jit(lambda v: grads_of(rule, v, (x, y)))(variables)
-    w = [np.asarray(p.weight) for p in variables.params[::2]]
-    h1 = np.tanh(x @ w[0])
-    h2 = 1 / (1 + np.exp(-h1 @ w[1]))
-    e = (h2 @ w[2] - y) / len(x)
-    b = [
-        np.asarray(jax.random.normal(jax.random.fold_in(KEY, i), (3, features)))
-        / features**0.5
-        for i, features in ((2, 6), (4, 5))
-    ]
-    d2, d1 = e @ b[1] * h2 * (1 - h2), e @ b[0] * (1 - h1**2)
-    for i, expected in ((4, h2.T @ e), (2, h1.T @ d2), (0, x.T @ d1)):
-        np.testing.assert_allclose(grads[i].weight, expected, rtol=1e-4, atol=1e-6)
-
-
 def test_kolen_pollack_makes_feedback_weights_the_weights():
     """Equation 17 of Akrout et al., exactly: W − B shrinks by 1 − η λ/n a step."""
     rule, batch = rules.kolen_pollack(DENSE), data((4,))
@@ -380,18 +384,20 @@ def test_kolen_pollack_makes_feedback_weights_the_weights():
 DY = np.random.default_rng(0).normal(size=(4, 3, 2, 7)).astype(np.float32)
 
 
-@pytest.mark.parametrize("k", [1, 3, 7, 9])
-def test_meprop_keeps_the_largest_entries(k):
-    found = np.asarray(rules.TopK(k)(jnp.asarray(DY), None))
-    order = np.argsort(-np.abs(DY), axis=-1)[..., :k]
-    expected = np.zeros_like(DY)
-    np.put_along_axis(expected, order, np.take_along_axis(DY, order, -1), -1)
-    np.testing.assert_array_equal(found, expected)
+def test_meprop_keeps_the_largest_entries_and_no_more():
+    ties, sizes = jnp.ones((1, 5)), (1, 3, 7, 9)
 
+    @jax.jit
+    def run(dy):
+        return [rules.TopK(k)(dy, None) for k in sizes], rules.TopK(2)(ties, None)
 
-def test_meprop_keeps_no_more_than_k_of_equal_entries():
-    found = rules.TopK(2)(jnp.ones((1, 5)), None)
-    assert int((found != 0).sum()) == 2
+    found, of_equal = jax.device_get(run(DY))
+    for k, kept in zip(sizes, found, strict=True):
+        order = np.argsort(-np.abs(DY), axis=-1)[..., :k]
+        expected = np.zeros_like(DY)
+        np.put_along_axis(expected, order, np.take_along_axis(DY, order, -1), -1)
+        np.testing.assert_array_equal(kept, expected)
+    assert (of_equal != 0).sum() == 2
 
 
 def test_meprop_of_all_entries_is_backpropagation():
@@ -403,21 +409,26 @@ def test_meprop_of_all_entries_is_backpropagation():
     assert program(rules.meprop(DENSE, 6)) == program(DENSE)
 
 
-@pytest.mark.parametrize("bits", [1, 2, 4])
-def test_quantized_delta_has_two_to_the_b_values_and_no_bias(bits):
-    quantize, draws = rules.Quantize(bits), 4000
-    dy = jnp.asarray(DY[:2, 0, 0])
-    many = np.asarray(
-        jax.jit(jax.vmap(lambda key: quantize(dy, key)))(jax.random.split(KEY, draws))
-    )
-    largest = np.abs(DY[:2, 0, 0]).max(1)
-    for n in range(2):
-        levels = np.unique(np.round(many[:, n] / largest[n], 5))
-        assert len(levels) <= 2**bits
-        assert np.abs(levels).max() <= 1.00001
-    error = many.mean(0) - np.asarray(dy)
-    step = 2 * largest[:, None] / (2**bits - 1)
-    assert (np.abs(error) < 4 * 0.5 * step / draws**0.5 + 1e-6).all()
+def test_quantized_delta_has_two_to_the_b_values_and_no_bias():
+    dy, draws, several = DY[:2, 0, 0], 4000, (1, 2, 4)
+
+    @jax.jit
+    def run(keys):
+        return [
+            jax.vmap(lambda key, q=rules.Quantize(bits): q(jnp.asarray(dy), key))(keys)
+            for bits in several
+        ]
+
+    largest = np.abs(dy).max(1)
+    for bits, many in zip(several, run(jax.random.split(KEY, draws)), strict=True):
+        many = np.asarray(many)
+        for n in range(2):
+            levels = np.unique(np.round(many[:, n] / largest[n], 5))
+            assert len(levels) <= 2**bits
+            assert np.abs(levels).max() <= 1.00001
+        step = 2 * largest[:, None] / (2**bits - 1)
+        error = np.abs(many.mean(0) - dy)
+        assert (error < 4 * 0.5 * step / draws**0.5 + 1e-6).all()
 
 
 def test_a_delta_of_zero_stays_zero():
@@ -429,6 +440,7 @@ def test_a_delta_of_zero_stays_zero():
         np.testing.assert_array_equal(dy, 0)
 
 
+@pytest.mark.thorough
 def test_noise_is_in_proportion_to_delta():
     dy = jnp.ones((2, 20000)) * jnp.array([[1.0], [100.0]])
     noise = np.asarray(rules.Noise(0.25)(dy, KEY) - dy)
@@ -470,30 +482,32 @@ def test_wrong_arguments_are_refused(make, text):
 X = np.array([[-3.0, -1.0, -0.4, 0.0, 0.2, 0.7, 1.0, 2.5]], np.float32)
 
 
-@pytest.mark.parametrize(
-    ("layer", "value", "slope"),
-    [
-        (rules.Sign(), np.where(X >= 0, 1, -1), np.abs(X) <= 1),
-        (
-            rules.Quantized(2),
-            np.round(3 * np.clip(X, 0, 1)) / 3,
-            (X >= 0) & (X <= 1),
-        ),
-        (rules.Spike(4.0), X > 0, 1 / (1 + 4 * np.abs(X)) ** 2),
-    ],
-    ids=["sign", "quantized", "spike"],
-)
-def test_surrogate_slopes(layer, value, slope):
-    y, saved, _ = layer.forward((), (), jnp.asarray(X))
-    np.testing.assert_allclose(y, value, rtol=1e-6)
-    dx = layer.backward((), saved, 2 * jnp.ones_like(X)).dx
-    np.testing.assert_allclose(dx, 2 * slope, rtol=1e-6)
-    claim = claimed(layer)
-    assert isinstance(layer, Claiming)
-    theirs = jax.jit(jax.grad(lambda x: claim.forward((), (), x).y.sum()))(
-        jnp.asarray(X)
-    )
-    np.testing.assert_allclose(theirs, slope, rtol=1e-6)
+#: A layer, and in NumPy its value and its slope at X.
+JUMPS = [
+    (rules.Sign(), np.where(X >= 0, 1, -1), np.abs(X) <= 1),
+    (rules.Quantized(2), np.round(3 * np.clip(X, 0, 1)) / 3, (X >= 0) & (X <= 1)),
+    (rules.Spike(4.0), X > 0, 1 / (1 + 4 * np.abs(X)) ** 2),
+]
+
+
+def test_surrogate_slopes():
+    @jax.jit
+    def run(x):
+        found = []
+        for layer, _, _ in JUMPS:
+            y, saved, _ = layer.forward((), (), x)
+            claim = claimed(layer)
+            theirs = jax.grad(lambda x, c=claim: c.forward((), (), x).y.sum())(x)
+            found.append(
+                (y, layer.backward((), saved, 2 * jnp.ones_like(x)).dx, theirs)
+            )
+        return found
+
+    for (layer, value, slope), (y, dx, theirs) in zip(JUMPS, run(X), strict=True):
+        assert isinstance(layer, Claiming)
+        np.testing.assert_allclose(y, value, rtol=1e-6)
+        np.testing.assert_allclose(dx, 2 * slope, rtol=1e-6)
+        np.testing.assert_allclose(theirs, slope, rtol=1e-6)
 
 
 # ---- Local losses ----------------------------------------------------------------
@@ -528,13 +542,8 @@ def local_reference(rule, params, x, y, weights):
     raise AssertionError
 
 
-@pytest.mark.parametrize(
-    "kind",
-    [
-        "predsim",
-        *(pytest.param(k, marks=pytest.mark.thorough) for k in ("pred", "sim")),
-    ],
-)
+@pytest.mark.thorough
+@pytest.mark.parametrize("kind", ["predsim", "pred", "sim"])
 def test_local_losses_are_gradients_of_losses_cut_between_blocks(kind):
     rule = rules.local_losses(SMALL, 3, kind)
     with jax.enable_x64(True):
@@ -579,6 +588,7 @@ def test_engines_of_their_own_networks_refuse_others():
 HIDDEN = fnn.serial(fnn.Dense(6), fnn.Relu(), fnn.Dense(5), fnn.Relu())
 
 
+@pytest.mark.thorough
 def test_forward_forward_is_the_gradient_of_each_blocks_loss():
     rule = rules.forward_forward(HIDDEN, classes=3, threshold=0.5)
     stop = jax.lax.stop_gradient
@@ -715,6 +725,7 @@ def test_angles_and_ratios_are_those_of_the_gradients():
     assert len(found.plot().axes) == 2
 
 
+@pytest.mark.thorough
 def test_rules_are_compared_from_one_forward():
     given, variables, batch = compared()
 

@@ -56,7 +56,7 @@ def ggn_diagonal(
         >>> net, loss = fnn.serial(fnn.Dense(1, bias=False)), fnn.losses.SquaredError()
         >>> variables = net.init(jax.random.key(0), (2,))
         >>> batch = jnp.array([[1.0, 0.0], [0.0, 2.0]]), jnp.zeros(2)
-        >>> f = fnn.curvature.ggn_diagonal(net, loss)
+        >>> f = jax.jit(fnn.curvature.ggn_diagonal(net, loss))
         >>> print(f(variables, batch)[0].weight.ravel())
         [0.5 2. ]
 

@@ -56,7 +56,7 @@ def trace(
         >>> net, loss = fnn.serial(fnn.Dense(1, bias=False)), fnn.losses.SquaredError()
         >>> variables = net.init(jax.random.key(0), (2,))
         >>> batch = jnp.array([[1.0, 0.0], [0.0, 2.0]]), jnp.zeros(2)
-        >>> f = fnn.curvature.trace(net, loss)
+        >>> f = jax.jit(fnn.curvature.trace(net, loss))
         >>> print(f(variables, batch, key=jax.random.key(1)))  # diag(0.5, 2)
         2.5
     """
@@ -104,7 +104,7 @@ def diagonal(
         >>> net, loss = fnn.serial(fnn.Dense(1, bias=False)), fnn.losses.SquaredError()
         >>> variables = net.init(jax.random.key(0), (2,))
         >>> batch = jnp.array([[1.0, 0.0], [0.0, 2.0]]), jnp.zeros(2)
-        >>> f = fnn.curvature.diagonal(net, loss)
+        >>> f = jax.jit(fnn.curvature.diagonal(net, loss))
         >>> print(f(variables, batch, key=jax.random.key(1))[0].weight.ravel())
         [0.5 2. ]
     """

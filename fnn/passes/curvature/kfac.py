@@ -84,7 +84,8 @@ def kfac_factors(
         >>> net, loss = fnn.serial(fnn.Dense(3)), fnn.losses.SoftmaxCrossEntropy()
         >>> variables = net.init(jax.random.key(0), (2,))
         >>> batch = jnp.ones((5, 2)), jnp.array([0, 1, 2, 0, 1])
-        >>> a, b = fnn.curvature.kfac_factors(net, loss)(variables, batch)["0/Dense"]
+        >>> f = jax.jit(fnn.curvature.kfac_factors(net, loss))
+        >>> a, b = f(variables, batch)["0/Dense"]
         >>> a.shape, b.shape
         ((3, 3), (3, 3))
 

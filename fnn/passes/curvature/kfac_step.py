@@ -118,14 +118,16 @@ def kfac(
         >>> optimizer = optax.chain(
         ...     fnn.curvature.kfac(net, loss, 1e-8, samples=None), optax.scale(-1.0)
         ... )
+        >>> @jax.jit
+        ... def step(variables, state):
+        ...     grads = fnn.value_and_grad(net, loss)(variables, batch).grads
+        ...     updates, state = optimizer.update(
+        ...         grads, state, variables.params, variables=variables, batch=batch
+        ...     )
+        ...     return optax.apply_updates(variables.params, updates)
         >>> state = optimizer.init(variables.params)
-        >>> out = fnn.value_and_grad(net, loss)(variables, batch)
-        >>> updates, state = optimizer.update(
-        ...     out.grads, state, variables.params, variables=variables, batch=batch
-        ... )
-        >>> params = optax.apply_updates(variables.params, updates)
-        >>> params[0].bias.round(2)  # one step of Newton's
-        Array([5.], dtype=float32)
+        >>> print(f"{step(variables, state)[0].bias[0]:.2f}")  # one step of Newton's
+        5.00
 
     Source: Martens and Grosse, arXiv:1503.05671.
     """

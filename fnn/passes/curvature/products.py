@@ -49,7 +49,7 @@ def hvp(net: Layer, loss: Loss) -> Callable[..., PyTree]:
         >>> variables = net.init(jax.random.key(0), (2,))
         >>> batch = jnp.array([[1.0, 0.0], [0.0, 2.0]]), jnp.zeros(2)
         >>> ones = jax.tree.map(jnp.ones_like, variables.params)
-        >>> f = fnn.curvature.hvp(net, loss)
+        >>> f = jax.jit(fnn.curvature.hvp(net, loss))
         >>> print(f(variables, batch, ones)[0].weight.ravel())  # xᵀ x / N times 1
         [0.5 2. ]
 
@@ -103,7 +103,7 @@ def ggn_vp(net: Layer, loss: Loss) -> Callable[..., PyTree]:
         >>> variables = net.init(jax.random.key(0), (2,))
         >>> batch = jnp.array([[1.0, 0.0], [0.0, 2.0]]), jnp.zeros(2)
         >>> ones = jax.tree.map(jnp.ones_like, variables.params)
-        >>> f = fnn.curvature.ggn_vp(net, loss)
+        >>> f = jax.jit(fnn.curvature.ggn_vp(net, loss))
         >>> print(f(variables, batch, ones)[0].weight.ravel())
         [0.5 2. ]
 

@@ -73,7 +73,8 @@ def clipped_grad(
         >>> net, loss = fnn.serial(fnn.Dense(1)), fnn.losses.SquaredError()
         >>> variables = jax.tree.map(jnp.zeros_like, net.init(jax.random.key(0), (1,)))
         >>> batch = jnp.zeros((2, 1)), jnp.array([1.0, 30.0])  # gradients −1 and −30
-        >>> fnn.per_example.clipped_grad(net, loss, 2.0)(variables, batch)[0].bias
+        >>> f = jax.jit(fnn.per_example.clipped_grad(net, loss, 2.0))
+        >>> f(variables, batch)[0].bias
         Array([-1.5], dtype=float32)
 
     Source: Abadi et al., arXiv:1607.00133, algorithm 1; per layer: McMahan et al.,

@@ -46,7 +46,8 @@ def gradients(
         >>> net, loss = fnn.serial(fnn.Dense(3)), fnn.losses.SoftmaxCrossEntropy()
         >>> variables = net.init(jax.random.key(0), (2,))
         >>> batch = jnp.ones((5, 2)), jnp.array([0, 1, 2, 0, 1])
-        >>> fnn.per_example.gradients(net, loss)(variables, batch)[0].weight.shape
+        >>> f = jax.jit(fnn.per_example.gradients(net, loss))
+        >>> f(variables, batch)[0].weight.shape
         (5, 2, 3)
     """
     of_chunks = map_gradients(lambda g: g, net, loss, precision=precision)
@@ -99,7 +100,7 @@ def map_gradients(
         >>> batch = jnp.ones((5, 2)), jnp.array([0, 1, 2, 0, 1])
         >>> largest = lambda grads: jnp.abs(grads[0].weight).max()
         >>> f = fnn.per_example.map_gradients(largest, net, loss, chunk_size=2)
-        >>> f(variables, batch).shape
+        >>> jax.jit(f)(variables, batch).shape
         (5,)
     """
     expect_layer("net", net)

@@ -49,7 +49,8 @@ def gram(
         >>> net, loss = fnn.serial(fnn.Dense(3)), fnn.losses.SoftmaxCrossEntropy()
         >>> variables = net.init(jax.random.key(0), (2,))
         >>> batch = jnp.ones((5, 2)), jnp.array([0, 1, 2, 0, 1])
-        >>> cosines = fnn.per_example.gram(net, loss, cosine=True)(variables, batch)
+        >>> f = jax.jit(fnn.per_example.gram(net, loss, cosine=True))
+        >>> cosines = f(variables, batch)
         >>> cosines.shape, cosines[0, 3].round(3)  # the same example twice
         ((5, 5), Array(1., dtype=float32))
 
@@ -118,7 +119,8 @@ def ntk(net: Layer, *, precision: str | None = None) -> Callable[..., Array]:
         >>> import jax, jax.numpy as jnp, fnn
         >>> net = fnn.serial(fnn.Dense(3, bias=False))
         >>> variables = net.init(jax.random.key(0), (2,))
-        >>> kernel = fnn.per_example.ntk(net)(variables, jnp.array([[3.0, 4.0]]))
+        >>> f = jax.jit(fnn.per_example.ntk(net))
+        >>> kernel = f(variables, jnp.array([[3.0, 4.0]]))
         >>> kernel[0, 0]  # ⟨x, x⟩ for each output
         Array([[25.,  0.,  0.],
                [ 0., 25.,  0.],

@@ -87,7 +87,8 @@ def signal_noise(
         >>> net, loss = fnn.serial(fnn.Dense(1)), fnn.losses.SquaredError()
         >>> variables = jax.tree.map(jnp.zeros_like, net.init(jax.random.key(0), (1,)))
         >>> batch = jnp.zeros((2, 1)), jnp.array([1.0, 3.0])  # gradients −1 and −3
-        >>> found = fnn.per_example.signal_noise(net, loss)(variables, batch)
+        >>> f = jax.jit(fnn.per_example.signal_noise(net, loss))
+        >>> found = f(variables, batch)
         >>> print(found.signal, found.noise, found.signal_to_noise(2))
         3.0 2.0 3.0
     """
@@ -143,7 +144,8 @@ def noise_scale(
         >>> net, loss = fnn.serial(fnn.Dense(1)), fnn.losses.SquaredError()
         >>> variables = jax.tree.map(jnp.zeros_like, net.init(jax.random.key(0), (1,)))
         >>> batch = jnp.zeros((2, 1)), jnp.array([1.0, 3.0])
-        >>> print(f"{fnn.per_example.noise_scale(net, loss)(variables, batch):.3f}")
+        >>> f = jax.jit(fnn.per_example.noise_scale(net, loss))
+        >>> print(f"{f(variables, batch):.3f}")
         0.667
 
     Source: McCandlish, Kaplan and Amodei, arXiv:1812.06162, eq. 2.9 and appendix A.1.
@@ -236,7 +238,8 @@ def variance(
         >>> net, loss = fnn.serial(fnn.Dense(1)), fnn.losses.SquaredError()
         >>> variables = jax.tree.map(jnp.zeros_like, net.init(jax.random.key(0), (1,)))
         >>> batch = jnp.zeros((2, 1)), jnp.array([1.0, 3.0])  # gradients −1 and −3
-        >>> fnn.per_example.variance(net, loss)(variables, batch)[0].bias
+        >>> f = jax.jit(fnn.per_example.variance(net, loss))
+        >>> f(variables, batch)[0].bias
         Array([2.], dtype=float32)
 
     Source: Dangel, Kunstner and Hennig, arXiv:1912.10985, table 1.

@@ -64,7 +64,8 @@ def norms(
         >>> net, loss = fnn.serial(fnn.Dense(3)), fnn.losses.SoftmaxCrossEntropy()
         >>> variables = net.init(jax.random.key(0), (2,))
         >>> batch = jnp.array([[0.0, 0.0], [3.0, 4.0]]), jnp.array([0, 1])
-        >>> found = fnn.per_example.norms(net, loss)(variables, batch)
+        >>> f = jax.jit(fnn.per_example.norms(net, loss))
+        >>> found = f(variables, batch)
         >>> found.total.shape, found.by_parameter[0].bias.shape
         ((2,), (2,))
         >>> print(found.by_parameter[0].weight[0])  # x is zero, and so is dW = xᵀ dy

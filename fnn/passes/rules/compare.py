@@ -120,7 +120,10 @@ def compare_rules(
         >>> batch = jnp.ones((5, 4)), jnp.zeros((5, 3))
         >>> rules = {"sign": fnn.rules.sign_symmetric(net, jax.random.key(1))}
         >>> loss = fnn.losses.SquaredError()
-        >>> found = fnn.compare_rules(net, rules, loss, variables, batch)
+        >>> @jax.jit
+        ... def compare(variables, batch):
+        ...     return fnn.compare_rules(net, rules, loss, variables, batch)
+        >>> found = compare(variables, batch)
         >>> found.angle["sign"]["2/Dense"].round(1), list(found.ratio["sign"])
         (Array(0., dtype=float32), ['0/Dense', '2/Dense'])
 

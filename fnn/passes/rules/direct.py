@@ -53,7 +53,7 @@ def direct_feedback_alignment(net: Layer, key: Array) -> Layer:
         >>> net = fnn.serial(fnn.Dense(8), fnn.Tanh(), fnn.Dense(3))
         >>> rule = fnn.rules.direct_feedback_alignment(net, jax.random.key(1))
         >>> variables = rule.init(jax.random.key(0), (4,))
-        >>> grad = fnn.value_and_grad(rule, fnn.losses.SquaredError())
+        >>> grad = jax.jit(fnn.value_and_grad(rule, fnn.losses.SquaredError()))
         >>> grad(variables, (jnp.ones((5, 4)), jnp.zeros((5, 3)))).grads[0].weight.shape
         (4, 8)
 

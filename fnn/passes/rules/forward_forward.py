@@ -64,7 +64,7 @@ def forward_forward(
         >>> net = fnn.serial(fnn.Dense(8), fnn.Relu(), fnn.Dense(8), fnn.Relu())
         >>> rule = fnn.rules.forward_forward(net, classes=3)
         >>> variables = rule.init(jax.random.key(0), (5,))
-        >>> rule.forward(*variables, jnp.ones((4, 5))).y.shape
+        >>> jax.jit(rule.forward)(*variables, jnp.ones((4, 5))).y.shape
         (4, 3)
 
     Source: Hinton, arXiv:2212.13345, sections 2.1 and 3.3, eq. 1.
@@ -207,7 +207,8 @@ def forward_forward_learning(
         ...     engine=fnn.rules.forward_forward_learning,
         ... )
         >>> batch = jnp.ones((4, 5)), jnp.array([0, 1, 2, 0])
-        >>> grad(variables, batch, key=jax.random.key(1)).grads[0].weight.shape
+        >>> out = jax.jit(grad)(variables, batch, key=jax.random.key(1))
+        >>> out.grads[0].weight.shape
         (5, 8)
 
     Source: Hinton, arXiv:2212.13345, section 2.

@@ -61,6 +61,7 @@ def forward_gradient(
         >>> net, loss = fnn.serial(fnn.Dense(3)), fnn.losses.SquaredError()
         >>> variables = net.init(jax.random.key(0), (4,))
         >>> grad = fnn.value_and_grad(net, loss, engine=fnn.rules.forward_gradient)
+        >>> grad = jax.jit(grad)
         >>> batch = jnp.ones((5, 4)), jnp.zeros((5, 3))
         >>> grad(variables, batch, key=jax.random.key(1)).grads[0].weight.shape
         (4, 3)

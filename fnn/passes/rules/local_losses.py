@@ -74,7 +74,8 @@ def local_losses(
         >>> grad = fnn.value_and_grad(
         ...     rule, fnn.losses.SoftmaxCrossEntropy(), engine=fnn.rules.local_learning
         ... )
-        >>> out = grad(variables, (jnp.ones((5, 4)), jnp.array([0, 1, 2, 0, 1])))
+        >>> batch = jnp.ones((5, 4)), jnp.array([0, 1, 2, 0, 1])
+        >>> out = jax.jit(grad)(variables, batch)
         >>> out.grads[0][0].weight.shape
         (4, 8)
 
@@ -294,9 +295,9 @@ def similarity(x: Array, y: Array, outputs: int) -> Scalar:
         A scalar.
 
     Example:
-        >>> import jax.numpy as jnp
+        >>> import jax, jax.numpy as jnp
         >>> y = jnp.array([0, 1, 0])
-        >>> print(similarity(jnp.eye(2)[y], y, 2))
+        >>> print(jax.jit(similarity, static_argnums=2)(jnp.eye(2)[y], y, 2))
         0.0
 
     Source: Nøkland and Eidnes, arXiv:1901.06656, eq. 2.
