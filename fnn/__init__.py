@@ -6,6 +6,7 @@ The public names, each listed once.
 from fnn import augmentations as augmentations
 from fnn import data as data
 from fnn import losses as losses
+from fnn import metrics as metrics
 from fnn import ops as ops
 from fnn import optimizers as optimizers
 from fnn import textbook as textbook
@@ -38,6 +39,7 @@ from fnn.layers.activations import Elu as Elu
 from fnn.layers.activations import Gelu as Gelu
 from fnn.layers.activations import Identity as Identity
 from fnn.layers.activations import LeakyRelu as LeakyRelu
+from fnn.layers.activations import LogSoftmax as LogSoftmax
 from fnn.layers.activations import Relu as Relu
 from fnn.layers.activations import Sigmoid as Sigmoid
 from fnn.layers.activations import Silu as Silu
@@ -58,6 +60,11 @@ from fnn.layers.convolution import ConvTranspose as ConvTranspose
 from fnn.layers.dense import Dense as Dense
 from fnn.layers.dense import DenseParams as DenseParams
 from fnn.layers.dropout import Dropout as Dropout
+from fnn.layers.embedding import Embedding as Embedding
+from fnn.layers.embedding import EmbeddingParams as EmbeddingParams
+from fnn.layers.freezing import frozen as frozen
+from fnn.layers.freezing import trainable as trainable
+from fnn.layers.frozen import Frozen as Frozen
 from fnn.layers.function import Lambda as Lambda
 from fnn.layers.global_pooling import AdaptiveAvgPool as AdaptiveAvgPool
 from fnn.layers.global_pooling import GlobalAvgPool as GlobalAvgPool
@@ -68,11 +75,25 @@ from fnn.layers.normalization import LayerNorm as LayerNorm
 from fnn.layers.normalization import NormParams as NormParams
 from fnn.layers.normalization import RMSNorm as RMSNorm
 from fnn.layers.normalization import RMSNormParams as RMSNormParams
+from fnn.layers.piecewise import Clip as Clip
+from fnn.layers.piecewise import HardSigmoid as HardSigmoid
+from fnn.layers.piecewise import HardSwish as HardSwish
+from fnn.layers.piecewise import PRelu as PRelu
+from fnn.layers.piecewise import PReluParams as PReluParams
 from fnn.layers.pooling import AvgPool as AvgPool
 from fnn.layers.pooling import MaxPool as MaxPool
+from fnn.layers.several import Each as Each
+from fnn.layers.several import Fork as Fork
+from fnn.layers.several import Merge as Merge
+from fnn.layers.several import Select as Select
+from fnn.layers.several import each as each
+from fnn.layers.several import fork as fork
+from fnn.layers.shape import Crop as Crop
 from fnn.layers.shape import Flatten as Flatten
+from fnn.layers.shape import Pad as Pad
 from fnn.layers.shape import Reshape as Reshape
 from fnn.layers.shape import Upsample as Upsample
+from fnn.metrics.classification import accuracy as accuracy
 from fnn.network import Node as Node
 from fnn.network import map_params as map_params
 from fnn.network import named_params as named_params
@@ -90,9 +111,7 @@ from fnn.planning.planned import plain as plain
 from fnn.planning.planner import plan as plan
 from fnn.probes import Probed as Probed
 from fnn.probes import ProbedParams as ProbedParams
-from fnn.probes import Seen as Seen
 from fnn.probes import probe as probe
-from fnn.probes import record as record
 from fnn.summary import Summary as Summary
 from fnn.summary import SummaryRow as SummaryRow
 from fnn.summary import summary as summary
@@ -101,7 +120,6 @@ from fnn.training.early_stopping import StoppingState as StoppingState
 from fnn.training.evaluation import evaluate as evaluate
 from fnn.training.evaluation import predict as predict
 from fnn.training.fit import fit as fit
-from fnn.training.metrics import accuracy as accuracy
 from fnn.training.run.nonfinite import Nonfinite as Nonfinite
 from fnn.training.run.result import FitResult as FitResult
 from fnn.training.run.streams import Batches as Batches
@@ -113,5 +131,7 @@ from fnn.training.sweep.sweep import sweep as sweep
 from fnn.training.tensorboard import TensorBoard as TensorBoard
 from fnn.versions import __version__ as __version__
 from fnn.versions import warn_about_jaxlib as warn_about_jaxlib
+from fnn.visits import Seen as Seen
+from fnn.visits import record as record
 
 warn_about_jaxlib()

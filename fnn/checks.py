@@ -1,6 +1,9 @@
 """Checks of arguments before anything is computed, with errors in plain words."""
 
 import numbers
+import os
+from collections.abc import Callable
+from pathlib import Path
 from typing import Any
 
 import jax
@@ -8,12 +11,19 @@ import jax.numpy as jnp
 import numpy as np
 from jax import Array
 
+from fnn.host_arrays import advice, as_host_array, holds_real_numbers
+from fnn.shapes import format_shapes, is_shape, map_shapes
+
 __all__ = [
     "LIMIT",
     "as_array",
     "as_inputs",
+    "as_labelled",
+    "as_number",
     "as_numbers",
     "as_pair",
+    "as_path",
+    "check_flag",
     "check_in_shape",
     "check_key",
     "check_keys",
@@ -21,11 +31,14 @@ __all__ = [
     "check_pair",
     "describe",
     "expect_instance",
+    "expect_integer",
     "expect_params",
     "expect_pytree",
     "expect_shape",
     "is_integer",
     "is_key",
+    "key_or_seed",
+    "map_named",
     "positive_integer",
     "require_key",
     "shown",
@@ -96,7 +109,10 @@ def is_integer(value: Any) -> bool:
 def is_key(value: Any) -> bool:
     """Return whether the value is an array of JAX random keys."""
     dtype = getattr(value, "dtype", None)
-    return dtype is not None and jax.dtypes.issubdtype(dtype, jax.dtypes.prng_key)
+    try:
+        return dtype is not None and jax.dtypes.issubdtype(dtype, jax.dtypes.prng_key)
+    except TypeError:  # a dtype of another library
+        return False
 
 
 def positive_integer(name: str, value: Any) -> int:
@@ -111,6 +127,37 @@ def positive_integer(name: str, value: Any) -> int:
             )
         )
     return int(value)
+
+
+def expect_integer(name: str, value: Any) -> None:
+    """Raise unless the value is an integer of Python or NumPy."""
+    if not is_integer(value):
+        raise TypeError(f"{name} must be an integer, got {shown(value)}")
+
+
+def as_number(name: str, value: Any) -> float:
+    """Return a real number, of Python, NumPy or JAX, as a float."""
+    is_scalar = isinstance(value, np.generic | np.ndarray | jax.Array)
+    is_scalar = is_scalar and value.ndim == 0 and holds_real_numbers(value)
+    is_number = isinstance(value, numbers.Real) or is_scalar
+    refused: Any = (bool, np.bool_, jax.core.Tracer)
+    if isinstance(value, refused) or not is_number:
+        raise TypeError(f"{name} must be a number, got {shown(value)}")
+    return float(value)
+
+
+def check_flag(name: str, value: Any) -> bool:
+    """Return True or False."""
+    if not isinstance(value, bool | np.bool_):
+        raise TypeError(f"{name} must be True or False, got {value!r}")
+    return bool(value)
+
+
+def as_path(name: str, value: Any) -> Path:
+    """Return the path of a file or a folder."""
+    if not isinstance(value, (str, os.PathLike)):
+        raise TypeError(f"{name} must be a path, a string, got {shown(value)}")
+    return Path(value)
 
 
 def require_key(layer: object, key: Array | None) -> Array:
@@ -141,11 +188,26 @@ def check_key(key: Any) -> Array:
                 f"key must be a JAX random key, got {len(key)} words that are none: "
                 "pass key=jax.random.key(0)"
             ) from error
-    seed = key if isinstance(key, int) else 0
+    seed = int(key) if is_integer(key) else 0
     raise TypeError(
         f"key must be a JAX random key, got {shown(key)}: pass "
         f"key=jax.random.key({seed}). A run is a function of its key."
     )
+
+
+def key_or_seed(name: str, value: Any) -> Array:
+    """Return a typed JAX key, the one that is passed or the one of a seed."""
+    if not is_integer(value):
+        try:
+            return check_key(value)
+        except TypeError:
+            raise TypeError(
+                f"{name} must be a JAX random key, such as jax.random.key(0), or a "
+                f"seed, an integer; got {shown(value)}"
+            ) from None
+    if not -LIMIT <= value < LIMIT:
+        raise ValueError(f"{name} must be a seed of at most 32 bits, got {value}")
+    return jax.random.key(int(value))
 
 
 def check_keys(keys: Any) -> Array:
@@ -200,23 +262,11 @@ def shown(thing: Any) -> str:
 
 def as_numbers(name: str, a: Any) -> np.ndarray | Array:
     """Return an array of real numbers, on the host or the device, as it was given."""
-    if np.ma.isMaskedArray(a) and np.ma.getmaskarray(a).any():
-        raise TypeError(
-            f"{name} has masked entries, and an array on the device has no mask: leave "
-            "these examples out, or fill them: a.filled(0)"
-        )
-    try:
-        array = a if isinstance(a, jax.Array) else np.asarray(a)
-    except (TypeError, ValueError) as error:
-        raise TypeError(
-            f"{name} must be an array of numbers, got {type(a).__name__}"
-        ) from error
-    kinds = (np.floating, np.integer, np.bool_)
-    is_real = any(jax.dtypes.issubdtype(array.dtype, kind) for kind in kinds)
-    if not is_real or array.dtype.kind == "m":  # hours are integers to NumPy
+    array = a if isinstance(a, jax.Array) else as_host_array(name, a)
+    if not holds_real_numbers(array):
         raise TypeError(
             f"{name} must be an array of numbers, real ones, got {type(a).__name__} of "
-            f"{array.dtype}"
+            f"{array.dtype}{advice(a, array.dtype)}"
         )
     return array
 
@@ -239,39 +289,74 @@ def as_array(name: str, a: Any) -> Array:
     return array
 
 
-def as_pair(name: str, data: Any) -> tuple[np.ndarray | Array, np.ndarray | Array]:
-    """Return a pair (x, y) of real numbers, as they were given, of the same length."""
+def as_labelled(data: Any) -> Any:
+    """Return data (x, y, weights) as x and (y, weights); all other data as it is."""
+    if type(data) in (tuple, list) and len(data) == 3:
+        x, y, weights = data
+        return x, (y, weights)
+    return data
+
+
+def as_pair(name: str, data: Any) -> tuple[Any, Any]:
+    """Return a pair (x, y) of real numbers, as they were given, of the same length.
+
+    Either is an array, or a tree of arrays: a dictionary, a tuple or a named tuple.
+    """
     if getattr(data, "_fields", None) == ("train", "test"):
         raise TypeError(f"{name} must be a pair (x, y), got a Dataset: pass its .train")
     if not isinstance(data, (tuple, list)) or len(data) != 2:
         raise TypeError(f"{name} must be a pair (x, y), got {type(data).__name__}")
-    x, y = (as_numbers(f"{name}: {p}", a) for p, a in zip("xy", data, strict=True))
-    if x.ndim == 0 or y.ndim == 0 or len(x) != len(y):
+    x = map_named(as_numbers, f"{name}: x", data[0])
+    y = map_named(as_numbers, f"{name}: y", data[1])
+    leaves = jax.tree.leaves((x, y))
+    if any(a.ndim == 0 for a in leaves) or len({len(a) for a in leaves}) > 1:
         raise ValueError(
             f"{name}: x and y must have one entry an example on their first axis, got "
-            f"shapes {x.shape} and {y.shape}. One example alone is x[None], y[None]."
+            f"shapes {format_shapes(x)} and {format_shapes(y)}. One example alone is "
+            "x[None], y[None]."
         )
     return x, y
 
 
-def check_pair(name: str, data: Any) -> tuple[Array, Array]:
-    """Return a pair (x, y) as arrays on the device, both with one entry per example."""
+def map_named(f: Callable[[str, Any], Any], name: str, tree: Any) -> Any:
+    """Apply f to each array of a tree of data, with a name for errors."""
+    if not _is_tree_of_arrays(tree):
+        return f(name, tree)
+    return jax.tree_util.tree_map_with_path(
+        lambda path, leaf: f(f"{name}{jax.tree_util.keystr(path)}", leaf), tree
+    )
+
+
+def _is_tree_of_arrays(tree: Any) -> bool:
+    """Return whether it is a dictionary or a tuple of arrays; a list is one array."""
+    return isinstance(tree, (dict, tuple)) and any(
+        hasattr(leaf, "shape") and len(leaf.shape) > 0 for leaf in jax.tree.leaves(tree)
+    )
+
+
+def check_pair(name: str, data: Any) -> tuple[Any, Any]:
+    """Return a pair (x, y) on the device, with one entry per example everywhere."""
     x, y = as_pair(name, data)
-    return as_array(f"{name}: x", x), as_array(f"{name}: y", y)
+    return map_named(as_array, f"{name}: x", x), map_named(as_array, f"{name}: y", y)
 
 
-def as_inputs(x: Array) -> Array:
+def as_inputs(x: Any) -> Any:
     """Return inputs as floating-point numbers: in integers layers would round."""
-    return x if jnp.issubdtype(x.dtype, jnp.floating) else x.astype(float)
+    return jax.tree.map(
+        lambda a: a if jnp.issubdtype(a.dtype, jnp.floating) else a.astype(float), x
+    )
 
 
-def check_in_shape(in_shape: Any) -> None:
-    """Raise unless `in_shape` is the shape of one example: a tuple of sizes."""
-    if not isinstance(in_shape, (tuple, list)) or not all(
-        isinstance(size, int | np.integer) and size > 0 for size in in_shape
-    ):
+def check_in_shape(in_shape: Any) -> Any:
+    """Return the shape of one example: a tuple of sizes, or a tree of such tuples.
+
+    Lists of sizes become tuples, and NumPy's integers Python's.
+    """
+    shapes = jax.tree.leaves(in_shape, is_leaf=is_shape)
+    if not shapes or not all(is_shape(s) and all(n > 0 for n in s) for s in shapes):
         raise TypeError(
             "in_shape must be the shape of ONE example, a tuple of positive integers "
-            "without the batch axis, such as (784,) or (28, 28, 1); got "
-            f"{shown(in_shape)}"
+            "without the batch axis, such as (784,) or (28, 28, 1); or a tree of them, "
+            f"such as {{'image': (28, 28, 1), 'age': (1,)}}; got {shown(in_shape)}"
         )
+    return map_shapes(tuple, in_shape)

@@ -12,7 +12,8 @@ A layer is a frozen description (see `fnn.pytree`); weights never live in it.
 and `saved` holds what the backward needs to compute them.
 
 Legend: N examples in a batch, always the first axis of `x`, `y`, `dy`, `dx`;
-`in_shape` is the shape of ONE example, without it.
+`in_shape` is the shape of ONE example, without it. x and y are arrays, or trees of
+arrays (a tuple, a dictionary) with the same N; dx and dy are then trees like them.
 """
 
 import functools
@@ -33,7 +34,9 @@ from fnn.checks import (
     expect_pytree,
     shown,
 )
+from fnn.host_arrays import expect_arrays
 from fnn.pytree import leaf, pytree
+from fnn.shapes import is_shape
 from fnn.typing import Array, InShape, KeyArray, PyTree
 
 __all__ = [
@@ -79,7 +82,7 @@ def as_variables(variables: Any) -> Variables:
 class Forward(NamedTuple):
     """The result of a forward pass: output, what the backward needs, new state."""
 
-    y: Array
+    y: Any
     saved: PyTree
     state: PyTree
 
@@ -87,7 +90,7 @@ class Forward(NamedTuple):
 class Backward(NamedTuple):
     """The result of a backward pass: ∂loss/∂x and ∂loss/∂params."""
 
-    dx: Array
+    dx: Any
     dparams: PyTree
 
 
@@ -123,6 +126,10 @@ class Layer(ABC):
 
     #: Names of the parameters that the penalty λ/(2n) Σ Θ² falls on.
     penalized: ClassVar[tuple[str, ...]] = ("weight",)
+
+    #: Whether x and y may be trees of arrays, and not one array alone. Those of a layer
+    #: made of layers always may.
+    takes_trees: ClassVar[bool] = False
 
     #: What an error about too many positional arguments adds.
     positional_hint: ClassVar[str] = ""
@@ -182,6 +189,14 @@ class Layer(ABC):
         """The layers this layer is made of, by label."""
         return {}
 
+    @property
+    def takes_ids(self) -> bool:
+        """Whether inputs may be ids, which half precision must not round.
+
+        That is so where any layer inside takes ids.
+        """
+        return any(child.takes_ids for child in self.children.values())
+
     def with_children(self, *layers: "Layer") -> "Layer":
         """Return the same layer around other children."""
         if layers:
@@ -202,7 +217,7 @@ NO_INPUT_FEATURES = (
 #: Names that mean something in the contract, and so cannot be fields of a layer.
 RESERVED = (
     *("init", "forward", "backward", "reach", "kind", "children", "with_children"),
-    *("penalized", "positional_hint", "suited_init"),
+    *("penalized", "positional_hint", "suited_init", "takes_ids", "takes_trees"),
 )
 
 
@@ -237,9 +252,9 @@ def _checked_init(init: Callable[..., Any]) -> Callable[..., Variables]:
 
     @functools.wraps(init)
     def checked(self: Layer, key: Any, in_shape: Any) -> Variables:
-        key = check_key(key)
-        check_in_shape(in_shape)
-        out = _on_traced_arrays(self, "init", init, key, tuple(in_shape))
+        key, in_shape = check_key(key), check_in_shape(in_shape)
+        _expect_one(self, is_shape(in_shape), in_shape)
+        out = _on_traced_arrays(self, "init", init, key, in_shape)
         if not isinstance(out, Variables):
             raise TypeError(
                 f"{self!r}.init must return fnn.Variables(params, state), got "
@@ -265,17 +280,16 @@ def _checked_forward(forward: Callable[..., Any]) -> Callable[..., Forward]:
         train: bool = False,
     ) -> Forward:
         key = None if key is None else check_key(key)
+        expect_arrays("x", x)
         call = functools.partial(forward, key=key, train=train)
+        _expect_one(self, hasattr(x, "shape"), x)
         out = _on_traced_arrays(self, "forward", call, params, state, x)
         if not isinstance(out, Forward):
             raise TypeError(
                 f"{self!r}.forward must return fnn.Forward(y, saved, state), got "
                 f"{describe(out)}"
             )
-        if not isinstance(out.y, jax.Array | np.ndarray | np.generic):
-            raise TypeError(
-                f"{self!r}.forward must return one array as y, got {describe(out.y)}"
-            )
+        _expect_arrays(self, "forward", "y", out.y)
         return out
 
     return checked
@@ -293,13 +307,40 @@ def _checked_backward(backward: Callable[..., Any]) -> Callable[..., Backward]:
                 f"{describe(out)}. Where there are no parameters: "
                 "fnn.Backward(dx, ())."
             )
-        if not isinstance(out.dx, jax.Array | np.ndarray | np.generic):
-            raise TypeError(
-                f"{self!r}.backward must return one array as dx, got {describe(out.dx)}"
-            )
+        _expect_arrays(self, "backward", "dx", out.dx)
         return out
 
     return checked
+
+
+def _expect_one(self: Layer, is_one: bool, given: Any) -> None:
+    """Raise where a layer of one array is given a tree of arrays, or its shape."""
+    if is_one or _takes_trees(self):
+        return
+    shapes = jax.tree.leaves(given, is_leaf=is_shape)
+    text = str(given) if all(map(is_shape, shapes)) else describe(given)
+    raise TypeError(
+        f"{self!r} expected one array, got {text}. Join several by fnn.Merge, or give "
+        "each its own layer by fnn.each. (A layer of your own that takes several says "
+        "so in its class: takes_trees = True.)"
+    )
+
+
+def _expect_arrays(self: Layer, method: str, name: str, value: Any) -> None:
+    """Raise unless a result is an array; or a tree of arrays, where it may be one."""
+    kinds = jax.Array | np.ndarray | np.generic
+    if isinstance(value, kinds):
+        return
+    leaves = jax.tree.leaves(value, is_leaf=lambda leaf: leaf is None)
+    are_arrays = leaves and all(isinstance(leaf, kinds) for leaf in leaves)
+    if not are_arrays or not _takes_trees(self):
+        raise TypeError(
+            f"{self!r}.{method} must return one array as {name}, got {describe(value)}"
+        )
+
+
+def _takes_trees(self: Layer) -> bool:
+    return self.takes_trees or bool(self.children)
 
 
 _CHECKED = {

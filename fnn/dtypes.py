@@ -28,5 +28,9 @@ def widen(x: Shaped[Array, "*shape"]) -> Float[Array, "*shape"]:
 
 def all_finite(tree: Any) -> Bool[Array, ""]:
     """Return whether every floating-point number in a tree is finite."""
-    leaves = [a for a in jax.tree.leaves(tree) if jnp.issubdtype(a.dtype, jnp.inexact)]
+    leaves = [
+        leaf
+        for leaf in jax.tree.leaves(tree)
+        if jnp.issubdtype(jnp.result_type(leaf), jnp.inexact)
+    ]
     return jnp.array([jnp.isfinite(leaf).all() for leaf in leaves]).all()

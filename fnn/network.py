@@ -9,11 +9,11 @@ from contextlib import contextmanager
 from typing import Any, NamedTuple
 
 import jax
-import jax.numpy as jnp
 from jax.tree_util import keystr, tree_map_with_path
 
 from fnn.checks import describe
 from fnn.core import Layer, Variables
+from fnn.shapes import abstract_batch, example_shape, format_shapes
 from fnn.typing import Array, InShape, PyTree
 
 __all__ = [
@@ -39,17 +39,17 @@ def child_key(key: Array | None, i: int) -> Any:
 
 @contextmanager
 def located(
-    parent: Layer, label: str, child: Layer, shape: tuple[int, ...], of: str = "input"
+    parent: Layer, label: str, child: Layer, x: Any, of: str = "input"
 ) -> Iterator[None]:
     """Add the child's place in the network to any error raised inside.
 
-    `shape` is that of the child's input, or of what `of` says.
+    `x` is the child's input, or what `of` says, or the shape of one example of it.
     """
     try:
         yield
     except Exception as error:
         place = f"{type(parent).__name__} layer {label}: {child!r}"
-        error.add_note(f"in {place}, {of} shape {tuple(shape)}")
+        error.add_note(f"in {place}, {of} shape {format_shapes(x)}")
         raise
 
 
@@ -122,14 +122,14 @@ def places(net: Layer, path: str | None = None) -> Iterator[tuple[str, Layer]]:
 
 def output_shape(layer: Layer, variables: Variables, in_shape: InShape) -> InShape:
     """Return the shape of one example's output; the forward is traced, and not run."""
-    x = jax.ShapeDtypeStruct((1, *in_shape), jnp.zeros(()).dtype)
+    x = abstract_batch(in_shape)
     y = jax.eval_shape(lambda p, s, x: layer.forward(p, s, x).y, *variables, x)
-    if 0 in y.shape:
+    if any(0 in leaf.shape for leaf in jax.tree.leaves(y)):
         raise ValueError(
             f"{layer!r} turns an example of shape {in_shape} into one of shape "
-            f"{y.shape[1:]}, which has an axis of size 0: nothing would be left."
+            f"{example_shape(y)}, which has an axis of size 0: nothing would be left."
         )
-    return y.shape[1:]
+    return example_shape(y)
 
 
 # ---- Parameters by name ----------------------------------------------------------
@@ -155,16 +155,24 @@ def map_params(
         count = len(parts)  # what follows the children's entries is the layer's own
         names = getattr(params, "_fields", range(len(params)))[count:]
         own = [
-            f(f"{path}.{name}", net, part)
+            _map_leaves(f, net, part, f"{path}.{name}")
             for name, part in zip(names, params[count:], strict=True)
         ]
         make = getattr(params, "_make", tuple)
         return make([*parts, *own])
+    return _map_leaves(f, net, params, path)
 
-    def own_leaf(keys: tuple[Any, ...], part: Any) -> Any:
-        return f(f"{path}.{keystr(keys, simple=True, separator='.')}", net, part)
 
-    return tree_map_with_path(own_leaf, params)
+def _map_leaves(
+    f: Callable[[str, Layer, Any], Any], layer: Layer, params: PyTree, path: str
+) -> PyTree:
+    """Replace the leaves of a layer's own parameters, whose names follow its path."""
+
+    def replace(keys: tuple[Any, ...], part: Any) -> Any:
+        name = keystr(keys, simple=True, separator=".")
+        return f(f"{path}.{name}" if name else path, layer, part)
+
+    return tree_map_with_path(replace, params)
 
 
 def named_params(net: Layer, params: PyTree) -> dict[str, Any]:

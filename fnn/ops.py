@@ -118,6 +118,7 @@ def max_pool(
     """Compute `jax.lax.reduce_window` of `max`, with the handwritten gradient.
 
     Of several equal maxima the first in row-major order gets the gradient, as in JAX.
+    A maximum that is −∞ or NaN passes none on.
 
     Args:
         x: (N, H, ..., C), features last, with one to three spatial axes.

@@ -2,54 +2,37 @@
 
 A probed layer computes y + 0, where the 0 is a parameter of y's full shape. Every
 engine computes gradients of parameters, and this one is ∂loss/∂0 = ∂loss/∂y, which
-is δ.
+is δ. Where y is a tree of arrays, so is the 0.
 """
 
 import dataclasses
 from collections.abc import Callable, Iterable, Iterator
-from dataclasses import field
-from itertools import count
 from typing import Any, NamedTuple
 
 import jax
 import jax.numpy as jnp
 
 from fnn.core import Backward, Forward, Layer, Variables, layer, leaf
-from fnn.network import output_shape, path_of, walk
-from fnn.typing import Array, InShape, KeyArray, PyTree
+from fnn.network import output_shape, walk
+from fnn.shapes import count_examples, map_shapes
+from fnn.typing import InShape, KeyArray, PyTree
+from fnn.visits import Place, visited
 
 __all__ = [
-    "Place",
     "Probed",
     "ProbedParams",
-    "Seen",
-    "Visit",
     "probe",
     "probe_with_input",
     "probe_with_outputs",
     "read_outputs",
-    "record",
-    "visited",
 ]
-
-
-class Place(NamedTuple):
-    """A layer in a network: its path, its number in `walk`'s order, and the layer."""
-
-    path: str
-    number: int
-    layer: Layer
-
-
-#: A function (place, x, key, run) -> Forward, where run() is the layer's forward.
-Visit = Callable[[Place, Array, KeyArray | None, Callable[[], Forward]], Forward]
 
 
 class ProbedParams(NamedTuple):
     """The wrapped layer's `params`, and the zero of y's shape (N, ...)."""
 
     params: PyTree
-    delta: Array
+    delta: PyTree
 
 
 @layer
@@ -93,29 +76,30 @@ class Probed(Layer):
 
     def init(self, key: KeyArray, in_shape: InShape) -> Variables:
         variables = self.layer.init(key, in_shape)
-        shape = output_shape(self.layer, variables, in_shape)
-        delta = jnp.zeros((self.batch, *shape))
+        out_shape = output_shape(self.layer, variables, in_shape)
+        delta = map_shapes(lambda s: jnp.zeros((self.batch, *s)), out_shape)
         return Variables(ProbedParams(variables.params, delta), (variables.state,))
 
     def forward(
-        self, params: ProbedParams, state: PyTree, x: Array, *,
+        self, params: ProbedParams, state: PyTree, x: PyTree, *,
         key: KeyArray | None = None, train: bool = False,
     ) -> Forward:  # fmt: skip
         (inner,) = state
         out = self.layer.forward(params.params, inner, x, key=key, train=train)
-        if len(x) not in (1, self.batch):  # `output_shape` passes one example
+        n = count_examples(x)
+        if n not in (1, self.batch):  # `output_shape` passes one example
             raise ValueError(
-                f"{self!r} was made for batches of {self.batch}, got {len(x)} examples"
+                f"{self!r} was made for batches of {self.batch}, got {n} examples"
             )
-        y = out.y + params.delta[: len(x)]
+        y = jax.tree.map(lambda y, zero: y + zero[:n], out.y, params.delta)
         return Forward(y, saved=out.saved, state=(out.state,))
 
-    def backward(self, params: ProbedParams, saved: PyTree, dy: Array) -> Backward:
+    def backward(self, params: ProbedParams, saved: PyTree, dy: PyTree) -> Backward:
         dx, dparams = self.layer.backward(params.params, saved, dy)
         return Backward(dx=dx, dparams=ProbedParams(dparams, delta=dy))
 
 
-def probe(net: Layer, variables: Variables, x: Array) -> tuple[Layer, Variables]:
+def probe(net: Layer, variables: Variables, x: PyTree) -> tuple[Layer, Variables]:
     """Put a probe on every layer of a network, the network itself included.
 
     Args:
@@ -139,39 +123,48 @@ def probe(net: Layer, variables: Variables, x: Array) -> tuple[Layer, Variables]
 
 
 def _probe(
-    net: Layer, variables: Variables, x: Array, leaf_probe: type[Probed]
+    net: Layer, variables: Variables, x: PyTree, leaf_probe: type[Probed]
 ) -> tuple[Layer, Variables]:
     """Put a probe on every layer; `leaf_probe` is the one for layers without children.
 
     The variables get a zero for each probe.
     """
-    probed = _wrap(net, len(x), leaf_probe)
-    deltas = iter(
-        [jnp.zeros(shape, x.dtype) for shape in _output_shapes(net, variables, x)]
-    )
+    probed = _wrap(net, count_examples(x), leaf_probe)
+    deltas = iter(_zero_outputs(net, variables, x))
     return probed, Variables(
         _add_deltas(probed, variables.params, deltas),
         _wrap_state(net, variables.state),
     )
 
 
-def _output_shapes(net: Layer, variables: Variables, x: Array) -> list[tuple[int, ...]]:
-    """Return the shape of each layer's output, in the order of `walk`."""
-    shapes: dict[int, tuple[int, ...]] = {}
+def _zero_outputs(net: Layer, variables: Variables, x: PyTree) -> list[PyTree]:
+    """Return a zero for each layer's output, in the order of `walk`."""
+    outputs: dict[int, PyTree] = {}
+    dtype = _float_dtype(x)
 
     def visit(
-        place: Place, x: Array, key: KeyArray | None, run: Callable[[], Forward]
+        place: Place, x: PyTree, key: KeyArray | None, run: Callable[[], Forward]
     ) -> Forward:
         del x, key
         out = run()
-        shapes[place.number] = out.y.shape
+        outputs[place.number] = jax.tree.map(lambda y: tuple(y.shape), out.y)
         return out
 
-    def forward(params: PyTree, state: PyTree, x: Array) -> Array:
+    def forward(params: PyTree, state: PyTree, x: PyTree) -> PyTree:
         return visited(net, visit).forward(params, state, x).y
 
     jax.eval_shape(forward, *variables, x)
-    return [shapes[number] for number in sorted(shapes)]
+    return [
+        map_shapes(lambda s: jnp.zeros(s, dtype), outputs[number])
+        for number in sorted(outputs)
+    ]
+
+
+def _float_dtype(x: PyTree) -> Any:
+    """Return the dtype of the first array of floating-point numbers in a batch."""
+    dtypes = [jnp.result_type(leaf) for leaf in jax.tree.leaves(x)]
+    floating = (dtype for dtype in dtypes if jnp.issubdtype(dtype, jnp.floating))
+    return next(floating, jnp.zeros(()).dtype)
 
 
 def _wrap(net: Layer, batch: int, leaf_probe: type[Probed]) -> Probed:
@@ -179,7 +172,7 @@ def _wrap(net: Layer, batch: int, leaf_probe: type[Probed]) -> Probed:
     return Probed(net.with_children(*inner), batch) if inner else leaf_probe(net, batch)
 
 
-def _add_deltas(probed: Any, params: PyTree, deltas: Iterator[Array]) -> ProbedParams:
+def _add_deltas(probed: Any, params: PyTree, deltas: Iterator[PyTree]) -> ProbedParams:
     """Add the next of the deltas to a layer's params, then to those of its children."""
     delta = next(deltas)
 
@@ -217,7 +210,7 @@ class _InputParams(NamedTuple):
     """The network's `params`, and the zero of x's shape."""
 
     params: PyTree
-    x: Array
+    x: PyTree
 
 
 @layer
@@ -238,25 +231,27 @@ class _InputProbed(Layer):
         return _InputProbed(*layers)
 
     def forward(
-        self, params: _InputParams, state: PyTree, x: Array, *,
+        self, params: _InputParams, state: PyTree, x: PyTree, *,
         key: KeyArray | None = None, train: bool = False,
     ) -> Forward:  # fmt: skip
-        x = x + params.x
+        # Ids are not rounded to half precision.
+        x = jax.tree.map(lambda x, zero: x + zero.astype(x.dtype), x, params.x)
         (inner,) = state
         out = self.layer.forward(params.params, inner, x, key=key, train=train)
         return Forward(out.y, out.saved, (out.state,))
 
-    def backward(self, params: _InputParams, saved: PyTree, dy: Array) -> Backward:
+    def backward(self, params: _InputParams, saved: PyTree, dy: PyTree) -> Backward:
         dx, dparams = self.layer.backward(params.params, saved, dy)
         return Backward(dx, _InputParams(dparams, x=dx))
 
 
 def probe_with_input(
-    net: Layer, variables: Variables, x: Array
+    net: Layer, variables: Variables, x: PyTree
 ) -> tuple[Layer, Variables]:
     """Put a probe on every layer, as `probe`, and one on the network's input."""
     probed, (params, state) = probe(net, variables, x)
-    variables = Variables(_InputParams(params, jnp.zeros_like(x)), (state,))
+    zeros = jax.tree.map(jnp.zeros_like, x)
+    variables = Variables(_InputParams(params, zeros), (state,))
     return _InputProbed(probed), variables
 
 
@@ -268,7 +263,7 @@ class _ProbedWithOutput(Probed):
     """A probed layer that also returns its output y, as the last part of its state."""
 
     def forward(
-        self, params: ProbedParams, state: PyTree, x: Array, *,
+        self, params: ProbedParams, state: PyTree, x: PyTree, *,
         key: KeyArray | None = None, train: bool = False,
     ) -> Forward:  # fmt: skip
         out = super().forward(params, state[:1], x, key=key, train=train)
@@ -276,7 +271,7 @@ class _ProbedWithOutput(Probed):
 
 
 def probe_with_outputs(
-    net: Layer, variables: Variables, x: Array
+    net: Layer, variables: Variables, x: PyTree
 ) -> tuple[Layer, Variables]:
     """Put a probe on every layer, as `probe`; a pass then also returns the outputs.
 
@@ -286,7 +281,7 @@ def probe_with_outputs(
     return _probe(net, variables, x, _ProbedWithOutput)
 
 
-def read_outputs(probed: Layer, variables: Variables) -> dict[str, Array]:
+def read_outputs(probed: Layer, variables: Variables) -> dict[str, PyTree]:
     """Return the output of each layer without children, by path, in forward order.
 
     Args:
@@ -298,101 +293,3 @@ def read_outputs(probed: Layer, variables: Variables) -> dict[str, Array]:
         for node in walk(probed, variables)
         if isinstance(node.layer, _ProbedWithOutput)
     }
-
-
-# ---- The inputs of every layer ----------------------------------------------------
-
-
-class Seen(NamedTuple):
-    """The input `x` and the key of one layer in a forward pass."""
-
-    x: Array
-    key: KeyArray | None
-
-
-@layer
-class _Visited(Layer):
-    """A layer whose forward is a visit; it exists only while a forward is traced."""
-
-    layer: Layer = leaf()
-    place: Place = field(kw_only=True)
-    visit: Visit = field(kw_only=True)
-
-    def __repr__(self) -> str:
-        return repr(self.layer)
-
-    def forward(
-        self, params: PyTree, state: PyTree, x: Array, *,
-        key: KeyArray | None = None, train: bool = False,
-    ) -> Forward:  # fmt: skip
-        def run() -> Forward:
-            return self.layer.forward(params, state, x, key=key, train=train)
-
-        return self.visit(self.place, x, key, run)
-
-    def backward(self, params: PyTree, saved: PyTree, dy: Array) -> Backward:
-        return self.layer.backward(params, saved, dy)
-
-
-def visited(net: Layer, visit: Visit) -> Layer:
-    """Return a network that computes the same, but calls `visit` for every layer.
-
-    Args:
-        net: any network.
-        visit: a function `(place, x, key, run) -> Forward`. It must return what
-            `run()` returns, the layer's forward of x; its y may be another array of
-            the same numbers.
-
-    Returns:
-        The network; use it while a forward is traced, and not afterwards.
-    """
-    numbers = count()
-
-    def wrap(layer: Layer, path: str) -> _Visited:
-        place = Place(path, next(numbers), layer)
-        inner = [
-            wrap(child, path_of(path, label, child))
-            for label, child in layer.children.items()
-        ]
-        around = layer.with_children(*inner) if inner else layer
-        return _Visited(around, place=place, visit=visit)
-
-    return wrap(net, net.kind)
-
-
-def record(
-    net: Layer,
-    variables: Variables,
-    x: Array,
-    key: Array | None = None,
-    train: bool = False,
-) -> dict[str, Seen]:
-    """Record the input and the key of every layer in a forward pass.
-
-    Args:
-        net: any network.
-        variables: its variables.
-        x: a batch (N, ...).
-        key: the key of the forward pass.
-        train: whether it is in training mode.
-
-    Returns:
-        The entry (x, key) of each layer, by path.
-
-    Example:
-        >>> import jax, jax.numpy as jnp, fnn
-        >>> net, x = fnn.serial(fnn.Dense(3), fnn.Tanh()), jnp.ones((4, 5))
-        >>> seen = fnn.record(net, net.init(jax.random.key(0), (5,)), x)
-        >>> {path: entry.x.shape for path, entry in seen.items()}
-        {'': (4, 5), '0/Dense': (4, 5), '1/Tanh': (4, 3)}
-    """
-    seen: dict[str, Seen] = {}
-
-    def visit(
-        place: Place, x: Array, key: KeyArray | None, run: Callable[[], Forward]
-    ) -> Forward:
-        seen[place.path] = Seen(x, key)
-        return run()
-
-    visited(net, visit).forward(*variables, x, key=key, train=train)
-    return seen

@@ -133,12 +133,14 @@ def _checked_init(cls: type, fields: tuple[Any, ...]) -> Callable[..., None]:
 
 def _as_float(value: Any, name: str) -> Any:
     """Return a scalar as a Python float, and any other value unchanged."""
-    if isinstance(value, str | bool | np.bool_):
+    is_array = isinstance(value, np.generic | np.ndarray | jax.Array)
+    if isinstance(value, str | bool) or (is_array and value.dtype == bool):
         raise TypeError(f"{name} must be a number, got {value!r}")
     is_scalar = isinstance(value, numbers.Real) or (
-        isinstance(value, np.generic | np.ndarray | jax.Array)
+        is_array
         and not isinstance(value, jax.core.Tracer)
         and value.ndim == 0
+        and _holds_real_numbers(value)
     )
     return float(value) if is_scalar else value
 
@@ -147,10 +149,13 @@ def _check_number(value: Any, name: str) -> None:
     """Raise unless the value is a number, or an array of numbers for `vmap`."""
     if isinstance(value, float) and math.isnan(value):
         raise ValueError(f"{name} must be a number, got NaN")
-    dtype = getattr(value, "dtype", np.dtype(object))
-    is_array = any(jax.dtypes.issubdtype(dtype, k) for k in (np.floating, np.integer))
-    if not isinstance(value, float) and not is_array:
+    if not isinstance(value, float) and not _holds_real_numbers(value):
         raise TypeError(f"{name} must be a number, got {value!r}")
+
+
+def _holds_real_numbers(value: Any) -> bool:
+    dtype = getattr(value, "dtype", np.dtype(object))
+    return any(jax.dtypes.issubdtype(dtype, k) for k in (np.floating, np.integer))
 
 
 def _short_repr(self: Any) -> str:
@@ -165,7 +170,20 @@ def _short_repr(self: Any) -> str:
 
 
 def _values(self: Any) -> tuple[Any, ...]:
-    return tuple(getattr(self, name) for name in self.__dataclass_fields__)
+    return tuple(_comparable(getattr(self, name)) for name in self.__dataclass_fields__)
+
+
+def _comparable(value: Any) -> Any:
+    """Return an array as something that compares and hashes by its numbers."""
+    is_known = isinstance(value, np.ndarray | jax.Array) and not isinstance(
+        value, jax.core.Tracer
+    )
+    if not is_known or jax.dtypes.issubdtype(value.dtype, jax.dtypes.extended):
+        return value
+    if value.ndim == 0 and _holds_real_numbers(value):
+        return float(value)  # equal to the Python number that it stands for
+    array = np.asarray(value)
+    return str(array.dtype), array.shape, array.tobytes()
 
 
 def _equal(self: Any, other: Any) -> Any:

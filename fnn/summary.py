@@ -5,15 +5,15 @@ from fractions import Fraction
 from typing import Any, NamedTuple
 
 import jax
-import jax.numpy as jnp
 
 from fnn.checks import check_in_shape
 from fnn.core import Layer, Reach, expect_layer
 from fnn.layers.branches import Parallel, Residual
 from fnn.network import Node, output_shape, path_of, walk
-from fnn.probes import Seen, record
+from fnn.shapes import abstract_batch, by_part, example_shape, is_shape
 from fnn.tables import format_rows, format_shape, rule
-from fnn.typing import InShape
+from fnn.typing import InShape, PyTree
+from fnn.visits import Seen, record
 
 __all__ = ["Summary", "SummaryRow", "count_flops", "summary"]
 
@@ -56,13 +56,15 @@ class Summary(NamedTuple):
     def __str__(self) -> str:
         rows = [
             ("layer", "output", "params", "FLOPs", "sees"),
-            ("input", format_shape(self.in_shape), "", "", ""),
+            *((f"input{name}", s, "", "", "") for name, s in _by_part(self.in_shape)),
         ]
         for path, out_shape, params, flops, field in self.rows:
             numbers = f"{params:,}", f"{flops:,}", format_shape(field)
-            rows.append((path, format_shape(out_shape), *numbers))
+            (_, first), *others = _by_part(out_shape)
+            rows.append((path, first, *numbers))
+            rows += [("", shape, "", "", "") for _, shape in others]
         rows.append(("total", "", f"{self.params:,}", f"{self.flops:,}", ""))
-        if len(self.in_shape) == 1:  # vectors have no positions to see
+        if not _axes(self.in_shape):  # vectors have no positions to see
             rows = [row[:-1] for row in rows]
         header, *body, total = format_rows(rows, "<" + ">" * (len(rows[0]) - 1))
         line = rule([*body, total])
@@ -102,12 +104,12 @@ def summary(net: Layer, in_shape: InShape) -> Summary:
         total            101,770  203,530
     """
     expect_layer("net", net)
-    check_in_shape(in_shape)
+    in_shape = check_in_shape(in_shape)
     key = jax.random.key(0)
     variables = jax.eval_shape(lambda: net.init(key, in_shape))
-    x = jax.ShapeDtypeStruct((1, *in_shape), jnp.zeros(()).dtype)
+    x = abstract_batch(in_shape)
     seen = jax.eval_shape(lambda v, x: record(net, v, x), variables, x)
-    fields = _receptive_fields(net, seen, len(in_shape) - 1)
+    fields = _receptive_fields(net, seen, len(_axes(in_shape)))
     rows = []
     for node in walk(net, variables):
         parts = len(node.layer.children)
@@ -116,15 +118,28 @@ def summary(net: Layer, in_shape: InShape) -> Summary:
         if parts and not sizes:
             continue  # a layer of layers; these have rows of their own
         x = seen[node.path].x
-        shape = output_shape(node.layer, node.variables, x.shape[1:])
+        shape = output_shape(node.layer, node.variables, example_shape(x))
         flops = 0 if parts else _flops(node, x)
-        axes = zip(fields[node.path], in_shape[:-1], strict=True)
+        axes = zip(fields[node.path], _axes(in_shape), strict=True)
         field = tuple(_positions(*axis) for axis in axes)
         rows.append(SummaryRow(node.path, shape, sum(sizes), flops, field))
-    return Summary(tuple(in_shape), tuple(rows))
+    return Summary(in_shape, tuple(rows))
 
 
-def _flops(node: Node, x: jax.ShapeDtypeStruct) -> int:
+def _axes(in_shape: InShape) -> tuple[int, ...]:
+    """Return the sizes of the spatial axes; none where the input is several arrays."""
+    return tuple(in_shape[:-1]) if is_shape(in_shape) else ()
+
+
+def _by_part(shape: InShape) -> list[tuple[str, str]]:
+    """Return the name and the shape of each array, ready to be printed."""
+    return [
+        (f".{name}" if name else "", format_shape(part))
+        for name, part in by_part(shape, is_leaf=is_shape).items()
+    ]
+
+
+def _flops(node: Node, x: PyTree) -> int:
     run = jax.jit(lambda params, state, x: node.layer.forward(params, state, x).y)
     return int(count_flops(run, *node.variables, x))
 
@@ -191,7 +206,8 @@ def _receptive_fields(
         else:
             for child in inner:
                 through(*child, (_EVERYTHING,) * axes)
-            reach = layer.reach(seen[path].x.shape[1:])
+            x = example_shape(seen[path].x)
+            reach = layer.reach(x) if is_shape(x) else (Reach(),) * axes
             field = _beyond(field, None if inner else reach)
         found[path] = field
         return field

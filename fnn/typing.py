@@ -9,7 +9,7 @@ from collections.abc import Callable
 from typing import Any
 
 from jax import Array
-from jaxtyping import Bool, Float, Int, Key, Shaped
+from jaxtyping import Bool, Float, Inexact, Int, Key, Shaped
 
 __all__ = [
     "Array",
@@ -17,6 +17,7 @@ __all__ = [
     "Bool",
     "Float",
     "InShape",
+    "Inexact",
     "Int",
     "KeyArray",
     "Number",
@@ -32,11 +33,13 @@ PyTree = Any
 #: A number that may be traced: a float, or a scalar array inside `jit` or `vmap`.
 Number = float | Array
 
-#: A batch (x, y): inputs and labels, with the examples on their first axis.
-Batch = tuple[Array, Array]
+#: A batch (x, y): inputs and labels, with the examples on their first axis. Either is
+#: an array or a tree of arrays.
+Batch = tuple[Any, Any]
 
-#: The shape of one example, without the batch axis.
-InShape = tuple[int, ...]
+#: The shape of one example, without the batch axis; a tree of shapes where examples
+#: are trees of arrays.
+InShape = Any
 
 #: A floating-point scalar.
 Scalar = Float[Array, ""]

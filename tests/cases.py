@@ -13,8 +13,13 @@ import fnn
 from fnn.core import Layer
 from fnn.layers import initializers
 from fnn.losses import (
+    AbsoluteError,
+    Hinge,
     Huber,
+    KullbackLeibler,
+    Lambda,
     Loss,
+    Poisson,
     SigmoidCrossEntropy,
     SoftmaxCrossEntropy,
     SquaredError,
@@ -32,6 +37,7 @@ class LayerCase(NamedTuple):
     in_shape: tuple[int, ...] = VECTOR
     batch: int = N
     repr_is_code: bool = True  # false where a function is a field
+    ids: int = 0  # x holds integers below this, or any numbers if it is 0
 
 
 def swish(params, x):
@@ -68,6 +74,8 @@ LAYERS = [
     LayerCase("dense, no bias", fnn.Dense(5, bias=False)),
     LayerCase("dense, one feature", fnn.Dense(1)),
     LayerCase("dense, one example", fnn.Dense(5), batch=1),
+    LayerCase("dense, tokens", fnn.Dense(5), (7, 4)),
+    LayerCase("dense, image", fnn.Dense(5, bias=False), IMAGE),
     LayerCase("dense, bias drawn", fnn.Dense(5, bias_init=initializers.Normal(0.1))),
     *(
         LayerCase(f"dense, {init!r}", fnn.Dense(5, weight_init=init))
@@ -98,7 +106,32 @@ LAYERS = [
     LayerCase("softplus", fnn.Softplus()),
     LayerCase("softmax", fnn.Softmax()),
     LayerCase("softmax, image", fnn.Softmax(), IMAGE),
+    LayerCase("log softmax", fnn.LogSoftmax()),
+    LayerCase("log softmax, image", fnn.LogSoftmax(), IMAGE),
+    LayerCase("prelu", fnn.PRelu()),
+    LayerCase("prelu, image", fnn.PRelu(initial_slope=0.1), IMAGE),
+    LayerCase("prelu, one slope", fnn.PRelu(per_channel=False), IMAGE),
+    LayerCase("clip", fnn.Clip()),
+    LayerCase("clip, narrow", fnn.Clip(-0.25, 0.5), IMAGE),
+    LayerCase("hard sigmoid", fnn.HardSigmoid()),
+    LayerCase("hard swish", fnn.HardSwish()),
+    # Embedding
+    LayerCase("embedding", fnn.Embedding(11, 5), (3,), ids=11),
+    LayerCase("embedding, one id", fnn.Embedding(2, 5), (), ids=2),
+    LayerCase("embedding, grid", fnn.Embedding(3, 5), (7, 2), ids=3),
+    LayerCase(
+        "embedding, and dense",
+        fnn.serial(fnn.Embedding(11, 5), fnn.Flatten(), fnn.Dense(7)),
+        (3,),
+        ids=11,
+    ),
     # Shape
+    LayerCase("pad, line", fnn.Pad(2), (5, 4)),
+    LayerCase("pad, image", fnn.Pad(((1, 2), 3), value=0.5), IMAGE),
+    LayerCase("pad, volume", fnn.Pad((0, 1, (2, 0))), (2, 5, 4, 3)),
+    LayerCase("crop, line", fnn.Crop(((1, 2),)), (5, 4)),
+    LayerCase("crop, image", fnn.Crop((2, (1, 0))), IMAGE),
+    LayerCase("crop, nothing", fnn.Crop(0), IMAGE),
     LayerCase("flatten", fnn.Flatten(), IMAGE),
     LayerCase("flatten, vector", fnn.Flatten()),
     LayerCase("reshape", fnn.Reshape((2, 21)), IMAGE),
@@ -139,16 +172,33 @@ LAYERS = [
     LayerCase(
         "convolution, volume", fnn.Conv(4, (2, 3, 1), stride=(1, 2, 1)), (5, 8, 3, 2)
     ),
+    LayerCase(
+        "convolution, replicate",
+        fnn.Conv(4, (2, 5), stride=(3, 1), padding="REPLICATE"),
+        (8, 3, 2),
+    ),
     LayerCase("transposed", fnn.ConvTranspose(4, (3, 2), stride=(2, 3)), (5, 2, 7)),
     LayerCase(
         "transposed, groups",
         fnn.ConvTranspose(4, (3, 2), stride=(2, 3), padding="VALID", groups=2),
         (5, 3, 8),
     ),
+    LayerCase(
+        "transposed, output padding",
+        fnn.ConvTranspose(4, (3, 2), stride=(2, 3), padding=1, output_padding=(1, 2)),
+        (5, 2, 7),
+    ),
     # Pooling
     LayerCase("max pool, remainder", fnn.MaxPool(2), (7, 5, 4)),
     LayerCase("max pool, overlapping", fnn.MaxPool((3, 2), (2, 1), "SAME"), (7, 4, 5)),
+    LayerCase("max pool, ceil mode", fnn.MaxPool(2, ceil_mode=True), (7, 5, 4)),
     LayerCase("average pool", fnn.AvgPool((2, 3)), (8, 9, 5)),
+    LayerCase(
+        "average pool, ceil mode",
+        fnn.AvgPool((3, 2), 2, 1, ceil_mode=True),
+        (8, 5, 4),
+    ),
+    LayerCase("average pool, divisor", fnn.AvgPool(2, divisor_override=3), (8, 9, 5)),
     LayerCase(
         "average pool, overlapping",
         fnn.AvgPool((4, 2), (3, 1), ((1, 2), (0, 1)), count_include_pad=False),
@@ -157,6 +207,7 @@ LAYERS = [
     LayerCase("global average pool", fnn.GlobalAvgPool(), (7, 5, 4)),
     LayerCase("global max pool", fnn.GlobalMaxPool(), (7, 5, 4)),
     LayerCase("adaptive average pool", fnn.AdaptiveAvgPool((4, 2)), (7, 3, 5)),
+    LayerCase("adaptive pool, more outputs", fnn.AdaptiveAvgPool((8, 4)), (7, 3, 5)),
     # Dropout
     LayerCase("dropout, half", fnn.Dropout(0.5)),
     LayerCase("dropout, none", fnn.Dropout(0)),
@@ -188,6 +239,11 @@ LAYERS = [
     LayerCase("probed batch norm", fnn.Probed(fnn.BatchNorm(), N), IMAGE),
     LayerCase("probed dropout", fnn.Probed(fnn.Dropout(), N)),
     LayerCase("probed serial", fnn.Probed(fnn.serial(fnn.Dense(5), fnn.Tanh()), N)),
+    # Frozen: its parameters have no gradient, and so the contract's tests of gradients
+    # are those of layers without any.
+    LayerCase("frozen relu", fnn.frozen(fnn.Relu())),
+    LayerCase("frozen pool", fnn.frozen(fnn.MaxPool(2)), (7, 5, 4)),
+    LayerCase("frozen dropout", fnn.frozen(fnn.Dropout(0.5))),
     # Serial
     LayerCase("serial, empty", fnn.serial()),
     LayerCase("serial, of one", fnn.serial(fnn.Dense(5))),
@@ -240,6 +296,27 @@ LAYERS = [
         IMAGE,
     ),
     LayerCase(
+        "parallel, concatenate, rows",
+        fnn.parallel(fnn.Identity(), fnn.MaxPool((2, 1)), merge="concatenate", axis=1),
+        IMAGE,
+    ),
+    LayerCase(
+        "parallel, concatenate, columns",
+        fnn.parallel(fnn.Pad((0, 1)), fnn.Dense(2), merge="concatenate", axis=-2),
+        IMAGE,
+    ),
+    LayerCase("parallel, product of one", fnn.parallel(fnn.Dense(5), merge="product")),
+    LayerCase(
+        "parallel, gate",
+        fnn.parallel(
+            fnn.Dense(5), fnn.serial(fnn.Dense(5), fnn.Sigmoid()), merge="product"
+        ),
+    ),
+    LayerCase(
+        "parallel, product of three",
+        fnn.parallel(fnn.Tanh(), fnn.Identity(), fnn.Dense(4), merge="product"),
+    ),
+    LayerCase(
         "parallel, noisy, in residual",
         fnn.residual(fnn.parallel(noisy_block(5), fnn.Dense(5)), fnn.Dense(5)),
     ),
@@ -253,6 +330,8 @@ class LossCase(NamedTuple):
     loss: Loss
     outputs: int
     labels: np.ndarray
+    positions: tuple[int, ...] = ()  # the outputs are (N, *positions, K)
+    repr_is_code: bool = True  # false where a function is a field
 
 
 K = 4  # classes
@@ -262,6 +341,27 @@ SOFT = np.random.default_rng(1).dirichlet(np.ones(K), N)
 SEVERAL = np.array([[(3 * n + k * k) % 3 == 1 for k in range(K)] for n in range(N)])
 YES_NO = np.array([1, 0, 0, 1, 1, 0])
 REALS = np.random.default_rng(2).normal(size=(N, K))
+COUNTS = np.random.default_rng(3).poisson(2, size=(N, K))
+PIXELS = (3, 2)  # positions of an example
+CLASS_MAP = np.random.default_rng(4).integers(0, K, size=(N, *PIXELS))
+HOLES = np.where(
+    np.arange(CLASS_MAP.size).reshape(CLASS_MAP.shape) % 5 == 1, -1, CLASS_MAP
+)
+SOFT_MAP = np.random.default_rng(5).dirichlet(np.ones(K), (N, *PIXELS))
+WEIGHTS = (0.5, 2.0, 1.0, 0.25)  # one for each class
+
+
+def with_holes(rows, hole):
+    """Replace every fifth row by `hole`."""
+    rows = np.array(rows)
+    flat = rows.reshape(-1, rows.shape[-1])
+    flat[1::5] = hole
+    return rows
+
+
+def fourth_power(z, y):
+    return ((z - y.astype(z.dtype)) ** 4).mean()
+
 
 LOSSES = [
     LossCase("sigmoid, classes", SigmoidCrossEntropy(), K, INTEGERS),
@@ -287,4 +387,79 @@ LOSSES = [
     LossCase("huber", Huber(), K, REALS),
     LossCase("huber, narrow", Huber(0.1), K, REALS),
     LossCase("huber, one output", Huber(2), 1, REALS[:, 0]),
+    # Labels at several positions
+    LossCase("softmax, class map", SoftmaxCrossEntropy(), K, CLASS_MAP, PIXELS),
+    LossCase("softmax, soft map", SoftmaxCrossEntropy(0.2), K, SOFT_MAP, PIXELS),
+    LossCase("softmax, tokens", SoftmaxCrossEntropy(), K, CLASS_MAP[..., 0], (3,)),
+    LossCase("sigmoid, class map", SigmoidCrossEntropy(), K, CLASS_MAP, PIXELS),
+    LossCase("sigmoid, mask", SigmoidCrossEntropy(), 1, CLASS_MAP % 2, PIXELS),
+    LossCase("sigmoid, soft map", SigmoidCrossEntropy(), K, SOFT_MAP, PIXELS),
+    LossCase("squared error, image", SquaredError(), K, SOFT_MAP, PIXELS),
+    # Ignored labels and class weights
+    LossCase("softmax, holes", SoftmaxCrossEntropy(ignore=-1), K, HOLES, PIXELS),
+    LossCase(
+        "softmax, holes of 255",
+        SoftmaxCrossEntropy(0.1, ignore=255),
+        K,
+        HOLES.astype(np.uint8),
+        PIXELS,
+    ),
+    LossCase("softmax, padding 0", SoftmaxCrossEntropy(ignore=0), K, INTEGERS),
+    LossCase(
+        "softmax, rows ignored",
+        SoftmaxCrossEntropy(ignore=-1),
+        K,
+        with_holes(SOFT_MAP, -1),
+        PIXELS,
+    ),
+    LossCase(
+        "softmax, weights", SoftmaxCrossEntropy(class_weights=WEIGHTS), K, INTEGERS
+    ),
+    LossCase(
+        "softmax, weights of rows",
+        SoftmaxCrossEntropy(0.1, class_weights=WEIGHTS),
+        K,
+        SOFT,
+    ),
+    LossCase(
+        "softmax, weights and holes",
+        SoftmaxCrossEntropy(0.1, ignore=-1, class_weights=WEIGHTS),
+        K,
+        HOLES,
+        PIXELS,
+    ),
+    LossCase(
+        "sigmoid, answers ignored",
+        SigmoidCrossEntropy(ignore=-1),
+        K,
+        np.where(SEVERAL, 1, -(np.arange(N * K).reshape(N, K) % 2)),
+    ),
+    LossCase("sigmoid, classes ignored", SigmoidCrossEntropy(ignore=3), K, INTEGERS),
+    LossCase(
+        "sigmoid, weights and holes",
+        SigmoidCrossEntropy(ignore=-1, class_weights=(0.5, 3.0)),
+        1,
+        np.where(HOLES < 0, -1, HOLES % 2),
+        PIXELS,
+    ),
+    LossCase(
+        "sigmoid, weights of shares",
+        SigmoidCrossEntropy(class_weights=(0.5, 3.0)),
+        K,
+        SOFT,
+    ),
+    # Other losses
+    LossCase("divergence", KullbackLeibler(), K, SOFT),
+    LossCase(
+        "divergence, one-hot map", KullbackLeibler(), K, np.eye(K)[CLASS_MAP], PIXELS
+    ),
+    LossCase("hinge, classes", Hinge(), K, INTEGERS),
+    LossCase("hinge, one-hot", Hinge(0.5), K, ONE_HOT),
+    LossCase("hinge, holes", Hinge(ignore=-1), K, HOLES, PIXELS),
+    LossCase("hinge, yes/no", Hinge(2), 1, YES_NO),
+    LossCase("hinge, signs", Hinge(), 1, 2.0 * YES_NO[:, None] - 1),
+    LossCase("absolute error", AbsoluteError(), K, REALS),
+    LossCase("absolute error, one output", AbsoluteError(), 1, REALS[:, 0]),
+    LossCase("poisson", Poisson(), K, COUNTS),
+    LossCase("lambda", Lambda(fourth_power), K, REALS, repr_is_code=False),
 ]

@@ -63,6 +63,12 @@ LAYERS = st.one_of(
     lines("fnn.GroupNorm({n})", n=COUNTS),
     lines("fnn.LeakyRelu({r})", r=REALS),
     lines("fnn.Elu({r})", r=REALS),
+    lines("fnn.Clip({a}, {b})", a=REALS, b=REALS),
+    lines("fnn.PRelu(per_channel={b}, initial_slope={r})", r=REALS,
+          b=some("True", "False", "None")),
+    lines("fnn.Pad({p}, value={r})", p=PADDINGS, r=REALS),
+    lines("fnn.Crop({p})", p=PADDINGS),
+    lines("fnn.Embedding({n}, {m})", n=COUNTS, m=COUNTS),
     lines("fnn.{name}()", name=some("Flatten", "GlobalAvgPool", "GlobalMaxPool", "Relu",
           "Softmax", "Gelu", "Identity", "serial", "Tanh")),
     lines("fnn.serial({a}, {b})", a=some("fnn.Relu()", "fnn.Relu", "None", "[]",
@@ -74,6 +80,9 @@ LAYERS = st.one_of(
     lines("fnn.parallel({a}, {b})", a=some("fnn.Dense(3)", "fnn.Conv(4, 3)", "None",
         "[]"),
           b=some("fnn.Dense(3)", "fnn.Conv(2, 3, padding='VALID')", "fnn.Flatten()")),
+    lines("fnn.parallel({a}, fnn.Identity(), merge={m}, axis={n})", n=COUNTS,
+          a=some("fnn.Dense(4)", "fnn.Conv(4, 3)", "fnn.Pad(1)"),
+          m=some("'sum'", "'product'", "'concatenate'", "None", "'mean'")),
     lines("fnn.Lambda({f})", f=some("jnp.sin", "None", "3", "jnp.sin(1.0)")),
 )  # fmt: skip
 #: The shape of the batch, given `shape`, that of an example; not all are batches.
@@ -128,7 +137,14 @@ def expected_shape(layer: Any, shape: tuple[int, ...]) -> tuple[int, ...] | None
     same = ("Dropout", "BatchNorm", "LayerNorm", "RMSNorm", "InstanceNorm", "GroupNorm")
     match type(layer).__name__:
         case "Dense":
-            return (batch, layer.features)
+            return (*shape[:-1], layer.features)
+        case "Embedding":
+            return (*shape, layer.features)
+        case "Pad" | "Crop":
+            border = getattr(layer, "padding", None) or getattr(layer, "cropping", 0)
+            sign = 1 if type(layer).__name__ == "Pad" else -1
+            pairs = zip(sizes, pads(border), strict=True)
+            return (batch, *(h + sign * (lo + hi) for h, (lo, hi) in pairs), features)
         case "Conv":
             kernel = (
                 *per_axis(layer.kernel_size),
@@ -172,6 +188,8 @@ def expected_shape(layer: Any, shape: tuple[int, ...]) -> tuple[int, ...] | None
             return (batch, features)
         case "Relu" | "Softmax" | "Gelu" | "Identity" | "Tanh" | "LeakyRelu" | "Elu":
             return shape
+        case "Clip" | "PRelu":
+            return shape
         case name if name in same:
             return shape
     return None
@@ -204,6 +222,9 @@ FORMULAS = {
     "fnn.Silu()": lambda x: x * np.exp(-np.logaddexp(0, -x)),
     "fnn.Softplus()": lambda x: np.logaddexp(0, x),
     "fnn.Softmax()": softmax,
+    "fnn.Clip(-0.5, 2)": lambda x: np.clip(x, -0.5, 2),
+    "fnn.HardSigmoid()": lambda x: np.clip((x + 3) / 6, 0, 1),
+    "fnn.HardSwish()": lambda x: x * np.clip((x + 3) / 6, 0, 1),
     "fnn.Dropout(0.3)": lambda x: x,
     "fnn.GlobalMaxPool()": lambda x: x.max(1),
     "fnn.GlobalAvgPool()": lambda x: x.mean(1),

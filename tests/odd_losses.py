@@ -16,6 +16,9 @@ LOSSES = st.one_of(
     some("fnn.losses.SoftmaxCrossEntropy()", "fnn.losses.SoftmaxCrossEntropy(0.1)"),
     lines("fnn.losses.SoftmaxCrossEntropy({s})", s=REALS),
     lines("fnn.losses.Huber({d})", d=REALS | some("1", "0.5", "2")),
+    some("fnn.losses.AbsoluteError()", "fnn.losses.KullbackLeibler()"),
+    some("fnn.losses.Hinge()", "fnn.losses.SoftmaxCrossEntropy(ignore=-1)"),
+    some("fnn.losses.SoftmaxCrossEntropy(class_weights=(1, 2, 3))"),
 )
 OUTPUTS = some(
     *["(4, 3)"] * 6,
@@ -63,15 +66,18 @@ def check_loss(done: tuple) -> None:
     """Compare value and delta with the formulas of `fnn.losses`, in float64."""
     loss, z, given, j, delta = done
     z, n = np.asarray(z, np.float64), len(z)
+    if loss.classifies:  # the mean is over positions
+        n = z.size // z.shape[-1]
     y = np.asarray(given)
-    assert np.isfinite(j) and np.isfinite(delta).all(), f"J = {j}, δ = {delta}"
+    assert not np.isnan(j) and np.isfinite(delta).all(), f"J = {j}, δ = {delta}"
     assert delta.shape == z.shape and j.shape == ()
-    classes = y.ndim == 1 and z.ndim > 1 and z.shape[1] > 1
+    classes = y.ndim == z.ndim - 1 and z.shape[-1] > 1
     t = (
-        np.eye(z.shape[1])[y.astype(int)]
+        np.eye(z.shape[-1])[y.astype(int) % z.shape[-1]]
         if classes
         else y.reshape(z.shape).astype(float)
     )
+    counts = (y if classes else t[..., 0]) != getattr(loss, "ignore", None)
     with np.errstate(all="ignore"):
         match type(loss).__name__:
             case "SquaredError":
@@ -79,11 +85,31 @@ def check_loss(done: tuple) -> None:
             case "Huber":
                 e, c = z - t, np.clip(z - t, -loss.threshold, loss.threshold)
                 expected, slope = (c * (e - c / 2)).sum(), c
-            case "SoftmaxCrossEntropy":
-                t = (1 - loss.label_smoothing) * t + loss.label_smoothing / z.shape[1]
-                log = z - z.max(1, keepdims=True)
-                log = log - np.log(np.exp(log).sum(1, keepdims=True))
-                expected, slope = -(t * log).sum(), softmax(z) - t
+            case "AbsoluteError":
+                expected, slope = np.abs(z - t).sum(), np.sign(z - t)
+            case "Hinge" if z.shape[-1] == 1:
+                sign = np.where(t > 0, 1, -1)
+                expected = np.maximum(1 - sign * z, 0).sum()
+                slope = np.where(sign * z < 1, -sign, 0)
+            case "Hinge":
+                rival = np.where(t == 1, -np.inf, z)
+                gap = 1 + rival.max(-1) - (t * z).sum(-1)
+                expected = np.maximum(gap, 0).sum()
+                rivals = np.eye(z.shape[-1])[rival.argmax(-1)]
+                slope = (gap > 0)[..., None] * (rivals - t)
+            case "SoftmaxCrossEntropy" | "KullbackLeibler":
+                s = getattr(loss, "label_smoothing", 0)
+                w = getattr(loss, "class_weights", None)
+                w = np.ones(z.shape[-1]) if w is None else np.array(w)
+                v = np.where(counts, (w * t).sum(-1), 0)[..., None]
+                w = np.where(counts[..., None], w * n / max(v.sum(), 1e-300), 0)
+                t = (1 - s) * t + s / z.shape[-1]
+                log = z - z.max(-1, keepdims=True)
+                log = log - np.log(np.exp(log).sum(-1, keepdims=True))
+                expected = -(w * t * log).sum()
+                slope = (w * t).sum(-1, keepdims=True) * softmax(z) - w * t
+                if type(loss).__name__ == "KullbackLeibler":
+                    expected += (t * np.log(np.where(t > 0, t, 1))).sum()
             case _:
                 expected = (
                     t * np.logaddexp(0, -z) + (1 - t) * np.logaddexp(0, z)
@@ -93,7 +119,7 @@ def check_loss(done: tuple) -> None:
     np.testing.assert_allclose(
         np.asarray(delta) * n, slope, rtol=1e-4, atol=1e-5 * scale
     )
-    if expected / n < 1e37:  # a larger loss becomes the largest number
+    if expected / n < 3e38:  # a loss beyond float32's largest number is inf
         np.testing.assert_allclose(j, expected / n, rtol=1e-3, atol=1e-4)
 
 

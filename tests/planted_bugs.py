@@ -24,9 +24,25 @@ from planting import (
 )
 
 import fnn
-from fnn import Backward, DenseParams, NormParams, RMSNormParams
+from fnn import (
+    Backward,
+    DenseParams,
+    EmbeddingParams,
+    NormParams,
+    PReluParams,
+    RMSNormParams,
+)
 from fnn.layers.normalization import norm_dx
-from fnn.losses import Huber, SigmoidCrossEntropy, SoftmaxCrossEntropy, SquaredError
+from fnn.losses import (
+    AbsoluteError,
+    Hinge,
+    Huber,
+    KullbackLeibler,
+    Poisson,
+    SigmoidCrossEntropy,
+    SoftmaxCrossEntropy,
+    SquaredError,
+)
 
 
 def dense(dx=None, weight=None, bias=None) -> type:
@@ -78,6 +94,11 @@ def _forget_a_branch(self, params, saved, dy):
 
 def _swap_slices(self, params, saved, dy):
     return fnn.Parallel.backward(self, params, saved, jnp.roll(dy, 1, axis=-1))
+
+
+def _forget_the_others(self, params, saved, dy):
+    """Take a product's backward for a sum's."""
+    return fnn.Parallel(self.branches).backward(params, saved, dy)
 
 
 def _forget_first_dparams(self, params, saved, dy):
@@ -244,6 +265,90 @@ LAYER_BUGS = [
         "softmax: only the diagonal of the Jacobian",
         elementwise(fnn.Softmax, lambda s, y, dy: dy * y * (1 - y))(),
         "1/Softmax.dx",
+    ),
+    planted(
+        "log softmax: the softmax's derivative",
+        elementwise(
+            fnn.LogSoftmax,
+            lambda s, y, dy: (
+                jnp.exp(y) * (dy - (dy * jnp.exp(y)).sum(-1, keepdims=True))
+            ),
+        )(),
+        "1/LogSoftmax.dx",
+    ),
+    planted(
+        "prelu: the slope's gradient from all x",
+        norm(
+            fnn.PRelu,
+            lambda b, p, x, dy: b._replace(dparams=PReluParams((dy * x).sum(0))),
+        )(),
+        "1/PRelu.slope",
+    ),
+    planted(
+        "prelu: a slope of 1 below 0",
+        norm(fnn.PRelu, lambda b, p, x, dy: b._replace(dx=dy))(),
+        "1/PRelu.dx",
+    ),
+    planted(
+        "clip: the upper bound forgotten",
+        elementwise(fnn.Clip, lambda s, y, dy: jnp.where(y > s.low, dy, 0))(-0.3, 0.3),
+        "1/Clip.dx",
+    ),
+    planted(
+        "hard sigmoid: a slope of 1",
+        elementwise(fnn.HardSigmoid, lambda s, x, dy: jnp.where(abs(x) < 3, dy, 0))(),
+        "1/HardSigmoid.dx",
+    ),
+    planted(
+        "hard swish: the sigmoid's slope alone",
+        elementwise(fnn.HardSwish, lambda s, x, dy: dy * (x + 3) / 6)(),
+        "1/HardSwish.dx",
+    ),
+    planted(
+        "dense at positions: the first position only",
+        fnn.serial(
+            fnn.Reshape((1, HIDDEN)),
+            fnn.Upsample(3),
+            norm(
+                fnn.Dense,
+                lambda b, p, x, dy: b._replace(
+                    dparams=DenseParams(x[:, 0].T @ dy[:, 0], b.dparams.bias)
+                ),
+            )(2),
+            fnn.Flatten(),
+        ),
+        "1/2/Dense.weight",
+    ),
+    Bug(
+        "embedding: a row is set, not added to",
+        fnn.serial(
+            fnn.Lambda(lambda x: (x > 0).astype(x.dtype)),
+            norm(
+                fnn.Embedding,
+                lambda b, p, ids, dy: b._replace(
+                    dparams=EmbeddingParams(jnp.zeros_like(p.weight).at[ids].set(dy))
+                ),
+            )(2, 4),
+            fnn.Flatten(),
+            fnn.Dense(CLASSES),
+        ),
+        _SOFTMAX,
+        "1/Embedding.weight",
+    ),
+    planted(
+        "pad: shifted by one",
+        images(elementwise(fnn.Pad, lambda s, saved, dy: dy[:, 2:])(((1, 1),))),
+        "1/2/Pad.dx",
+    ),
+    planted(
+        "crop: the border mirrored",
+        images(
+            elementwise(
+                fnn.Crop,
+                lambda s, saved, dy: jnp.pad(dy, ((0, 0), (0, 1), (0, 0))),
+            )(((1, 0),))
+        ),
+        "1/2/Crop.dx",
     ),
     planted(
         "identity: a factor 2",
@@ -467,6 +572,13 @@ COMBINATOR_BUGS = [
         "1/Parallel.dparams",
     ),
     planted(
+        "parallel: a product's branches get dy",
+        combinator(fnn.Parallel, _forget_the_others)(
+            (fnn.Dense(4), fnn.Dense(4)), "product"
+        ),
+        "1/Parallel.dparams",
+    ),
+    planted(
         "serial: the first layer's gradient dropped",
         combinator(fnn.Serial, _forget_first_dparams)((fnn.Dense(4), fnn.Tanh())),
         "1.dparams",
@@ -481,8 +593,10 @@ COMBINATOR_BUGS = [
 # ---- Losses ----------------------------------------------------------------------
 
 
-def _loss(name: str, parent: type, delta: Callable, *args: float) -> Bug:
-    wrong = plant(parent, delta=delta)(*args)
+def _loss(
+    name: str, parent: type, delta: Callable, *args: float, **options: Any
+) -> Bug:
+    wrong = plant(parent, delta=delta)(*args, **options)
     return Bug(name, around(fnn.Sigmoid()), wrong, "loss.delta")
 
 
@@ -516,6 +630,43 @@ LOSS_BUGS = [
         "squared error: a factor 2",
         SquaredError,
         lambda self, z, y: 2 * SquaredError.delta(self, z, y),
+    ),
+    _loss(
+        "softmax: divided by all labels, not by those that count",
+        SoftmaxCrossEntropy,
+        lambda self, z, y: (
+            SoftmaxCrossEntropy.delta(self, z, y) * (y != 0).mean(dtype=z.dtype)
+        ),
+        ignore=0,
+    ),
+    _loss(
+        "softmax: class weights forgotten in the divisor",
+        SoftmaxCrossEntropy,
+        lambda self, z, y: (
+            SoftmaxCrossEntropy.delta(self, z, y)
+            * jnp.asarray(self.class_weights, z.dtype)[y].mean()
+        ),
+        class_weights=(1, 2, 3),
+    ),
+    _loss(
+        "hinge: the right class forgotten",
+        Hinge,
+        lambda self, z, y: jnp.maximum(Hinge.delta(self, z, y), 0),
+    ),
+    _loss(
+        "divergence: the entropy's derivative",
+        KullbackLeibler,
+        lambda self, z, y: -KullbackLeibler.delta(self, z, y),
+    ),
+    _loss(
+        "absolute error: the error itself",
+        AbsoluteError,
+        lambda self, z, y: SquaredError().delta(z, y),
+    ),
+    _loss(
+        "poisson: the output taken for the mean",
+        Poisson,
+        lambda self, z, y: (z - y) / len(z),
     ),
     _loss(
         "huber: not clipped",

@@ -14,7 +14,14 @@ import numpy as np
 
 import fnn
 from fnn import Backward
-from fnn.losses import Huber, SoftmaxCrossEntropy, SquaredError
+from fnn.losses import (
+    AbsoluteError,
+    Huber,
+    KullbackLeibler,
+    Poisson,
+    SoftmaxCrossEntropy,
+    SquaredError,
+)
 
 N, INPUTS, HIDDEN, CLASSES = 6, 5, 7, 3
 
@@ -63,8 +70,10 @@ def audit(bug: Bug, **options: Any) -> fnn.Report:
     draw = np.random.default_rng(1)
     x = draw.normal(size=(N, INPUTS)).astype(np.float32)
     y = draw.integers(0, CLASSES, size=N).astype(np.int32)
-    if isinstance(bug.loss, SquaredError | Huber):
+    if isinstance(bug.loss, SquaredError | Huber | AbsoluteError):
         y = draw.normal(size=(N, CLASSES)).astype(np.float32)
+    if isinstance(bug.loss, KullbackLeibler | Poisson):
+        y = draw.dirichlet(np.ones(CLASSES), N).astype(np.float32)
     variables = bug.net.init(jax.random.key(0), (INPUTS,))
     # Away from the fresh values, at which scales and biases hide mistakes.
     moved = [0.3 * draw.normal(size=a.shape) for a in jax.tree.leaves(variables.params)]

@@ -63,6 +63,10 @@ def rms_norm(scale, x):
     return F.rms_norm(x, x.shape[-1:], scale, eps=1e-6)
 
 
+def prelu(slope, x):
+    return F.prelu(x.movedim(-1, 1), slope.reshape(-1)).movedim(1, -1)
+
+
 def nearest(factor):
     return channels_first(
         lambda x: F.interpolate(x, scale_factor=factor, mode="nearest")
@@ -108,6 +112,19 @@ def pool(function, *arguments, **options):
 VECTOR, LINE, IMAGE, VOLUME = (8,), (5, 4), (7, 3, 8), (2, 5, 3, 4)
 WIDE = (9, 7, 4)
 
+MAX_POOLS = F.max_pool1d, F.max_pool2d, F.max_pool3d
+AVG_POOLS = F.avg_pool1d, F.avg_pool2d, F.avg_pool3d
+#: Windows, strides, paddings, and shapes that they do and do not divide.
+CEIL_GEOMETRIES = [
+    (2, 2, 0, (5, 4)),
+    (3, 2, 1, (6, 4)),
+    (3, 5, 1, (7, 4)),
+    (2, 3, 1, (5, 4)),  # a window that would begin in the padding behind the image
+    (4, 3, 0, (3, 4)),  # a window larger than the image
+    ((3, 2), (2, 3), (1, 0), WIDE),
+    (2, 2, 0, VOLUME),
+]
+
 TWINS = [
     Twin("batch norm, vector", fnn.BatchNorm(), VECTOR, batch_norm),
     Twin("batch norm, image", fnn.BatchNorm(), IMAGE, batch_norm),
@@ -124,6 +141,29 @@ TWINS = [
     Twin("group norm, volume", fnn.GroupNorm(2), VOLUME, group_norm(2)),
     Twin("group norm, one group", fnn.GroupNorm(1), IMAGE, group_norm(1)),
     Twin("group norm, groups of one", fnn.GroupNorm(8), IMAGE, group_norm(8)),
+    Twin("prelu, vector", fnn.PRelu(), VECTOR, prelu),
+    Twin("prelu, image", fnn.PRelu(), IMAGE, prelu),
+    Twin("prelu, one slope", fnn.PRelu(per_channel=False), IMAGE, prelu),
+    Twin("clip", fnn.Clip(), VECTOR, F.hardtanh),
+    Twin("clip, relu6", fnn.Clip(0, 6), IMAGE, F.relu6),
+    # F.hardsigmoid multiplies by 1/6 in float32.
+    Twin("hard sigmoid", fnn.HardSigmoid(), VECTOR, lambda x: F.relu6(x + 3) / 6),
+    Twin("hard swish", fnn.HardSwish(), IMAGE, F.hardswish),
+    Twin("log softmax", fnn.LogSoftmax(), IMAGE, lambda x: F.log_softmax(x, -1)),
+    Twin("dense, vector", fnn.Dense(5), VECTOR, lambda w, b, x: F.linear(x, w.T, b)),
+    Twin("dense, image", fnn.Dense(5), IMAGE, lambda w, b, x: F.linear(x, w.T, b)),
+    Twin(
+        "pad, image",
+        fnn.Pad(((1, 2), 3), value=0.5),
+        IMAGE,
+        lambda x: F.pad(x, (0, 0, 3, 3, 1, 2), value=0.5),
+    ),
+    Twin(
+        "crop, image",
+        fnn.Crop(((1, 2), 1)),
+        IMAGE,
+        lambda x: F.pad(x, (0, 0, -1, -1, -1, -2)),
+    ),
     Twin("upsample, line", fnn.Upsample(3), LINE, nearest(3)),
     Twin("upsample, image", fnn.Upsample(2), IMAGE, nearest(2)),
     Twin("upsample, unequal", fnn.Upsample((2, 5)), IMAGE, nearest((2, 5))),
@@ -232,6 +272,80 @@ TWINS = [
         fnn.AdaptiveAvgPool((4, 5)),
         WIDE,
         pool(F.adaptive_avg_pool2d, (4, 5)),
+    ),
+    Twin(
+        "adaptive average pool, more outputs than inputs",
+        fnn.AdaptiveAvgPool((13, 5)),
+        WIDE,
+        pool(F.adaptive_avg_pool2d, (13, 5)),
+    ),
+    Twin(
+        "adaptive average pool, volume grows",
+        fnn.AdaptiveAvgPool((3, 2, 8)),
+        VOLUME,
+        pool(F.adaptive_avg_pool3d, (3, 2, 8)),
+    ),
+    Twin(
+        "convolution, replicate",
+        fnn.Conv(5, (4, 3), stride=(2, 1), padding="REPLICATE", dilation=(1, 2)),
+        WIDE,
+        padded("replicate", (2, 2, 1, 2), stride=(2, 1), dilation=(1, 2)),
+    ),
+    Twin(
+        "convolution, replicate more than there is",
+        fnn.Conv(5, 7, padding="REPLICATE"),
+        (2, 4),
+        padded("replicate", (3, 3)),
+    ),
+    Twin(
+        "transposed, output padding, line",
+        fnn.ConvTranspose(5, 4, stride=3, padding=1, output_padding=2),
+        LINE,
+        transposed(stride=3, padding=1, output_padding=2),
+    ),
+    Twin(
+        "transposed, output padding",
+        fnn.ConvTranspose(
+            6, 3, stride=2, padding=1, dilation=(1, 3), groups=2, output_padding=(1, 2)
+        ),
+        WIDE,
+        transposed(
+            stride=2, padding=1, dilation=(1, 3), groups=2, output_padding=(1, 2)
+        ),
+    ),
+    Twin(
+        "transposed, output padding beyond all windows",
+        fnn.ConvTranspose(
+            5, (1, 2, 3), stride=(4, 3, 1), padding="VALID", output_padding=(3, 2, 0)
+        ),
+        VOLUME,
+        transposed(stride=(4, 3, 1), output_padding=(3, 2, 0)),
+    ),
+    *(
+        Twin(
+            f"{name} pool, ceil mode, {window}, {stride}, {padding}{options or ''}",
+            layer(window, stride, padding, ceil_mode=True, **options),
+            in_shape,
+            pool(function, window, stride, padding, ceil_mode=True, **options),
+        )
+        for window, stride, padding, in_shape in CEIL_GEOMETRIES
+        for name, layer, function, options in [
+            ("max", fnn.MaxPool, MAX_POOLS[len(in_shape) - 2], {}),
+            ("average", fnn.AvgPool, AVG_POOLS[len(in_shape) - 2], {}),
+            (
+                *("average", fnn.AvgPool, AVG_POOLS[len(in_shape) - 2]),
+                {"count_include_pad": False},
+            ),
+        ]
+    ),
+    *(
+        Twin(
+            f"average pool, divisor, {options}",
+            fnn.AvgPool((3, 2), (2, 1), 1, divisor_override=5, **options),
+            WIDE,
+            pool(F.avg_pool2d, (3, 2), (2, 1), 1, divisor_override=5, **options),
+        )
+        for options in [{}, {"ceil_mode": True}, {"count_include_pad": False}]
     ),
     Twin("global average pool", fnn.GlobalAvgPool(), WIDE, lambda x: x.mean((1, 2))),
     Twin("global max pool", fnn.GlobalMaxPool(), WIDE, lambda x: x.amax((1, 2))),

@@ -300,6 +300,7 @@ def test_validation_is_never_augmented():
     assert not same_bits(params.bias, start.bias)
 
 
+@pytest.mark.thorough
 def test_fit_learns_from_augmented_images():
     augment = compose(RandomCrop(1, "reflect"), Flip(), CutOut(1))
     result = run(augment=Flip(), epochs=80, validation=VALIDATION)
@@ -308,6 +309,7 @@ def test_fit_learns_from_augmented_images():
     assert losses[-5:].mean() < losses[:5].mean()
 
 
+@pytest.mark.thorough
 def test_fit_in_float64():
     with jax.enable_x64(True):
         train = TRAIN[0].astype(np.float64), TRAIN[1]

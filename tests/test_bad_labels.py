@@ -13,6 +13,8 @@ X = np.random.default_rng(0).normal(size=(N, 4)).astype(np.float32)
 CLASSES = np.arange(N) % 3
 ROWS = np.eye(3, dtype=np.float32)[CLASSES]
 NET = fnn.serial(fnn.Dense(3))
+TWO_TOKENS = fnn.serial(fnn.Reshape((2, 2)), fnn.Dense(3))
+HOLES = np.where(np.arange(N) % 5 == 1, -1, CLASSES)
 
 #: A loss, right labels, and a label that does not fit.
 BAD = {
@@ -25,13 +27,29 @@ BAD = {
     "a target below 0": (SigmoidCrossEntropy(), ROWS, np.float32([0, -0.1, 0])),
     "NaN in regression": (SquaredError(), ROWS, np.float32([0, np.nan, 0])),
     "inf in regression": (Huber(), ROWS, np.float32([np.inf, 0, 0])),
+    "neither a class nor ignored": (SoftmaxCrossEntropy(ignore=-1), HOLES, -2),
+    "a class too many, of a token": (
+        SoftmaxCrossEntropy(ignore=-1),
+        np.stack([HOLES, CLASSES], 1),
+        np.array([2, 3]),
+    ),
+    "a row of sum 2, of a token": (
+        SoftmaxCrossEntropy(),
+        np.stack([ROWS, ROWS], 1),
+        np.float32([[0, 1, 0], [1, 1, 0]]),
+    ),
 }
+
+
+def net_for(y):
+    """Return a network with as many positions as the labels have."""
+    return TWO_TOKENS if y.shape[1:2] == (2,) else NET
 
 
 def fit(loss, x, y, **options):
     options = dict(key=jax.random.key(0), epochs=1, batch_size=B) | options
     options = dict(train=(x, y)) | options
-    return fnn.fit(NET, loss, optimizers.sgd(0.1), **options)
+    return fnn.fit(net_for(y), loss, optimizers.sgd(0.1), **options)
 
 
 def batches(x, y):
@@ -63,10 +81,11 @@ WHERE = {
     ),
     "validation": lambda loss, x, good, bad, _: fit(loss, x, good, validation=(x, bad)),
     "evaluate": lambda loss, x, good, bad, _: fnn.evaluate(
-        NET, loss, NET.init(jax.random.key(0), (4,)), (x, bad), batch_size=B
+        net_for(bad), loss, net_for(bad).init(jax.random.key(0), (4,)), (x, bad),
+        batch_size=B,
     ),
     "a sweep": lambda loss, x, good, bad, _: fnn.sweep(
-        lambda r: (NET, loss, optimizers.sgd(r)),
+        lambda r: (net_for(bad), loss, optimizers.sgd(r)),
         {"r": [0.1, 0.2]},
         train=(x, bad), keys=jax.random.split(jax.random.key(0), 1), epochs=1,
         batch_size=B,

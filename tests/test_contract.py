@@ -50,6 +50,8 @@ def problem(case, dtype, seed=0) -> Problem:
     state = jax.tree.map(lambda s: abs(normal(s.shape, wide)) + 0.5, shapes.state)
     out_shape = output_shape(case.layer, shapes, case.in_shape)
     x = normal((case.batch, *case.in_shape), dtype)
+    if case.ids:
+        x = rng.integers(0, case.ids, x.shape).astype(dtype)
     return Problem(Variables(params, state), x, normal((case.batch, *out_shape), dtype))
 
 

@@ -11,6 +11,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 import fnn
+from fnn.layers.padding import COPY_MODES
 from fnn.layers.windows import make_window
 
 LOSS = fnn.losses.SquaredError()
@@ -92,28 +93,37 @@ def test_convolution_of_any_geometry(geometry, channels):
 
 
 @QUICK
-@given(geometries(), st.sampled_from([(1, 2, 3), (2, 2, 4), (3, 3, 3)]))
-def test_transposed_convolution_of_any_geometry(geometry, channels):
+@given(
+    geometries(),
+    st.sampled_from([(1, 2, 3), (2, 2, 4), (3, 3, 3)]),
+    st.sampled_from([0, 0, 1, 2]),
+)
+def test_transposed_convolution_of_any_geometry(geometry, channels, added):
     sizes, size, stride, padding, dilation = geometry
     groups, inputs, outputs = channels
     layer = fnn.ConvTranspose(
-        outputs, size, stride=stride, padding=padding, dilation=dilation, groups=groups
-    )
+        outputs, size, stride=stride, padding=padding, dilation=dilation, groups=groups,
+        output_padding=0 if padding == "SAME" else added,
+    )  # fmt: skip
     if fits(layer, (*sizes, inputs)):
         assert_backward_is_vjp(layer, (*sizes, inputs))
 
 
 @QUICK
-@given(geometries(padding_below_window=True), st.booleans(), st.booleans())
-def test_pooling_of_any_geometry(geometry, largest, ties):
+@given(
+    *(geometries(padding_below_window=True), st.booleans(), st.booleans()),
+    st.booleans(),
+)
+def test_pooling_of_any_geometry(geometry, largest, ties, ceil_mode):
     sizes, size, stride, padding, _ = geometry
-    layer = (fnn.MaxPool if largest else fnn.AvgPool)(size, stride, padding)
+    pool = fnn.MaxPool if largest else fnn.AvgPool
+    layer = pool(size, stride, padding, ceil_mode=ceil_mode)
     x = numbers((3, *sizes, 2), 1)
     if fits(layer, (*sizes, 2)):
         assert_backward_is_vjp(layer, (*sizes, 2), x.round() if ties else x)
 
 
-@pytest.mark.parametrize("mode", ["CIRCULAR", "REFLECT"])
+@pytest.mark.parametrize("mode", COPY_MODES)
 @pytest.mark.parametrize(
     ("sizes", "size", "stride", "dilation"),
     [
@@ -128,13 +138,13 @@ def test_padding_with_the_images_own_pixels(mode, sizes, size, stride, dilation)
     assert_backward_is_vjp(layer, (*sizes, 2))
 
 
-@pytest.mark.parametrize("mode", ["CIRCULAR", "REFLECT"])
+@pytest.mark.parametrize("mode", COPY_MODES)
 def test_padding_is_numpys(mode):
     # A template of ones shows the padding at the edges.
     x = numbers((2, 6, 1)).astype(np.float32)
     layer = fnn.Conv(1, 3, padding=mode, bias=False)
     y = layer.forward(fnn.ConvParams(np.ones((3, 1, 1), np.float32), ()), (), x).y
-    modes = {"CIRCULAR": "wrap", "REFLECT": "reflect"}
+    modes = {"CIRCULAR": "wrap", "REFLECT": "reflect", "REPLICATE": "edge"}
     padded = np.pad(x[..., 0], ((0, 0), (1, 1)), modes[mode])
     sums = padded[:, :-2] + padded[:, 1:-1] + padded[:, 2:]
     np.testing.assert_allclose(y[..., 0], sums, rtol=1e-6)
@@ -189,14 +199,6 @@ def test_the_first_of_equal_maxima_wins(layer):
     expected = np.zeros((5, 5))
     expected[:3:2, :3:2] = 1
     np.testing.assert_array_equal(dx, expected)
-
-
-def test_a_nan_is_the_maximum_and_receives_the_gradient():
-    x = jnp.array([1.0, jnp.nan, 2.0, 3.0]).reshape(1, 4, 1)
-    y, saved, _ = fnn.MaxPool(2).forward((), (), x)
-    dx = fnn.MaxPool(2).backward((), saved, jnp.full_like(y, jnp.nan)).dx.ravel()
-    assert np.isnan(y[0, 0, 0]) and y[0, 1, 0] == 3
-    assert np.isnan(dx[:2]).any()
 
 
 # ---- Products that are left out --------------------------------------------------
@@ -295,6 +297,16 @@ def test_receptive_field_is_the_support_of_the_gradient(net):
         (lambda: fnn.MaxPool(0), "window must be a positive integer"),
         (lambda: fnn.AvgPool(2, padding="REFLECT"), "padding must be 'SAME', 'VALID'"),
         (lambda: fnn.AdaptiveAvgPool(0), "output_size must be a positive integer"),
+        (lambda: fnn.AvgPool(2, divisor_override=0), "divisor_override must be a posi"),
+        (lambda: fnn.AvgPool(2, divisor_override=True), "divisor_override must be a"),
+        (
+            lambda: fnn.ConvTranspose(4, 3, padding=1, output_padding=-1),
+            "output_padding must be a number of positions, or a tuple",
+        ),
+        (
+            lambda: fnn.ConvTranspose(4, 3, stride=2, output_padding=1),
+            'output_padding=1 adds to the smallest size of y, and padding="SAME"',
+        ),
     ],
 )
 def test_impossible_layers_are_refused(make, text):
@@ -314,7 +326,18 @@ def test_impossible_layers_are_refused(make, text):
         (fnn.ConvTranspose(4, 2, padding=3), (3, 3, 1), ["4×4", "takes off 6×6"]),
         (fnn.MaxPool(6), (5, 7, 2), ["5×7", "6×6", "0×1"]),
         (fnn.MaxPool(2, padding=2), (5, 7, 2), ["a window of 2 with padding 2"]),
-        (fnn.AdaptiveAvgPool(6), (5, 7, 2), ["more positions", "(5, 7)"]),
+        (fnn.AvgPool(2, padding=2, ceil_mode=True), (5, 7, 2), ["with padding 2"]),
+        (fnn.MaxPool(6, 1, ceil_mode=True), (5, 7, 2), ["5×7", "6×6", "0×2"]),
+        (
+            fnn.ConvTranspose(4, 3, stride=2, padding=1, output_padding=(1, 2)),
+            (3, 3, 1),
+            ["output_padding=2", "the stride, 2", "the dilation, 1"],
+        ),
+        (
+            fnn.ConvTranspose(4, 3, stride=2, padding=1, output_padding=(1,)),
+            (3, 3, 1),
+            ["output_padding for 1 spatial axes"],
+        ),
         (fnn.GlobalAvgPool(), (7,), ["(H, W, C)", "(7,)"]),
     ],
     ids=repr,

@@ -74,7 +74,7 @@ DTYPES = [
 ]  # fmt: skip
 
 
-QUICK = [("conv", ("float16", False)), ("normalised", ("float64", True))]
+QUICK = [("conv", ("float16", False))]
 ROWS = [
     pytest.param(
         name, dtype, id=f"{name}-{dtype[0]}{'-x64' * dtype[1]}",

@@ -64,6 +64,7 @@ def test_four_processes_train_as_one_does(capsys):
     assert all("epoch" not in out for out, _ in outs[1:])
 
 
+@pytest.mark.thorough
 def test_two_train_as_one_where_one_dies_both_end_and_one_goes_on(tmp_path, capsys):
     folder = ["--checkpoints", str(tmp_path)]
     first, second = start(2, *folder, "--epochs", "100000")

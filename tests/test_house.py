@@ -16,48 +16,49 @@ FILES = sorted([*ROOT.glob("fnn/**/*.py"), *ROOT.glob("experiments/**/*.py")])
 NAMES = [str(path.relative_to(ROOT)) for path in FILES]
 EVERY_FILE = pytest.mark.parametrize("path", FILES, ids=NAMES)
 
+#: What everything may stand on, and a network as a tree of layers.
+GROUND = {"typing", "pytree", "checks", "shapes", "dtypes"}
+NETWORK = {"core", "network", "visits", "probes"}
+
 #: What each part of fnn may import, besides itself; from the ground up.
 MAY_IMPORT = {
     "typing": set(),
     "dtypes": set(),
-    "checks": set(),
+    "shapes": {"typing"},
+    "host_arrays": set(),
+    "checks": {"shapes", "host_arrays"},
     "pytree": {"typing"},
     "argmax": {"typing"},
-    "data": set(),
+    "data": {"checks", "host_arrays"},
     "tables": set(),
     "versions": set(),
     "textbook": set(),
-    "labels": {"typing"},
-    "core": {"typing", "pytree", "checks"},
+    "labels": {"typing", "shapes", "host_arrays"},
+    "core": {"typing", "pytree", "checks", "shapes", "host_arrays"},
     "augmentations": {"typing", "pytree", "checks"},
     "optimizers": {"typing", "pytree", "dtypes"},
     "kernels": {"typing", "pytree", "argmax"},
-    "losses": {"typing", "checks", "pytree", "labels", "dtypes"},
+    "losses": GROUND | {"labels"},
+    "metrics": GROUND | {"labels"},
     "named_leaves": {"typing"},
-    "network": {"typing", "checks", "core"},
-    "probes": {"typing", "core", "network"},
-    "layers": {
-        *("typing", "pytree", "checks", "dtypes", "argmax", "core", "network"),
-        "versions",
-    },
+    "network": {"typing", "checks", "shapes", "core"},
+    "visits": {"typing", "core", "network"},
+    "probes": {"typing", "shapes", "core", "network", "visits"},
+    "layers": GROUND | {"core", "network", "argmax", "versions"},
     "ops": {"typing", "layers"},
-    "summary": {"typing", "checks", "core", "network", "layers", "probes", "tables"},
-    "planning": {
-        *("typing", "pytree", "checks", "core", "network", "probes", "tables"),
-        *("layers", "kernels"),
-    },
-    "gradients": {
-        *("typing", "pytree", "checks", "dtypes", "core", "network", "probes"),
-        *("layers", "losses", "planning", "summary", "tables"),
-    },
-    "passes": {
-        *("typing", "pytree", "checks", "dtypes", "core", "network", "probes"),
-        *("layers", "losses", "planning", "gradients", "tables"),
-    },
+    "summary": GROUND | NETWORK | {"layers", "tables"},
+    "planning": GROUND | NETWORK | {"layers", "kernels", "tables"},
+    "gradients": (
+        GROUND | NETWORK | {"layers", "losses", "planning", "summary", "tables"}
+    ),
+    "passes": (
+        GROUND | NETWORK | {"layers", "losses", "planning", "gradients", "tables"}
+    ),
     "training": {
-        *("typing", "pytree", "checks", "dtypes", "core", "network", "probes"),
-        *("layers", "losses", "planning", "gradients", "passes"),
+        *(GROUND | NETWORK),
+        *("layers", "losses", "metrics", "planning", "gradients", "passes"),
         *("optimizers", "augmentations", "data", "named_leaves", "tables"),
+        "host_arrays",
     },
 }
 #: Of a function, its body: a parameter a line is easy to read.

@@ -106,6 +106,7 @@ def test_a_run_leaves_everything_in_its_folder(run):
 
 
 @pytest.mark.usefixtures("_small")
+@pytest.mark.thorough
 def test_autodiff_trains_the_same_network(run, tmp_path):
     options = ["--engine", "autodiff", "--no-check", "--out", str(tmp_path / "run")]
     assert train_images.main([*SMALL, *options]) == 0

@@ -223,18 +223,6 @@ def test_batch_norm_is_the_papers_algorithm(shape):
         np.testing.assert_allclose(evaluated.y, y, rtol=1e-12)
 
 
-def test_batch_norm_of_one_example_is_finite_and_has_no_gradient():
-    norm = fnn.BatchNorm()
-    params, state = norm.init(KEY, (3,))
-    x = jnp.array([[1.0, -2.0, 1e6]])
-    out = norm.forward(params, state, x, train=True)
-    back = norm.backward(params, out.saved, jnp.ones_like(x))
-    np.testing.assert_array_equal(out.y, 0)
-    np.testing.assert_array_equal(back.dx, 0)
-    for leaf in jax.tree.leaves((out.state, back)):
-        assert jnp.isfinite(leaf).all()
-
-
 def test_layer_norm_does_not_see_the_other_examples():
     norm, x = fnn.LayerNorm(), jnp.arange(12.0).reshape(3, 4) ** 2
     variables = norm.init(KEY, (4,))
@@ -551,13 +539,13 @@ def params_of(net, in_shape=(4,)):
 WRONG_CALLS = {
     "wrong feature count": (
         lambda: NET.forward(params_of(NET), ((), (), ()), jnp.ones((2, 7))),
-        "Dense(features=5) expected an input of shape (N, 4) (its weight is 4×5), got "
-        "(2, 7). The first axis counts the examples: one example alone is x[None].",
+        "Dense(features=5) expected an input of shape (N, ..., 4) (its weight is 4×5), "
+        "got (2, 7). The first axis counts the examples: one example alone is x[None].",
     ),
     "missing batch axis": (
         lambda: NET.forward(params_of(NET), ((), (), ()), jnp.ones(4)),
-        "expected an input of shape (N, 4) (its weight is 4×5), got (4,). The first "
-        "axis counts the examples: one example alone is x[None].",
+        "expected an input of shape (N, ..., 4) (its weight is 4×5), got (4,). The "
+        "first axis counts the examples: one example alone is x[None].",
     ),
     "missing batch axis, flatten": (
         lambda: fnn.Flatten().forward((), (), jnp.ones(4)),
@@ -607,10 +595,10 @@ WRONG_CALLS = {
         ),
         "Dense(features=5, bias=False) got DenseParams(weight=float32[4, 5], bias=fl",
     ),
-    "images into dense": (
-        lambda: fnn.Dense(5).init(KEY, (7, 3, 2)),
-        "Dense(features=5) expected examples of shape (features,), got (7, 3, 2). Put "
-        "fnn.Flatten() before it; in_shape has no batch axis.",
+    "one feature into dense": (
+        lambda: fnn.Dense(5).init(KEY, ()),
+        "Dense(features=5) expected examples of shape (features,) or (..., features), "
+        "got (): in_shape has no batch axis.",
     ),
     "no features": (
         lambda: fnn.Dense(0),
@@ -663,7 +651,7 @@ WRONG_CALLS = {
     ),
     "unknown merge": (
         lambda: fnn.parallel(fnn.Relu(), merge="add"),
-        """parallel: merge must be "sum" or "concatenate", got 'add'""",
+        """parallel: merge must be "sum", "product" or "concatenate", got 'add'""",
     ),
     "nothing left of an example": (
         lambda: fnn.serial(fnn.Lambda(lambda x: x[:, 4:])).init(KEY, (4,)),
@@ -777,9 +765,9 @@ def test_an_error_inside_a_network_names_the_layers_around_it():
 
 def test_an_error_in_init_names_the_layer():
     with pytest.raises(ValueError, match=r"expected examples of shape") as info:
-        fnn.serial(fnn.Identity(), fnn.Dense(5)).init(KEY, (7, 3))
+        fnn.serial(fnn.Identity(), fnn.GlobalAvgPool()).init(KEY, (7,))
     assert info.value.__notes__ == [
-        "in Serial layer 1: Dense(features=5), input shape (7, 3)"
+        "in Serial layer 1: GlobalAvgPool(), input shape (7,)"
     ]
 
 

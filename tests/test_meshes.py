@@ -72,9 +72,9 @@ def test_validation_is_split():
     net = fnn.serial(fnn.Lambda(inspect), fnn.Flatten(), fnn.Dense(2))
     variables = net.init(jax.random.key(0), (6, 6, 1))
     on = check_mesh(mesh(8))
-    (whole,) = start_evaluation(net, LOSS, variables, (X, Y), 180, ()).values()
+    (whole,) = start_evaluation(net, LOSS, variables, (X, Y), 180, ()).means.values()
     seen.clear()
-    (each,) = start_evaluation(net, LOSS, variables, (X, Y), 80, (), on).values()
+    (each,) = start_evaluation(net, LOSS, variables, (X, Y), 80, (), on).means.values()
     shapes = {sharding.shard_shape((80, 6, 6, 1))[0] for sharding in seen}
     assert shapes == {10, 80}  # the last 20 are not split
     np.testing.assert_allclose(

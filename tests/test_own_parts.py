@@ -471,7 +471,7 @@ LOSSES = {
     "no delta": (loss_without("delta"), "which has no delta. delta is the derivative"),
     "neither": (loss_without("delta", "check"), "which has no delta and no check"),
     "no pytree": (undecorated_loss(), "loss is of class Squared, which JAX does not"),
-    "a function": (jnp.square, "loss must have value"),
+    "a function": (jnp.square, "wrap it: fnn.losses.Lambda(square)"),
 }
 
 

@@ -6,6 +6,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
+from breadth import some_of
 from random_plans import random_plan_trial
 
 import fnn
@@ -56,7 +57,7 @@ def gradients(net, variables, trial):
 SEEDS = [2, 3, 14, 15, 35]
 
 
-@pytest.mark.parametrize("seed", SEEDS)
+@pytest.mark.parametrize("seed", some_of(SEEDS, [14, 15]))
 def test_plan_computes_what_the_plain_network_does(seed):
     """Loss, outputs, states and gradients, with dropout; also of a smaller batch."""
     with jax.enable_x64(True):
@@ -87,6 +88,7 @@ def test_the_seeds_above_try_every_rewrite():
     }  # fmt: skip
 
 
+@pytest.mark.thorough
 @pytest.mark.parametrize("seed", [3])
 def test_no_false_alarm_on_plans(seed):
     net, loss, variables, batch, options = random_plan_trial(seed)
@@ -145,14 +147,31 @@ def test_a_subclass_is_left_alone():
     [
         fnn.Conv(4, 3, groups=2),
         fnn.Conv(4, 3, padding="CIRCULAR"),
+        fnn.Conv(4, 3, padding="REPLICATE"),
+        fnn.ConvTranspose(4, 3, stride=2, padding=1, output_padding=1),
         fnn.MaxPool(3, stride=2),
         fnn.MaxPool(3, padding="SAME"),
+        fnn.MaxPool((3, 2), ceil_mode=True),  # of 10 rows the last has its own window
         fnn.AvgPool(2),
+        fnn.AvgPool(2, ceil_mode=True, divisor_override=3),
     ],
     ids=repr,
 )
 def test_what_no_kernel_can_do_stays(layer):
     assert planned(fnn.serial(layer), IMAGE).changes == ()
+
+
+@pytest.mark.parametrize("window", [2, 3])
+def test_ceil_mode_is_planned_where_it_adds_no_window(window):
+    """Windows of 2 divide 10 and 12; of 3 only the convolution is planned."""
+    pool = fnn.MaxPool(window, ceil_mode=True)
+    net = fnn.serial(fnn.Conv(3, 3), pool, fnn.GlobalAvgPool())
+    plan = planned(net, IMAGE)
+    pooled = "0/Conv+MaxPool" if window == 2 else "0/Conv"
+    assert plan.changes[0].path == pooled
+    variables = net.init(jax.random.key(0), IMAGE)
+    outs = [each.forward(*variables, X).y for each in (plan.net, net)]
+    np.testing.assert_allclose(*outs, atol=1e-5)
 
 
 # ---- Modes -----------------------------------------------------------------------

@@ -18,13 +18,13 @@ import fnn
 from fnn import optimizers
 from fnn.gradients.engines import ENGINES, manual, value_and_grad
 from fnn.losses import SigmoidCrossEntropy, SoftmaxCrossEntropy, SquaredError
+from fnn.metrics import accuracy
 from fnn.training.compiled.descent import as_optimizer, initial_carry
 from fnn.training.compiled.epoch import epoch
 from fnn.training.compiled.order import shuffle
 from fnn.training.early_stopping import EarlyStopping
 from fnn.training.evaluation import evaluate, predict
 from fnn.training.fit import fit
-from fnn.training.metrics import accuracy
 
 N, FEATURES, CLASSES, BATCH = 23, 4, 3, 5  # 4 full steps an epoch, and one of 3
 KEY = jax.random.key(3)
@@ -710,7 +710,11 @@ BAD = [
     ({"train": (X, Y + 1)}, ValueError, "to be a class 0 .. 2, .*; got 3 at y"),
     ({"train": (X, Y.astype(np.float32))}, TypeError, r"y\.astype\('int32'\)"),
     ({"validation": (X, Y - 1)}, ValueError, "got -1 at y"),
-    ({"validation": (X[:, :3], Y)}, ValueError, r"expected an input of shape \(N, 4\)"),
+    (
+        {"validation": (X[:, :3], Y)},
+        ValueError,
+        r"expected an input of shape \(N, \.\.\., 4\)",
+    ),
     ({"variables": other_variables(fnn.Dense(3))}, ValueError, "belong to another net"),
     (
         {"variables": other_variables(*NET.layers, fnn.Dense(2))},
@@ -720,7 +724,7 @@ BAD = [
     (
         {"variables": NET.init(KEY, (5,))},
         ValueError,
-        r"expected an input of shape \(N, 5\)",
+        r"expected an input of shape \(N, \.\.\., 5\)",
     ),
     ({"variables": 3}, TypeError, r"variables must be Variables\(params, state\)"),
     # Numbers
@@ -809,14 +813,14 @@ def test_resume_brings_its_own_variables():
 @pytest.mark.parametrize(
     ("call", "error", "text"),
     [
-        (lambda net, v: predict(net, v, X[0]), ValueError, r"\(N, 4\)"),
+        (lambda net, v: predict(net, v, X[0]), ValueError, r"\(N, \.\.\., 4\)"),
         (lambda net, v: predict(net, v, X[:0]), ValueError, "x has no examples"),
         (
             lambda net, v: predict(net, v, X, 0),
             ValueError,
             "batch_size must be at least",
         ),
-        (lambda net, v: predict(net, v, X[:, :2]), ValueError, r"\(N, 4\)"),
+        (lambda net, v: predict(net, v, X[:, :2]), ValueError, r"\(N, \.\.\., 4\)"),
         (lambda net, v: evaluate(net, LOSS, v, X), TypeError, "data must be a pair"),
         (
             lambda net, v: evaluate(net, LOSS, v, (X, Y + 9)),

@@ -2,9 +2,7 @@
 
 from typing import Any
 
-import jax.numpy as jnp
-
-from fnn.checks import check_key, expect_shape, is_integer
+from fnn.checks import as_array, check_key, expect_shape, is_integer
 from fnn.typing import Array, KeyArray, Shaped
 
 __all__ = ["check_images", "check_size"]
@@ -28,7 +26,7 @@ def check_images(
 
     The sides of the images must have at least `side` pixels.
     """
-    key, x = check_key(key), jnp.asarray(x)
+    key, x = check_key(key), as_array("x", x)
     expect_shape(augmentation, x, ("N", "H", "W", "C"))
     if min(x.shape[1:3]) < side:
         raise ValueError(

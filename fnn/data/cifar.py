@@ -16,6 +16,7 @@ from pathlib import Path
 
 import numpy as np
 
+from fnn.checks import as_path
 from fnn.data.datasets import Dataset
 from fnn.data.download import DAMAGED, Source, fetch_file, find_file, locate_folder
 from fnn.data.splitting import Examples
@@ -106,7 +107,8 @@ def read_cifar_batch(path: str | os.PathLike[str]) -> Examples:
         >>> x.shape, x[0, 0, 0].tolist(), y.tolist()
         ((1, 32, 32, 3), [255, 0, 128], [7])
     """
-    return _parse_records(Path(path).read_bytes(), str(path))
+    path = as_path("path", path)
+    return _parse_records(path.read_bytes(), str(path))
 
 
 # ---- Find the six files ----------------------------------------------------------

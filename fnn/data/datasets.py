@@ -102,7 +102,12 @@ def digits(test_fraction: float = 0.2, seed: int = 0) -> Dataset:
     x = np.asarray(pixels, np.float32).reshape(-1, 8, 8, 1) / 16  # white is 16
     y = np.asarray(labels, np.int32)
     return Dataset(
-        *shuffled_split(x, y, test_fraction, seed, stratify=True, name="test_fraction")
+        *shuffled_split(
+            *(x, y, test_fraction, seed),
+            stratify=True,
+            name="test_fraction",
+            seed_name="seed",
+        )
     )
 
 

@@ -11,6 +11,8 @@ from pathlib import Path
 from typing import Literal, NamedTuple
 from urllib.request import urlopen
 
+from fnn.checks import as_path
+
 __all__ = ["DAMAGED", "Source", "fetch_file", "find_file", "locate_folder"]
 
 #: The end of an error about a file that cannot be read.
@@ -49,7 +51,7 @@ def locate_folder(
         user's cache if FNN_DATA_DIR is not set.
     """
     if folder is not None:
-        return Path(folder).expanduser()
+        return as_path("folder", folder).expanduser()
     if root := os.environ.get("FNN_DATA_DIR"):
         parent = Path(root).expanduser()
         subfolder = parent / source.folder

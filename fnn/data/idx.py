@@ -21,6 +21,7 @@ from typing import Any, NamedTuple
 
 import numpy as np
 
+from fnn.checks import as_path
 from fnn.data.download import DAMAGED
 
 __all__ = ["DTYPES", "read_idx"]
@@ -73,7 +74,7 @@ def read_idx(path: str | os.PathLike[str]) -> np.ndarray:
         >>> read_idx(path)
         array([7, 2, 1], dtype=uint8)
     """
-    path = Path(path)
+    path = as_path("path", path)
     header, content = _read_content(path)
     got = len(content) - header.size
     if got != header.data_size:

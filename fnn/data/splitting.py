@@ -7,6 +7,9 @@ import numpy as np
 from jax import Array
 from numpy.typing import ArrayLike
 
+from fnn.checks import as_number, check_flag, key_or_seed
+from fnn.host_arrays import as_host_array
+
 __all__ = ["Examples", "Split", "shuffled_split", "split"]
 
 #: Inputs and targets, one row per example.
@@ -46,6 +49,7 @@ def split(
 
     Raises:
         ValueError: If x and y have different lengths, or one part would be empty.
+        TypeError: If an argument is of another type.
 
     Example:
         >>> x, y = np.arange(10.0), np.array([0, 1] * 5)
@@ -64,9 +68,12 @@ def shuffled_split(
     *,
     stratify: bool,
     name: str,
+    seed_name: str = "key",
 ) -> Split:
-    """Split as `split` does; errors call the fraction `name`."""
-    x, y = np.asarray(x), np.asarray(y)
+    """Split as `split` does; errors call the fraction `name`, the key `seed_name`."""
+    key = key_or_seed(seed_name, key)
+    x, y = as_host_array("x", x), as_host_array("y", y)
+    fraction, stratify = as_number(name, fraction), check_flag("stratify", stratify)
     if x.ndim == 0 or y.ndim == 0 or len(x) != len(y):
         raise ValueError(
             f"expected x and y with one row per example, got shapes {x.shape} and "
@@ -91,7 +98,6 @@ def shuffled_split(
             f"{name}={fraction} of {n} examples leaves one part empty ({n - count} and "
             f"{count}): choose a {name} nearer to 0.5"
         )
-    key = jax.random.key(int(key)) if isinstance(key, int | np.integer) else key
     order = np.asarray(jax.random.permutation(key, n))
 
     # Choose `count` positions, evenly spaced along the shuffled examples. Where these

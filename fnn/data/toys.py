@@ -6,13 +6,15 @@ slice of the data has as many points of each class, give or take one.
 """
 
 from collections.abc import Callable
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import jax
 import jax.numpy as jnp
 import numpy as np
 from jax import Array
 from jaxtyping import Float, Int
+
+from fnn.checks import as_array, as_inputs, as_number, check_key, expect_integer
 
 __all__ = [
     "Target",
@@ -47,7 +49,7 @@ def xor(
         >>> x.tolist(), y.tolist()
         ([[0.0, 0.0], [0.0, 1.0], [1.0, 1.0], [1.0, 0.0]], [0, 1, 0, 1])
     """
-    _check_points(n, noise)
+    key = _check_points(key, n, noise)
     corners = jnp.array([[0, 0], [0, 1], [1, 1], [1, 0]], jnp.float32)
     corner = jnp.arange(n, dtype=jnp.int32) % 4
     return corners[corner] + noise * _normal(key, (n, 2)), corner % 2
@@ -78,8 +80,7 @@ def two_moons(
         >>> x.shape, y.shape
         ((100, 2), (100,))
     """
-    _check_points(n, noise)
-    key_t, key_noise = jax.random.split(key)
+    key_t, key_noise = jax.random.split(_check_points(key, n, noise))
     t = jax.random.uniform(key_t, (n,), jnp.float32, maxval=np.pi)
     y = jnp.arange(n, dtype=jnp.int32) % 2
     upper = jnp.stack([jnp.cos(t), jnp.sin(t)], axis=1)
@@ -114,10 +115,10 @@ def spirals(
         >>> y.tolist()
         [0, 1, 2, 0, 1, 2]
     """
-    _check_points(n, noise)
+    key_t, key_noise = jax.random.split(_check_points(key, n, noise))
+    expect_integer("classes", classes)
     if classes < 2:
         raise ValueError(f"expected two or more classes, got classes={classes}")
-    key_t, key_noise = jax.random.split(key)
     t = jax.random.uniform(key_t, (n,), jnp.float32)
     y = jnp.arange(n, dtype=jnp.int32) % classes
     arm = 2 * np.pi / classes * y.astype(jnp.float32)
@@ -158,6 +159,7 @@ def ill_conditioned_bowl(condition_number: float = 100.0, dim: int = 2) -> Targe
         >>> jax.grad(bowl.f)(jnp.asarray(bowl.start)).tolist()
         [1.0, 10.0, 100.0]
     """
+    condition_number = as_number("condition_number", condition_number)
     if not 1 <= condition_number < np.inf:
         raise ValueError(
             f"condition_number must be finite and at least 1, got {condition_number}: "
@@ -211,23 +213,28 @@ def _normal(key: Array, shape: tuple[int, ...]) -> Float[Array, "..."]:
     return jax.random.normal(key, shape, jnp.float32)
 
 
-def _check_points(n: int, noise: float | Array) -> None:
+def _check_points(key: Any, n: Any, noise: Any) -> Array:
+    """Return the key, if points can be drawn with it."""
+    expect_integer("n", n)
     if n < 1:
         raise ValueError(f"expected at least one point, got n={n}")
     # A traced noise, as in a sweep over noises, has no value to check.
-    if isinstance(noise, int | float) and not noise >= 0:
+    is_traced = isinstance(noise, jax.core.Tracer) and noise.ndim == 0
+    if not is_traced and not as_number("noise", noise) >= 0:
         raise ValueError(
             f"noise is a standard deviation and must be 0 or more, got {noise}"
         )
+    return check_key(key)
 
 
-def _check_dim(dim: int) -> None:
+def _check_dim(dim: Any) -> None:
+    expect_integer("dim", dim)
     if dim < 2:
         raise ValueError(f"expected two or more coordinates, got dim={dim}")
 
 
 def _check_point(theta: Array, dim: int) -> Float[Array, "dim"]:
-    theta = jnp.asarray(theta)
+    theta = as_inputs(as_array("theta", theta))
     if theta.shape != (dim,):
         raise ValueError(
             f"expected a point of shape ({dim},), got shape {theta.shape}: evaluate "

@@ -27,6 +27,7 @@ from fnn.gradients.precision import (
 )
 from fnn.losses import Loss, expect_loss
 from fnn.network import named_params
+from fnn.shapes import count_examples, example_shape, format_shapes
 from fnn.typing import Array, Batch, KeyArray, Number, PyTree
 
 __all__ = [
@@ -44,12 +45,13 @@ __all__ = [
 class Gradients(NamedTuple):
     """The result of an engine.
 
-    `loss` J, a scalar, the penalty included; `outputs` z (N, ...); `state` the new
+    `loss` J, a scalar, the penalty included; `outputs` z (N, ...), an array or a tree
+    of arrays, as the network returns it; `state` the new
     state of the layers; `grads` ∂J/∂params, a tree like the parameters.
     """
 
     loss: Array
-    outputs: Array
+    outputs: PyTree
     state: PyTree
     grads: PyTree
 
@@ -211,7 +213,8 @@ def value_and_grad(
         x, y = _as_batch(batch)
         variables = as_variables(variables)
         key = None if key is None else check_key(key)
-        options = dict(key=key, train=train, l2=l2, n=len(x) if n is None else n)
+        size = count_examples(x) if n is None else n
+        options = dict(key=key, train=train, l2=l2, n=size)
         scaled = with_loss_scale(engine_fn, loss_scale)
         out = scaled(net, loss, variables, (x, y), **options)
         if not isinstance(out, Gradients):
@@ -219,7 +222,7 @@ def value_and_grad(
                 "an engine returns fnn.Gradients(loss, outputs, state, grads), got "
                 f"{type(out).__name__} from {engine!r}"
             )
-        loss.check(out.outputs.shape[1:], y)
+        loss.check(example_shape(out.outputs), y)
         _expect_like_params(net, variables.params, out.grads)
         return out
 
@@ -265,7 +268,8 @@ def objective(
     """
     x, y = _as_batch(batch)
     variables = as_variables(variables)
-    size = len(x) if n is None else n
+    key = None if key is None else check_key(key)
+    size = count_examples(x) if n is None else n
     net = net_in_precision(net, precision)
 
     def cost(params: PyTree) -> Array:
@@ -278,8 +282,10 @@ def objective(
 
 def _as_batch(batch: Any) -> Batch:
     x, y = check_pair("batch", batch)
-    if len(x) == 0:
-        raise ValueError(f"expected a batch of examples, got x of shape {x.shape}")
+    if count_examples(x) == 0:
+        raise ValueError(
+            f"expected a batch of examples, got x of shape {format_shapes(x)}"
+        )
     return as_inputs(x), y
 
 

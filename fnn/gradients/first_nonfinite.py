@@ -3,12 +3,14 @@
 from functools import partial
 
 import jax
+from jax.tree_util import keystr, tree_flatten_with_path
 
+from fnn.checks import check_key, check_pair
 from fnn.core import Layer, Variables
 from fnn.dtypes import all_finite
 from fnn.gradients.engines import Engine, value_and_grad
 from fnn.losses import Loss
-from fnn.network import named_params
+from fnn.network import named_params, walk
 from fnn.planning.planned import plain
 from fnn.probes import probe_with_outputs, read_outputs
 from fnn.typing import Array, Batch
@@ -29,9 +31,9 @@ def first_nonfinite(
 ) -> str | None:
     """Name the first number of a training step that is NaN or infinite.
 
-    The order is that of the computation: the inputs, the layers' outputs forward, the
-    loss, δ at each layer's output backward, the gradients of the parameters. A plan is
-    replaced by the network that it was made of.
+    The order is that of the computation: the inputs, the layers' outputs forward, their
+    new state, the loss, δ at each layer's output backward, the gradients of the
+    parameters. A plan is replaced by the network that it was made of.
 
     Args:
         net: the network.
@@ -45,8 +47,8 @@ def first_nonfinite(
             in that precision, where numbers overflow sooner.
 
     Returns:
-        A name such as "the output of 2/Dense" or "δ at the output of 0/Conv"; None
-        where all numbers are finite.
+        A name such as "the output of 2/Dense", "the new state 1/BatchNorm.var" or "δ at
+        the output of 0/Conv"; None where all numbers are finite.
 
     Example:
         >>> import jax, jax.numpy as jnp, fnn
@@ -56,6 +58,8 @@ def first_nonfinite(
         >>> fnn.first_nonfinite(net, fnn.losses.SquaredError(), variables, batch)
         'the output of 1/Lambda'
     """
+    batch = check_pair("batch", batch)
+    key = None if key is None else check_key(key)
     finite = _finite_by_name(plain(net), loss, variables, batch, key, l2, n, engine)
     return next((name for name, flag in finite.items() if not bool(flag)), None)
 
@@ -83,15 +87,28 @@ def _finite_by_name(
         probed, probed_variables = probe_with_outputs(net, variables, x)
         grad_fn = value_and_grad(probed, loss, engine, l2=l2, n=n)
         out = grad_fn(probed_variables, batch, key=key)
-        outputs = read_outputs(probed, probed_variables._replace(state=out.state))
-        values = {"the minibatch's x": x, "the parameters": variables}
+        after = probed_variables._replace(state=out.state)
+        outputs, states = read_outputs(probed, after), _read_states(probed, after)
+        values = {"the minibatch's x": x, "the parameters": variables.params}
         values |= {f"the output of {path}": y for path, y in outputs.items()}
+        values |= {f"the new state {name}": number for name, number in states.items()}
         values["the loss"] = out.loss
         grads = named_params(probed, out.grads)
         for path in reversed(outputs):
-            values[f"δ at the output of {path}"] = grads.pop(f"{path}.delta")
+            rows = [row for row in grads if f"{row}.".startswith(f"{path}.delta.")]
+            values[f"δ at the output of {path}"] = [grads.pop(row) for row in rows]
         values |= {f"the gradient of {name}": grad for name, grad in grads.items()}
         names[:] = values
         return [all_finite(value) for value in values.values()]
 
     return dict(zip(names, flags(variables, batch, key), strict=True))
+
+
+def _read_states(net: Layer, variables: Variables) -> dict[str, Array]:
+    """Return the states of the layers by name, such as `1/BatchNorm.var`."""
+    return {
+        f"{node.path}.{keystr(keys, simple=True, separator='.')}": leaf
+        for node in walk(net, variables)
+        if not node.layer.children
+        for keys, leaf in tree_flatten_with_path(node.variables.state)[0]
+    }

@@ -18,6 +18,7 @@ import jax.numpy as jnp
 import numpy as np
 from jax.flatten_util import ravel_pytree
 
+from fnn.checks import check_key
 from fnn.typing import Array, Float, KeyArray, Number, PyTree, Shaped
 
 __all__ = [
@@ -198,6 +199,7 @@ def directional_derivatives(
         >>> bool(jnp.allclose(numerical, claimed, atol=1e-1))
         True
     """
+    key = check_key(key)
     theta, _ = ravel_pytree(params)
     flat_grads = _raveled_like(theta, grads)
     h = _check_step(best_h(theta.dtype) if h is None else h)

@@ -1,6 +1,7 @@
 """Mixed precision: the network in 8 or 11 bits, sums and parameters in 24.
 
-    z = float32( net( half(Θ), half(x) ) )           half: to bfloat16 or float16
+    z = float32( net( half(Θ), half(x) ) )           half: to bfloat16 or float16;
+                                                     x stays as it is where it holds ids
     δ = s ∂L/∂z, in float32                          s the loss scale, 1 without one
     g = float32( backward( half(δ) ) ) / s           of Θ's dtype, as Θ itself
 
@@ -30,7 +31,7 @@ from fnn.dtypes import all_finite
 from fnn.gradients.jaxpr import bind, replace_operations
 from fnn.losses import Loss
 from fnn.pytree import pytree, tree_where
-from fnn.typing import Array, Batch, KeyArray, Number, PyTree
+from fnn.typing import Array, Batch, InShape, KeyArray, Number, PyTree
 
 __all__ = [
     "PRECISIONS",
@@ -186,7 +187,10 @@ def cast_on_host(tree: PyTree, dtype: Any) -> PyTree:
 
 @layer
 class HalfPrecision(Layer):
-    """A network computed in half precision between two casts, with its variables."""
+    """A network computed in half precision between two casts, with its variables.
+
+    Inputs that may be ids (see `fnn.Embedding`) are not cast.
+    """
 
     net: Layer = leaf()
     precision: str = "bfloat16"
@@ -215,16 +219,21 @@ class HalfPrecision(Layer):
         key: KeyArray | None = None,
         train: bool = False,
     ) -> Forward:
-        half_params, half_x = cast((params, x), self.precision)
+        half_params = cast(params, self.precision)
+        half_x = x if self.net.takes_ids else cast(x, self.precision)
         out = self.net.forward(half_params, state, half_x, key=key, train=train)
-        wide = jnp.promote_types(x.dtype, jnp.float32)
-        return Forward(out.y.astype(wide), saved=out.saved, state=out.state)
+        dtypes = [leaf.dtype for leaf in jax.tree.leaves(x)]
+        wide = jnp.result_type(jnp.float32, *dtypes)
+        y = jax.tree.map(lambda y: y.astype(wide), out.y)
+        return Forward(y, saved=out.saved, state=out.state)
 
     def backward(self, params: PyTree, saved: PyTree, dy: Array) -> Backward:
         half_params, half_dy = cast((params, dy), self.precision)
         dx, dparams = self.net.backward(half_params, saved, half_dy)
         like_params = jax.tree.map(lambda g, p: g.astype(p.dtype), dparams, params)
-        return Backward(dx=dx.astype(dy.dtype), dparams=like_params)
+        wide = jax.tree.leaves(dy)[0].dtype
+        dx = jax.tree.map(lambda dx: dx.astype(wide), dx)
+        return Backward(dx=dx, dparams=like_params)
 
 
 @pytree
@@ -234,15 +243,17 @@ class ScaledLoss(Loss):
     loss: Loss = leaf()
     scale: Number = leaf(1.0)
 
-    def value(self, z: Array, y: Array) -> Array:
+    def value(self, z: PyTree, y: PyTree) -> Array:
         value = self.loss.value(z, y)
         return jnp.asarray(self.scale, value.dtype) * value
 
-    def delta(self, z: Array, y: Array) -> Array:
-        delta = self.loss.delta(z, y)
-        return jnp.asarray(self.scale, delta.dtype) * delta
+    def delta(self, z: PyTree, y: PyTree) -> PyTree:
+        return jax.tree.map(
+            lambda delta: jnp.asarray(self.scale, delta.dtype) * delta,
+            self.loss.delta(z, y),
+        )
 
-    def check(self, out_shape: tuple[int, ...], y: Array) -> None:
+    def check(self, out_shape: InShape, y: PyTree) -> None:
         self.loss.check(out_shape, y)
 
 

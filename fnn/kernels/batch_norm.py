@@ -51,8 +51,12 @@ def batch_norm_forward(
     eps: Number,
     relu: bool,
 ) -> tuple[Float[Array, "C H W N"], BatchNormSaved]:
-    """Compute y with these μ and σ², and keep what the backward needs."""
-    inverse_std = lax.rsqrt(var + jnp.asarray(eps, var.dtype)).astype(x.dtype)
+    """Compute y with these μ and σ², and keep what the backward needs.
+
+    A variance beyond the largest number makes y and the gradients NaN.
+    """
+    inverse_std = lax.rsqrt(var + jnp.asarray(eps, var.dtype))
+    inverse_std = jnp.where(jnp.isinf(var), jnp.nan, inverse_std).astype(x.dtype)
     mean = mean.astype(x.dtype)
     normalized = (x - per_channel(mean)) * per_channel(inverse_std)
     y = normalized * per_channel(scale) + per_channel(bias)

@@ -1,9 +1,17 @@
 """Activations: y = g(x), element by element, and the softmax over the last axis.
 
+Those that are made of pieces with kinks, but for the ReLUs, are in `piecewise`.
+
 Each forward saves x or y, whichever makes the derivative cheaper: y where possible,
-because the next layer saves it anyway. At a kink the derivative is fixed by
-convention, the same in both engines: relu'(0) = 0, leaky_relu'(0) = negative_slope,
-elu'(0) = alpha.
+because the next layer saves it anyway. At the edges y and dx are fixed by convention,
+the same in both engines:
+
+    a kink      relu'(0) = 0, leaky_relu'(0) = negative_slope, elu'(0) = alpha; on the
+                CPU, XLA takes denormal numbers for 0
+    x = ±∞      y and dx are their limits, and so they are where x is merely huge
+    x = NaN     y is NaN, and so is dx, except for three: a comparison takes NaN for a
+                number that is not positive, hence relu'(NaN) = 0 and leaky_relu'(NaN) =
+                negative_slope (as in JAX), and Identity passes dy on
 """
 
 import math
@@ -23,7 +31,10 @@ __all__ = [
     "Gelu",
     "Identity",
     "LeakyRelu",
+    "LogSoftmax",
+    "Rectifying",
     "Relu",
+    "Saturating",
     "Sigmoid",
     "Silu",
     "Softmax",
@@ -42,6 +53,19 @@ class Saturating(Layer):
     """A bounded activation, nearly linear around 0: Glorot's initialiser suits."""
 
     suited_init: ClassVar[Initializer] = GlorotUniform()
+
+
+def _limits(x: Array, far: float, between: Array, above: Array | float) -> Array:
+    """Return 0 below −far, `above` beyond far, and what is given `between`.
+
+    So x = ±∞ never meets a factor of 0, in the derivative either: that would be NaN.
+    """
+    return jnp.where(x > far, above, jnp.where(x < -far, 0, between))
+
+
+def _near(x: Array, far: float) -> Array:
+    """Return x, and 0 beyond ±far, where `_limits` replaces what is made of it."""
+    return jnp.where(jnp.abs(x) > far, 0, x)
 
 
 @layer
@@ -108,6 +132,8 @@ class Tanh(Saturating):
 class Relu(Rectifying):
     """The rectifier: y = max(x, 0), and dx = dy where y > 0, else 0; so relu'(0) = 0.
 
+    At NaN y is NaN and dx is 0.
+
     Source: Nair and Hinton, ICML 2010.
     """
 
@@ -128,6 +154,8 @@ class Relu(Rectifying):
 class LeakyRelu(Rectifying):
     """The leaky ReLU: y = x where x > 0, else s x; dx = dy where x > 0, else s dy.
 
+    At NaN y is NaN and dx is s dy.
+
     Args:
         negative_slope: s.
 
@@ -142,7 +170,9 @@ class LeakyRelu(Rectifying):
     ) -> Forward:  # fmt: skip
         x = as_inputs(x)
         slope = jnp.asarray(self.negative_slope, x.dtype)
-        return Forward(jnp.where(x > 0, x, slope * x), saved=x, state=state)
+        # For s = 0 the limit is 0, and not 0 × −∞.
+        negative = jnp.where((slope == 0) & jnp.isinf(x), 0, slope * x)
+        return Forward(jnp.where(x > 0, x, negative), saved=x, state=state)
 
     def backward(self, params: PyTree, saved: Array, dy: Array) -> Backward:
         x = saved
@@ -196,18 +226,26 @@ class Gelu(Rectifying):
 
     approximate: bool = field(default=False, kw_only=True)
 
+    #: |x| from which on Φ is 0 or 1 and Φ' is 0 in any precision. Its cube is the
+    #: largest number in `_phi`, and float16 can hold it.
+    far: ClassVar[float] = 40.0
+
     def forward(
         self, params: PyTree, state: PyTree, x: Array, *,
         key: KeyArray | None = None, train: bool = False,
     ) -> Forward:  # fmt: skip
         x = as_inputs(x)
-        distribution, _ = self._phi(x)
-        return Forward(x * distribution, saved=x, state=state)
+        near = _near(x, self.far)
+        distribution, _ = self._phi(near)
+        y = _limits(x, self.far, near * distribution, above=x)
+        return Forward(y, saved=x, state=state)
 
     def backward(self, params: PyTree, saved: Array, dy: Array) -> Backward:
         x = saved
-        distribution, density = self._phi(x)
-        return Backward(dx=dy * (distribution + x * density), dparams=())
+        near = _near(x, self.far)
+        distribution, density = self._phi(near)
+        slope = _limits(x, self.far, distribution + near * density, above=1)
+        return Backward(dx=dy * slope, dparams=())
 
     def _phi(self, x: Array) -> tuple[Array, Array]:
         """Return Φ(x) and Φ'(x)."""
@@ -216,8 +254,6 @@ class Gelu(Rectifying):
             distribution = 0.5 * jax.scipy.special.erfc(-x * math.sqrt(0.5))
             return distribution, jnp.exp(-0.5 * x * x) / math.sqrt(2 * math.pi)
         scale, cubic = math.sqrt(2 / math.pi), 0.044715
-        # Further out tanh is ±1 in any precision, and x³ overflows: 0 × inf is NaN.
-        x = jnp.clip(x, -30, 30)
         tanh = jnp.tanh(scale * (x + cubic * x**3))
         du = scale * (1 + 3 * cubic * x * x)
         return 0.5 * (1 + tanh), 0.5 * (1 - tanh) * (1 + tanh) * du
@@ -230,17 +266,24 @@ class Silu(Rectifying):
     Source: Elfwing, Uchibe and Doya, arXiv:1702.03118, eqs. 4 and 5.
     """
 
+    #: |x| from which on σ is 0 or 1 in any precision.
+    far: ClassVar[float] = 800.0
+
     def forward(
         self, params: PyTree, state: PyTree, x: Array, *,
         key: KeyArray | None = None, train: bool = False,
     ) -> Forward:  # fmt: skip
         x = as_inputs(x)
-        return Forward(x * jax.nn.sigmoid(x), saved=x, state=state)
+        near = _near(x, self.far)
+        y = _limits(x, self.far, near * jax.nn.sigmoid(near), above=x)
+        return Forward(y, saved=x, state=state)
 
     def backward(self, params: PyTree, saved: Array, dy: Array) -> Backward:
         x = saved
-        sigmoid = jax.nn.sigmoid(x)
-        return Backward(dx=dy * sigmoid * (1 + x * (1 - sigmoid)), dparams=())
+        near = _near(x, self.far)
+        sigmoid = jax.nn.sigmoid(near)
+        slope = _limits(x, self.far, sigmoid * (1 + near * (1 - sigmoid)), above=1)
+        return Backward(dx=dy * slope, dparams=())
 
 
 @layer
@@ -266,7 +309,8 @@ class Softmax(Saturating):
         backward    dx = y (dy − Σ_j dy_j y_j)
 
     For classification leave it out: `SoftmaxCrossEntropy` works on the logits, where
-    nothing saturates.
+    nothing saturates. A score of −∞ gets y = 0 and dx = 0. Scores with a NaN, a +∞ or
+    nothing but −∞ have no softmax: y and dx are NaN in all of them.
     """
 
     def forward(
@@ -280,4 +324,31 @@ class Softmax(Saturating):
     def backward(self, params: PyTree, saved: Array, dy: Array) -> Backward:
         y = saved
         dx = y * (dy - (dy * y).sum(-1, keepdims=True))
+        return Backward(dx=dx, dparams=())
+
+
+@layer
+class LogSoftmax(Saturating):
+    """The logarithm of the softmax over the last axis: y_k = x_k − log Σ_j e^(x_j).
+
+        backward    dx_k = dy_k − e^(y_k) Σ_j dy_j
+
+    `SoftmaxCrossEntropy` needs neither this nor `Softmax` before it.
+
+    Example:
+        >>> import jax.numpy as jnp, fnn
+        >>> fnn.LogSoftmax().forward((), (), jnp.array([[0.0, 1000.0]])).y
+        Array([[-1000.,     0.]], dtype=float32)
+    """
+
+    def forward(
+        self, params: PyTree, state: PyTree, x: Array, *,
+        key: KeyArray | None = None, train: bool = False,
+    ) -> Forward:  # fmt: skip
+        y = jax.nn.log_softmax(as_inputs(x), axis=-1)
+        return Forward(y, saved=y, state=state)
+
+    def backward(self, params: PyTree, saved: Array, dy: Array) -> Backward:
+        y = saved
+        dx = dy - jnp.exp(y) * dy.sum(-1, keepdims=True)
         return Backward(dx=dx, dparams=())

@@ -5,6 +5,7 @@ The calculus is in `normalization`, with m the examples (times their pixels).
 Legend: N examples, C features (the last axis).
 """
 
+import math
 from typing import ClassVar, NamedTuple
 
 import jax.numpy as jnp
@@ -15,6 +16,7 @@ from fnn.layers.normalization import (
     NormParams,
     check_eps,
     check_input,
+    expect_several,
     init_norm,
     moments,
     norm_dparams,
@@ -54,7 +56,8 @@ class BatchNorm(Layer):
         eval    μ, σ² are the running statistics, and dx = γ dy / √(σ² + ε)
 
     The batch is normalised by its own (biased) variance; the running variance averages
-    the unbiased estimate σ² m/(m − 1), as in the paper's algorithm 2.
+    the unbiased estimate σ² m/(m − 1), as in the paper's algorithm 2. So training needs
+    m > 1: a batch of one vector, or none, is refused, and never reaches the state.
 
     Args:
         momentum: the share of the running statistics that each step keeps (one minus
@@ -62,7 +65,8 @@ class BatchNorm(Layer):
         eps: ε, added to the variance.
 
     Raises:
-        ValueError: the last axis of x is not C; momentum or eps is out of range.
+        ValueError: the last axis of x is not C; momentum or eps is out of range; in
+            training a feature has a single element, or none.
 
     Example:
         >>> import jax, jax.numpy as jnp, fnn
@@ -99,8 +103,9 @@ class BatchNorm(Layer):
         check_input(self, params, NormParams, x)
         x = as_inputs(x)
         if train:
+            m = math.prod(x.shape[:-1])
+            self.expect_batch(m)
             mean, var = moments(x, axes=tuple(range(x.ndim - 1)))
-            m = x.size // x.shape[-1]
             state = self.update_running(state, mean, var, m)
         else:
             mean, var = state
@@ -119,11 +124,20 @@ class BatchNorm(Layer):
             dx = grad * inverse_std
         return Backward(dx=dx, dparams=norm_dparams(dy, normalized))
 
+    def expect_batch(self, m: int) -> None:
+        """Raise unless a training batch has at least two elements per feature."""
+        instead = (
+            "In training pass batches of two examples or more: choose a batch_size "
+            "that does not leave one for the last batch (N % batch_size is not 1). Or "
+            "use fnn.LayerNorm(), which does not look at other examples."
+        )
+        expect_several(self, m, "each feature, over a batch and its pixels", instead)
+
     def update_running(
         self, state: BatchNormState, mean: Array, var: Array, m: int
     ) -> BatchNormState:
         """Return the running statistics after a batch of m elements per feature."""
-        unbiased = var * (m / max(m - 1, 1))  # one element has no unbiased variance
+        unbiased = var * (m / (m - 1))
 
         def update(running: Array, batch: Array) -> Array:
             keep = jnp.asarray(self.momentum, running.dtype)

@@ -1,18 +1,17 @@
 """Layers made of layers on the same input: residual blocks, and branches side by side.
 
 The chain rule for a fork: the gradients of the branches are added.
+
+Legend: B branches, y_b the output of branch b.
 """
 
 import dataclasses
-from itertools import accumulate
 from typing import NamedTuple
-
-import jax.numpy as jnp
 
 from fnn.core import Backward, Forward, Layer, Variables, layer, leaf
 from fnn.layers.activations import Identity
 from fnn.layers.combinators import child_backward, expect_layers, join_variables
-from fnn.layers.shape import shape_only
+from fnn.layers.merging import check_merge, merge, merge_backward
 from fnn.network import child_key, child_variables, located, output_shape
 from fnn.typing import Array, InShape, KeyArray, PyTree
 
@@ -40,26 +39,29 @@ def residual(body: Layer, projection: Layer | None = None) -> "Residual":
     return Residual(body, Identity() if projection is None else projection)
 
 
-def parallel(*branches: Layer, merge: str = "sum") -> "Parallel":
+def parallel(*branches: Layer, merge: str = "sum", axis: int = -1) -> "Parallel":
     """Put branches side by side on the same x, and merge their outputs.
 
     Args:
         *branches: at least one layer.
-        merge: "sum", or "concatenate" along the last axis.
+        merge: "sum", "product" (a gate), or "concatenate".
+        axis: the axis to concatenate along, of the batch (N, ...), so not 0.
 
     Returns:
         The block, a `Parallel`.
 
     Raises:
         TypeError: an argument is not a layer.
-        ValueError: there is no branch, or `merge` is unknown.
+        ValueError: there is no branch, `merge` is unknown, or `axis` is 0.
 
     Example:
         >>> import fnn
         >>> fnn.parallel(fnn.Dense(2), fnn.Identity(), merge="concatenate")
         parallel(Dense(features=2), Identity(), merge='concatenate')
+        >>> gate = fnn.serial(fnn.Dense(4), fnn.Sigmoid())
+        >>> gated = fnn.parallel(fnn.Dense(4), gate, merge="product")
     """
-    return Parallel(branches, merge)
+    return Parallel(branches, merge, axis)
 
 
 class ResidualParts(NamedTuple):
@@ -138,13 +140,17 @@ class Residual(Layer):
 class Parallel(Layer):
     """A block of branches on the same input; built by `fnn.parallel`.
 
-        sum             y = Σ_b f_b(x)          dx = Σ_b (∂f_b/∂x)ᵀ dy
-        concatenate     y = [f_1(x) ... f_B(x)] along the last axis,
-                        dx = Σ_b (∂f_b/∂x)ᵀ dy_b, dy_b the slice of dy that is f_b's
+        forward         y_b = f_b(x)
+        backward        dx = Σ_b (∂f_b/∂x)ᵀ dy_b
+
+        sum             y = Σ_b y_b             dy_b = dy
+        product         y = Π_b y_b             dy_b = dy Π_{c≠b} y_c
+        concatenate     y = [y_1 ... y_B]       dy_b the slice of dy that is y_b's
 
     Args:
         branches: f_1 ... f_B, at least one.
-        merge: "sum" or "concatenate".
+        merge: "sum", "product" or "concatenate".
+        axis: the axis to concatenate along, of the batch (N, ...), so not 0.
 
     Raises:
         ValueError: `merge` is unknown, or the shapes of the branches do not allow it.
@@ -161,15 +167,14 @@ class Parallel(Layer):
 
     branches: tuple[Layer, ...] = leaf()
     merge: str = "sum"
+    axis: int = -1
 
     def __post_init__(self) -> None:
         expect_layers("parallel", self.branches)
         if not self.branches:
             raise ValueError("parallel expected at least one branch, got none")
-        if self.merge not in ("sum", "concatenate"):
-            raise ValueError(
-                f'parallel: merge must be "sum" or "concatenate", got {self.merge!r}'
-            )
+        check_merge("parallel: merge", self.merge, self.axis)
+        object.__setattr__(self, "axis", int(self.axis))
 
     @property
     def children(self) -> dict[str, Layer]:
@@ -180,7 +185,7 @@ class Parallel(Layer):
 
     def init(self, key: KeyArray, in_shape: InShape) -> Variables:
         variables, shapes = _init_branches(self, key, in_shape)
-        self._check(shapes)
+        self._check(shapes, axes_before=0)
         return join_variables(variables)
 
     def forward(
@@ -189,40 +194,46 @@ class Parallel(Layer):
     ) -> Forward:  # fmt: skip
         outs = _forward_branches(self, Variables(params, state), x, key, train)
         ys = [out.y for out in outs]
-        self._check([y.shape for y in ys])
-        if self.merge == "sum":
-            y = sum(ys[1:], start=ys[0])
-        else:
-            y = jnp.concatenate(ys, axis=-1)
-        # The shapes of the ys say where the backward splits dy.
-        saved = (tuple(out.saved for out in outs), tuple(map(shape_only, ys)))
+        self._check([y.shape for y in ys], axes_before=1)
+        y, merged = merge(ys, self.merge, self.axis)
+        saved = (tuple(out.saved for out in outs), merged)
         return Forward(y, saved=saved, state=tuple(out.state for out in outs))
 
     def backward(
         self, params: tuple[PyTree, ...], saved: PyTree, dy: Array
     ) -> Backward:
-        saved, y_shapes = saved
-        if self.merge == "sum":
-            dys = [dy] * len(self.branches)
-        else:
-            ends = list(accumulate(shape.shape[-1] for shape in y_shapes))
-            dys = jnp.split(dy, ends[:-1], axis=-1)
+        saved, merged = saved
+        dys = merge_backward(merged, dy, self.merge, self.axis)
         outs = _backward_branches(self, params, saved, dys)
         dx = sum((out.dx for out in outs[1:]), start=outs[0].dx)
         return Backward(dx=dx, dparams=tuple(out.dparams for out in outs))
 
-    def _check(self, shapes: list[InShape]) -> None:
-        if self.merge == "sum":
+    def _check(self, shapes: list[InShape], axes_before: int) -> None:
+        """Raise where shapes do not fit; those of `init` lack the axis of examples."""
+        if self.merge != "concatenate":
             _expect_same_shape(self, shapes)
-        elif len({shape[:-1] for shape in shapes}) > 1:
+            return
+        ndim = len(shapes[0])
+        axis = self.axis if self.axis < 0 else self.axis - 1 + axes_before
+        low = -ndim + axes_before
+        if not low <= axis < ndim:
             raise ValueError(
-                f"{self!r} concatenates along the last axis outputs that differ in "
+                f"{self!r} concatenates outputs of {ndim - axes_before} axes, without "
+                f"that of the examples, along axis {self.axis} of the batch: expected "
+                f"{low} to -1, or 1 to {ndim - axes_before}"
+            )
+        rest = [(*s[:axis], *s[axis:][1:]) for s in shapes]
+        if len(set(rest)) > 1:
+            along = "the last axis" if axis % ndim == ndim - 1 else f"axis {self.axis}"
+            raise ValueError(
+                f"{self!r} concatenates along {along} outputs that differ in "
                 f"others: {_format_shapes(self, shapes)}."
             )
 
     def __repr__(self) -> str:
         inside = [*map(repr, self.branches)]
         inside += [f"merge={self.merge!r}"] if self.merge != "sum" else []
+        inside += [f"axis={self.axis}"] if self.axis != -1 else []
         return f"parallel({', '.join(inside)})"
 
 
@@ -249,7 +260,7 @@ def _forward_branches(
     parts = child_variables(parent, variables)
     labelled = zip(parent.children.items(), parts, strict=True)
     for i, ((label, child), part) in enumerate(labelled):
-        with located(parent, label, child, x.shape):
+        with located(parent, label, child, x):
             key_i = child_key(key, i)
             outs.append(child.forward(*part, x, key=key_i, train=train))
     return outs
@@ -268,8 +279,9 @@ def _backward_branches(
 def _expect_same_shape(parent: Layer, shapes: list[InShape]) -> None:
     # Equal, not broadcastable: a silent broadcast would need its own backward.
     if len(set(shapes)) > 1:
+        verb = "multiplies" if getattr(parent, "merge", "") == "product" else "adds"
         raise ValueError(
-            f"{parent!r} adds outputs of different shapes: "
+            f"{parent!r} {verb} outputs of different shapes: "
             f"{_format_shapes(parent, shapes)}. Give the shortcut a projection, or "
             "merge by concatenation."
         )

@@ -8,6 +8,7 @@ import dataclasses
 from typing import Any
 
 from fnn.core import Backward, Forward, Layer, Variables, expect_layer, layer, leaf
+from fnn.layers.frozen import Frozen
 from fnn.network import child_key, child_variables, located, output_shape
 from fnn.typing import Array, InShape, KeyArray, PyTree
 
@@ -98,7 +99,7 @@ class Serial(Layer):
         saved: list[PyTree] = []
         states: list[PyTree] = []
         for i, (child, part) in enumerate(zip(self.layers, parts, strict=True)):
-            with located(self, str(i), child, x.shape):
+            with located(self, str(i), child, x):
                 out = child.forward(*part, x, key=child_key(key, i), train=train)
             x = out.y
             saved.append(out.saved)
@@ -153,7 +154,7 @@ def child_backward(
     parent: Layer, label: str, child: Layer, params: PyTree, saved: PyTree, dy: Array
 ) -> Backward:
     """Call a child's backward; an error inside names the child."""
-    with located(parent, label, child, dy.shape, of="dy"):
+    with located(parent, label, child, dy, of="dy"):
         return child.backward(params, saved, dy)
 
 
@@ -165,6 +166,8 @@ def expect_layers(name: str, layers: tuple[Any, ...]) -> None:
 
 def _with_suited_init(child: Layer, following: tuple[Layer, ...]) -> Layer:
     """Give a layer without an initialiser the one that suits the next activation."""
+    if isinstance(child, Frozen):
+        return Frozen(_with_suited_init(child.layer, following))
     if list(child.children) == [""]:  # a wrapper, which must not change the draw
         inner = _with_suited_init(child.children[""], following)
         return child.with_children(inner)
@@ -182,6 +185,8 @@ def _with_suited_init(child: Layer, following: tuple[Layer, ...]) -> Layer:
 
 def _unwrap(layer: Layer) -> Layer:
     """Return the layer inside a wrapper, whose only child has the label ""."""
+    if isinstance(layer, Frozen):
+        return _unwrap(layer.layer)
     inner = layer.children
     return _unwrap(inner[""]) if list(inner) == [""] else layer
 

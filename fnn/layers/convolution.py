@@ -5,7 +5,7 @@ output features (channels), G groups, each of I/G inputs and O/G outputs; K, s, 
 and hi as in `fnn.layers.windows`.
 """
 
-from dataclasses import KW_ONLY
+from dataclasses import KW_ONLY, field
 from fractions import Fraction
 from typing import ClassVar, NamedTuple
 
@@ -28,10 +28,12 @@ from fnn.layers.padding import COPY_MODES, check_copies, pad, pad_backward
 from fnn.layers.windows import (
     Padding,
     Window,
+    check_amounts,
     check_image,
     check_padding,
     format_sizes,
     make_window,
+    per_axis,
     positive_integers,
     transposed_output_sizes,
 )
@@ -70,11 +72,11 @@ class _Convolution(Layer):
 
     def __post_init__(self) -> None:
         name = type(self).__name__
-        for field in ("features", "groups", "kernel_size", "stride", "dilation"):
-            value = positive_integers(f"{name}: {field}", getattr(self, field))
-            if field in ("features", "groups") and isinstance(value, tuple):
-                raise ValueError(f"{name}: {field} must be one number, got {value}")
-            object.__setattr__(self, field, value)
+        for part in ("features", "groups", "kernel_size", "stride", "dilation"):
+            value = positive_integers(f"{name}: {part}", getattr(self, part))
+            if part in ("features", "groups") and isinstance(value, tuple):
+                raise ValueError(f"{name}: {part} must be one number, got {value}")
+            object.__setattr__(self, part, value)
         padding = check_padding(f"{name}: padding", self.padding, self.padding_modes)
         object.__setattr__(self, "padding", padding)
         if self.features % self.groups:
@@ -132,8 +134,9 @@ class Conv(_Convolution):
         kernel_size: K, one number for all spatial axes or a tuple with one for each.
         stride: s, one number or a tuple.
         padding: "SAME", "VALID", a number, or an entry for each axis, a number or a
-            pair (before, after): zeros, as `fnn.layers.windows` says. "CIRCULAR" and
-            "REFLECT" pad as much as "SAME", with copies of the image's own positions.
+            pair (before, after): zeros, as `fnn.layers.windows` says. "CIRCULAR",
+            "REFLECT" and "REPLICATE" pad as much as "SAME", with copies of the image's
+            own positions (see `fnn.layers.padding`).
         dilation: d, one number or a tuple.
         groups: G. Each group of outputs depends on one group of inputs; with as many
             groups as inputs it is a depthwise convolution.
@@ -218,7 +221,9 @@ class ConvTranspose(_Convolution):
         backward    dx = its forward at dy,    dW = its dW at x = dy and dy = x
 
     so that each position of x adds its weighted template to y. The size of y is
-    P = s H for "SAME", and the smallest otherwise, s (H − 1) + E − lo − hi.
+    P = s H for "SAME", and the smallest otherwise, s (H − 1) + E − lo − hi. That
+    convolution has as many outputs for a few positions more, which it leaves out:
+    `output_padding` says how many.
 
     Args:
         features: O.
@@ -231,10 +236,13 @@ class ConvTranspose(_Convolution):
         bias: whether to add b.
         weight_init: draws W; by default it suits the activation that follows.
         bias_init: draws b; zeros by default.
+        output_padding: positions that are added to y at the end of each axis, one
+            number or a tuple; fewer than the larger of s and d.
 
     Raises:
         ValueError: no position of y would be left, groups do not divide I and O, or the
-            input is not of shape (N, H, ..., I).
+            input is not of shape (N, H, ..., I); `output_padding` is too large, or the
+            padding is "SAME", which fixes the size of y.
 
     Example:
         >>> import jax, fnn
@@ -247,6 +255,19 @@ class ConvTranspose(_Convolution):
 
     Source: Dumoulin and Visin, arXiv:1603.07285, chapter 4.
     """
+
+    output_padding: int | tuple[int, ...] = field(default=0, kw_only=True)
+
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        name = "ConvTranspose: output_padding"
+        added = check_amounts(name, self.output_padding)
+        object.__setattr__(self, "output_padding", added)
+        if self.padding == "SAME" and added != 0:
+            raise ValueError(
+                f"{name}={added} adds to the smallest size of y, and padding="
+                '"SAME" makes it stride times that of x: give the padding in numbers'
+            )
 
     def init(self, key: KeyArray, in_shape: InShape) -> Variables:
         # Drawn as the weight of a convolution from I to O, for the right fan-in.
@@ -276,16 +297,21 @@ class ConvTranspose(_Convolution):
 
     def window_for(self, sizes: tuple[int, ...]) -> Window:
         """Return the window of the convolution whose outputs have these sizes."""
-        return make_window(
+        window = make_window(
             self, self.output_sizes(sizes), self.kernel_size, self.stride, self.padding,
             self.dilation,
         )  # fmt: skip
+        # What output_padding added is cut off again, so that it makes no window more.
+        added = per_axis(self, "output_padding", self.output_padding, len(sizes))
+        ends = zip(window.padding, added, strict=True)
+        return window._replace(padding=tuple((lo, hi - a) for (lo, hi), a in ends))
 
     def output_sizes(self, sizes: tuple[int, ...]) -> tuple[int, ...]:
         """Return P of each axis, for x of these spatial sizes."""
         return transposed_output_sizes(
-            self, sizes, self.kernel_size, self.stride, self.padding, self.dilation
-        )
+            self, sizes, self.kernel_size, self.stride, self.padding, self.dilation,
+            self.output_padding,
+        )  # fmt: skip
 
     def reach(self, in_shape: InShape) -> tuple[Reach, ...]:
         window = self.window_for(tuple(in_shape[:-1]))

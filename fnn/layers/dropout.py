@@ -16,6 +16,7 @@ from jax.extend.random import threefry_2x32
 
 from fnn.checks import as_inputs, require_key
 from fnn.core import Backward, Forward, Layer, layer, leaf
+from fnn.dtypes import at_least_float32, widen
 from fnn.typing import Array, KeyArray, PyTree
 
 __all__ = ["Dropout"]
@@ -42,6 +43,8 @@ class Dropout(Layer):
 
     In evaluation y = x: the division keeps the expectation E[y] = x, so that no factor
     is needed ("inverted" dropout). The mask is not stored: the same key draws it again.
+    The factor 1/(1 − p) is applied in at least float32, and is at most 2²⁴: in float16
+    it may be infinite where y is not. (u has 24 bits; a rate nearer to 1 drops all.)
 
     Args:
         rate: p, the probability of DROPPING a unit, in [0, 1). A leaf: a sweep may
@@ -87,8 +90,9 @@ class Dropout(Layer):
         # In float32 whatever x's dtype: the same key must draw the same mask, and in
         # half precision a rate of 0.999 would round to 1.
         rate = jnp.asarray(self.rate, jnp.float32)
-        scale = (1 / (1 - rate)).astype(x.dtype)
-        return jnp.where(_uniform(key, x.shape) >= rate, x * scale, 0)
+        scale = 1 / jnp.maximum(1 - rate, 2.0**-24)  # not inf, which times 0 is NaN
+        y = (widen(x) * scale.astype(at_least_float32(x.dtype))).astype(x.dtype)
+        return jnp.where(_uniform(key, x.shape) >= rate, y, 0)
 
 
 def _uniform(key: KeyArray, shape: tuple[int, ...]) -> Array:

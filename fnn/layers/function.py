@@ -1,6 +1,7 @@
 """A layer for functions without a handwritten backward."""
 
 from collections.abc import Callable
+from dataclasses import field
 
 import jax
 
@@ -24,6 +25,7 @@ class Lambda(Layer):
             and x. Two layers are equal if it is the same function object: a lambda
             written inside a loop compiles again in each iteration.
         init_params: `(key, in_shape) -> params`.
+        trees: whether x and y may be trees of arrays, and not one array alone.
 
     Raises:
         TypeError: fn or init_params is not a function.
@@ -37,11 +39,16 @@ class Lambda(Layer):
 
     fn: Callable[..., Array]
     init_params: Callable[[KeyArray, InShape], PyTree] | None = None
+    trees: bool = field(default=False, kw_only=True)
 
     def __post_init__(self) -> None:
         for name, function in (("fn", self.fn), ("init_params", self.init_params)):
             if not callable(function) and (name == "fn" or function is not None):
                 raise TypeError(f"Lambda: {name} must be a function, got {function!r}")
+
+    @property
+    def takes_trees(self) -> bool:  # pyrefly: ignore[bad-override]
+        return self.trees
 
     def init(self, key: KeyArray, in_shape: InShape) -> Variables:
         if self.init_params is None:

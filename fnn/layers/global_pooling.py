@@ -12,6 +12,7 @@ import numpy as np
 
 from fnn.checks import as_inputs
 from fnn.core import Backward, Forward, Layer, Reach, Variables, layer
+from fnn.layers.pooling import keep_gradient_of_positions
 from fnn.layers.shape import shape_only
 from fnn.layers.windows import check_image, per_axis, positive_integers
 from fnn.typing import Array, Float, InShape, KeyArray, PyTree, Shaped
@@ -68,6 +69,8 @@ class GlobalMaxPool(_Global):
         forward     y_nc = max_q x_nqc,    q*_nc the first q that attains it
         backward    dx_nqc = dy_nc where q = q*_nc, else 0
 
+    A maximum that is −∞ or NaN has no position, and dx = 0.
+
     Example:
         >>> import jax.numpy as jnp, fnn
         >>> x = jnp.array([1.0, 3.0, 3.0]).reshape(1, 3, 1)
@@ -81,10 +84,13 @@ class GlobalMaxPool(_Global):
         key: KeyArray | None = None, train: bool = False,
     ) -> Forward:  # fmt: skip
         check_image(self, x.shape[1:])
-        pixels = x.reshape(x.shape[0], -1, x.shape[-1])
+        n, *sizes, features = x.shape
+        pixels = as_inputs(x).reshape(n, math.prod(sizes), features)
         # Not `max`, whose gradient autodiff would divide among equal maxima.
         argmax = pixels.argmax(1, keepdims=True)
-        y = jnp.take_along_axis(pixels, argmax, 1)[:, 0]
+        y = jnp.take_along_axis(pixels, argmax, 1)
+        argmax = jnp.where(y > -jnp.inf, argmax, pixels.shape[1])
+        y = keep_gradient_of_positions(y[:, 0])
         return Forward(y, saved=(argmax, shape_only(x)), state=state)
 
     def backward(
@@ -101,7 +107,8 @@ class GlobalMaxPool(_Global):
 class AdaptiveAvgPool(Layer):
     """An average-pooling layer with P windows of nearly equal size along each axis.
 
-    Window p holds the positions from ⌊p H/P⌋ to ⌈(p + 1) H/P⌉ − 1. A mean over a
+    Window p holds the positions from ⌊p H/P⌋ to ⌈(p + 1) H/P⌉ − 1: for P > H, positions
+    are in several windows, and some outputs are equal. A mean over a
     rectangle is a mean over its rows of means over its columns, so that each axis is
     pooled by itself, by a matrix A (P, H) with entries 1/(size of the window):
 
@@ -109,9 +116,6 @@ class AdaptiveAvgPool(Layer):
 
     Args:
         output_size: P, one number for all spatial axes or a tuple with one for each.
-
-    Raises:
-        ValueError: P is larger than the image.
 
     Example:
         >>> import jax.numpy as jnp, fnn
@@ -158,10 +162,6 @@ class AdaptiveAvgPool(Layer):
     def _matrices(self, sizes: tuple[int, ...], dtype: Any) -> list[Array]:
         """Return A for each axis."""
         outputs = per_axis(self, "output_size", self.output_size, len(sizes))
-        if any(p > h for p, h in zip(outputs, sizes, strict=True)):
-            raise ValueError(
-                f"{self!r} cannot make more positions of an image than its {sizes}"
-            )
         matrices = []
         for p, h in zip(outputs, sizes, strict=True):
             a = np.zeros((p, h))

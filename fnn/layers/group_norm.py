@@ -6,6 +6,7 @@ evaluation are the same, and there are no running statistics.
 Legend: N examples, C features (the last axis), G groups of C/G features.
 """
 
+import math
 from typing import ClassVar
 
 from fnn.checks import as_inputs, positive_integer
@@ -14,6 +15,7 @@ from fnn.layers.normalization import (
     NormParams,
     check_eps,
     check_input,
+    expect_several,
     init_norm,
     moments,
     norm_dparams,
@@ -33,7 +35,7 @@ class InstanceNorm(Layer):
         eps: ε, added to the variance.
 
     Raises:
-        ValueError: the examples have no pixels; the last axis of x is not C.
+        ValueError: the examples have no pixels, or one; the last axis of x is not C.
 
     Example:
         >>> import jax, jax.numpy as jnp, fnn
@@ -86,6 +88,9 @@ class InstanceNorm(Layer):
                 f"(pixels, ..., C), such as (28, 28, 1), got {in_shape}. For vectors "
                 "use fnn.LayerNorm() or fnn.BatchNorm()."
             )
+        instead = "Use fnn.LayerNorm() or fnn.BatchNorm()."
+        pixels = math.prod(in_shape[:-1])
+        expect_several(self, pixels, "the pixels of each example", instead)
 
 
 @layer
@@ -101,7 +106,8 @@ class GroupNorm(Layer):
         eps: ε, added to the variance.
 
     Raises:
-        ValueError: G does not divide C; the last axis of x is not C.
+        ValueError: G does not divide C; a group has a single element; the last axis of
+            x is not C.
 
     Example:
         >>> import jax, jax.numpy as jnp, fnn
@@ -125,7 +131,7 @@ class GroupNorm(Layer):
 
     def init(self, key: KeyArray, in_shape: InShape) -> Variables:
         params = init_norm(self, in_shape)
-        self._check_groups(in_shape[-1])
+        self._check_groups(in_shape)
         return Variables(params, ())
 
     def forward(
@@ -134,7 +140,7 @@ class GroupNorm(Layer):
     ) -> Forward:  # fmt: skip
         check_input(self, params, NormParams, x)
         x = as_inputs(x)
-        self._check_groups(x.shape[-1])
+        self._check_groups(x.shape[1:])
         grouped, axes = self._grouped(x)
         normalized, inverse_std = normalize(grouped, *moments(grouped, axes), self.eps)
         normalized = normalized.reshape(x.shape)
@@ -158,10 +164,14 @@ class GroupNorm(Layer):
         grouped = x.reshape(*x.shape[:-1], self.groups, each)
         return grouped, (*range(1, x.ndim - 1), x.ndim)
 
-    def _check_groups(self, features: int) -> None:
+    def _check_groups(self, in_shape: InShape) -> None:
+        *pixels, features = in_shape
         if features % self.groups:
             divisors = [g for g in range(1, features + 1) if features % g == 0]
             raise ValueError(
                 f"{self!r} cannot split {features} features into {self.groups} groups "
                 f"of one size: groups must be one of {', '.join(map(str, divisors))}"
             )
+        elements = math.prod(pixels) * (features // self.groups)
+        instead = "Use fewer groups, or fnn.BatchNorm()."
+        expect_several(self, elements, "each group of features", instead)

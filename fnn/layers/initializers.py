@@ -20,6 +20,7 @@ from dataclasses import dataclass, fields
 
 from jax.nn import initializers as jax_initializers
 
+from fnn.checks import check_key
 from fnn.typing import Array, KeyArray
 
 __all__ = [
@@ -55,7 +56,7 @@ class Zeros(_PasteableRepr):
     """An initialiser with 0 in all entries, for biases; for weights dx would be 0."""
 
     def __call__(self, key: KeyArray, shape: tuple[int, ...]) -> Array:
-        return jax_initializers.zeros(key, shape)
+        return jax_initializers.zeros(check_key(key), shape)
 
 
 @dataclass(frozen=True, repr=False)
@@ -63,7 +64,7 @@ class Ones(_PasteableRepr):
     """An initialiser with 1 in all entries, for scales."""
 
     def __call__(self, key: KeyArray, shape: tuple[int, ...]) -> Array:
-        return jax_initializers.ones(key, shape)
+        return jax_initializers.ones(check_key(key), shape)
 
 
 @dataclass(frozen=True, repr=False)
@@ -73,7 +74,7 @@ class Constant(_PasteableRepr):
     value: float
 
     def __call__(self, key: KeyArray, shape: tuple[int, ...]) -> Array:
-        return jax_initializers.constant(self.value)(key, shape)
+        return jax_initializers.constant(self.value)(check_key(key), shape)
 
 
 @dataclass(frozen=True, repr=False)
@@ -83,7 +84,7 @@ class Normal(_PasteableRepr):
     stddev: float = 1.0
 
     def __call__(self, key: KeyArray, shape: tuple[int, ...]) -> Array:
-        return jax_initializers.normal(self.stddev)(key, shape)
+        return jax_initializers.normal(self.stddev)(check_key(key), shape)
 
 
 @dataclass(frozen=True, repr=False)
@@ -91,7 +92,7 @@ class HeNormal(_PasteableRepr):
     """A truncated normal of variance 2/I. He et al., arXiv:1502.01852, eq. 10."""
 
     def __call__(self, key: KeyArray, shape: tuple[int, ...]) -> Array:
-        return jax_initializers.he_normal()(key, shape)
+        return jax_initializers.he_normal()(check_key(key), shape)
 
 
 @dataclass(frozen=True, repr=False)
@@ -99,7 +100,7 @@ class HeUniform(_PasteableRepr):
     """A uniform distribution of variance 2/I. He et al., arXiv:1502.01852, eq. 10."""
 
     def __call__(self, key: KeyArray, shape: tuple[int, ...]) -> Array:
-        return jax_initializers.he_uniform()(key, shape)
+        return jax_initializers.he_uniform()(check_key(key), shape)
 
 
 @dataclass(frozen=True, repr=False)
@@ -107,7 +108,7 @@ class GlorotNormal(_PasteableRepr):
     """A truncated normal of variance 2/(I + O). Glorot and Bengio 2010, eq. 12."""
 
     def __call__(self, key: KeyArray, shape: tuple[int, ...]) -> Array:
-        return jax_initializers.glorot_normal()(key, shape)
+        return jax_initializers.glorot_normal()(check_key(key), shape)
 
 
 @dataclass(frozen=True, repr=False)
@@ -115,7 +116,7 @@ class GlorotUniform(_PasteableRepr):
     """A uniform distribution of variance 2/(I + O). Glorot and Bengio 2010, eq. 16."""
 
     def __call__(self, key: KeyArray, shape: tuple[int, ...]) -> Array:
-        return jax_initializers.glorot_uniform()(key, shape)
+        return jax_initializers.glorot_uniform()(check_key(key), shape)
 
 
 @dataclass(frozen=True, repr=False)
@@ -123,7 +124,7 @@ class LecunNormal(_PasteableRepr):
     """A truncated normal of variance 1/I. LeCun et al. 1998, "Efficient BackProp"."""
 
     def __call__(self, key: KeyArray, shape: tuple[int, ...]) -> Array:
-        return jax_initializers.lecun_normal()(key, shape)
+        return jax_initializers.lecun_normal()(check_key(key), shape)
 
 
 @dataclass(frozen=True, repr=False)
@@ -133,4 +134,4 @@ class Orthogonal(_PasteableRepr):
     scale: float = 1.0
 
     def __call__(self, key: KeyArray, shape: tuple[int, ...]) -> Array:
-        return jax_initializers.orthogonal(self.scale)(key, shape)
+        return jax_initializers.orthogonal(self.scale)(check_key(key), shape)

@@ -17,6 +17,14 @@ all x_i, and a stretch of them. (Ioffe and Szegedy, arXiv:1502.03167, section 3,
 the sums over ∂ℓ/∂σ² and ∂ℓ/∂μ carried out.) RMSNorm sets μ = 0 for every x: then a
 shift of x changes x̂, and mean(ĝ) is not subtracted.
 
+At the edges:
+
+    m = 1       x̂ would be 0 whatever x is, and dx too: refused. (RMSNorm of a single
+                feature is its sign, and dx is nearly 0.)
+    σ² = inf    Where x spreads over more than about 1e19 (float32), σ² is beyond the
+                largest number, and x̂ would be 0: y and dx are NaN instead, which no
+                later layer hides.
+
 Legend: N examples, C features (the last axis), S the shape of x.
 """
 
@@ -37,6 +45,7 @@ __all__ = [
     "RMSNormParams",
     "check_eps",
     "check_input",
+    "expect_several",
     "init_norm",
     "moments",
     "norm_dparams",
@@ -81,6 +90,23 @@ def check_input(norm: Layer, params: PyTree, expected: type, x: Array) -> None:
     expect_shape(norm, x, ("N", ..., params.scale.shape[0]))
 
 
+def expect_several(norm: Layer, m: int, of: str, instead: str) -> None:
+    """Raise unless there are at least two elements to take a mean and a variance of.
+
+    Args:
+        norm: the layer.
+        m: the number of elements that share one μ and one σ.
+        of: what these elements are.
+        instead: what to do.
+    """
+    if m < 2:
+        raise ValueError(
+            f"{norm!r} takes the mean and the variance of {of}, and there "
+            f"{'is one' if m else 'are none'}: x̂ = (x − μ)/σ would be 0 for every x, "
+            f"and so would dx. {instead}"
+        )
+
+
 def moments(x: Array, axes: tuple[int, ...]) -> tuple[Array, Array]:
     """Compute μ and σ² of the elements along `axes`, in at least float32."""
     x = widen(x)
@@ -118,7 +144,8 @@ def _per_feature(elements: Float[Array, "*S C"]) -> Float[Array, "C"]:
 
 
 def _inverse_root(square: Array, eps: float) -> Array:
-    return lax.rsqrt(square + jnp.asarray(eps, square.dtype))
+    inverse_root = lax.rsqrt(square + jnp.asarray(eps, square.dtype))
+    return jnp.where(jnp.isinf(square), jnp.nan, inverse_root)  # 0 would hide it
 
 
 # ---- The layers ------------------------------------------------------------------
@@ -132,7 +159,7 @@ class LayerNorm(Layer):
         eps: ε, added to the variance.
 
     Raises:
-        ValueError: the last axis of x is not C.
+        ValueError: the last axis of x is not C, or C is 1.
 
     Example:
         >>> import jax, jax.numpy as jnp, fnn
@@ -152,7 +179,9 @@ class LayerNorm(Layer):
         check_eps(self, self.eps)
 
     def init(self, key: KeyArray, in_shape: InShape) -> Variables:
-        return Variables(init_norm(self, in_shape), ())
+        params = init_norm(self, in_shape)
+        self._check_features(in_shape[-1])
+        return Variables(params, ())
 
     def forward(
         self, params: NormParams, state: PyTree, x: Array, *,
@@ -160,6 +189,7 @@ class LayerNorm(Layer):
     ) -> Forward:  # fmt: skip
         check_input(self, params, NormParams, x)
         x = as_inputs(x)
+        self._check_features(x.shape[-1])
         normalized, inverse_std = normalize(x, *moments(x, (-1,)), self.eps)
         y = normalized * params.scale + params.bias
         return Forward(y, saved=(normalized, inverse_std), state=state)
@@ -171,6 +201,10 @@ class LayerNorm(Layer):
         dx = norm_dx(dy * params.scale, normalized, inverse_std, (-1,))
         return Backward(dx=dx, dparams=norm_dparams(dy, normalized))
 
+    def _check_features(self, features: int) -> None:
+        instead = "Use fnn.BatchNorm(), or fnn.InstanceNorm() for images."
+        expect_several(self, features, "the features of each pixel", instead)
+
 
 @layer
 class RMSNorm(Layer):
@@ -180,7 +214,7 @@ class RMSNorm(Layer):
         backward    ĝ_i = γ dy_i,   dx_i = (ĝ_i − x̂_i mean(ĝ x̂)) / r
 
     It is a LayerNorm without μ and β: x̂ keeps the mean of x, and the backward subtracts
-    only the stretch from ĝ.
+    only the stretch from ĝ. Of a single feature only the sign is left.
 
     Args:
         eps: ε, added to the mean square. (The paper has none.)

@@ -2,6 +2,7 @@
 
     CIRCULAR    the image goes on at its other side:         c d | a b c d | a b
     REFLECT     the image is mirrored at its last position:  c b | a b c d | c b
+    REPLICATE   the last position is repeated:               a a | a b c d | d d
 
 Padding copies positions, so the backward adds the gradient of each copy to that of its
 source.
@@ -20,7 +21,7 @@ from fnn.typing import Array, Float, Shaped
 __all__ = ["COPY_MODES", "check_copies", "pad", "pad_backward"]
 
 #: The modes of padding that copy positions of the image.
-COPY_MODES = ("CIRCULAR", "REFLECT")
+COPY_MODES = ("CIRCULAR", "REFLECT", "REPLICATE")
 
 
 def pad(x: Array, mode: str, padding: PaddingPairs) -> Shaped[Array, "N *Q C"]:
@@ -50,6 +51,8 @@ def check_copies(
     layer: Layer, mode: str, sizes: tuple[int, ...], padding: PaddingPairs
 ) -> None:
     """Raise where padding needs more copies than the image has positions to copy."""
+    if mode == "REPLICATE":  # one position is enough for any number of copies
+        return
     for size, (lo, hi) in zip(sizes, padding, strict=True):
         most = size - 1 if mode == "REFLECT" else size
         if max(lo, hi) > most:
@@ -64,4 +67,6 @@ def _sources(mode: str, size: int, lo: int, hi: int) -> tuple[np.ndarray, np.nda
     """Return the positions that are copied before and after the image."""
     if mode == "CIRCULAR":
         return np.arange(size - lo, size), np.arange(hi)
+    if mode == "REPLICATE":
+        return np.zeros(lo, int), np.full(hi, size - 1)
     return np.arange(lo, 0, -1), np.arange(size - 2, size - 2 - hi, -1)

@@ -3,7 +3,8 @@
     max         y_pc = max_k x_(sp+k−lo),c       dx: dy goes to the position of the max
     average     y_pc = mean_k x_(sp+k−lo),c      dx: every position gets dy / K
 
-Of several equal maxima the first in row-major order gets dy.
+Of several equal maxima the first in row-major order gets dy. A maximum that is −∞ or
+NaN has no position, and passes nothing on: its window adds 0 to dx, in both engines.
 
 Where windows do not overlap, no position is in two of them: dx is written window by
 window, in one pass. Where they do, offset k of all windows is one strided part of dx,
@@ -17,6 +18,7 @@ y, C features, K positions in a window, s the stride, lo and hi the padding, as 
 
 import math
 from collections.abc import Callable
+from dataclasses import field
 from typing import Any
 
 import jax.numpy as jnp
@@ -24,7 +26,7 @@ import numpy as np
 from jax import lax
 
 from fnn.argmax import first_argmax
-from fnn.checks import as_inputs
+from fnn.checks import as_inputs, positive_integer
 from fnn.core import Backward, Forward, Layer, Reach, Variables, layer
 from fnn.layers.shape import shape_only
 from fnn.layers.windows import (
@@ -33,11 +35,12 @@ from fnn.layers.windows import (
     check_image,
     check_padding,
     make_window,
+    padding_pairs,
     positive_integers,
 )
 from fnn.typing import Array, InShape, Int, KeyArray, PyTree, Shaped
 
-__all__ = ["AvgPool", "MaxPool"]
+__all__ = ["AvgPool", "MaxPool", "keep_gradient_of_positions"]
 
 
 @layer
@@ -47,6 +50,7 @@ class _Pool(Layer):
     window: int | tuple[int, ...]
     stride: int | tuple[int, ...] | None = None
     padding: Padding = "VALID"
+    ceil_mode: bool = field(default=False, kw_only=True)
 
     def __post_init__(self) -> None:
         name = type(self).__name__
@@ -69,8 +73,11 @@ class _Pool(Layer):
     def window_for(self, sizes: tuple[int, ...]) -> Window:
         """Return the window on images of these sizes."""
         stride = self.window if self.stride is None else self.stride
-        window = make_window(self, sizes, self.window, stride, self.padding)
-        for size, amounts in zip(window.size, window.padding, strict=True):
+        window = make_window(
+            self, sizes, self.window, stride, self.padding, ceil_mode=self.ceil_mode
+        )
+        given = padding_pairs(self, self.padding, sizes, window)
+        for size, amounts in zip(window.size, given, strict=True):
             if max(amounts) >= size:
                 raise ValueError(
                     f"{self!r}: a window of {size} with padding {max(amounts)} would "
@@ -91,6 +98,8 @@ class MaxPool(_Pool):
         stride: s; by default the window, so that windows tile the image.
         padding: "VALID", "SAME", a number, or an entry for each axis. It is less than
             the window, and its values are −∞, which is never the maximum.
+        ceil_mode: whether the last positions, where s leaves them over, get a window of
+            their own that reaches beyond the image.
 
     Raises:
         ValueError: the window does not fit the image.
@@ -116,6 +125,7 @@ class MaxPool(_Pool):
         # A NumPy number: from it JAX recognises the maximum and can differentiate it.
         low = np.asarray(-np.inf, x.dtype)
         y = _reduce_window(x, low, lax.max, window)
+        y = keep_gradient_of_positions(y)
         return Forward(y, saved=x, state=state)  # the layer before saves it anyway
 
     def backward(
@@ -153,7 +163,11 @@ class AvgPool(_Pool):
         stride: s; by default the window, so that windows tile the image.
         padding: "VALID", "SAME", a number, or an entry for each axis. It is less than
             the window, and its values are zeros.
-        count_include_pad: whether K_p includes the padding, so that it is K everywhere.
+        count_include_pad: whether K_p includes the padding, so that it is K everywhere
+            (but not what `ceil_mode` adds).
+        divisor_override: K_p, the same for all windows, whatever they hold.
+        ceil_mode: whether the last positions, where s leaves them over, get a window of
+            their own that reaches beyond the image.
 
     Raises:
         ValueError: the window does not fit the image.
@@ -168,6 +182,14 @@ class AvgPool(_Pool):
     """
 
     count_include_pad: bool = True
+    divisor_override: int | None = field(default=None, kw_only=True)
+
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        if self.divisor_override is not None:
+            name = "AvgPool: divisor_override"
+            divisor = positive_integer(name, self.divisor_override)
+            object.__setattr__(self, "divisor_override", divisor)
 
     def forward(
         self, params: PyTree, state: PyTree, x: Array, *,
@@ -193,10 +215,23 @@ class AvgPool(_Pool):
 
     def _counts(self, window: Window, sizes: tuple[int, ...], dtype: Any) -> Array:
         """Return K_p, of shape (P, ..., 1), or one number for all windows."""
-        if self.count_include_pad:
+        if self.divisor_override is not None:
+            return jnp.asarray(self.divisor_override, dtype)
+        if self.count_include_pad and not self.ceil_mode:
             return jnp.asarray(math.prod(window.size), dtype)
         ones = np.ones((1, *sizes, 1), np.float32)
+        if self.count_include_pad:
+            given = padding_pairs(self, self.padding, sizes, window)
+            ones = np.pad(ones, [(0, 0), *given, (0, 0)], constant_values=1)
+            beyond = zip(window.padding, given, strict=True)
+            rest = tuple((lo - a, hi - b) for (lo, hi), (a, b) in beyond)
+            window = window._replace(padding=rest)
         return _reduce_window(ones, np.float32(0), lax.add, window)[0].astype(dtype)
+
+
+def keep_gradient_of_positions(y: Array) -> Array:
+    """Return maxima y as they are, without a gradient where they are −∞ or NaN."""
+    return jnp.where(y > -jnp.inf, y, lax.stop_gradient(y))
 
 
 def _reduce_window(

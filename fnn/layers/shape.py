@@ -1,4 +1,4 @@
-"""Layers that only rearrange or repeat: the backward returns dy to x's shape.
+"""Layers that only rearrange, repeat, pad or crop: dx is dy, back in x's shape.
 
 The shape of x is all that the backward needs. Where it does not follow from dy's shape,
 it is saved as the shape of an array without elements, because `jit` passes only arrays.
@@ -6,14 +6,23 @@ it is saved as the shape of an array without elements, because `jit` passes only
 
 import math
 from fractions import Fraction
+from typing import Any
 
 import jax.numpy as jnp
+from jax import lax
 
-from fnn.core import Backward, Forward, Layer, Reach, Variables, layer
-from fnn.layers.windows import check_image, per_axis, positive_integers
+from fnn.core import Backward, Forward, Layer, Reach, Variables, layer, leaf
+from fnn.layers.windows import (
+    Padding,
+    PaddingPairs,
+    check_image,
+    check_padding,
+    per_axis,
+    positive_integers,
+)
 from fnn.typing import Array, InShape, KeyArray, PyTree
 
-__all__ = ["Flatten", "Reshape", "Upsample", "shape_only"]
+__all__ = ["Crop", "Flatten", "Pad", "Reshape", "Upsample", "shape_only"]
 
 
 def shape_only(x: Array) -> Array:
@@ -157,3 +166,114 @@ class Upsample(Layer):
         """Return the factor of each spatial axis."""
         axes = len(check_image(self, in_shape)) - 1
         return per_axis(self, "factor", self.factor, axes)
+
+
+@layer
+class Pad(Layer):
+    """A layer that puts a border of one number around an image.
+
+        forward     y is x with lo and hi positions of `value` before and after it
+        backward    dx is dy without these positions
+
+    Args:
+        padding: the width of the border in positions: a number for all sides, or a
+            tuple with one entry for each spatial axis, a number or a pair (lo, hi).
+        value: the number in the border.
+
+    Raises:
+        ValueError: a width is negative; x has other spatial axes.
+
+    Example:
+        >>> import jax.numpy as jnp, fnn
+        >>> fnn.Pad((1, (0, 2))).forward((), (), jnp.ones((1, 1, 1, 1))).y[0, :, :, 0]
+        Array([[0., 0., 0.],
+               [1., 0., 0.],
+               [0., 0., 0.]], dtype=float32)
+    """
+
+    padding: Padding
+    value: float = leaf(0.0)
+
+    def __post_init__(self) -> None:
+        padding = check_padding("Pad: padding", self.padding, modes=())
+        object.__setattr__(self, "padding", padding)
+
+    def forward(
+        self, params: PyTree, state: PyTree, x: Array, *,
+        key: KeyArray | None = None, train: bool = False,
+    ) -> Forward:  # fmt: skip
+        value = jnp.asarray(self.value, x.dtype)
+        pairs = _border(self, "padding", self.padding, x.shape[1:])
+        widths = [(0, 0, 0), *((lo, hi, 0) for lo, hi in pairs), (0, 0, 0)]
+        return Forward(lax.pad(x, value, widths), saved=(), state=state)
+
+    def backward(self, params: PyTree, saved: PyTree, dy: Array) -> Backward:
+        pairs = _border(self, "padding", self.padding, dy.shape[1:])
+        return Backward(dx=_without_border(dy, pairs), dparams=())
+
+
+@layer
+class Crop(Layer):
+    """A layer that takes a border off an image: the counterpart of `Pad`.
+
+        forward     y is x without lo and hi positions before and after it
+        backward    dx is dy with these positions, where it is 0
+
+    Args:
+        cropping: the width of the border, as that of `Pad`.
+
+    Raises:
+        ValueError: a width is negative, or nothing is left; x has other spatial axes.
+
+    Example:
+        >>> import jax.numpy as jnp, fnn
+        >>> fnn.Crop(((1, 0), 2)).forward((), (), jnp.ones((1, 8, 8, 3))).y.shape
+        (1, 7, 4, 3)
+    """
+
+    cropping: Padding
+
+    def __post_init__(self) -> None:
+        cropping = check_padding("Crop: cropping", self.cropping, modes=())
+        object.__setattr__(self, "cropping", cropping)
+
+    def forward(
+        self, params: PyTree, state: PyTree, x: Array, *,
+        key: KeyArray | None = None, train: bool = False,
+    ) -> Forward:  # fmt: skip
+        pairs = _border(self, "cropping", self.cropping, x.shape[1:])
+        for size, (lo, hi) in zip(x.shape[1:-1], pairs, strict=True):
+            if lo + hi >= size:
+                raise ValueError(
+                    f"{self!r} takes {lo + hi} of {size} positions off an image of "
+                    f"shape {x.shape[1:]}: nothing would be left"
+                )
+        return Forward(_without_border(x, pairs), saved=(), state=state)
+
+    def backward(self, params: PyTree, saved: PyTree, dy: Array) -> Backward:
+        pairs = _border(self, "cropping", self.cropping, dy.shape[1:])
+        widths = [(0, 0, 0), *((lo, hi, 0) for lo, hi in pairs), (0, 0, 0)]
+        dx = lax.pad(dy, jnp.zeros((), dy.dtype), widths)
+        return Backward(dx=dx, dparams=())
+
+
+def _border(
+    layer: Layer, name: str, border: Padding, in_shape: InShape
+) -> PaddingPairs:
+    """Return the pair (lo, hi) of each spatial axis."""
+    axes = len(check_image(layer, in_shape)) - 1
+    entries = border if isinstance(border, tuple) else (border,) * axes
+    if len(entries) != axes:
+        raise ValueError(
+            f"{layer!r}: {name} has {len(entries)} entries, and images of shape "
+            f"{tuple(in_shape)} have {axes} spatial axes: pass a number, or one for "
+            "each axis."
+        )
+    pairs: Any = [(e, e) if isinstance(e, int) else e for e in entries]
+    return tuple(pairs)
+
+
+def _without_border(x: Array, pairs: PaddingPairs) -> Array:
+    starts = (0, *(lo for lo, _ in pairs), 0)
+    ends = [size - hi for size, (_, hi) in zip(x.shape[1:-1], pairs, strict=True)]
+    return lax.slice(x, starts, (x.shape[0], *ends, x.shape[-1]))

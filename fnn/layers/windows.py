@@ -7,7 +7,9 @@ the stride s. Output position p reads the input positions
     P = ⌊(lo + H + hi − E) / s⌋ + 1,    E = d (K − 1) + 1, the window's extent
 
 where lo and hi are the numbers of padded positions before and after. Where s does not
-divide lo + H + hi − E, the last positions are in no window, and get no gradient.
+divide lo + H + hi − E, the last positions are in no window, and get no gradient. In
+ceil mode they are: hi grows until s divides, unless that window would begin beyond the
+image.
 
 Padding is "VALID" (none), "SAME" (so much that P = ⌈H/s⌉; hi = lo or lo + 1), a number,
 or one entry for each axis, a number or a pair (lo, hi).
@@ -30,10 +32,12 @@ __all__ = [
     "PaddingPairs",
     "PerAxis",
     "Window",
+    "check_amounts",
     "check_image",
     "check_padding",
     "format_sizes",
     "make_window",
+    "padding_pairs",
     "per_axis",
     "positive_integers",
     "transposed_output_sizes",
@@ -110,10 +114,14 @@ def make_window(
     stride: PerAxis,
     padding: Padding,
     dilation: PerAxis = 1,
+    *,
+    ceil_mode: bool = False,
 ) -> Window:
     """Return a layer's window on images of these sizes; raise where none fits."""
-    window = _unpadded_window(layer, len(sizes), size, stride, dilation)
-    window = window._replace(padding=_padding_pairs(layer, padding, sizes, window))
+    window = _unpadded_window(layer, sizes, size, stride, dilation)
+    window = window._replace(padding=padding_pairs(layer, padding, sizes, window))
+    if ceil_mode:
+        window = window._replace(padding=_ceil_padding(sizes, window))
     output_sizes = window.output_sizes(sizes)
     if min(output_sizes) < 1:
         raise ValueError(
@@ -133,18 +141,26 @@ def transposed_output_sizes(
     stride: PerAxis,
     padding: Padding,
     dilation: PerAxis = 1,
+    output_padding: PerAxis = 0,
 ) -> tuple[int, ...]:
     """Return the sizes of images on which a window has `sizes` output positions.
 
-    They are the smallest ones, H = s (P − 1) + E − lo − hi; for "SAME", where
-    P = ⌈H/s⌉, the largest, H = s P.
+    They are the smallest ones, H = s (P − 1) + E − lo − hi, plus `output_padding`; for
+    "SAME", where P = ⌈H/s⌉, the largest, H = s P.
     """
-    window = _unpadded_window(layer, len(sizes), size, stride, dilation)
+    window = _unpadded_window(layer, sizes, size, stride, dilation)
     if padding == "SAME":
         return tuple(s * p for s, p in zip(window.stride, sizes, strict=True))
-    pairs = _padding_pairs(layer, padding, sizes, window)
-    axes = zip(sizes, window.stride, window.extent, strict=True)
-    full = tuple(s * (p - 1) + e for p, s, e in axes)
+    pairs = padding_pairs(layer, padding, sizes, window)
+    added = per_axis(layer, "output_padding", output_padding, len(sizes))
+    for a, s, d in zip(added, window.stride, window.dilation, strict=True):
+        if a and a >= max(s, d):
+            raise ValueError(
+                f"{layer!r}: output_padding={a} must be less than the larger of the "
+                f"stride, {s}, and the dilation, {d}, of its axis"
+            )
+    axes = zip(sizes, window.stride, window.extent, added, strict=True)
+    full = tuple(s * (p - 1) + e + a for p, s, e, a in axes)
     outputs = tuple(h - lo - hi for h, (lo, hi) in zip(full, pairs, strict=True))
     if min(outputs) < 1:
         raise ValueError(
@@ -156,17 +172,24 @@ def transposed_output_sizes(
 
 
 def _unpadded_window(
-    layer: Layer, axes: int, size: PerAxis, stride: PerAxis, dilation: PerAxis
+    layer: Layer,
+    sizes: tuple[int, ...],
+    size: PerAxis,
+    stride: PerAxis,
+    dilation: PerAxis,
 ) -> Window:
+    _expect_positions(layer, sizes)
+    axes = len(sizes)
     size = per_axis(layer, "window", size, axes)
     stride = per_axis(layer, "stride", stride, axes)
     dilation = per_axis(layer, "dilation", dilation, axes)
     return Window(size, stride, ((0, 0),) * axes, dilation)
 
 
-def _padding_pairs(
+def padding_pairs(
     layer: Layer, padding: Padding, sizes: tuple[int, ...], window: Window
 ) -> PaddingPairs:
+    """Return the pairs (lo, hi) that a padding in any of its forms stands for."""
     if padding == "VALID":
         return ((0, 0),) * len(sizes)
     if isinstance(padding, str):  # "SAME", or a mode that copies as many positions
@@ -177,6 +200,21 @@ def _padding_pairs(
         return tuple((total // 2, total - total // 2) for total in totals)
     entries = per_axis(layer, "padding", padding, len(sizes))
     return tuple(p if isinstance(p, tuple) else (p, p) for p in entries)
+
+
+def _ceil_padding(sizes: tuple[int, ...], window: Window) -> PaddingPairs:
+    """Return the padding with hi so large that no position of the image is left over.
+
+    A window that would begin behind the image, in its padding, is left out.
+    """
+    pairs = []
+    axes = zip(sizes, window.extent, window.stride, window.padding, strict=True)
+    for h, e, s, (lo, hi) in axes:
+        rest = lo + h + hi - e
+        start = -(-rest // s) * s  # of the last window, in the padded image
+        start -= s if start >= lo + h else 0
+        pairs.append((lo, hi + max(start - rest, 0)))
+    return tuple(pairs)
 
 
 def per_axis(layer: Layer, name: str, value: Any, axes: int) -> tuple[Any, ...]:
@@ -209,7 +247,17 @@ def check_image(layer: Layer, in_shape: InShape) -> InShape:
             "image needs a channel, (28, 28, 1); a vector becomes an image by "
             "fnn.Reshape((28, 28, 1))."
         )
+    _expect_positions(layer, in_shape[:-1])
     return tuple(in_shape)
+
+
+def _expect_positions(layer: Layer, sizes: tuple[int, ...]) -> None:
+    """Raise where an image is empty: nothing has a mean or a maximum then."""
+    if 0 in sizes:
+        raise ValueError(
+            f"{layer!r} got images of {format_sizes(sizes)} positions, which are none: "
+            "each spatial axis must have at least one"
+        )
 
 
 def positive_integers(name: str, value: Any) -> PerAxis:
@@ -224,6 +272,22 @@ def positive_integers(name: str, value: Any) -> PerAxis:
         raise ValueError(
             f"{name} must be a positive integer, or a tuple of one for each of at most "
             f"three spatial axes, got {value!r}"
+        )
+    entries = tuple(map(int, entries))
+    return entries if isinstance(value, (tuple, list)) else entries[0]
+
+
+def check_amounts(name: str, value: Any) -> PerAxis:
+    """Return a number of positions, or one for each spatial axis; 0 is one, too.
+
+    Raises:
+        ValueError: it is neither.
+    """
+    entries = tuple(value) if isinstance(value, (tuple, list)) else (value,)
+    if not all(map(_is_amount, entries)) or not 1 <= len(entries) <= 3:
+        raise ValueError(
+            f"{name} must be a number of positions, or a tuple of one for each of at "
+            f"most three spatial axes, got {value!r}"
         )
     entries = tuple(map(int, entries))
     return entries if isinstance(value, (tuple, list)) else entries[0]
@@ -252,10 +316,10 @@ def check_padding(
                 (int(p[0]), int(p[1])) if isinstance(p, tuple) else int(p)
                 for p in entries
             )
+    allowed = ", ".join([*map(repr, modes), "a number of positions"])
     raise ValueError(
-        f"{name} must be {', '.join(map(repr, modes))}, a number of positions, or a "
-        "tuple with one entry for each spatial axis, a number or a pair (before, "
-        f"after); got {padding!r}"
+        f"{name} must be {allowed}, or a tuple with one entry for each spatial axis, a "
+        f"number or a pair (before, after); got {padding!r}"
     )
 
 

@@ -3,10 +3,12 @@
 Each factory builds a frozen optimizer with optax's pair `init`, `update`, and
 `eval_params`; its docstring says which setting is optax's and which the lecture's.
 `max_norm` is not an optimizer but a bound, which follows one in an `optax.chain`.
+Where code wants an instance of optax's class, write
+`optax.GradientTransformationExtraArgs(*optimizer)`; README.md says what else differs.
 """
 
 from fnn.optimizers.adam import Adam, AdamState, adam, nadam
-from fnn.optimizers.adamw import AdamW, adamw
+from fnn.optimizers.adamw import AdamW, adamw, nadamw
 from fnn.optimizers.adaptive import (
     AdaDelta,
     AdaDeltaState,
@@ -17,7 +19,7 @@ from fnn.optimizers.adaptive import (
 )
 from fnn.optimizers.amsgrad import AMSGrad, AMSGradState, amsgrad
 from fnn.optimizers.base import Optimizer
-from fnn.optimizers.lookahead import eval_params
+from fnn.optimizers.evaluation import eval_params
 from fnn.optimizers.loss_scale import (
     LossScaled,
     LossScaleState,
@@ -35,6 +37,7 @@ from fnn.optimizers.momentum import (
 )
 from fnn.optimizers.projections import MaxNorm, max_norm, projection_max_norm
 from fnn.optimizers.rmsprop import RMSProp, RMSPropState, rmsprop
+from fnn.optimizers.state import OptimizerState
 
 __all__ = [
     "SGD",
@@ -53,6 +56,7 @@ __all__ = [
     "Momentum",
     "MomentumState",
     "Optimizer",
+    "OptimizerState",
     "RMSProp",
     "RMSPropState",
     "SGDState",
@@ -67,6 +71,7 @@ __all__ = [
     "max_norm",
     "momentum",
     "nadam",
+    "nadamw",
     "nesterov",
     "projection_max_norm",
     "rmsprop",

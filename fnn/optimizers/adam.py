@@ -8,16 +8,19 @@ from typing import Any, NamedTuple
 
 import jax.numpy as jnp
 
-from fnn.optimizers.base import (
+from fnn.optimizers.arithmetic import (
     Leaf,
-    Optimizer,
-    bias_correction_factor,
     clip_before_squaring,
     divide_or_zero,
+    square,
+)
+from fnn.optimizers.base import Optimizer, bias_correction_factor
+from fnn.optimizers.hyperparameters import value_at_step
+from fnn.optimizers.state import (
+    OptimizerState,
     increment,
     init_count,
     init_statistic,
-    value_at_step,
 )
 from fnn.pytree import leaf, pytree
 from fnn.typing import Array, Int, Number, PyTree, Schedule
@@ -26,11 +29,11 @@ __all__ = ["Adam", "AdamState", "adam", "nadam", "scaled_step", "update_moments"
 
 
 class AdamState(NamedTuple):
-    """The state of `Adam` and `AdamW`; every tree is like the parameters.
+    """The statistics of `Adam` and `AdamW`; every tree is like the parameters.
 
     count: int32 (), the number of updates so far.
     mu: m, at least float32, or mu_dtype.
-    nu: v, at least float32.
+    nu: v, at least float32, and real.
     """
 
     count: Array
@@ -49,12 +52,13 @@ class Adam(Optimizer):
     mu_dtype: Any = None
     nesterov: bool = False
 
-    def init(self, params: PyTree) -> AdamState:
-        return AdamState(
+    def init(self, params: PyTree) -> OptimizerState:
+        state = AdamState(
             init_count(),
             mu=init_statistic(params, dtype=self.mu_dtype),
-            nu=init_statistic(params),
+            nu=init_statistic(params, of_squares=True),
         )
+        return OptimizerState(state)
 
     def step_scalars(self, count: Int[Array, ""]) -> tuple[Any, ...]:
         # As at the end of the paper's section 2: the corrections go into numbers
@@ -81,9 +85,9 @@ class Adam(Optimizer):
 def update_moments(
     g: Leaf, m: Leaf, v: Leaf, b1: Number, b2: Number
 ) -> tuple[Leaf, Leaf]:
-    """Return β₁m + (1 − β₁) g and β₂v + (1 − β₂) g ⊙ g."""
+    """Return β₁m + (1 − β₁) g and β₂v + (1 − β₂) |g|²."""
     m = (1 - b1) * g + b1 * m
-    v = (1 - b2) * (g * g) + b2 * v
+    v = (1 - b2) * square(g) + b2 * v
     return m, v
 
 
@@ -121,7 +125,7 @@ def adam(
         nesterov: NAdam, see `nadam`.
 
     Returns:
-        An `Adam`, whose state is an `AdamState` (count, mu, nu).
+        An `Adam`, whose state holds an `AdamState` (count, mu, nu).
 
     Raises:
         ValueError: a number is out of range.
@@ -163,7 +167,7 @@ def nadam(
         mu_dtype: dtype of the stored m; by default that of v.
 
     Returns:
-        An `Adam` with nesterov=True, whose state is an `AdamState` (count, mu, nu).
+        An `Adam` with nesterov=True, whose state holds an `AdamState` (count, mu, nu).
 
     Raises:
         ValueError: a number is out of range.

@@ -3,19 +3,17 @@
 Legend: as in `fnn.optimizers.adam`; λ weight decay.
 """
 
-import dataclasses
-from collections.abc import Callable
 from typing import Any
 
-import jax
-import jax.numpy as jnp
-
-from fnn.optimizers.adam import Adam, AdamState
-from fnn.optimizers.base import Leaf, value_at_step
+from fnn.optimizers.adam import Adam
+from fnn.optimizers.arithmetic import Leaf
+from fnn.optimizers.hyperparameters import value_at_step
+from fnn.optimizers.state import OptimizerState
+from fnn.optimizers.weight_decay import Mask, as_mask, decaying_params
 from fnn.pytree import leaf, pytree
 from fnn.typing import Array, Int, Number, PyTree, Schedule
 
-__all__ = ["AdamW", "adamw"]
+__all__ = ["AdamW", "adamw", "nadamw"]
 
 
 @pytree
@@ -23,22 +21,16 @@ class AdamW(Adam):
     """The optimizer Adam with decoupled weight decay; built by `adamw`."""
 
     weight_decay: Schedule = leaf(default=1e-4)
-    mask: Callable[[PyTree], PyTree] | None = None
+    mask: Mask = None
+
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        object.__setattr__(self, "mask", as_mask("AdamW.mask", self.mask))
 
     def update(
-        self, grads: PyTree, state: AdamState, params: PyTree = None
-    ) -> tuple[PyTree, AdamState]:
-        if params is None:
-            raise ValueError(
-                "AdamW decays the parameters and needs to see them: expected "
-                "update(grads, state, params), got no params"
-            )
-        if self.mask is not None:
-            # A weight of 0 does not decay.
-            decays = jax.tree.broadcast(self.mask(params), params)
-            params = jax.tree.map(
-                lambda p, decay: p if decay else jnp.zeros_like(p), params, decays
-            )
+        self, grads: PyTree, state: OptimizerState, params: PyTree = None, **extra: Any
+    ) -> tuple[PyTree, OptimizerState]:
+        params = decaying_params("AdamW", params, self.mask)
         return super().update(grads, state, params)
 
     def step_scalars(self, count: Int[Array, ""]) -> tuple[Any, ...]:
@@ -52,17 +44,6 @@ class AdamW(Adam):
         *adam_scalars, alpha_lambda = scalars
         update, m, v = super().update_leaf(tuple(adam_scalars), param, g, m, v)
         return update - alpha_lambda * param, m, v
-
-
-@dataclasses.dataclass(frozen=True)
-class _Mask:
-    """A mask that can be hashed: a function that returns a tree of booleans."""
-
-    leaves: tuple[bool, ...]
-    treedef: Any
-
-    def __call__(self, params: PyTree) -> PyTree:
-        return jax.tree.unflatten(self.treedef, self.leaves)
 
 
 def adamw(
@@ -96,10 +77,11 @@ def adamw(
         nesterov: NAdamW, see `nadam`.
 
     Returns:
-        An `AdamW`, whose state is an `AdamState` (count, mu, nu). Its `update` needs
-        the parameters.
+        An `AdamW`, whose state holds an `AdamState` (count, mu, nu). Its `update`
+        needs the parameters.
 
     Raises:
+        TypeError: an argument has another type.
         ValueError: a number is out of range, or `update` got no parameters.
 
     Example:
@@ -116,9 +98,6 @@ def adamw(
         Loshchilov and Hutter 2019, "Decoupled Weight Decay Regularization",
         Algorithm 2.
     """
-    if mask is not None and not callable(mask):
-        leaves, treedef = jax.tree.flatten(mask)
-        mask = _Mask(tuple(bool(decays) for decays in leaves), treedef)
     return AdamW(
         learning_rate,
         b1,
@@ -129,4 +108,50 @@ def adamw(
         nesterov,
         weight_decay=weight_decay,
         mask=mask,
+    )
+
+
+def nadamw(
+    learning_rate: Schedule,
+    b1: Number = 0.9,
+    b2: Number = 0.999,
+    eps: Number = 1e-8,
+    eps_root: Number = 0.0,
+    mu_dtype: Any = None,
+    weight_decay: Schedule = 1e-4,
+    mask: PyTree = None,
+) -> AdamW:
+    """Build NAdam with decoupled weight decay: `adamw` with Nesterov's momentum.
+
+        θ ← θ − α (m̂ / (√(v̂ + ε_root) + ε) + λθ);    m̂ as in `nadam`, v̂ as in `adam`
+
+    Args:
+        learning_rate: α ≥ 0, a number or a schedule.
+        b1: β₁ in [0, 1).
+        b2: β₂ in [0, 1).
+        eps: ε ≥ 0, outside the root.
+        eps_root: ε_root ≥ 0, inside it.
+        mu_dtype: dtype of the stored m; by default that of v.
+        weight_decay: λ ≥ 0, a number or a schedule.
+        mask: which weights decay, see `adamw`.
+
+    Returns:
+        An `AdamW` with nesterov=True, whose state holds an `AdamState`.
+
+    Raises:
+        TypeError: an argument has another type.
+        ValueError: a number is out of range, or `update` got no parameters.
+
+    Example:
+        >>> from fnn import optimizers
+        >>> optimizers.nadamw(1e-3)
+        AdamW(learning_rate=0.001, nesterov=True)
+
+    Source:
+        Dozat 2016, "Incorporating Nesterov Momentum into Adam"; Loshchilov and Hutter
+        2019, "Decoupled Weight Decay Regularization".
+    """
+    return adamw(
+        *(learning_rate, b1, b2, eps, eps_root, mu_dtype, weight_decay, mask),
+        nesterov=True,
     )

@@ -1,24 +1,27 @@
 """AdaGrad and AdaDelta: a learning rate for every weight, from its past gradients.
 
 Legend: θ parameters, g gradient, α learning rate, r sum of g ⊙ g, Δ the step before
-the learning rate, E[·] a fading mean; products, roots and quotients elementwise.
+the learning rate, E[·] a fading mean, λ weight decay; products, roots and quotients
+elementwise.
 """
 
 from typing import Any, NamedTuple
 
 import jax.numpy as jnp
 
-from fnn.optimizers.base import (
+from fnn.optimizers.arithmetic import (
     Leaf,
-    Optimizer,
     cap_infinities,
     clip_before_squaring,
     divide_or_zero,
-    init_count,
-    init_statistic,
+    square,
 )
+from fnn.optimizers.base import Optimizer
+from fnn.optimizers.hyperparameters import as_hyperparameter, value_at_step
+from fnn.optimizers.state import OptimizerState, init_count, init_statistic
+from fnn.optimizers.weight_decay import Mask, as_mask, decaying_params
 from fnn.pytree import leaf, pytree
-from fnn.typing import Array, Number, PyTree, Schedule
+from fnn.typing import Array, Int, Number, PyTree, Schedule
 
 __all__ = [
     "AdaDelta",
@@ -32,10 +35,10 @@ __all__ = [
 
 
 class AdaGradState(NamedTuple):
-    """The state of `AdaGrad`.
+    """The statistics of `AdaGrad`.
 
     count: int32 (), the number of updates so far.
-    sum_of_squares: r, like the parameters, at least float32.
+    sum_of_squares: r, like the parameters, at least float32, and real.
     """
 
     count: Array
@@ -43,11 +46,11 @@ class AdaGradState(NamedTuple):
 
 
 class AdaDeltaState(NamedTuple):
-    """The state of `AdaDelta`; every tree is like the parameters, at least float32.
+    """The statistics of `AdaDelta`; every tree is like the parameters.
 
     count: int32 (), the number of updates so far.
-    e_g: the mean of g ⊙ g.
-    e_x: the mean of Δ ⊙ Δ, with Δ the step before the learning rate.
+    e_g: the mean of g ⊙ g, at least float32, and real.
+    e_x: the same of Δ ⊙ Δ, with Δ the step before the learning rate.
     """
 
     count: Array
@@ -63,16 +66,16 @@ class AdaGrad(Optimizer):
     eps: Number = leaf(default=1e-7)
     eps_in_sqrt: bool = True
 
-    def init(self, params: PyTree) -> AdaGradState:
-        r_0 = init_statistic(params, self.initial_accumulator_value)
-        return AdaGradState(init_count(), sum_of_squares=r_0)
+    def init(self, params: PyTree) -> OptimizerState:
+        r_0 = init_statistic(params, self.initial_accumulator_value, of_squares=True)
+        return OptimizerState(AdaGradState(init_count(), sum_of_squares=r_0))
 
     def update_leaf(
         self, scalars: tuple[Number], param: Any, g: Leaf, r: Leaf
     ) -> tuple[Leaf, Leaf]:
         (alpha,) = scalars
         g = clip_before_squaring(g)
-        r = cap_infinities(r + g * g)
+        r = cap_infinities(r + square(g))
         step = divide_or_zero(g, root_with_eps(r, self.eps, self.eps_in_sqrt))
         return -alpha * step, r
 
@@ -84,20 +87,38 @@ class AdaDelta(Optimizer):
     learning_rate: Schedule = leaf(default=1.0)
     rho: Number = leaf(default=0.9)
     eps: Number = leaf(default=1e-6)
+    weight_decay: Schedule | None = leaf(default=None)
+    weight_decay_mask: Mask = None
 
-    def init(self, params: PyTree) -> AdaDeltaState:
-        return AdaDeltaState(
-            init_count(), e_g=init_statistic(params), e_x=init_statistic(params)
-        )
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        mask = as_mask("AdaDelta.weight_decay_mask", self.weight_decay_mask)
+        object.__setattr__(self, "weight_decay_mask", mask)
+
+    def init(self, params: PyTree) -> OptimizerState:
+        e_g, e_x = (init_statistic(params, of_squares=True) for _ in range(2))
+        return OptimizerState(AdaDeltaState(init_count(), e_g, e_x))
+
+    def update(
+        self, grads: PyTree, state: OptimizerState, params: PyTree = None, **extra: Any
+    ) -> tuple[PyTree, OptimizerState]:
+        if self.weight_decay is not None:
+            params = decaying_params("AdaDelta", params, self.weight_decay_mask)
+        return super().update(grads, state, params)
+
+    def step_scalars(self, count: Int[Array, ""]) -> tuple[Any, ...]:
+        if self.weight_decay is None:
+            return *super().step_scalars(count), None
+        return *super().step_scalars(count), value_at_step(self.weight_decay, count)
 
     def update_leaf(
-        self, scalars: tuple[Number], param: Any, g: Leaf, e_g: Leaf, e_x: Leaf
+        self, scalars: tuple[Any, ...], param: Any, g: Leaf, e_g: Leaf, e_x: Leaf
     ) -> tuple[Leaf, Leaf, Leaf]:
-        (alpha,) = scalars
-        g = clip_before_squaring(g)
-        e_g = (1 - self.rho) * (g * g) + self.rho * e_g
+        alpha, decay = scalars
+        g = clip_before_squaring(g if decay is None else g + decay * param)
+        e_g = (1 - self.rho) * square(g) + self.rho * e_g
         step = divide_or_zero(jnp.sqrt(e_x + self.eps), jnp.sqrt(e_g + self.eps)) * g
-        e_x = (1 - self.rho) * (step * step) + self.rho * e_x
+        e_x = (1 - self.rho) * square(step) + self.rho * e_x
         return -alpha * step, e_g, e_x
 
 
@@ -128,7 +149,7 @@ def adagrad(
         eps_in_sqrt: whether ε is inside the root.
 
     Returns:
-        An `AdaGrad`, whose state is an `AdaGradState` (count, sum_of_squares).
+        An `AdaGrad`, whose state holds an `AdaGradState` (count, sum_of_squares).
 
     Raises:
         ValueError: a number is negative or not finite.
@@ -148,29 +169,38 @@ def adagrad(
 
 
 def adadelta(
-    learning_rate: Schedule | None = None, rho: Number = 0.9, eps: Number = 1e-6
+    learning_rate: Schedule | None = None,
+    rho: Number = 0.9,
+    eps: Number = 1e-6,
+    weight_decay: Schedule = 0.0,
+    weight_decay_mask: PyTree = None,
 ) -> AdaDelta:
     """Build AdaDelta: steps have the units of θ, so that α may be 1.
 
+        g ← g + λθ                                     with weight_decay
         E[g²] ← ρE[g²] + (1 − ρ) g²
         Δ = √(E[Δ²] + ε) / √(E[g²] + ε) ⊙ g
         E[Δ²] ← ρE[Δ²] + (1 − ρ) Δ²,    θ ← θ − αΔ
 
     The lecture and Zeiler: `adadelta(1.0, rho=0.95)`. optax: `rho=0.9`, the default.
     Without a learning rate fnn takes α = 1 and descends; optax then leaves out even the
-    factor −1 and ascends. For optax's weight_decay, put `optax.add_decayed_weights`
-    before it in a chain.
+    factor −1 and ascends.
 
     Args:
         learning_rate: α ≥ 0, a number or a schedule; None is 1.
         rho: ρ in [0, 1).
         eps: ε ≥ 0. With 0 no weight ever moves, since E[Δ²] starts at 0.
+        weight_decay: λ ≥ 0, a number or a schedule. Unlike that of `adamw`, it is
+            divided by √E[g²] with the rest of the gradient.
+        weight_decay_mask: which weights decay, see `adamw`.
 
     Returns:
-        An `AdaDelta`, whose state is an `AdaDeltaState` (count, e_g, e_x).
+        An `AdaDelta`, whose state holds an `AdaDeltaState` (count, e_g, e_x).
+        With weight_decay its `update` needs the parameters.
 
     Raises:
-        ValueError: a number is out of range.
+        TypeError: an argument has another type.
+        ValueError: a number is out of range, or `update` got no parameters.
 
     Example:
         >>> import jax.numpy as jnp
@@ -183,4 +213,11 @@ def adadelta(
         Zeiler 2012, "ADADELTA: An Adaptive Learning Rate Method", eq. (8), (9), (14)
         and Algorithm 1. Lecture 5.7.
     """
-    return AdaDelta(1.0 if learning_rate is None else learning_rate, rho, eps)
+    decay = as_hyperparameter("adadelta.weight_decay", weight_decay, schedule=True)
+    return AdaDelta(
+        1.0 if learning_rate is None else learning_rate,
+        *(rho, eps),
+        # None is structure: without decay there is nothing to compute.
+        weight_decay=None if isinstance(decay, float | int) and decay == 0 else decay,
+        weight_decay_mask=weight_decay_mask,
+    )

@@ -8,15 +8,14 @@ from typing import Any, NamedTuple
 import jax.numpy as jnp
 
 from fnn.optimizers.adam import scaled_step, update_moments
-from fnn.optimizers.base import (
-    Leaf,
-    Optimizer,
-    bias_correction_factor,
-    clip_before_squaring,
+from fnn.optimizers.arithmetic import Leaf, clip_before_squaring
+from fnn.optimizers.base import Optimizer, bias_correction_factor
+from fnn.optimizers.hyperparameters import value_at_step
+from fnn.optimizers.state import (
+    OptimizerState,
     increment,
     init_count,
     init_statistic,
-    value_at_step,
 )
 from fnn.pytree import leaf, pytree
 from fnn.typing import Array, Int, Number, PyTree, Schedule
@@ -25,7 +24,7 @@ __all__ = ["AMSGrad", "AMSGradState", "amsgrad"]
 
 
 class AMSGradState(NamedTuple):
-    """The state of `AMSGrad`: Adam's, and the largest v̂ so far (nu_max, like nu)."""
+    """The statistics of `AMSGrad`: Adam's, and the largest v̂ (nu_max, like nu)."""
 
     count: Array
     mu: PyTree
@@ -45,13 +44,14 @@ class AMSGrad(Optimizer):
     bias_correction_mu: bool = True
     bias_correction_nu: bool = True
 
-    def init(self, params: PyTree) -> AMSGradState:
-        return AMSGradState(
+    def init(self, params: PyTree) -> OptimizerState:
+        state = AMSGradState(
             init_count(),
             mu=init_statistic(params, dtype=self.mu_dtype),
-            nu=init_statistic(params),
-            nu_max=init_statistic(params),
+            nu=init_statistic(params, of_squares=True),
+            nu_max=init_statistic(params, of_squares=True),
         )
+        return OptimizerState(state)
 
     def step_scalars(self, count: Int[Array, ""]) -> tuple[Any, ...]:
         t, m_factor, v_factor = increment(count), 1.0, 1.0
@@ -104,7 +104,7 @@ def amsgrad(
         bias_correction_nu: the same for v.
 
     Returns:
-        An `AMSGrad`, whose state is an `AMSGradState` (count, mu, nu, nu_max).
+        An `AMSGrad`, whose state holds an `AMSGradState` (count, mu, nu, nu_max).
 
     Raises:
         ValueError: a number is out of range.

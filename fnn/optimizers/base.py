@@ -8,7 +8,8 @@ An optimizer is a frozen dataclass (see `fnn.pytree`) with the pure pair of opta
 and `eval_params`, which returns the parameters to validate and to keep. A subclass
 writes `init`, and in `update_leaf` its equations for one leaf. Numbers that all leaves
 share (the learning rate, the bias corrections) are computed once a step, in
-`step_scalars`. A state is a NamedTuple: a count, and trees like the parameters.
+`step_scalars`. A state is an `OptimizerState`: a NamedTuple of a count, and of trees
+like the parameters, where optax has it. A leaf whose gradient is None is left alone.
 
 Numbers, the same for every optimizer:
 
@@ -18,10 +19,12 @@ Numbers, the same for every optimizer:
   is 0 or too small for the dtype.
 - Where g² is needed, |g| is bounded by √max / 2 (9.2e18 in float32): g² = inf would
   stop the weight for ever. An adaptive method uses little but g's direction anyway.
+- A complex weight is one weight: g² is |g|² there, a real number.
 - A sum that would overflow stays at the largest number. An infinite gradient becomes
   NaN, so that these bounds cannot hide it.
 """
 
+import contextlib
 import dataclasses
 from collections.abc import Callable
 from typing import Any
@@ -30,66 +33,55 @@ import jax
 import jax.numpy as jnp
 from jax.tree_util import keystr, tree_flatten_with_path
 
-from fnn.dtypes import at_least_float32
-from fnn.optimizers.lookahead import eval_params
+from fnn.optimizers.arithmetic import (
+    as_numbers,
+    cast_leaf,
+    clip_and_cast,
+    is_complex,
+    real_dtype,
+    working_dtype,
+)
+from fnn.optimizers.evaluation import eval_params
+from fnn.optimizers.hyperparameters import (
+    SCHEDULES,
+    as_dtype,
+    as_hyperparameter,
+    check_in_range,
+    value_at_step,
+)
+from fnn.optimizers.state import OptimizerState, increment
+from fnn.optimizers.transformation import Transformation
 from fnn.pytree import leaf, pytree
-from fnn.typing import Array, Float, Int, Number, PyTree, Schedule
+from fnn.typing import Array, Int, Number, PyTree, Schedule
 
-__all__ = [
-    "Leaf",
-    "Optimizer",
-    "bias_correction_factor",
-    "cap_infinities",
-    "clip_before_squaring",
-    "divide_or_zero",
-    "increment",
-    "init_count",
-    "init_statistic",
-    "value_at_step",
-]
-
-#: One leaf of a tree. In one call, all leaves have the same shape.
-Leaf = Float[Array, "*leaf"]
-
-#: Fields that say how much of the past to keep. The other numbers need only be ≥ 0.
-DECAYS = ("b1", "b2", "decay", "momentum", "rho")
-
-#: Fields that may be schedules.
-SCHEDULES = ("learning_rate", "weight_decay")
+__all__ = ["Optimizer", "bias_correction_factor"]
 
 #: Fields of a state that are numbers. The others are trees like the parameters.
 STATE_NUMBERS = ("count", "lookahead")
 
+#: Fields that hold the dtype of a statistic.
+DTYPES = ("mu_dtype", "accumulator_dtype")
+
 
 @pytree
-class Optimizer:
+class Optimizer(Transformation):
     """The base of all optimizers: a subclass writes `init` and `update_leaf`."""
 
     learning_rate: Schedule = leaf()
 
     def __post_init__(self) -> None:
-        """Raise where a Python number is out of range; a traced one is not read."""
+        """Raise where a field has another type, or a Python number is out of range."""
         for field in dataclasses.fields(self):
             value = getattr(self, field.name)
             name = f"{type(self).__name__}.{field.name}"
-            if not field.metadata.get("leaf"):
-                continue
-            if callable(value) and field.name not in SCHEDULES:
-                raise TypeError(
-                    f"{name} must be a constant number, got the function {value!r}: "
-                    f"only {' and '.join(SCHEDULES)} may be schedules"
-                )
-            if not isinstance(value, float):
-                continue
-            if field.name in DECAYS and not 0 <= value < 1:
-                raise ValueError(f"{name} must be in [0, 1), got {value}")
-            if not 0 <= value < float("inf"):
-                raise ValueError(
-                    f"{name} must be finite and not negative, got {value}"
-                    + _HINTS.get(field.name, "")
-                )
+            if field.name in DTYPES:
+                value = as_dtype(name, value)
+            elif field.metadata.get("leaf") and not (value is field.default is None):
+                value = as_hyperparameter(name, value, schedule=field.name in SCHEDULES)
+                check_in_range(name, value)
+            object.__setattr__(self, field.name, value)
 
-    def init(self, params: PyTree) -> Any:
+    def init(self, params: PyTree) -> OptimizerState:
         raise NotImplementedError(f"{type(self).__name__}.init")
 
     @property
@@ -101,24 +93,42 @@ class Optimizer:
         raise NotImplementedError(f"{type(self).__name__}.update_leaf")
 
     def update(
-        self, grads: PyTree, state: Any, params: PyTree = None
-    ) -> tuple[PyTree, Any]:
-        names = [name for name in state._fields if name not in STATE_NUMBERS]
-        statistics = [getattr(state, name) for name in names]
-        updates, *statistics = self._update_trees(
-            state.count, grads, params, *statistics
-        )
-        return updates, state._replace(
-            count=increment(state.count), **dict(zip(names, statistics, strict=True))
-        )
+        self, grads: PyTree, state: OptimizerState, params: PyTree = None, **extra: Any
+    ) -> tuple[PyTree, OptimizerState]:
+        """Return the updates and the next state.
 
-    def eval_params(self, state: Any, params: PyTree) -> PyTree:
+        Args:
+            grads: the gradients, like the parameters, or with None for a leaf that is
+                to be left alone.
+            state: what `init` or the last `update` returned.
+            params: the parameters, where the optimizer decays them.
+            **extra: what other optimizers want (value=, grad=, ...); not read.
+        """
+        if not isinstance(state, OptimizerState):
+            raise TypeError(
+                f"{type(self).__name__}.update: expected the state that its init or "
+                f"update returned, an OptimizerState, got {state!r}"
+            )
+        old = state.inner_state
+        names = [name for name in old._fields if name not in STATE_NUMBERS]
+        updates, *statistics = self._update_trees(
+            old.count, grads, params, *(getattr(old, name) for name in names)
+        )
+        new = dict(zip(names, statistics, strict=True)) | self.state_numbers()
+        new = old._replace(count=increment(old.count), **new)
+        return updates, state._replace(inner_state=new)
+
+    def eval_params(self, state: OptimizerState, params: PyTree) -> PyTree:
         """Return the parameters to validate; see the function `eval_params`."""
         return eval_params(state, params)
 
     def step_scalars(self, count: Int[Array, ""]) -> tuple[Number, ...]:
         """Return the numbers that all leaves share in this step: by default (α,)."""
         return (value_at_step(self.learning_rate, count),)
+
+    def state_numbers(self) -> dict[str, Any]:
+        """Return the numbers in the state, besides the count: by default none."""
+        return {}
 
     def _update_trees(
         self, count: Int[Array, ""], grads: PyTree, params: PyTree, *statistics: PyTree
@@ -131,7 +141,7 @@ class Optimizer:
         for tree in statistics:
             _expect_match(grads, tree, "the optimizer's state")
         scalars = _cast_arrays(self, float).step_scalars(count)
-        leaves, treedef = jax.tree.flatten(grads)
+        leaves, treedef = jax.tree.flatten(grads, is_leaf=_is_none)
         old_columns = [
             [None] * len(leaves) if tree is None else treedef.flatten_up_to(tree)
             for tree in (params, *statistics)
@@ -150,89 +160,31 @@ class Optimizer:
     def _update_in_working_dtype(
         self, scalars: tuple[Number, ...], g: Any, param: Any, *old: Any
     ) -> list[Array | None]:
-        g = jnp.asarray(g)
-        dtype = _working_dtype(g.dtype)
+        if g is None:
+            return [None, *old]
+        g = jnp.asarray(as_numbers(g))
+        dtype = working_dtype(g.dtype)
         wide = g.astype(dtype)
         wide = jnp.where(jnp.isinf(wide), jnp.nan, wide)
-        update, *new = _cast_arrays(self, dtype).update_leaf(
-            _cast_arrays(scalars, dtype),
-            _cast_arrays(param, dtype),
-            wide,
-            *_cast_arrays(old, dtype),
-        )
+        real = real_dtype(dtype)
+        # The equations multiply complex numbers by real ones.
+        mixes = jax.numpy_dtype_promotion("standard")
+        with mixes if is_complex(g) else contextlib.nullcontext():
+            update, *new = _cast_arrays(self, real).update_leaf(
+                _cast_arrays(scalars, real),
+                cast_leaf(param, dtype),
+                wide,
+                *(cast_leaf(x, dtype) for x in old),
+            )
         pairs = zip((update, *new), (g, *old), strict=True)
         return [
-            None if x is None else _clip_and_cast(x, like.dtype) for x, like in pairs
+            None if x is None else clip_and_cast(x, like.dtype) for x, like in pairs
         ]
-
-
-_HINTS = {
-    "learning_rate": ": updates already point downhill; to climb, negate the loss",
-    "weight_decay": ": a positive one already makes weights smaller",
-}
-
-
-# --- state -----------------------------------------------------------------------
-
-
-def init_count() -> Int[Array, ""]:
-    """Return the count of a new state, 0."""
-    return jnp.zeros((), jnp.int32)
-
-
-def increment(count: Int[Array, ""]) -> Int[Array, ""]:
-    """Return count + 1, or the largest int32 where that would overflow."""
-    return jnp.minimum(count, jnp.iinfo(count.dtype).max - 1) + 1
-
-
-def init_statistic(params: PyTree, value: Number = 0.0, dtype: Any = None) -> PyTree:
-    """Return a tree like `params`, filled with `value`, at least float32 or `dtype`."""
-
-    def like(p: Any) -> Array:
-        p = jnp.asarray(p)
-        return jnp.full_like(p, value, dtype=dtype or _working_dtype(p.dtype))
-
-    return jax.tree.map(like, params)
-
-
-# --- numbers -----------------------------------------------------------------------
-
-
-def value_at_step(number: Schedule, count: Int[Array, ""]) -> Number:
-    """Return the number, or the schedule's value at this step (0, 1, ...)."""
-    return jnp.asarray(number(count), float) if callable(number) else number
 
 
 def bias_correction_factor(decay: Number, t: Int[Array, ""]) -> Number:
     """Return 1 / (1 − decayᵗ), which corrects a mean that was 0 before step 1."""
     return 1 / (1 - decay ** t.astype(float))
-
-
-def clip_before_squaring(g: Leaf) -> Leaf:
-    """Clip g so that g², sums of a few of them, and g²/(1 − b2) stay finite."""
-    limit = 0.5 * float(jnp.finfo(g.dtype).max) ** 0.5
-    return jnp.clip(g, -limit, limit)
-
-
-def cap_infinities(x: Leaf) -> Leaf:
-    """Replace infinities by the largest number of x's dtype; NaN stays."""
-    # Not jnp.clip, which XLA does not fuse here: RMSProp took twice the time.
-    largest = float(jnp.finfo(x.dtype).max)
-    return jnp.where(jnp.isinf(x), jnp.copysign(largest, x), x)
-
-
-def divide_or_zero(x: Leaf, y: Leaf) -> Leaf:
-    """Return x / y, and 0 where y is 0: there x is 0 too, or too small to matter."""
-    return jnp.where(y == 0, 0, x / y)
-
-
-def _working_dtype(dtype: Any) -> Any:
-    if not jnp.issubdtype(dtype, jnp.floating):
-        raise TypeError(
-            f"an optimizer moves floating-point numbers, got a leaf of dtype {dtype}: "
-            "leave it out with optax.masked, or keep it out of the parameters"
-        )
-    return at_least_float32(dtype)
 
 
 def _cast_arrays(tree: PyTree, dtype: Any) -> PyTree:
@@ -243,21 +195,26 @@ def _cast_arrays(tree: PyTree, dtype: Any) -> PyTree:
     )
 
 
-def _clip_and_cast(x: Array, dtype: Any) -> Array:
-    """Cast x to this dtype; what is too large for it becomes its largest number."""
-    limit = float(jnp.finfo(dtype).max)
-    narrower = limit < float(jnp.finfo(x.dtype).max)
-    return (jnp.clip(x, -limit, limit) if narrower else x).astype(dtype)
+def _is_none(x: Any) -> bool:
+    return x is None
 
 
 def _expect_match(grads: PyTree, reference: PyTree, owner: str) -> None:
-    """Raise unless gradients have the leaves, shapes and containers of `reference`."""
+    """Raise unless gradients have the leaves, shapes and containers of `reference`.
+
+    Where a gradient is None, `reference` may have None or one leaf of any kind, such as
+    the activation function of an Equinox module.
+    """
     if reference is None:
         return
-    got, expected = (
-        {keystr(k): f"shape {jnp.shape(x)}" for k, x in tree_flatten_with_path(tree)[0]}
-        for tree in (grads, reference)
-    )
+    leaves, treedef = tree_flatten_with_path(grads, is_leaf=_is_none)
+    left_alone = {keystr(path) for path, g in leaves if g is None}
+    got = {keystr(path): _describe(g) for path, g in leaves if g is not None}
+    expected = {
+        keystr(path): _describe(x)
+        for path, x in tree_flatten_with_path(reference)[0]
+        if keystr(path) not in left_alone
+    }
     for path in expected | got:
         there, here = expected.get(path, "no leaf"), got.get(path, "no leaf")
         if here != there:
@@ -265,8 +222,14 @@ def _expect_match(grads: PyTree, reference: PyTree, owner: str) -> None:
                 f"grads{path}: expected {there} as in {owner}, got {here}. Pass "
                 "gradients with respect to the parameters that init was given"
             )
-    if jax.tree.structure(grads) != jax.tree.structure(reference):
+    try:
+        treedef.flatten_up_to(reference)
+    except ValueError:
         raise ValueError(
             f"grads: expected the containers of {owner}, "
             f"{jax.tree.structure(reference)}, got {jax.tree.structure(grads)}"
-        )
+        ) from None
+
+
+def _describe(leaf: Any) -> str:
+    return f"shape {jnp.shape(leaf)}"

@@ -9,9 +9,12 @@ from typing import Any, NamedTuple
 
 import jax
 import jax.numpy as jnp
+import numpy as np
 
 from fnn.dtypes import all_finite
-from fnn.optimizers.lookahead import eval_params
+from fnn.optimizers.evaluation import eval_params
+from fnn.optimizers.hyperparameters import as_hyperparameter
+from fnn.optimizers.transformation import Transformation, takes_extra
 from fnn.pytree import leaf, pytree, tree_where
 from fnn.typing import Array, Bool, Int, PyTree, Scalar
 
@@ -32,7 +35,7 @@ class LossScaleState(NamedTuple):
 
 
 @pytree
-class LossScaled:
+class LossScaled(Transformation):
     """An optimizer with dynamic loss scaling; built by `loss_scaled`."""
 
     optimizer: Any = leaf()
@@ -42,15 +45,26 @@ class LossScaled:
     period: int = 2000
 
     def __post_init__(self) -> None:
+        verbs = (getattr(self.optimizer, verb, None) for verb in ("init", "update"))
+        if isinstance(self.optimizer, type) or not all(map(callable, verbs)):
+            raise TypeError(
+                "LossScaled.optimizer must be an optimizer, with init(params) and "
+                f"update(grads, state, params), got {self.optimizer!r}: pass "
+                "fnn.optimizers.adam(1e-3), for instance, or one of optax's"
+            )
         for name, least in (("initial", 0.0), ("factor", 1.0), ("minimum", 0.0)):
-            value = getattr(self, name)
+            full_name = f"LossScaled.{name}"
+            value = as_hyperparameter(full_name, getattr(self, name))
             if isinstance(value, float) and not least < value < float("inf"):
                 raise ValueError(
-                    f"LossScaled.{name} must be finite and > {least:g}, got {value}"
+                    f"{full_name} must be finite and > {least:g}, got {value}"
                 )
-        if not isinstance(self.period, int) or self.period < 1:
+            object.__setattr__(self, name, value)
+        period = self.period
+        is_count = isinstance(period, int | np.integer) and not isinstance(period, bool)
+        if not is_count or period < 1:
             raise ValueError(
-                f"LossScaled.period counts steps and must be ≥ 1, got {self.period!r}"
+                f"LossScaled.period counts steps and must be ≥ 1, got {period!r}"
             )
 
     def init(self, params: PyTree) -> LossScaleState:
@@ -61,10 +75,11 @@ class LossScaled:
         )
 
     def update(
-        self, grads: PyTree, state: LossScaleState, params: PyTree = None
+        self, grads: PyTree, state: LossScaleState, params: PyTree = None, **extra: Any
     ) -> tuple[PyTree, LossScaleState]:
         is_finite = all_finite(grads)
-        updates, inner = self.optimizer.update(grads, state.inner, params)
+        extra = extra if takes_extra(self.optimizer.update) else {}
+        updates, inner = self.optimizer.update(grads, state.inner, params, **extra)
         updates = jax.tree.map(
             lambda u: jnp.where(is_finite, u, jnp.zeros_like(u)), updates
         )
@@ -118,6 +133,7 @@ def loss_scaled(
         An optimizer with `init`, `update` and `eval_params`.
 
     Raises:
+        TypeError: an argument has another type.
         ValueError: a number is out of range.
 
     Example:

@@ -5,14 +5,15 @@ Legend: θ parameters, g gradient, α learning rate, β momentum, v velocity.
 
 from typing import Any, NamedTuple
 
-from fnn.optimizers.base import (
-    Leaf,
-    Optimizer,
-    cap_infinities,
-    init_count,
-    init_statistic,
+from fnn.optimizers.arithmetic import Leaf, cap_infinities
+from fnn.optimizers.base import Optimizer
+from fnn.optimizers.hyperparameters import as_dtype
+from fnn.optimizers.lookahead import (
+    NesterovForm,
+    beta_if_lookahead,
+    check_nesterov,
 )
-from fnn.optimizers.lookahead import NesterovForm, beta_if_lookahead, check_nesterov
+from fnn.optimizers.state import OptimizerState, init_count, init_statistic
 from fnn.pytree import leaf, pytree
 from fnn.typing import Array, Number, PyTree, Schedule
 
@@ -29,7 +30,7 @@ __all__ = [
 
 
 class SGDState(NamedTuple):
-    """The state of `SGD`.
+    """The statistics of `SGD`: none.
 
     count: int32 (), the number of updates so far.
     """
@@ -38,24 +39,29 @@ class SGDState(NamedTuple):
 
 
 class MomentumState(NamedTuple):
-    """The state of `Momentum`.
+    """The statistics of `Momentum`.
 
     count: int32 (), the number of updates so far.
-    velocity: like the parameters, at least float32. Optax's trace, or the lecture's v.
+    trace: like the parameters, at least float32. Optax's trace, or the lecture's v.
     lookahead: β, (), in the look-ahead form; None in the others.
     """
 
     count: Array
-    velocity: PyTree
+    trace: PyTree
     lookahead: Array | None
+
+    @property
+    def velocity(self) -> PyTree:
+        """The trace by the lecture's name."""
+        return self.trace
 
 
 @pytree
 class SGD(Optimizer):
     """The gradient descent optimizer, θ ← θ − α g; built by `sgd`."""
 
-    def init(self, params: PyTree) -> SGDState:
-        return SGDState(init_count())
+    def init(self, params: PyTree) -> OptimizerState:
+        return OptimizerState(SGDState(init_count()))
 
     def update_leaf(self, scalars: tuple[Number], param: Any, g: Leaf) -> tuple[Leaf]:
         (alpha,) = scalars
@@ -73,22 +79,21 @@ class Momentum(Optimizer):
 
     def __post_init__(self) -> None:
         super().__post_init__()
-        check_nesterov(self)
+        check_nesterov("Momentum.nesterov", self.nesterov)
         if self.nesterov == "lookahead" and not self.learning_rate_in_trace:
             raise ValueError(
                 'nesterov="lookahead" needs learning_rate_in_trace=True: θ̂ = θ + βv '
                 "holds only for a velocity in units of θ"
             )
 
-    def init(self, params: PyTree) -> MomentumState:
-        velocity = init_statistic(params, dtype=self.accumulator_dtype)
-        return MomentumState(init_count(), velocity, beta_if_lookahead(self))
+    def init(self, params: PyTree) -> OptimizerState:
+        trace = init_statistic(params, dtype=self.accumulator_dtype)
+        return OptimizerState(
+            MomentumState(init_count(), trace, beta_if_lookahead(self))
+        )
 
-    def update(
-        self, grads: PyTree, state: MomentumState, params: PyTree = None
-    ) -> tuple[PyTree, MomentumState]:
-        updates, state = super().update(grads, state, params)
-        return updates, state._replace(lookahead=beta_if_lookahead(self))
+    def state_numbers(self) -> dict[str, Any]:
+        return {"lookahead": beta_if_lookahead(self)}
 
     def update_leaf(
         self, scalars: tuple[Number], param: Any, g: Leaf, v: Leaf
@@ -140,8 +145,8 @@ def sgd(
             (lecture), or else the step after it (optax, the default).
 
     Returns:
-        An optimizer, `SGD` or `Momentum`, whose state is an `SGDState` (count) or a
-        `MomentumState` (count, velocity, lookahead).
+        An optimizer, `SGD` or `Momentum`, whose state holds an `SGDState` (count) or a
+        `MomentumState` (count, trace, lookahead).
 
     Raises:
         ValueError: α or β out of range, or nesterov without momentum.
@@ -150,24 +155,30 @@ def sgd(
         >>> import jax.numpy as jnp
         >>> from fnn import optimizers
         >>> opt = optimizers.sgd(0.5)
-        >>> opt.update(jnp.array([1.0, -2.0]), opt.init(jnp.zeros(2)))
+        >>> updates, state = opt.update(jnp.array([1.0, -2.0]), opt.init(jnp.zeros(2)))
+        >>> updates, state[0]
         (Array([-0.5,  1. ], dtype=float32), SGDState(count=Array(1, dtype=int32)))
 
     Source:
         Robbins and Monro 1951; Sutskever et al. 2013, "On the importance of
         initialization and momentum in deep learning", eq. (1)-(4). Lecture 5.1, 5.2.
     """
-    if momentum is None:
-        if nesterov:
-            raise ValueError(
-                f"sgd: nesterov={nesterov!r} needs a momentum, such as 0.9"
-            )
-        return SGD(learning_rate)
-    if learning_rate_in_trace is None:
-        learning_rate_in_trace = nesterov == "lookahead"
-    return Momentum(
-        learning_rate, momentum, nesterov, accumulator_dtype, learning_rate_in_trace
-    )
+    if momentum is not None:
+        if learning_rate_in_trace is None:
+            learning_rate_in_trace = nesterov == "lookahead"
+        return Momentum(
+            learning_rate, momentum, nesterov, accumulator_dtype, learning_rate_in_trace
+        )
+    check_nesterov("sgd: nesterov", nesterov)
+    as_dtype("sgd: accumulator_dtype", accumulator_dtype)
+    if nesterov:
+        raise ValueError(f"sgd: nesterov={nesterov!r} needs a momentum, such as 0.9")
+    if not isinstance(learning_rate_in_trace, bool | None):
+        raise TypeError(
+            "sgd: learning_rate_in_trace must be True, False or None, got "
+            f"{learning_rate_in_trace!r}"
+        )
+    return SGD(learning_rate)
 
 
 def momentum(learning_rate: Schedule, momentum: Number = 0.9) -> Momentum:
@@ -182,7 +193,7 @@ def momentum(learning_rate: Schedule, momentum: Number = 0.9) -> Momentum:
         momentum: β in [0, 1); the lecture also plots 0.5.
 
     Returns:
-        A `Momentum`, whose state is a `MomentumState` (count, velocity, None).
+        A `Momentum`, whose state holds a `MomentumState` (count, trace, None).
 
     Raises:
         ValueError: α or β out of range.
@@ -215,7 +226,7 @@ def nesterov(learning_rate: Schedule, momentum: Number = 0.9) -> Momentum:
         momentum: β in [0, 1), a constant.
 
     Returns:
-        A `Momentum`, whose state is a `MomentumState` (count, velocity, lookahead).
+        A `Momentum`, whose state holds a `MomentumState` (count, trace, lookahead).
 
     Raises:
         ValueError: α or β out of range.

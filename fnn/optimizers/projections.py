@@ -13,8 +13,11 @@ from typing import Any
 import jax
 import jax.numpy as jnp
 
+from fnn.optimizers.arithmetic import real_dtype, working_dtype
+from fnn.optimizers.hyperparameters import as_hyperparameter
+from fnn.optimizers.transformation import Transformation
 from fnn.pytree import leaf, pytree
-from fnn.typing import Array, Float, Number, PyTree
+from fnn.typing import Array, Inexact, Number, PyTree
 
 __all__ = ["MaxNorm", "max_norm", "projection_max_norm"]
 
@@ -52,26 +55,27 @@ def projection_max_norm(params: PyTree, c: Number) -> PyTree:
     return jax.tree.map(lambda w: _shorten(w, c), params)
 
 
-def _shorten(w: Any, c: Number) -> Float[Array, "..."]:
+def _shorten(w: Any, c: Number) -> Inexact[Array, "..."]:
     """Shorten the columns of one leaf: w_j min(1, c / ‖w_j‖₂)."""
     w = jnp.asarray(w)
     if w.ndim < 2:
         return w
-    wide = w if w.dtype == jnp.float64 else w.astype(jnp.float32)
+    wide = w.astype(working_dtype(w.dtype))
     norm = jnp.linalg.norm(wide.reshape(-1, w.shape[-1]), axis=0)
-    c = jnp.asarray(c, wide.dtype)
+    c = jnp.asarray(c, real_dtype(wide.dtype))
     # The factor is exactly 1 where a norm is within the bound; no norm of 0 divides.
     factor = jnp.where(norm > c, c / jnp.maximum(norm, c), 1)
-    return (wide * factor).astype(w.dtype)
+    return (wide * factor.astype(wide.dtype)).astype(w.dtype)
 
 
 @pytree
-class MaxNorm:
+class MaxNorm(Transformation):
     """The projection as the last link of a chain; built by `max_norm`."""
 
     c: Number = leaf()
 
     def __post_init__(self) -> None:
+        object.__setattr__(self, "c", as_hyperparameter("MaxNorm.c", self.c))
         if isinstance(self.c, float) and not 0 < self.c < float("inf"):
             raise ValueError(
                 f"MaxNorm.c must be a finite number > 0, got {self.c}: it bounds the "
@@ -82,7 +86,7 @@ class MaxNorm:
         return ()
 
     def update(
-        self, updates: PyTree, state: tuple[()], params: PyTree = None
+        self, updates: PyTree, state: tuple[()], params: PyTree = None, **extra: Any
     ) -> tuple[PyTree, tuple[()]]:
         if params is None:
             raise ValueError(
@@ -90,11 +94,15 @@ class MaxNorm:
                 "update(updates, state, params), got no params"
             )
 
-        def project_update(update: Array, param: Array) -> Array:
+        def project_update(update: Any, param: Any) -> Any:
+            if update is None:
+                return None
             projected = _shorten(param + update.astype(param.dtype), self.c)
             return (projected - param).astype(update.dtype)
 
-        return jax.tree.map(project_update, updates, params), state
+        return jax.tree.map(
+            project_update, updates, params, is_leaf=lambda update: update is None
+        ), state
 
 
 def max_norm(c: Number) -> MaxNorm:

@@ -9,18 +9,25 @@ from typing import Any, NamedTuple
 import jax.numpy as jnp
 
 from fnn.optimizers.adaptive import root_with_eps
-from fnn.optimizers.base import (
+from fnn.optimizers.arithmetic import (
     Leaf,
-    Optimizer,
-    bias_correction_factor,
     clip_before_squaring,
     divide_or_zero,
+    square,
+)
+from fnn.optimizers.base import Optimizer, bias_correction_factor
+from fnn.optimizers.lookahead import (
+    NesterovForm,
+    beta_if_lookahead,
+    check_nesterov,
+)
+from fnn.optimizers.momentum import momentum_step
+from fnn.optimizers.state import (
+    OptimizerState,
     increment,
     init_count,
     init_statistic,
 )
-from fnn.optimizers.lookahead import NesterovForm, beta_if_lookahead, check_nesterov
-from fnn.optimizers.momentum import momentum_step
 from fnn.pytree import leaf, pytree
 from fnn.typing import Array, Int, Number, PyTree, Schedule
 
@@ -28,20 +35,25 @@ __all__ = ["RMSProp", "RMSPropState", "rmsprop"]
 
 
 class RMSPropState(NamedTuple):
-    """The state of `RMSProp`; every tree is like the parameters, at least float32.
+    """The statistics of `RMSProp`; every tree is like the parameters, ≥ float32.
 
     count: int32 (), the number of updates so far.
-    nu: r, the mean of g ⊙ g.
+    nu: r, the mean of g ⊙ g, real.
     mu: m, the mean of g, if centered; else None.
-    velocity: v, with momentum; else None.
+    trace: v, with momentum; else None.
     lookahead: β, (), in the look-ahead form; else None.
     """
 
     count: Array
     nu: PyTree
     mu: PyTree
-    velocity: PyTree
+    trace: PyTree
     lookahead: Array | None
+
+    @property
+    def velocity(self) -> PyTree:
+        """The trace by the lecture's name."""
+        return self.trace
 
 
 @pytree
@@ -59,26 +71,24 @@ class RMSProp(Optimizer):
 
     def __post_init__(self) -> None:
         super().__post_init__()
-        check_nesterov(self)
+        check_nesterov("RMSProp.nesterov", self.nesterov)
         if self.nesterov and self.momentum is None:
             raise ValueError(
                 f"RMSProp: nesterov={self.nesterov!r} needs a momentum, such as 0.9"
             )
 
-    def init(self, params: PyTree) -> RMSPropState:
-        return RMSPropState(
+    def init(self, params: PyTree) -> OptimizerState:
+        state = RMSPropState(
             init_count(),
-            nu=init_statistic(params, self.initial_scale),
+            nu=init_statistic(params, self.initial_scale, of_squares=True),
             mu=init_statistic(params) if self.centered else None,
-            velocity=None if self.momentum is None else init_statistic(params),
+            trace=None if self.momentum is None else init_statistic(params),
             lookahead=beta_if_lookahead(self),
         )
+        return OptimizerState(state)
 
-    def update(
-        self, grads: PyTree, state: RMSPropState, params: PyTree = None
-    ) -> tuple[PyTree, RMSPropState]:
-        updates, state = super().update(grads, state, params)
-        return updates, state._replace(lookahead=beta_if_lookahead(self))
+    def state_numbers(self) -> dict[str, Any]:
+        return {"lookahead": beta_if_lookahead(self)}
 
     def step_scalars(self, count: Int[Array, ""]) -> tuple[Number, ...]:
         scalars = super().step_scalars(count)
@@ -97,12 +107,12 @@ class RMSProp(Optimizer):
     ) -> tuple[Leaf, Leaf, Leaf | None, Leaf | None]:
         alpha, correction = scalars
         g = clip_before_squaring(g)
-        r = (1 - self.decay) * (g * g) + self.decay * r
+        r = (1 - self.decay) * square(g) + self.decay * r
         variance = correction * r
         if m is not None:
             m = (1 - self.decay) * g + self.decay * m
             # A constant gradient has variance 0, which rounding can make negative.
-            variance = jnp.maximum(variance - (correction * m) ** 2, 0)
+            variance = jnp.maximum(variance - square(correction * m), 0)
         root = root_with_eps(variance, self.eps, self.eps_in_sqrt)
         push = -alpha * divide_or_zero(g, root)
         if v is None or self.momentum is None:
@@ -149,7 +159,7 @@ def rmsprop(
         bias_correction: whether r (and m) are divided by 1 − ρᵗ, as in Adam.
 
     Returns:
-        An `RMSProp`, whose state is an `RMSPropState` (count, nu, mu, velocity,
+        An `RMSProp`, whose state holds an `RMSPropState` (count, nu, mu, trace,
         lookahead).
 
     Raises:

@@ -13,6 +13,7 @@ import jax
 import jax.numpy as jnp
 
 from fnn.core import Layer, Variables
+from fnn.shapes import abstract_batch
 from fnn.typing import Array, InShape, KeyArray, PyTree
 
 __all__ = ["autodiff_step", "manual_step", "temporary_bytes"]
@@ -27,7 +28,8 @@ def autodiff_step(net: Layer) -> Step:
     def step(variables: Variables, x: Array, key: KeyArray) -> tuple[PyTree, PyTree]:
         def total(params: PyTree) -> tuple[Array, PyTree]:
             out = net.forward(params, variables.state, x, key=key, train=True)
-            return out.y.sum(), out.state
+            sums = [y.sum() for y in jax.tree.leaves(out.y)]
+            return sum(sums[1:], start=sums[0]), out.state
 
         return jax.grad(total, has_aux=True)(variables.params)
 
@@ -40,7 +42,8 @@ def manual_step(net: Layer) -> Step:
     def step(variables: Variables, x: Array, key: KeyArray) -> tuple[PyTree, PyTree]:
         params, state = variables
         out = net.forward(params, state, x, key=key, train=True)
-        return net.backward(params, out.saved, jnp.ones_like(out.y)).dparams, out.state
+        ones = jax.tree.map(jnp.ones_like, out.y)
+        return net.backward(params, out.saved, ones).dparams, out.state
 
     return step
 
@@ -49,7 +52,7 @@ def temporary_bytes(step: Step, net: Layer, in_shape: InShape, batch_size: int) 
     """Compile a step, and return the bytes of its temporary memory."""
     key = jax.random.key(0)
     variables = jax.eval_shape(lambda key: net.init(key, in_shape), key)
-    x = jax.ShapeDtypeStruct((batch_size, *in_shape), jnp.zeros(()).dtype)
+    x = abstract_batch(in_shape, batch_size)
     compiled = jax.jit(step).lower(variables, x, key).compile()
     analysis: Any = compiled.memory_analysis()
     return analysis.temp_size_in_bytes

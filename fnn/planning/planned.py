@@ -4,6 +4,7 @@ from abc import abstractmethod
 from typing import NamedTuple
 
 from fnn.core import Backward, Forward, Layer, Reach, Variables, layer, leaf
+from fnn.shapes import example_shape, format_shapes, hashable
 from fnn.tables import format_rows
 from fnn.typing import Array, InShape, KeyArray, PyTree
 
@@ -99,11 +100,11 @@ class Plan(Planned):
         self, params: PyTree, state: PyTree, x: Array, *,
         key: KeyArray | None = None, train: bool = False,
     ) -> Forward:  # fmt: skip
-        if tuple(x.shape[1:]) != self.in_shape:
+        if hashable(example_shape(x)) != self.in_shape:
             raise ValueError(
                 f"this plan was made for examples of shape {self.in_shape}, got x of "
-                f"shape {x.shape}: plan the network for {tuple(x.shape[1:])}, or use "
-                "the plain one, plan.plain"
+                f"shape {format_shapes(x)}: plan the network for {example_shape(x)}, "
+                "or use the plain one, plan.plain"
             )
         return self.net.forward(params, state, x, key=key, train=train)
 

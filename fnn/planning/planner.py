@@ -11,6 +11,7 @@ from fnn.core import Layer, expect_layer
 from fnn.planning.costs import Costs, built_in
 from fnn.planning.options import MODES, PlanOptions
 from fnn.planning.planned import Plan
+from fnn.shapes import hashable
 from fnn.typing import InShape
 
 __all__ = ["plan"]
@@ -63,8 +64,7 @@ def plan(
         ['0/Conv+Relu+MaxPool']
     """
     expect_layer("net", net)
-    check_in_shape(in_shape)
-    in_shape = tuple(in_shape)
+    in_shape = check_in_shape(in_shape)
     batch_size = positive_integer("plan: batch_size", batch_size)
     if mode not in MODES:
         raise ValueError(f"plan: mode must be one of {MODES}, got {mode!r}")
@@ -76,7 +76,9 @@ def plan(
     if isinstance(net, Plan):
         net = net.plain
     if platform != "cpu":
-        return Plan(net, net, in_shape, (), f"on a {platform} XLA's convolutions stay")
+        return Plan(
+            net, net, hashable(in_shape), (), f"on a {platform} XLA's convolutions stay"
+        )
     if costs is not None and not isinstance(costs, Costs):
         raise TypeError(
             "plan: costs must be a table that fnn.load_costs has read, got "

@@ -29,6 +29,8 @@ from fnn.layers.activations import (
 from fnn.layers.batch_norm import BatchNorm
 from fnn.layers.convolution import Conv
 from fnn.layers.global_pooling import GlobalAvgPool
+from fnn.layers.padding import COPY_MODES
+from fnn.layers.piecewise import Clip, HardSigmoid, HardSwish
 from fnn.layers.pooling import MaxPool
 from fnn.planning.costs import Work
 from fnn.planning.options import PlanOptions
@@ -40,11 +42,16 @@ from fnn.planning.stages import (
     MaxPoolStage,
     PointwiseStage,
 )
+from fnn.shapes import is_shape
 from fnn.typing import InShape
 
 __all__ = ["REWRITES", "Candidate", "Rewrite", "plain_cost"]
 
-POINTWISE = (Relu, LeakyRelu, Elu, Gelu, Silu, Softplus, Sigmoid, Tanh, Identity)
+POINTWISE = (
+    *(Relu, LeakyRelu, Elu, Gelu, Silu, Softplus, Sigmoid, Tanh),
+    *(Clip, HardSigmoid, HardSwish),
+    Identity,
+)
 
 #: How many times as long a grouped convolution takes as a dense one, at least.
 GROUPED_SLOWDOWN = 1000
@@ -90,7 +97,7 @@ def _is_supported(layers: Layers, shape: InShape) -> bool:
     conv, pooling = layers[0], _pooling(layers)
     return (
         conv.groups == 1
-        and conv.padding not in ("CIRCULAR", "REFLECT")
+        and conv.padding not in COPY_MODES
         and (pooling is None or _tiles(pooling, _output_sizes(conv, shape)))
     )
 
@@ -198,6 +205,8 @@ REWRITES = (
 
 def plain_cost(layer: Any, shape: InShape, options: PlanOptions) -> float:
     """Return the milliseconds of a plain layer; 0 where no rewrite could replace it."""
+    if not is_shape(shape):
+        return 0.0
     count = math.prod(shape) * options.batch_size
     if type(layer) is Conv and len(shape) == 3 and _is_supported((layer,), shape):
         work = _work(layer, (1, 1), shape, options.batch_size)

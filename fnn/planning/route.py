@@ -15,12 +15,14 @@ from fnn.core import Layer
 from fnn.layers.activations import Identity
 from fnn.layers.branches import Parallel, Residual
 from fnn.layers.combinators import Serial
+from fnn.layers.several import Each, Fork
 from fnn.network import path_of
 from fnn.planning.options import PlanOptions
 from fnn.planning.planned import Change
 from fnn.planning.rewrites import REWRITES, plain_cost
 from fnn.planning.stage import Absorbed
 from fnn.planning.stages import InnerParallel, InnerResidual
+from fnn.shapes import is_shape
 from fnn.typing import InShape
 
 __all__ = ["INNER", "OUTER", "Planner", "Route"]
@@ -102,6 +104,8 @@ class Planner(NamedTuple):
         return routes
 
     def _add_transposes(self, best: dict[str, Route], shape: InShape) -> None:
+        if not is_shape(shape):  # several arrays stay as they are
+            return
         count = math.prod(shape) * self.options.batch_size
         transpose = Route(self.options.costs.element("transpose", count))
         for before, after in ((OUTER, INNER), (INNER, OUTER)):
@@ -111,7 +115,7 @@ class Planner(NamedTuple):
     def _edges(self, layers: Sequence[Layer], paths: Sequence[str]) -> Iterator[Edge]:
         """Yield the edges that start before the first of these layers."""
         first, path = layers[0], paths[0]
-        if type(first) in (Serial, Residual, Parallel):
+        if type(first) in (Serial, Residual, Parallel, Fork, Each):
             inside = self.routes if type(first) is Serial else self._parallel_routes
             for ends, route in inside(first, path).items():
                 yield Edge(1, ends, route)
@@ -133,17 +137,19 @@ class Planner(NamedTuple):
                 yield Edge(count, (INNER, INNER), route)
 
     def _parallel_routes(self, net: Layer, path: str) -> dict[Ends, Route]:
-        """Return the routes of a residual block or of parallel branches.
+        """Return the routes of a layer whose children are side by side.
 
-        All branches have the same layouts at their ends.
+        All of them have the same layouts at their ends; the inner ones only where their
+        outputs are added.
         """
+        adds = type(net) is Residual or getattr(net, "merge", "") == "sum"
         found: dict[Ends, Route] = {}
         branches = [
             self.routes(child, path_of(path, label, child))
             for label, child in net.children.items()
         ]
         for layout in (OUTER, INNER):
-            if layout == INNER and getattr(net, "merge", "sum") != "sum":
+            if layout == INNER and not adds:
                 continue
             total = Route()
             for routes in branches:

@@ -3,15 +3,15 @@
 import dataclasses
 
 import jax
-import jax.numpy as jnp
 
 from fnn.core import Layer
 from fnn.planning.memory import autodiff_step, manual_step, temporary_bytes
 from fnn.planning.options import PlanOptions
 from fnn.planning.planned import Plan
 from fnn.planning.route import OUTER, Planner
-from fnn.probes import record
+from fnn.shapes import abstract_batch, example_shape, hashable
 from fnn.typing import Array, InShape, KeyArray, PyTree
+from fnn.visits import record
 
 __all__ = ["fastest_plan", "fastest_plan_within_memory"]
 
@@ -42,7 +42,9 @@ def fastest_plan_within_memory(
                 f"where autodiff takes {limit / 1e6:.1f}."
             )
             return dataclasses.replace(plan, note=note)
-    return Plan(net, net, in_shape, (), "every plan takes more memory than autodiff")
+    return Plan(
+        net, net, hashable(in_shape), (), "every plan takes more memory than autodiff"
+    )
 
 
 def fastest_plan(net: Layer, in_shape: InShape, options: PlanOptions) -> Plan:
@@ -50,7 +52,9 @@ def fastest_plan(net: Layer, in_shape: InShape, options: PlanOptions) -> Plan:
     planner = Planner(options, _shapes(net, in_shape))
     best = planner.routes(net, net.kind)[OUTER, OUTER]
     if not best.changes:
-        return Plan(net, net, in_shape, (), "no rewrite applies, or none would pay")
+        return Plan(
+            net, net, hashable(in_shape), (), "no rewrite applies, or none would pay"
+        )
     (planned,) = best.layers
     before = planner.plain_cost(net, net.kind)
     note = (
@@ -58,7 +62,7 @@ def fastest_plan(net: Layer, in_shape: InShape, options: PlanOptions) -> Plan:
         f"expected in place of {before:.2f},\ntransposes of images included. "
         f'Mode "{options.mode}"; costs of {options.costs.machine}.'
     )
-    return Plan(planned, net, in_shape, best.changes, note)
+    return Plan(planned, net, hashable(in_shape), best.changes, note)
 
 
 def _shapes(net: Layer, in_shape: InShape) -> dict[str, InShape]:
@@ -67,6 +71,5 @@ def _shapes(net: Layer, in_shape: InShape) -> dict[str, InShape]:
     def record_all(key: KeyArray, x: Array) -> dict[str, PyTree]:
         return record(net, net.init(key, in_shape), x, key)
 
-    x = jax.ShapeDtypeStruct((1, *in_shape), jnp.zeros(()).dtype)
-    recorded = jax.eval_shape(record_all, jax.random.key(0), x)
-    return {path: entry.x.shape[1:] for path, entry in recorded.items()}
+    recorded = jax.eval_shape(record_all, jax.random.key(0), abstract_batch(in_shape))
+    return {path: example_shape(entry.x) for path, entry in recorded.items()}

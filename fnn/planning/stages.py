@@ -86,8 +86,10 @@ class BatchNormStage(Stage):
         relu = len(self.layers) > 1
         mean, var = state
         if train:
+            m = math.prod(x.shape[1:])
+            norm.expect_batch(m)
             mean, var = map(jnp.ravel, moments(x, axes=ALL_BUT_CHANNELS))
-            state = norm.update_running(state, mean, var, x.size // len(x))
+            state = norm.update_running(state, mean, var, m)
         scale, bias = params
         y, saved = batch_norm_forward(x, scale, bias, mean, var, norm.eps, relu)
         return Forward(y, (Train if train else Eval)(saved), state)

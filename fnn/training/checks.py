@@ -3,8 +3,9 @@
 Most functions return the argument in the form that training uses.
 """
 
+import dataclasses
 import warnings
-from collections.abc import Mapping
+from collections.abc import Hashable, Mapping
 from typing import Any
 
 import jax
@@ -12,26 +13,22 @@ import jax.numpy as jnp
 import numpy as np
 
 from fnn.augmentations import Augmentation, as_augmentation
-from fnn.checks import as_array, as_inputs, check_pair, describe
-from fnn.core import Layer, Variables, as_variables
-from fnn.dtypes import all_finite
+from fnn.checks import describe
 from fnn.losses import Loss
-from fnn.named_leaves import differences, leaves_by_name
+from fnn.losses.several import part_names
+from fnn.metrics.kinds import Metric, better
+from fnn.named_leaves import leaves_by_name
 from fnn.optimizers import Optimizer
+from fnn.shapes import format_shapes
 from fnn.training.compiled.order import batch_sizes
 from fnn.training.early_stopping import EarlyStopping
-from fnn.training.metrics import Metric
-from fnn.typing import Array, Batch, PyTree
+from fnn.typing import PyTree
 
 __all__ = [
     "check_augment",
     "check_batch_size",
-    "check_data",
     "check_early_stopping",
     "check_epochs",
-    "check_fits",
-    "check_flag",
-    "check_inputs",
     "check_metrics",
     "check_optimizer",
     "check_validation_device",
@@ -55,13 +52,6 @@ def check_batch_size(batch_size: Any, n: int | None = None) -> int:
     return int(batch_size)
 
 
-def check_flag(name: str, value: Any) -> bool:
-    """Return True or False."""
-    if not isinstance(value, bool | np.bool_):
-        raise TypeError(f"{name} must be True or False, got {value!r}")
-    return bool(value)
-
-
 def check_epochs(epochs: Any) -> int:
     """Return a number of epochs, 0 or more, as an int."""
     if isinstance(epochs, bool) or not isinstance(epochs, int | np.integer):
@@ -71,92 +61,11 @@ def check_epochs(epochs: Any) -> int:
     return int(epochs)
 
 
-# ---- Data ------------------------------------------------------------------------
-
-
-def check_data(name: str, data: Any) -> Batch:
-    """Return a pair (x, y) of finite x and one label an example, on the device."""
-    x, y = check_pair(name, data)
-    return check_inputs(f"{name}: x", x), y
-
-
-def check_inputs(name: str, x: Any) -> Array:
-    """Return finite inputs (N, ...), on the device."""
-    x = as_array(name, x)
-    if x.ndim == 0 or len(x) == 0:
-        raise ValueError(f"{name} has no examples: its shape is {x.shape}")
-    if x.dtype == jnp.uint8:
-        raise TypeError(
-            f"{name} is uint8, as images are stored: networks want numbers around 1. "
-            "Pass x.astype('float32') / 255, here and wherever the network is used."
-        )
-    if jnp.issubdtype(x.dtype, jnp.floating) and not bool(_all_finite(x)):
-        values = np.asarray(x, np.float32)
-        index = np.argwhere(~np.isfinite(values))[0].tolist()
-        number = "NaN" if np.isnan(values[tuple(index)]) else "inf"
-        raise ValueError(
-            f"{name} has {number} at {index} (example {index[0]}). Leave the example "
-            "out, or mend it: jnp.nan_to_num(x)."
-        )
-    return as_inputs(x)
-
-
-_all_finite = jax.jit(all_finite)
-
-
-def check_fits(
-    net: Layer, loss: Loss | None, variables: Any, data: tuple[Any, Any], name: str
-) -> Variables:
-    """Return the variables, if network, loss, variables and data fit one another.
-
-    The layers check the shapes when the forward is traced; nothing is run.
-
-    Args:
-        net: the network.
-        loss: the loss, or None for none.
-        variables: the variables, or their shapes.
-        data: x and y.
-        name: the name of the data, for errors.
-    """
-    variables = as_variables(variables)
-    for path, leaf in leaves_by_name(variables).items():
-        if not isinstance(leaf, int | float) and not _is_array(leaf):
-            raise TypeError(
-                f"variables: {path} must be an array of numbers, got {leaf!r}: make "
-                "them with net.init(key, in_shape)"
-            )
-    x, y = data
-    try:
-        z = jax.eval_shape(
-            lambda v, x: net.forward(v.params, v.state, x).y, variables, x
-        )
-        if loss is not None:
-            loss.check(z.shape[1:], y)
-    except Exception as error:
-        error.add_note(f"in {name}, x of shape {x.shape}")
-        raise
-    key = jax.random.key(0)  # only shapes are wanted of this init
-    own = jax.eval_shape(lambda: Variables(*net.init(key, x.shape[1:])))
-    if wrong := differences(own, variables, dtypes=False):
-        raise ValueError(
-            "variables belong to another network:\n  " + "\n  ".join(wrong) + "\nMake "
-            "them with net.init(key, in_shape)."
-        )
-    return variables
-
-
-def _is_array(leaf: Any) -> bool:
-    """Return whether it is an array of numbers or of keys, or the shape of one."""
-    dtype = getattr(leaf, "dtype", np.dtype(object))
-    kinds = (np.number, np.bool_, jax.dtypes.extended)
-    return any(jax.dtypes.issubdtype(dtype, kind) for kind in kinds)
-
-
 # ---- Options ---------------------------------------------------------------------
 
 
 def check_augment(
-    augment: Any, x: Array, n: int, batch_size: int
+    augment: Any, x: PyTree, n: int, batch_size: int
 ) -> Augmentation | None:
     """Return an augmentation that keeps the shape and dtype of every batch, or None.
 
@@ -172,11 +81,13 @@ def check_augment(
         return None
     augment = as_augmentation(augment)
     for size in np.unique(batch_sizes(n, batch_size)).tolist():
-        batch = jax.ShapeDtypeStruct((size, *x.shape[1:]), x.dtype)
+        batch = jax.tree.map(
+            lambda a, size=size: jax.ShapeDtypeStruct((size, *a.shape[1:]), a.dtype), x
+        )
         try:
             got = jax.eval_shape(lambda x: augment(jax.random.key(0), x), batch)
         except Exception as error:
-            error.add_note(f"in augment(key, x), x of shape {batch.shape}")
+            error.add_note(f"in augment(key, x), x of shape {format_shapes(batch)}")
             raise
         if describe(got) != describe(batch):
             raise ValueError(
@@ -190,7 +101,7 @@ def check_metrics(metrics: Any) -> tuple[tuple[str, Metric], ...]:
     """Return metrics in a form that can be compiled in."""
     if not isinstance(metrics, Mapping):
         raise TypeError(
-            "metrics must map names to functions (outputs, y) -> mean, such as "
+            "metrics must map names to functions (outputs, y), such as "
             f'{{"accuracy": fnn.accuracy}}, got {metrics!r}'
         )
     for name, metric in metrics.items():
@@ -198,6 +109,17 @@ def check_metrics(metrics: Any) -> tuple[tuple[str, Metric], ...]:
             raise TypeError(f"a metric's name must be a string, got {name!r}")
         if not callable(metric):
             raise TypeError(f"metric {name!r} must be a function, got {metric!r}")
+        if isinstance(metric, type):
+            raise TypeError(
+                f"metric {name!r} must be a function (outputs, y), got the class "
+                f"{metric.__name__}: pass an instance that can be called"
+            )
+        if not isinstance(metric, Hashable):
+            raise TypeError(
+                f"metric {name!r} must be hashable, as functions are, because it is "
+                f"compiled in; got {type(metric).__name__}. A dataclass is hashable "
+                "with frozen=True."
+            )
         if name in ("loss", "epoch"):
             raise ValueError(f"a metric cannot be called {name!r}: the name is taken")
     return tuple(metrics.items())
@@ -240,28 +162,41 @@ UNSUPPORTED = {
         "SAM (optax.contrib.sam), which needs gradients at a second point of every "
         "step (grad_fn), or holds parameters that are not to be validated"
     ),
+    "DifferentiallyPrivateAggregateState": (
+        "optax.contrib.dpsgd or differentially_private_aggregate, which needs the "
+        "gradient of every single example"
+    ),
     "LookaheadState": (
         "optax.lookahead, whose parameters are a pair of fast and slow ones "
         "(optax.LookaheadParams)"
+    ),
+    "SophiaState": (
+        "optax.contrib.sophia, which needs the loss by another name (obj_fn) for its "
+        "estimate of the curvature"
     ),
 }
 
 
 def check_early_stopping(
     early_stopping: Any,
+    loss: Loss,
     metrics: tuple[tuple[str, Metric], ...],
     validated: bool,
     epochs: int,
-) -> None:
-    """Raise unless it is None, or the metric that it monitors will be computed."""
+) -> EarlyStopping | None:
+    """Return None, or early stopping by a metric that will be computed.
+
+    The metric may be called as in the history: "validation_f1" becomes "f1".
+    """
     if early_stopping is None:
-        return
+        return None
     if not isinstance(early_stopping, EarlyStopping):
         raise TypeError(
             "early_stopping must be fnn.EarlyStopping(patience=...), got "
             f"{early_stopping!r}"
         )
-    computed = ["loss", *(name for name, _ in metrics)]
+    functions = dict(metrics)
+    computed = ["loss", *(f"loss_{name}" for name in part_names(loss)), *functions]
     if not validated:
         raise ValueError(
             "early stopping needs validation data: pass validation=(x, y), a part of "
@@ -269,19 +204,28 @@ def check_early_stopping(
         )
     monitor, every = early_stopping.monitor, early_stopping.every
     if monitor not in computed:
+        monitor = monitor.removeprefix("validation_")
+    if monitor not in computed:
         raise ValueError(
-            f"early stopping monitors {monitor!r}, which is not computed: expected one "
-            f"of {', '.join(map(repr, computed))}. Pass metrics={{{monitor!r}: "
-            "function} to compute it."
+            f"early stopping monitors {early_stopping.monitor!r}, which is not "
+            f"computed: expected one of {', '.join(map(repr, computed))}. Pass "
+            f"metrics={{{monitor!r}: function}} to compute it."
         )
     if 0 < epochs < every:
         raise ValueError(
             f"early stopping evaluates every {every} epochs, and there are only "
             f"{epochs}: it would never do so"
         )
+    mode = better(functions[monitor]) if monitor in functions else None
+    if mode not in (None, early_stopping.mode):
+        raise ValueError(
+            f"EarlyStopping: monitor={monitor!r} with mode={early_stopping.mode!r} "
+            f'would keep the worst variables; pass mode="{mode}"'
+        )
+    return dataclasses.replace(early_stopping, monitor=monitor)
 
 
-def check_validation_device(device: Any, train: Array, validation: Any) -> Any:
+def check_validation_device(device: Any, train: PyTree, validation: Any) -> Any:
     """Return the device to validate on, or None for the one that trains, in turn."""
     if device is None:
         return None
@@ -294,11 +238,12 @@ def check_validation_device(device: Any, train: Array, validation: Any) -> Any:
             'validation_device must be one of jax.devices(), "another" for any that '
             f"does not train, or None, got {device!r}"
         )
-    others = [other for other in jax.devices() if other not in train.devices()]
+    training = jax.tree.leaves(train)[0].devices()
+    others = [other for other in jax.devices() if other not in training]
     if device == "another" and others:
         return others[0]
-    if device == "another" or device in train.devices():
-        names = ", ".join(map(str, train.devices()))
+    if device == "another" or device in training:
+        names = ", ".join(map(str, training))
         reason = f"training runs on {names}, too"
         if device == "another":
             reason = f"there is no device but {names}, which trains"

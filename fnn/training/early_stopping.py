@@ -51,7 +51,8 @@ class EarlyStopping:
         min_delta: the metric has to be better by more than this, in its own units. A
             leaf.
         mode: "min" if smaller is better, "max" if larger is.
-        monitor: the metric's name, "loss" or one of the metrics.
+        monitor: the metric's name, "loss" or one of the metrics; or its name in the
+            history, such as "validation_loss".
         every: evaluate after every epoch whose number this divides. Patience counts
             evaluations.
         subset: how much of the validation data to use: an int is a number of examples,
@@ -101,7 +102,8 @@ class EarlyStopping:
                 'EarlyStopping: mode must be "min" (smaller is better) or "max", got '
                 f"{self.mode!r}"
             )
-        if (self.monitor, self.mode) in (("accuracy", "min"), ("loss", "max")):
+        name = self.monitor.removeprefix("validation_")
+        if (name, self.mode) in (("accuracy", "min"), ("loss", "max")):
             other = "max" if self.mode == "min" else "min"
             raise ValueError(
                 f"EarlyStopping: monitor={self.monitor!r} with mode={self.mode!r} "

@@ -8,36 +8,60 @@ Legend: N examples, S batches, the smaller one last.
 
 from collections.abc import Callable, Mapping
 from functools import partial
-from typing import Any
+from typing import Any, NamedTuple
 
 import jax
 import jax.numpy as jnp
 import numpy as np
 from jax import lax
-from jax.sharding import Mesh
+from jax.sharding import Mesh, NamedSharding, PartitionSpec
 
-from fnn.checks import describe
+from fnn.checks import as_inputs
 from fnn.core import Layer, Variables, as_variables, expect_layer
+from fnn.dtypes import at_least_float32
 from fnn.losses import Loss, expect_loss
-from fnn.training.checks import (
-    check_batch_size,
-    check_data,
-    check_fits,
-    check_inputs,
-    check_metrics,
-)
+from fnn.losses.several import compared_with, loss_parts, part_names
+from fnn.shapes import count_examples
+from fnn.training.checks import check_batch_size, check_metrics
 from fnn.training.compiled.meshes import shard_batch
 from fnn.training.compiled.order import batch_sizes
-from fnn.training.metrics import Metric, default_metrics
+from fnn.training.data import check_data, check_fits, check_inputs, with_weights
+from fnn.training.metrics import (
+    Metric,
+    NamedMetric,
+    compared_labels,
+    compute_on_host,
+    default_metrics,
+    in_metric,
+    sort_metrics,
+)
 from fnn.typing import Array, Batch, PyTree
 
 __all__ = [
+    "Evaluation",
     "average_batches",
-    "batch_means",
     "evaluate",
+    "evaluate_batches",
+    "finish_evaluation",
+    "metrics_of",
+    "names_of",
     "predict",
     "start_evaluation",
 ]
+
+
+class Evaluation(NamedTuple):
+    """The part of an evaluation that the device computes.
+
+    means: the means (S,) of each batch by name: of the loss, and of metrics that have a
+        value for every example.
+    wholes: numbers by name, of metrics that are computed of all outputs at once.
+    outputs: z (N, ...), where a metric is computed on the host, else None.
+    """
+
+    means: dict[str, Array]
+    wholes: dict[str, Array]
+    outputs: PyTree | None
 
 
 def evaluate(
@@ -52,22 +76,35 @@ def evaluate(
 
         loss = (1/N) Σ_n L(z_n, y_n)        without a penalty
 
+    Where a loss ignores labels or weighs them, each batch has its own divisor, and the
+    result is the mean over batches, each times its number of examples; and so is a
+    metric that does so. A batch of all examples has their exact mean.
+
     Args:
         net: the network.
         loss: the loss.
         variables: the network's variables.
-        data: x (N, ...) and y (N, ...).
+        data: x (N, ...) and y (N, ...), each an array or a tree of arrays; or x, y and
+            weights (N,).
         batch_size: how many examples go through the network at once. It changes memory
             and speed, not the result beyond rounding.
-        metrics: functions `(outputs, y) -> mean` by name. By default the accuracy where
-            the loss scores classes. Functions are compiled in: pass the same objects
-            again, or the program is compiled again.
+        metrics: functions `(outputs, y)` by name, such as those of `fnn.metrics`. By
+            default the accuracy where the loss scores classes. One that returns (N,), a
+            value of every example, is averaged over all examples, by their weights if
+            they have some. One that returns a
+            scalar is called once, with all outputs: nothing is averaged that is no
+            mean. One that needs to know the numbers, because it calls NumPy or
+            scikit-learn, is called with NumPy arrays; let it begin with np.asarray if
+            it is to be called so anyway. y has the shape in which the loss compares it:
+            (N, 1) beside outputs (N, 1), but for losses that classify. Functions are
+            compiled in: pass the same objects again, or the program is compiled again.
 
     Returns:
         `{"loss": ..., "accuracy": ...}`, Python floats.
 
     Raises:
-        ValueError, TypeError: data or variables that do not fit.
+        ValueError, TypeError: data or variables that do not fit; a metric that returns
+            something else, or that pairs every example with every other by accident.
 
     Example:
         >>> import jax, jax.numpy as jnp, fnn
@@ -83,10 +120,30 @@ def evaluate(
     variables = as_variables(variables)
     chosen = check_metrics(default_metrics(loss) if metrics is None else metrics)
     size = check_batch_size(batch_size)
+    loss, data = with_weights(loss, data)
     x, y = check_data("data", data)
     variables = check_fits(net, loss, variables, (x, y), "data")
-    values = start_evaluation(net, loss, variables, (x, y), size, chosen)
-    return average_batches(values, len(x), size)
+    known = metrics_of(net, loss, variables, (x, y), chosen)
+    started = start_evaluation(net, loss, variables, (x, y), size, known)
+    return finish_evaluation(started, loss, y, size, known)
+
+
+def metrics_of(
+    net: Layer,
+    loss: Loss,
+    variables: Variables,
+    data: Batch | None,
+    metrics: tuple[tuple[str, Metric], ...],
+) -> tuple[NamedMetric, ...]:
+    """Return metrics with how each is computed; network and metrics are traced.
+
+    Without data none is computed.
+    """
+    if not metrics or data is None:
+        return ()
+    x, y = data
+    outputs = jax.eval_shape(partial(_outputs, net), variables, x)
+    return sort_metrics(metrics, loss, outputs, y)
 
 
 def start_evaluation(
@@ -95,34 +152,66 @@ def start_evaluation(
     variables: Variables,
     data: Batch,
     batch_size: int,
-    metrics: tuple[tuple[str, Metric], ...],
+    metrics: tuple[NamedMetric, ...],
     mesh: Mesh | None = None,
-) -> dict[str, Array]:
-    """Start to compute the means of each batch by name, without waiting for them."""
-    size = min(batch_size, len(data[0]))
+) -> Evaluation:
+    """Start to evaluate all examples, without waiting for the numbers."""
+    size = min(batch_size, count_examples(data))
     options = dict(metrics=metrics, batch_size=size, mesh=mesh)
-    return _batch_means(net, loss, variables, data, **options)
+    return _evaluate_batches(net, loss, variables, data, **options)
+
+
+def finish_evaluation(
+    started: Evaluation,
+    loss: Loss,
+    y: PyTree,
+    batch_size: int,
+    metrics: tuple[NamedMetric, ...],
+) -> dict[str, float]:
+    """Wait for the numbers, and return the loss and each metric by name.
+
+    Args:
+        started: what `start_evaluation` returned.
+        loss: the loss.
+        y: the labels of all examples.
+        batch_size: how many examples went through the network at once.
+        metrics: the metrics.
+    """
+    values = average_batches(started.means, count_examples(y), batch_size)
+    values |= {k: float(v) for k, v in jax.device_get(started.wholes).items()}
+    for metric in metrics:
+        if metric.kind == "host":
+            outputs: Any = started.outputs
+            labels = compared_labels(loss, outputs, y)
+            values[metric.name] = compute_on_host(metric, outputs, labels)
+    return {name: values[name] for name in names_of(loss, metrics)}
+
+
+def names_of(loss: Loss, metrics: tuple[NamedMetric, ...]) -> tuple[str, ...]:
+    """Return the names of all numbers of an evaluation, in their order."""
+    parts = (f"loss_{name}" for name in part_names(loss))
+    return ("loss", *parts, *(metric.name for metric in metrics))
 
 
 def average_batches(
-    values: dict[str, Array], n: int, batch_size: int
+    means: dict[str, Array], n: int, batch_size: int
 ) -> dict[str, float]:
     """Average the means of each batch over all n examples; wait for them."""
     # In float64 on the host: an accuracy of 1 is 1, however many batches there are.
     weights = batch_sizes(n, min(batch_size, n))
     return {
         name: float(np.average(np.asarray(each, np.float64), weights=weights))
-        for name, each in jax.device_get(values).items()
+        for name, each in jax.device_get(means).items()
     }
 
 
-def predict(net: Layer, variables: Variables, x: Any, batch_size: int = 1000) -> Array:
+def predict(net: Layer, variables: Variables, x: Any, batch_size: int = 1000) -> Any:
     """Compute the outputs z (N, ...) of all examples, in their order.
 
     Args:
         net: the network.
         variables: the network's variables.
-        x: the inputs (N, ...).
+        x: the inputs (N, ...), an array or a tree of arrays.
         batch_size: how many examples go through the network at once.
 
     Returns:
@@ -144,63 +233,86 @@ def predict(net: Layer, variables: Variables, x: Any, batch_size: int = 1000) ->
     size = check_batch_size(batch_size)
     x = check_inputs("x", x)
     variables = check_fits(net, None, variables, (x, None), "x")
-    return _predict(net, variables, x, batch_size=min(size, len(x)))
+    return _predict(net, variables, x, batch_size=min(size, count_examples(x)))
 
 
-def batch_means(
+def evaluate_batches(
     net: Layer,
     loss: Loss,
     variables: Variables,
     data: Batch,
     *,
-    metrics: tuple[tuple[str, Metric], ...],
+    metrics: tuple[NamedMetric, ...],
     batch_size: int,
     mesh: Mesh | None = None,
-) -> dict[str, Array]:
-    """Return the means (S,) of each batch by name, of the loss and of the metrics."""
+) -> Evaluation:
+    """Evaluate all examples, batch by batch; a pure function.
 
-    def means_of(batch: Batch) -> dict[str, Array]:
+    The outputs of a batch are kept only if a metric is computed of them all.
+    """
+    averaged = [metric for metric in metrics if metric.kind == "mean"]
+    kept = len(averaged) < len(metrics)
+    _, weights = compared_with(loss, data[1])
+
+    def evaluate_batch(batch: Batch) -> tuple[PyTree, ...]:
         x, y = shard_batch(batch, mesh)
-        outputs = net.forward(*variables, x, train=False).y
-        values = {name: _mean(name, metric, outputs, y) for name, metric in metrics}
-        return {"loss": loss.value(outputs, y), **values}
+        z = _outputs(net, variables, x)
+        means = {"loss": loss.value(z, y)}
+        means |= {f"loss_{k}": part for k, part in loss_parts(loss, z, y).items()}
+        values: dict[str, Array] = {}
+        for metric in averaged:
+            each = _values(metric, z, compared_labels(loss, z, y))
+            if weights is None:
+                means[metric.name] = each.mean(dtype=at_least_float32(each.dtype))
+            else:
+                values[metric.name] = each
+        return jax.tree.map(jnp.atleast_1d, means), values, z if kept else None
 
-    return _map_batches(
-        lambda batch: jax.tree.map(jnp.atleast_1d, means_of(batch)), data, batch_size
-    )
+    means, values, outputs = _map_batches(evaluate_batch, data, batch_size)
+    if outputs is not None and mesh is not None:  # as the labels are
+        everywhere = NamedSharding(mesh, PartitionSpec())
+        outputs = lax.with_sharding_constraint(outputs, everywhere)
+    wholes = {name: _weighted_mean(each, weights) for name, each in values.items()}
+    for name, metric, kind in metrics:
+        if kind == "whole":
+            y = compared_labels(loss, outputs, data[1])
+            with in_metric(name, outputs, y):
+                wholes[name] = jnp.asarray(metric(outputs, y))
+    is_wanted = any(metric.kind == "host" for metric in metrics)
+    return Evaluation(means, wholes, outputs if is_wanted else None)
 
 
-def _mean(name: str, metric: Metric, outputs: Array, y: Array) -> Array:
-    """Return the metric of a batch, a scalar, or raise an error that names it."""
-    try:
-        mean = metric(outputs, y)
-    except Exception as error:
-        error.add_note(f"in metric {name!r} of outputs {outputs.shape}, y {y.shape}")
-        raise
-    if not hasattr(mean, "dtype") or mean.shape != ():
-        raise TypeError(
-            f"metric {name!r} must return its mean over the batch, a scalar, got "
-            f"{describe(mean)}"
-        )
-    return mean
+def _values(metric: NamedMetric, outputs: PyTree, y: PyTree) -> Array:
+    """Return the value of every example of a batch."""
+    with in_metric(metric.name, outputs, y):
+        return as_inputs(metric.function(outputs, y))
 
 
-_batch_means = jax.jit(batch_means, static_argnames=("metrics", "batch_size", "mesh"))
+def _weighted_mean(values: Array, weights: Any) -> Array:
+    """Return Σ w_n m_n / Σ w_n, without the examples of weight 0."""
+    used = jnp.where(weights == 0, 0, values)
+    return (weights * used).sum() / weights.sum()
+
+
+_evaluate_batches = jax.jit(
+    evaluate_batches, static_argnames=("metrics", "batch_size", "mesh")
+)
+
+
+def _outputs(net: Layer, variables: Variables, x: PyTree) -> PyTree:
+    return net.forward(*variables, x, train=False).y
 
 
 @partial(jax.jit, static_argnames=("batch_size",))
-def _predict(net: Layer, variables: Variables, x: Array, *, batch_size: int) -> Array:
-    def outputs(x: Array) -> Array:
-        return net.forward(*variables, x, train=False).y
-
-    return _map_batches(outputs, x, batch_size)
+def _predict(net: Layer, variables: Variables, x: PyTree, *, batch_size: int) -> PyTree:
+    return _map_batches(partial(_outputs, net, variables), x, batch_size)
 
 
 def _map_batches(
     f: Callable[[PyTree], PyTree], data: PyTree, batch_size: int
 ) -> PyTree:
     """Apply f to each batch, (B, ...) -> (M, ...), and join the results."""
-    steps, rest = divmod(len(jax.tree.leaves(data)[0]), batch_size)
+    steps, rest = divmod(count_examples(data), batch_size)
     end = steps * batch_size
     full = jax.tree.map(
         lambda part: part[:end].reshape(steps, batch_size, *part.shape[1:]), data

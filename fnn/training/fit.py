@@ -1,29 +1,27 @@
 """The function `fit`: a training run, in a Python loop over compiled epochs."""
 
 import os
-from collections.abc import Callable, Mapping
+from collections.abc import Mapping, Sequence
 from functools import partial
-from typing import Any
+from typing import Any, NamedTuple
 
 import jax
 from jax.sharding import Mesh
 
 from fnn.augmentations import Augmentation
-from fnn.checks import check_key, check_l2
+from fnn.checks import check_flag, check_key, check_l2
 from fnn.core import Layer, Variables, expect_layer
 from fnn.gradients.engines import Engine, get_engine
 from fnn.gradients.precision import engine_in_precision
 from fnn.losses import Loss, expect_loss
 from fnn.network import output_shape
 from fnn.planning.planned import plain
+from fnn.shapes import count_examples, example_shape
 from fnn.training.checks import (
     check_augment,
     check_batch_size,
-    check_data,
     check_early_stopping,
     check_epochs,
-    check_fits,
-    check_flag,
     check_metrics,
     check_optimizer,
     check_validation_device,
@@ -31,10 +29,12 @@ from fnn.training.checks import (
 from fnn.training.compiled.descent import as_optimizer
 from fnn.training.compiled.meshes import check_mesh, check_shards, on_mesh
 from fnn.training.compiled.order import subset
+from fnn.training.data import check_data, check_fits, check_last_batch, with_weights
 from fnn.training.early_stopping import EarlyStopping
+from fnn.training.evaluation import metrics_of
 from fnn.training.metrics import Metric, default_metrics
 from fnn.training.planned import plan_network
-from fnn.training.run.history import Record
+from fnn.training.run.callbacks import OnEpoch
 from fnn.training.run.loop import Progress, run_epochs
 from fnn.training.run.nonfinite import check_policy
 from fnn.training.run.result import (
@@ -74,7 +74,7 @@ def fit(
     l2: float = 0.0,
     on_nonfinite: str | None = None,
     health: bool = False,
-    on_epoch: Callable[[Record], Any] | None = None,
+    on_epoch: OnEpoch | Sequence[OnEpoch] | None = None,
     checkpoint_dir: str | os.PathLike[str] | Checkpoints | None = None,
     resume: FitResult | bool = False,
 ) -> FitResult:
@@ -93,9 +93,13 @@ def fit(
     Args:
         net: the network.
         loss: the loss.
-        optimizer: one of `fnn.optimizers`, or of optax. L-BFGS, Polyak and plateau get
-            the value and the function that they ask for, of the minibatch.
-        train: x (N, ...) and y (N, ...), NumPy or JAX, which are moved to the device.
+        optimizer: one of `fnn.optimizers`, or of optax, or your own. L-BFGS, Polyak and
+            plateau get the value and the function that they ask for, of the minibatch.
+            Schedule-free ones are evaluated at their average, and any with a method
+            `eval_params(state, params)` at what it returns.
+        train: x (N, ...) and y (N, ...), NumPy or JAX, which are moved to the device;
+            each is an array, or a tree of arrays such as {"image": ..., "age": ...}. Or
+            x, y and the weights (N,) of the examples (see `fnn.losses.Weighted`).
             Or anything that yields minibatches (x, y) when it is iterated over, anew in
             every epoch: a torch DataLoader, a generator function, `fnn.Batches`. They
             are read ahead in the background; `batch_size` is not used then.
@@ -130,21 +134,27 @@ def fit(
         variables: the variables to start from, instead of `net.init(k_init, ...)`. They
             are not changed.
         early_stopping: when to stop, and which variables to keep.
-        metrics: functions `(outputs, y) -> mean` by name, for the validation data. By
-            default the accuracy where the loss scores classes.
+        metrics: functions `(outputs, y)` by name, for the validation data, as in
+            `fnn.evaluate`: they return a value of every example, which is averaged, or
+            one number of them all. By default the accuracy where the loss scores
+            classes.
         l2: λ.
-        on_nonfinite: what to do about a step whose loss or gradient is NaN or infinite:
-            "raise" a FloatingPointError, "stop" and keep the variables before it, or
-            "skip" the step and count it. The error, or `result.nonfinite`, names the
-            layer where it began. None ends the run after an epoch in which a parameter
-            has become NaN or infinite. (An infinity that an optimizer clips away leaves
-            no trace, and counts as finite.) A run that was stopped does not go on from
-            its checkpoint under the same policy, but does under "skip".
+        on_nonfinite: what to do about a step whose loss, gradient or new state (running
+            statistics) is NaN or infinite: "raise" a FloatingPointError, "stop" and
+            keep the variables before it, or "skip" the step and count it. The error, or
+            `result.nonfinite`, names the layer where it began. None ends the run after
+            an epoch in which a parameter has become NaN or infinite. (An infinity that
+            an optimizer clips away leaves no trace, and counts as finite.) A run that
+            was stopped does not go on from its checkpoint under the same policy, but
+            does under "skip".
         health: record after every epoch, layer by layer, the share of dead units and
             the size of activations, δ, parameters and updates: `result.health`.
         on_epoch: called after every epoch with a record of Python numbers, such as
             `{"epoch": 1, "train_loss": .7, "seconds": .1, "validation_loss": .8}`, for
-            example to draw a progress bar. A KeyboardInterrupt in it ends the run.
+            example to draw a progress bar; a function, or a list of functions. One that
+            takes two arguments gets copies of the variables that are validated, too,
+            and one that takes three the optimizer's state. The run ends if it returns
+            True, or raises a KeyboardInterrupt.
         checkpoint_dir: the folder where the state of the run is saved, in the
             background, after every epoch; or a `fnn.Checkpoints`, which says how often.
             Needs orbax-checkpoint.
@@ -157,8 +167,12 @@ def fit(
             with the differences.
 
     Returns:
-        A `FitResult`. Ctrl-C and SIGTERM end the run after the epoch in which they are
-        received, with `stopped="interrupted"`; a second one interrupts it at once.
+        A `FitResult`. `train_loss` of its history is the mean of the minibatches' J of
+        an epoch, each times its number of examples; where a loss ignores labels or
+        weighs them, J is divided by what counts in the minibatch (see
+        `fnn.losses.classification`). Ctrl-C and SIGTERM end the run after the epoch in
+        which they are received, with `stopped="interrupted"`; a second one interrupts
+        it at once.
 
     Raises:
         ValueError, TypeError: arguments that do not fit, before anything is compiled.
@@ -175,37 +189,36 @@ def fit(
         ((30,), True)
     """
     expect_layer("net", net)
-    expect_loss(loss)
     key, epochs = check_key(key), check_epochs(epochs)
     init_key, train_key = jax.random.split(key)
     mesh, engine = check_mesh(mesh), engine_in_precision(get_engine(engine), precision)
-    data, sample, known, n = _training_data(train, batch_size, l2, mesh)
-    in_shape, size = sample[0].shape[1:], len(sample[0])
+    data = _check_training_data(loss, train, validation, batch_size, l2, mesh)
+    loss, x, size = data.loss, data.sample[0], count_examples(data.sample)
+    in_shape = example_shape(x)
     chosen = check_metrics(default_metrics(loss) if metrics is None else metrics)
-    check_early_stopping(early_stopping, chosen, validation is not None, epochs)
+    early_stopping = check_early_stopping(
+        early_stopping, loss, chosen, data.validation is not None, epochs
+    )
     checkpoints = as_checkpoints(checkpoint_dir)
     earlier = _result_to_resume(resume, variables, checkpoints)
     given = variables if earlier is None else earlier.carry.variables
-    given = net.init(init_key, in_shape) if given is None else given
-    variables = check_fits(net, loss, on_mesh(given, mesh), known, "train")
+    variables = _initial_variables(net, data, given, init_key, mesh)
     check_optimizer(optimizer, variables.params)
-    device = check_validation_device(validation_device, sample[0], validation)
-    if validation is not None:
-        validation = check_data("validation", validation)
-        check_fits(net, loss, variables, validation, "validation")
-        validation = _place_subset(validation, early_stopping, train_key, device, mesh)
+    device = check_validation_device(validation_device, x, data.validation)
+    validation = _check_validation(net, loss, variables, data.validation)
+    validation = _place_subset(validation, early_stopping, train_key, device, mesh)
     spec = RunSpec(
         net=plan_network(net, plan, in_shape, size, engine),
         plain_net=plain(net),
         loss=loss,
         optimizer=as_optimizer(optimizer),
-        train=data,
-        sample=on_mesh(sample, mesh),
+        train=data.train,
+        sample=on_mesh(data.sample, mesh),
         out_shape=output_shape(net, variables, in_shape),
-        n=n,
+        n=data.n,
         key=on_mesh(train_key, mesh),
         l2=check_l2(l2),
-        augment=check_augment(augment, sample[0], n or size, size),
+        augment=check_augment(augment, x, data.n or size, size),
         engine=engine,
         batch_size=size,
         mesh=mesh,
@@ -213,7 +226,7 @@ def fit(
         validation_device=device,
         on_nonfinite=check_policy(on_nonfinite),
         health=check_flag("health", health),
-        metrics=chosen,
+        metrics=metrics_of(net, loss, variables, validation, chosen),
         early_stopping=early_stopping,
     )
     run = partial(run_epochs, spec, epochs=epochs, on_epoch=on_epoch)
@@ -242,40 +255,87 @@ def _restore(
     return progress
 
 
-def _training_data(
-    train: Any, batch_size: int, l2: Any, mesh: Mesh | None
-) -> tuple[Batches | Batch, Batch, Batch, int | None]:
-    """Check the training data: all examples of arrays, the first ones of batches.
+class _TrainingData(NamedTuple):
+    """The data of a run, checked.
 
-    Returns:
-        The arrays or batches; the first minibatch; its x with all labels that are
-        known; and the number of examples.
+    loss: the loss; that of examples with weights, where there are some.
+    train: arrays, or batches that are read.
+    sample: the first minibatch.
+    known: its x, with all labels that are known.
+    n: the number of examples, None if it is not known.
+    validation: data that fit the loss, or None.
     """
-    if (batches := as_batches(train)) is None:
+
+    loss: Loss
+    train: Batches | Batch
+    sample: Batch
+    known: Batch
+    n: int | None
+    validation: Any
+
+
+def _check_training_data(
+    loss: Loss,
+    train: Any,
+    validation: Any,
+    batch_size: int,
+    l2: Any,
+    mesh: Mesh | None,
+) -> _TrainingData:
+    """Check the training data: all examples of arrays, the first ones of batches."""
+    expect_loss(loss)
+    batches = as_batches(train)
+    first = None if batches is None else batches.first()
+    loss, train, validation = with_weights(loss, batches or train, validation)
+    if batches is None:
         x, y = check_data("train", train)
-        data = on_mesh((x, y), mesh)
-        size = check_batch_size(batch_size, len(data[0]))
+        train, n = on_mesh((x, y), mesh), count_examples(x)
+        size = check_batch_size(batch_size, n)
         check_shards(mesh, size)
-        sample = data[0][:size], data[1][:size]
-        return data, sample, (sample[0], y), len(x)
+        sample = jax.tree.map(lambda part: part[:size], train)
+        return _TrainingData(loss, train, sample, (sample[0], y), n, validation)
     if check_l2(l2) and batches.n is None:
         raise ValueError(
             "l2 needs the number of training examples, which is not known of batches: "
             "pass train=fnn.Batches(source, n=...)"
         )
-    sample = check_data("train", batches.first())
-    check_shards(mesh, len(sample[0]))
-    return batches, sample, sample, batches.n
+    sample = check_data("train", first)
+    check_shards(mesh, count_examples(sample))
+    return _TrainingData(loss, batches, sample, sample, batches.n, validation)
+
+
+def _initial_variables(
+    net: Layer, data: _TrainingData, given: Any, key: KeyArray, mesh: Mesh | None
+) -> Variables:
+    """Return the variables to start from, which fit the network and its data."""
+    x, size = data.sample[0], count_examples(data.sample)
+    given = net.init(key, example_shape(x)) if given is None else given
+    variables = check_fits(net, data.loss, on_mesh(given, mesh), data.known, "train")
+    check_last_batch(net, variables, x, data.n or size, size)
+    return variables
+
+
+def _check_validation(
+    net: Layer, loss: Loss, variables: Variables, validation: Any
+) -> Batch | None:
+    """Return validation data that fit the network, or None."""
+    if validation is None:
+        return None
+    data = check_data("validation", validation)
+    check_fits(net, loss, variables, data, "validation")
+    return data
 
 
 def _place_subset(
-    data: Batch,
+    data: Batch | None,
     early_stopping: EarlyStopping | None,
     key: KeyArray,
     device: jax.Device | None,
     mesh: Mesh | None,
-) -> Batch:
+) -> Batch | None:
     """Select the validation subset and move it to its device."""
+    if data is None:
+        return None
     if early_stopping is not None:  # epochs count from 1: no other has the key of 0
         data = subset(data, early_stopping.subset, jax.random.fold_in(key, 0))
     return on_mesh(data, mesh) if device is None else jax.device_put(data, device)

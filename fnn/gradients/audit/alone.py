@@ -43,11 +43,12 @@ def check_layers(
         errors: the errors of each gradient.
         always: whether to compare all layers, since the engine may not use them.
     """
+    inputs = subject.wiring.rows_of_inputs(subject.net.kind)
     failed = any(e.reason for e in errors.values())
     unseen = any(
         not np.asarray(run64.autodiff[path]).any()
         for path in subject.rows()
-        if path.endswith(".delta")
+        if is_delta(path) and path not in inputs
     )
     every = always or failed or unseen
     nodes = list(walk(subject.net, subject.variables32))[::-1]

@@ -32,7 +32,8 @@ from fnn.gradients.claims import claimed
 from fnn.gradients.engines import Engine, get_engine, manual
 from fnn.gradients.precision import check_precision
 from fnn.losses import Loss, expect_loss
-from fnn.typing import Array, Batch
+from fnn.shapes import count_examples, example_shape, format_shapes
+from fnn.typing import Array, Batch, PyTree
 
 __all__ = ["compare_gradients"]
 
@@ -87,9 +88,10 @@ def compare_gradients(
     in each parameter and in each layer's input. So every entry is checked: one that is
     wrong by e shows as e, and is found from 1e-5 of the largest entry on. At a kink (a
     ReLU at 0, a tie in a pool) the gradient must lie between the slopes on either side.
-    A row is "inconclusive" only where rounding in a layer hides all differences, or
-    where more kinks meet than `max_coordinates` can tell apart: pass other examples, or
-    parameters that are moved a little.
+    The gradient of a frozen parameter is 0 on purpose: it is not differenced, and its
+    row says "frozen". A row is "inconclusive" only where rounding in a layer hides all
+    differences, or where more kinks meet than `max_coordinates` can tell apart: pass
+    other examples, or parameters that are moved a little.
 
     All values of a forward pass and all δ are kept, for `max_examples` examples, in
     float64: about five times as much memory as a gradient in float32 takes.
@@ -114,11 +116,12 @@ def compare_gradients(
     expect_loss(loss)
     check_l2(l2)
     key = None if key is None else check_key(key)
-    examples = _first_examples(batch, max_examples)  # which checks the batch
-    has_gradient = not np.issubdtype(np.asarray(batch[0][:0]).dtype, np.integer)
+    batch = check_pair("batch", batch)
+    examples = _first_examples(batch, max_examples)
     by_claims = claimed(net) is not net
     name = engine if isinstance(engine, str) else getattr(engine, "__name__", "engine")
-    options = dict(train=train, l2=float(l2), n=len(examples[0]) if n is None else n)
+    n = count_examples(examples) if n is None else n
+    options = dict(train=train, l2=float(l2), n=n)
     subject = Subject.of(
         *(net, loss, as_variables(variables), examples, key),
         precision=precision or "float32",
@@ -134,7 +137,7 @@ def compare_gradients(
         subject = subject._replace(loss=loss, l2=options["l2"])
     run32, run64 = subject.run(engine_fn)
     with jax.enable_x64(True), Progress(progress) as shown:
-        loss.check(run64.outputs.shape[1:], subject.batch64[1])
+        loss.check(example_shape(run64.outputs), subject.batch64[1])
         rounding = functools.cache(lambda: subject.rounding(run64))
         errors = measure_rows(run32, run64, subject.precision, rounding)
         checks: dict[str, NumericalCheck] = {}
@@ -143,11 +146,15 @@ def compare_gradients(
                 *(subject, run64, errors),
                 exhaustive=exhaustive,
                 budget=max_coordinates,
-                has_gradient=has_gradient,
+                has_gradient=_are_real(batch[0]),
                 progress=shown,
             )
+    frozen = subject.frozen
     rows = tuple(
-        judge_row(path, run64, errors[path], checks.get(path, NumericalCheck()))
+        judge_row(
+            *(path, run64, errors[path], checks.get(path, NumericalCheck())),
+            frozen=path in frozen,
+        )
         for path in subject.rows()
     )
     always = engine_fn is not manual
@@ -156,10 +163,16 @@ def compare_gradients(
     return Report(rows, tuple(nodes), name, subject.precision, by_claims)
 
 
-def _first_examples(batch: Batch, count: int) -> tuple[np.ndarray, np.ndarray]:
+def _first_examples(batch: Batch, count: int) -> Batch:
     """Return the first examples of a batch, at least one, on the host."""
-    x, y = check_pair("batch", batch)
-    x, y = np.asarray(as_inputs(x)[:count]), np.asarray(y[:count])
-    if len(x) == 0:
-        raise ValueError(f"expected at least one example, got x of shape {x.shape}")
-    return x, y
+    x, y = batch
+    if count_examples(x) == 0 or count < 1:
+        raise ValueError(
+            f"expected at least one example, got x of shape {format_shapes(x)}"
+        )
+    return jax.tree.map(lambda a: np.asarray(a[:count]), (as_inputs(x), y))
+
+
+def _are_real(x: PyTree) -> tuple[bool, ...]:
+    """Return whether each array holds numbers that have a gradient, and no integers."""
+    return tuple(not np.issubdtype(a.dtype, np.integer) for a in jax.tree.leaves(x))

@@ -24,7 +24,7 @@ def check_network(
     *,
     exhaustive: bool,
     budget: int,
-    has_gradient: bool,
+    has_gradient: tuple[bool, ...],
     progress: Progress,
 ) -> dict[str, NumericalCheck]:
     """Compare all gradients with central differences of the plain network, in float64.
@@ -35,7 +35,7 @@ def check_network(
         errors: the errors of each gradient, by path.
         exhaustive: whether to difference every entry alone.
         budget: at how many places kinks may meet until it is given up.
-        has_gradient: whether x is a number that has one, and no integer.
+        has_gradient: whether each array of x is of real numbers, and not integers.
         progress: is told how much is done.
 
     Returns:
@@ -46,13 +46,16 @@ def check_network(
         x, key = subject.batch64[0], subject.key
         wiring, _ = trace_forward(net, subject.variables64, x, key, train=subject.train)
     users = _users(subject, net, run64, wiring)
+    frozen = subject.frozen
 
+    rows = wiring.rows_of_deltas() | wiring.rows_of_inputs(net.kind)
+    discrete = {i for i, real in enumerate(has_gradient) if not real}
     checks: dict[str, NumericalCheck] = {}
     check = check_entries if exhaustive else check_leaf
     for i, path in enumerate(subject.paths):
         progress.show(f"differencing {path.lstrip('.')}", i, len(subject.paths))
-        target = _target(path, f"{net.kind}.x", wiring)
-        if target not in users or (target == 0 and not has_gradient):
+        target = rows.get(path, path)
+        if target not in users or target in discrete or path in frozen:
             continue
         piece, position = users[target][0]
         leaf = np.asarray(jax.tree.leaves(piece.point)[position])
@@ -72,9 +75,9 @@ def _users(
 ) -> dict[Any, list[tuple[Piece, int]]]:
     """Return the pieces that use each parameter, by path, and each value, by number."""
     deltas = {
-        wiring.outputs[path.removesuffix(".delta")]: grad
-        for path, grad in run64.autodiff.items()
-        if path.endswith(".delta")
+        number: run64.autodiff[row]
+        for row, number in wiring.rows_of_deltas().items()
+        if row in run64.autodiff
     }
     values = run64.plain_values or run64.own_values
     assert values is not None
@@ -91,11 +94,3 @@ def _users(
             if target is not None:
                 users.setdefault(target, []).append((piece, position))
     return users
-
-
-def _target(path: str, x: str, wiring: Wiring) -> str | int:
-    """Return the number of a row's value; the path itself for that of a parameter."""
-    if path == x:
-        return 0
-    layer, _, name = path.rpartition(".")
-    return wiring.outputs[layer] if name == "delta" else path

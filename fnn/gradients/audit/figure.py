@@ -51,7 +51,7 @@ def draw(report: Any) -> Any:
     labels = [row.path.lstrip(".") for row in rows]
     axes.set_yticks(places, labels, fontsize=8)
     for label, row in zip(axes.get_yticklabels(), rows, strict=True):
-        if row.verdict != "pass":
+        if row.verdict not in ("pass", "frozen"):
             label.set(color="#D55E00", fontweight="bold")
     axes.grid(axis="x", alpha=0.3)
     figure.legend(loc="outside upper center", ncols=2, fontsize=8, frameon=False)

@@ -20,12 +20,13 @@ from fnn.gradients.audit.programs import compiled
 from fnn.gradients.audit.report import NodeCheck
 from fnn.gradients.audit.rounding import lost_digits
 from fnn.gradients.audit.subject import Subject
+from fnn.gradients.audit.wiring import rows_of
 from fnn.gradients.claims import claimed
 from fnn.losses import Loss
 from fnn.network import Node, named_params, walk
 from fnn.planning.planned import plain
-from fnn.probes import Seen
 from fnn.typing import Array, PyTree
+from fnn.visits import Seen
 
 __all__ = [
     "Comparison",
@@ -49,7 +50,7 @@ class Comparison(NamedTuple):
     autodiff: dict[str, Array]
 
 
-def compare_layer(node: Node, seen: Seen, dy: Array, train: bool) -> Comparison:
+def compare_layer(node: Node, seen: Seen, dy: PyTree, train: bool) -> Comparison:
     """Compute a layer's gradients in both ways, for one dy.
 
     Args:
@@ -62,7 +63,7 @@ def compare_layer(node: Node, seen: Seen, dy: Array, train: bool) -> Comparison:
 
 
 def layer_rounding(
-    node: Node, seen: Seen, dy: Array, train: bool, precision: str
+    node: Node, seen: Seen, dy: PyTree, train: bool, precision: str
 ) -> dict[str, Array]:
     """Measure what the handwritten backward loses in a lower precision, in float64."""
     return _rounding(
@@ -75,26 +76,30 @@ def part_path(node: Node, part: str) -> str:
 
     A layer of layers has parts `dx` and `dparams` only.
     """
-    if node.layer.children and part not in ("dx", "y"):
+    if node.layer.children and part.partition(".")[0] not in ("dx", "y"):
         part = "dparams"
     return f"{node.path or type(node.layer).__name__}.{part}"
 
 
-def random_if_zero(dy: Array) -> Array:
+def random_if_zero(dy: PyTree) -> PyTree:
     """Return dy, or random numbers where all of it is zero.
 
     No gradient reaches a layer below weights that are zero, as the last ones of a
     residual branch often are at first; and dy = 0 would hide any mistake.
     """
-    if np.asarray(dy).any():
+    if any(np.asarray(leaf).any() for leaf in jax.tree.leaves(dy)):
         return dy
-    noise = np.random.default_rng(dy.size).normal(size=dy.shape)
-    return jnp.asarray(noise, dy.dtype)
+
+    def noise(dy: Array) -> Array:
+        draw = np.random.default_rng(dy.size)
+        return jnp.asarray(draw.normal(size=dy.shape), dy.dtype)
+
+    return jax.tree.map(noise, dy)
 
 
 @partial(compiled, static_argnames="train")
 def _both_ways(
-    layer: Layer, variables: Variables, seen: Seen, dy: Array, train: bool
+    layer: Layer, variables: Variables, seen: Seen, dy: PyTree, train: bool
 ) -> Comparison:
     (params, _), judge = variables, claimed(plain(layer))
     y, vjp = jax.vjp(
@@ -110,7 +115,7 @@ def _both_ways(
 
 @partial(compiled, static_argnames=("train", "precision"))
 def _rounding(
-    layer: Layer, variables: Variables, seen: Seen, dy: Array, train: bool,
+    layer: Layer, variables: Variables, seen: Seen, dy: PyTree, train: bool,
     precision: str,
 ) -> dict[str, Array]:  # fmt: skip
     by_hand = _by_hand(layer, variables, seen, train)
@@ -119,7 +124,7 @@ def _rounding(
 
 
 def _forward(
-    layer: Layer, variables: Variables, params: PyTree, x: Array, seen: Seen,
+    layer: Layer, variables: Variables, params: PyTree, x: PyTree, seen: Seen,
     train: bool,
 ) -> Forward:  # fmt: skip
     return layer.forward(params, variables.state, x, key=seen.key, train=train)
@@ -127,40 +132,40 @@ def _forward(
 
 def _by_hand(
     layer: Layer, variables: Variables, seen: Seen, train: bool
-) -> Callable[..., tuple[Array, Array, PyTree]]:
+) -> Callable[..., tuple[PyTree, PyTree, PyTree]]:
     """Return the function (params, x, dy) -> (y, dx, dparams) of the layer itself."""
 
-    def by_hand(params: PyTree, x: Array, dy: Array) -> tuple[Array, Array, PyTree]:
+    def by_hand(params: PyTree, x: PyTree, dy: PyTree) -> tuple[PyTree, PyTree, PyTree]:
         out = _forward(layer, variables, params, x, seen, train)
         return out.y, *layer.backward(params, out.saved, dy)
 
     return by_hand
 
 
-def _by_name(layer: Layer, y: Array, dx: Array, dparams: PyTree) -> dict[str, Array]:
+def _by_name(layer: Layer, y: Array, dx: PyTree, dparams: PyTree) -> dict[str, Array]:
     named, prefix = named_params(layer, dparams), layer.kind
     own = {path.removeprefix(prefix).lstrip("./"): g for path, g in named.items()}
     # y is in question only where a layer claims to compute what another one does.
-    output = {} if plain(layer) is layer else {"y": y}
-    return output | {"dx": dx} | own
+    output = {} if plain(layer) is layer else rows_of("y", y)
+    return output | rows_of("dx", dx) | own
 
 
 # ---- The loss --------------------------------------------------------------------
 
 
 @compiled
-def compare_loss(loss: Loss, z: Array, y: Array) -> Comparison:
+def compare_loss(loss: Loss, z: PyTree, y: PyTree) -> Comparison:
     """Compute δ of the network's outputs by hand and by autodiff."""
     return Comparison(
-        {"delta": loss.delta(z, y)}, {"delta": jax.grad(loss.value)(z, y)}
+        rows_of("delta", loss.delta(z, y)), rows_of("delta", jax.grad(loss.value)(z, y))
     )
 
 
 @partial(compiled, static_argnames="precision")
-def loss_rounding(loss: Loss, z: Array, y: Array, precision: str) -> dict[str, Array]:
+def loss_rounding(loss: Loss, z: PyTree, y: PyTree, precision: str) -> dict[str, Array]:
     """Measure what δ loses in a lower precision: σ(z) − t of a saturated unit, all."""
     lost = lost_digits(lambda z: loss.delta(z, y), z, dtype=precision)
-    return {"delta": lost}
+    return rows_of("delta", lost)
 
 
 # ---- Shapes ----------------------------------------------------------------------
@@ -192,10 +197,10 @@ def _structural_fault(
     x, key = seen
 
     def backward(
-        params: PyTree, state: PyTree, x: Array, key: Array | None
+        params: PyTree, state: PyTree, x: PyTree, key: Array | None
     ) -> Backward:
         out = layer.forward(params, state, x, key=key, train=train)
-        return layer.backward(params, out.saved, jnp.zeros_like(out.y))
+        return layer.backward(params, out.saved, jax.tree.map(jnp.zeros_like, out.y))
 
     try:
         got, expected = jax.eval_shape(backward, params, state, x, key), (x, params)

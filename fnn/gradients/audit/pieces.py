@@ -20,7 +20,7 @@ whole, with its children.
 
 from collections.abc import Callable, Iterator
 from functools import partial
-from typing import Any, NamedTuple
+from typing import Any, ClassVar, NamedTuple
 
 import jax
 import jax.numpy as jnp
@@ -28,7 +28,7 @@ import numpy as np
 
 from fnn.core import Backward, Forward, Layer, Variables, layer
 from fnn.gradients.audit.programs import compiled
-from fnn.gradients.audit.wiring import Values, Wiring
+from fnn.gradients.audit.wiring import Values, Wiring, rows_of
 from fnn.gradients.penalty import has_penalty, penalty
 from fnn.losses import Loss
 from fnn.network import Node, child_nodes, map_params, walk
@@ -48,7 +48,7 @@ class Piece(NamedTuple):
         path: the path of the layer; "loss" for the loss.
         point: the arrays where it is differenced.
         targets: what each array is, in the order of the tree's leaves.
-        dy: δ, of the result's shape.
+        dy: δ, of the result's shape. Of a tree of arrays, all numbers in a row.
         evaluate: the function f of a tree like `point`.
         tangent: f's Jacobian at `point` times a tree like it.
         penalty: the penalty, a function of such a tree, or None.
@@ -67,10 +67,10 @@ def pieces_of(
     net: Layer,
     loss: Loss,
     variables: Variables,
-    y: Array,
+    y: PyTree,
     wiring: Wiring,
     values: Values,
-    deltas: dict[int, Array],
+    deltas: dict[int, Any],
     *,
     train: bool,
     l2: Number,
@@ -103,10 +103,10 @@ def pieces_of(
             continue
         elif layer.children:
             layer, variables = _with_constants(node, wiring, values)
-        dy = deltas[wiring.outputs[node.path]]
+        dy = jax.tree.map(lambda i: deltas[i], wiring.outputs[node.path])
         yield _of_layer(node, layer, variables, wiring, values, dy, train, l2, n)
-    z = values.arrays[wiring.outputs[net.kind]]
-    yield _of_loss(loss, z, y, wiring.outputs[net.kind])
+    numbers = wiring.outputs[net.kind]
+    yield _of_loss(loss, values.read(numbers), y, tuple(jax.tree.leaves(numbers)))
 
 
 def _is_inside(path: str, whole: str) -> bool:
@@ -115,14 +115,16 @@ def _is_inside(path: str, whole: str) -> bool:
 
 def _gives_own_values(node: Node, wiring: Wiring) -> bool:
     """Return whether a child is given what no layer returned."""
-    known = {0, *wiring.outputs.values()}
-    return any(wiring.inputs[child.path] not in known for child in child_nodes(node))
+    known = set(jax.tree.leaves((wiring.inputs[node.path], wiring.outputs)))
+    given = [wiring.inputs[child.path] for child in child_nodes(node)]
+    return not known.issuperset(jax.tree.leaves(given))
 
 
 def _only_lists(node: Node, wiring: Wiring) -> bool:
-    """Return whether a layer returns what its last child does, and nothing else."""
+    """Return whether a layer returns what its children do, and nothing else."""
     inside = [p for p in wiring.outputs if p != node.path and _is_inside(p, node.path)]
-    passes_on = wiring.outputs[node.path] in [wiring.outputs[path] for path in inside]
+    returned = set(jax.tree.leaves([wiring.outputs[path] for path in inside]))
+    passes_on = returned.issuperset(jax.tree.leaves(wiring.outputs[node.path]))
     own = node.variables.params[len(node.layer.children) :]
     return passes_on and not jax.tree.leaves(own)
 
@@ -136,7 +138,7 @@ def _of_layer(
     variables: Variables,
     wiring: Wiring,
     values: Values,
-    dy: Array,
+    dy: PyTree,
     train: bool,
     l2: Number,
     n: Number,
@@ -145,21 +147,23 @@ def _of_layer(
     x, key = values.seen(wiring, node.path)
     point = variables.params, x
     targets: list[Target] = []
+    inside, own = wiring.rows_of_deltas(), wiring.outputs[node.path]
+    inside |= dict.fromkeys(rows_of(f"{node.path}.delta", own))
 
     def add(path: str, owner: Layer, leaf: Array) -> None:
         del owner, leaf
-        target = _target(path, node, wiring)
+        target = inside.get(path, path)  # a probe's value, or the row of a parameter
         # A layer that lists others returns the value of its last one: once is enough.
         targets.append(None if target in targets else target)
 
     map_params(add, layer, variables.params, node.path)
-    targets.append(wiring.inputs[node.path])
+    targets.extend(jax.tree.leaves(wiring.inputs[node.path]))
     run = dict(state=variables.state, key=key, train=train)
     return Piece(
         path=node.path,
         point=point,
         targets=tuple(targets),
-        dy=np.asarray(dy),
+        dy=np.asarray(_in_a_row(dy)),
         evaluate=lambda point: _output(layer, point, **run),
         tangent=lambda point, v: _tangent(layer, point, v, **run),
         penalty=(lambda point: _penalty(layer, point[0], l2, n))
@@ -168,19 +172,19 @@ def _of_layer(
     )
 
 
-def _target(path: str, node: Node, wiring: Wiring) -> Target:
-    """Return the value of a probe, or the row of a parameter."""
-    layer_path, _, name = path.rpartition(".")
-    if name != "delta" or layer_path not in wiring.outputs:
-        return path
-    return None if layer_path == node.path else wiring.outputs[layer_path]
+def _in_a_row(y: PyTree) -> Array:
+    """Return an array as it is, and all numbers of a tree of arrays in a row."""
+    leaves = jax.tree.leaves(y)
+    if len(leaves) == 1:
+        return leaves[0]
+    return jnp.concatenate([jnp.ravel(leaf) for leaf in leaves])
 
 
-def _of_loss(loss: Loss, z: Array, y: Array, value: int) -> Piece:
+def _of_loss(loss: Loss, z: PyTree, y: PyTree, values: tuple[int, ...]) -> Piece:
     return Piece(
         path="loss",
         point=z,
-        targets=(value,),
+        targets=values,
         dy=np.ones(1),
         evaluate=lambda z: _loss_value(loss, z, y),
         tangent=lambda z, v: _loss_tangent(loss, z, y, v),
@@ -192,6 +196,8 @@ def _of_loss(loss: Loss, z: Array, y: Array, value: int) -> Piece:
 class _Constant(Layer):
     """A stand-in for a layer: y = 0 + y₀, the 0 its parameter and y₀ its state."""
 
+    takes_trees: ClassVar[bool] = True
+
     name: str = ""
 
     @property
@@ -199,13 +205,14 @@ class _Constant(Layer):
         return self.name
 
     def forward(
-        self, params: dict[str, Array], state: Array, x: Array, *,
+        self, params: dict[str, PyTree], state: PyTree, x: PyTree, *,
         key: KeyArray | None = None, train: bool = False,
     ) -> Forward:  # fmt: skip
-        return Forward(params["delta"] + state, saved=x, state=state)
+        y = jax.tree.map(jnp.add, params["delta"], state)
+        return Forward(y, saved=x, state=state)
 
-    def backward(self, params: PyTree, saved: Array, dy: Array) -> Backward:
-        return Backward(jnp.zeros_like(saved), {"delta": dy})
+    def backward(self, params: PyTree, saved: PyTree, dy: PyTree) -> Backward:
+        return Backward(jax.tree.map(jnp.zeros_like, saved), {"delta": dy})
 
 
 def _with_constants(
@@ -213,12 +220,12 @@ def _with_constants(
 ) -> tuple[Layer, Variables]:
     """Return a layer of layers with constants for its children."""
     layer, (params, state) = node.layer, node.variables
-    outputs: list[Array] = []
+    outputs: list[PyTree] = []
     standins: list[Layer] = []
     for child in child_nodes(node):
         standins.append(_Constant(child.layer.kind))
-        outputs.append(values.arrays[wiring.outputs[child.path]])
-    zeros = [{"delta": jnp.zeros_like(y)} for y in outputs]
+        outputs.append(values.read(wiring.outputs[child.path]))
+    zeros = [{"delta": jax.tree.map(jnp.zeros_like, y)} for y in outputs]
     return layer.with_children(*standins), Variables(
         _replace_first(params, zeros), _replace_first(state, outputs)
     )
@@ -238,7 +245,7 @@ def _output(
     layer: Layer, point: PyTree, state: PyTree, key: KeyArray | None, train: bool
 ) -> Array:
     params, x = point
-    return layer.forward(params, state, x, key=key, train=train).y
+    return _in_a_row(layer.forward(params, state, x, key=key, train=train).y)
 
 
 @partial(compiled, static_argnames="train")
@@ -248,7 +255,7 @@ def _tangent(
 ) -> Array:  # fmt: skip
     def forward(point: PyTree) -> Array:
         params, x = point
-        return layer.forward(params, state, x, key=key, train=train).y
+        return _in_a_row(layer.forward(params, state, x, key=key, train=train).y)
 
     return _jacobian_times(forward, point, v)
 
@@ -259,12 +266,12 @@ def _penalty(layer: Layer, params: PyTree, l2: Number, n: Number) -> Array:
 
 
 @compiled
-def _loss_value(loss: Loss, z: Array, y: Array) -> Array:
+def _loss_value(loss: Loss, z: PyTree, y: PyTree) -> Array:
     return loss.value(z, y).reshape(1)
 
 
 @compiled
-def _loss_tangent(loss: Loss, z: Array, y: Array, v: Array) -> Array:
+def _loss_tangent(loss: Loss, z: PyTree, y: PyTree, v: PyTree) -> Array:
     return _jacobian_times(lambda z: loss.value(z, y).reshape(1), z, v)
 
 

@@ -1,5 +1,6 @@
 """The compiled programs of the audit: the network's gradients, in one precision."""
 
+from collections.abc import Iterable
 from functools import partial
 from typing import Any, NamedTuple
 
@@ -21,6 +22,7 @@ __all__ = [
     "NetworkRun",
     "compiled",
     "gradients_by_path",
+    "is_delta_of",
     "network_rounding",
     "plain_layer_by_layer",
     "run_network",
@@ -41,7 +43,7 @@ class NetworkRun(NamedTuple):
         plain_values: the same of the plain network that a planned one stands for.
     """
 
-    outputs: Array
+    outputs: PyTree
     engine: dict[str, Array]
     autodiff: dict[str, Array]
     own_values: Values | None
@@ -66,10 +68,15 @@ def gradients_by_path(net: Layer, probed: Layer, grads: PyTree) -> dict[str, Any
 
     The δ of a `serial` is its last layer's, and is left out.
     """
-    lists = (path for path, part in places(net) if part.children and not part.kind)
-    serials = {f"{path}.delta" for path in lists}
+    serials = [path for path, part in places(net) if part.children and not part.kind]
     named = named_params(probed, grads)
-    return {path: grad for path, grad in named.items() if path not in serials}
+    return {row: grad for row, grad in named.items() if not is_delta_of(serials, row)}
+
+
+def is_delta_of(paths: Iterable[str], row: str) -> bool:
+    """Return whether a row is δ, or a part of δ, of one of these layers' outputs."""
+    path, found, _ = f"{row}.".partition(".delta.")
+    return bool(found) and path in paths
 
 
 @partial(compiled, static_argnames=("engine", "train", "precision", "with_values"))
@@ -121,7 +128,7 @@ def network_rounding(
     variables: Variables,
     batch: Batch,
     key: KeyArray | None,
-    z: Array,
+    z: PyTree,
     *,
     train: bool,
     precision: str,
@@ -145,7 +152,7 @@ def network_rounding(
     probed, (params, state) = probe_with_input(net, variables, x)
     is_plain = plain(net) is net
 
-    def backward(params: PyTree, x: Array, delta: Array) -> PyTree:
+    def backward(params: PyTree, x: PyTree, delta: PyTree) -> PyTree:
         out = probed.forward(params, state, x, key=key, train=train)
         if not is_plain:  # its outputs, and so its delta, round otherwise
             delta = loss.delta(out.y, y)

@@ -15,7 +15,10 @@ from fnn.tables import (
 
 __all__ = ["NodeCheck", "Report", "Row"]
 
-PASS, FAIL, INCONCLUSIVE = "pass", "FAIL", "inconclusive"
+PASS, FAIL, INCONCLUSIVE, FROZEN = "pass", "FAIL", "inconclusive", "frozen"
+
+#: The verdicts of a gradient that is right. That of a frozen parameter is 0.
+RIGHT = PASS, FROZEN
 
 
 class Row(NamedTuple):
@@ -38,8 +41,9 @@ class Row(NamedTuple):
         checked: the number of entries that central differences checked.
         kinks: the number of outputs at a kink, which were judged by the slopes on
             either side of it.
-        verdict: "pass", "FAIL" or "inconclusive".
-        reason: why the verdict is not "pass", or "".
+        verdict: "pass", "FAIL" or "inconclusive"; "frozen" where the parameter is (see
+            `fnn.frozen`), and its gradient 0 as it should be.
+        reason: why the verdict is "FAIL" or "inconclusive", or "".
     """
 
     path: str
@@ -102,7 +106,7 @@ class Report:
     @property
     def passed(self) -> bool:
         """Return whether everything agrees; false with an inconclusive row."""
-        rows_pass = all(row.verdict == PASS for row in self.rows)
+        rows_pass = all(row.verdict in RIGHT for row in self.rows)
         return rows_pass and all(node.passed for node in self.nodes)
 
     @property
@@ -176,7 +180,7 @@ def _table(report: Report) -> list[str]:
     """Lay out the rows, those that did not pass first."""
     if not report.rows:
         return []
-    ordered = sorted(report.rows, key=lambda row: row.verdict == PASS)
+    ordered = sorted(report.rows, key=lambda row: row.verdict in RIGHT)
     rows = [(*_HEADER, report.precision, "verdict"), *map(_cells, ordered)]
     header, *body = format_rows(rows, "<>>>>>><", gap=1, paths=0)
     return [header, rule(body), *body]
@@ -225,7 +229,7 @@ def _legend(report: Report) -> list[str]:
 
 def _verdict(report: Report) -> list[str]:
     """Say whether it passed; what is wrong by itself; and why rows did not pass."""
-    notes = [row for row in report.rows[::-1] if row.verdict != PASS]
+    notes = [row for row in report.rows[::-1] if row.verdict not in RIGHT]
     lines: list[str] = []
     for row in notes[:5]:
         text = f"{row.verdict}: {row.path.lstrip('.')}: {row.reason}"

@@ -10,16 +10,18 @@ from fnn.gradients.audit.memory import by_shapes
 from fnn.gradients.audit.programs import (
     NetworkRun,
     gradients_by_path,
+    is_delta_of,
     network_rounding,
     run_network,
 )
 from fnn.gradients.audit.wiring import Values, Wiring, trace_forward
 from fnn.gradients.engines import Engine
 from fnn.gradients.precision import cast_on_host
+from fnn.layers.freezing import frozen_paths
 from fnn.losses import Loss
 from fnn.network import places
 from fnn.probes import probe_with_input
-from fnn.typing import Array, Batch, KeyArray
+from fnn.typing import Array, Batch, KeyArray, PyTree
 
 __all__ = ["Subject"]
 
@@ -90,7 +92,10 @@ class Subject(NamedTuple):
         numbers: Any = variables, batch
         with jax.enable_x64(False):
             if precision != "float32":
-                numbers = cast_on_host(numbers, precision)
+                x, y = batch
+                x = x if net.takes_ids else cast_on_host(x, precision)
+                y = cast_on_host(y, precision)
+                numbers = cast_on_host(variables, precision), (x, y)
             variables32, batch32 = cast_on_host(numbers, jnp.float32)
             wiring, shapes = trace_forward(
                 net, variables32, batch32[0], key, train=train
@@ -120,6 +125,11 @@ class Subject(NamedTuple):
         """Return the half precision of the audit, or None."""
         return None if self.precision == "float32" else self.precision
 
+    @property
+    def frozen(self) -> set[str]:
+        """Return the paths of frozen parameters, whose gradients are 0 by intent."""
+        return frozen_paths(self.net, self.variables32.params)
+
     def run(self, engine: Engine) -> tuple[NetworkRun, NetworkRun]:
         """Compute the network's gradients in the lower precision and in float64."""
         options = dict(engine=engine, train=self.train, l2=self.l2, n=self.n)
@@ -134,13 +144,19 @@ class Subject(NamedTuple):
                 self.net, self.loss, *numbers, with_values=True, **options
             )
 
-    def delta(self, run64: NetworkRun, path: str) -> Array:
-        """Return autodiff's δ of a layer's output; a serial's is its last layer's."""
-        value = self.wiring.outputs[path]
-        same = (p for p, number in self.wiring.outputs.items() if number == value)
-        return next(
-            run64.autodiff[f"{p}.delta"] for p in same if f"{p}.delta" in run64.autodiff
-        )
+    def deltas(self, run64: NetworkRun) -> dict[int, Array]:
+        """Return autodiff's δ of every value that a layer returned, by number."""
+        rows = self.wiring.rows_of_deltas()
+        return {
+            number: run64.autodiff[row]
+            for row, number in rows.items()
+            if row in run64.autodiff  # a serial's is its last layer's
+        }
+
+    def delta(self, run64: NetworkRun, path: str) -> PyTree:
+        """Return autodiff's δ of a layer's output, a tree like it."""
+        deltas = self.deltas(run64)
+        return jax.tree.map(lambda i: deltas[i], self.wiring.outputs[path])
 
     def rounding(self, run64: NetworkRun) -> dict[str, Array]:
         """Measure what the network's handwritten gradients lose in less precision."""
@@ -156,8 +172,7 @@ class Subject(NamedTuple):
 
         The δ of a `serial` is its last layer's and is left out.
         """
-        serials = {
-            f"{path}.delta" for path, layer in places(self.net) if not layer.kind
-        }
-        x = f"{self.net.kind}.x"
-        return [x, *(p for p in self.paths if p != x and p not in serials)]
+        inputs = self.wiring.rows_of_inputs(self.net.kind)
+        serials = [path for path, layer in places(self.net) if not layer.kind]
+        others = [p for p in self.paths if not is_delta_of(serials, p)]
+        return [*inputs, *(p for p in others if p not in inputs)]

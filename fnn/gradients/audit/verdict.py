@@ -19,13 +19,21 @@ in any engine; times ε64/ε, that is what float64 may lose.
 from collections.abc import Callable, Iterator
 from typing import Any, NamedTuple
 
+import jax
 import jax.numpy as jnp
 import numpy as np
 
 from fnn.gradients.audit.layerwise import Comparison
 from fnn.gradients.audit.norms import cosine, largest
 from fnn.gradients.audit.programs import NetworkRun
-from fnn.gradients.audit.report import FAIL, INCONCLUSIVE, PASS, NodeCheck, Row
+from fnn.gradients.audit.report import (
+    FAIL,
+    FROZEN,
+    INCONCLUSIVE,
+    PASS,
+    NodeCheck,
+    Row,
+)
 from fnn.gradients.audit.slopes import NumericalCheck
 
 __all__ = ["Errors", "is_delta", "judge_layer", "judge_row", "measure_rows"]
@@ -149,13 +157,18 @@ def measure_rows(
 
 
 def judge_row(
-    path: str, run64: NetworkRun, errors: Errors, numerical: NumericalCheck
+    path: str,
+    run64: NetworkRun,
+    errors: Errors,
+    numerical: NumericalCheck,
+    frozen: bool = False,
 ) -> Row:
-    """Return the row of one gradient."""
+    """Return the row of one gradient; `frozen` says that it has to be 0."""
     engine, autodiff = (np.asarray(g[path]) for g in (run64.engine, run64.autodiff))
     scale = errors.scale or 1.0
     reason = errors.reason or numerical.reason
-    verdict = FAIL if reason else INCONCLUSIVE if numerical.doubt else PASS
+    right = FROZEN if frozen else PASS
+    verdict = FAIL if reason else INCONCLUSIVE if numerical.doubt else right
     return Row(
         path=path,
         shape=engine.shape,
@@ -200,8 +213,9 @@ def judge_layer(
     # y before gradients, parameters before dx: a layer that is wrong in several is
     # reported with the first of them.
     order = {"y": -1, "dx": 1}
-    for name in sorted(run64.engine, key=lambda name: order.get(name, 0)):
-        scale = {"dx": largest(dy), "y": 0.0, "delta": 0.0}.get(name, network_scale)
+    for name in sorted(run64.engine, key=lambda name: order.get(_part(name), 0)):
+        size = max(map(largest, jax.tree.leaves(dy)), default=0.0)
+        scale = {"dx": size, "y": 0.0, "delta": 0.0}.get(_part(name), network_scale)
         errors = _measure(name, run32, run64, scale, precision, rounding)
         unit, path = errors.scale or 1.0, path_of_part(name)
         reason = f"{path}, alone, is {errors.reason}" if errors.reason else ""
@@ -219,5 +233,11 @@ def judge_layer(
 
 
 def is_delta(path: str) -> bool:
-    """Return whether a row is a δ, and not a parameter's gradient."""
-    return path.endswith((".delta", ".x"))
+    """Return whether a row is a δ, or a part of one, and not a parameter's gradient."""
+    _, _, name = path.rpartition("/")[2].partition(".")
+    return _part(name) in ("delta", "x")
+
+
+def _part(name: str) -> str:
+    """Return `dx` for `dx.image`, the part of dx that belongs to one of several x."""
+    return name.partition(".")[0]

@@ -12,23 +12,46 @@ import jax
 
 from fnn.core import Forward, Layer, Variables
 from fnn.gradients.audit.memory import by_shapes
-from fnn.probes import Place, Seen, visited
-from fnn.typing import Array, KeyArray
+from fnn.shapes import by_part
+from fnn.typing import Array, KeyArray, PyTree
+from fnn.visits import Place, Seen, visited
 
-__all__ = ["Values", "Wiring", "run_forward", "trace_forward"]
+__all__ = ["Values", "Wiring", "rows_of", "run_forward", "trace_forward"]
 
 
 class Wiring(NamedTuple):
-    """The values of a forward pass, numbered from 0, which is the network's input x.
+    """The values of a forward pass, which are arrays, numbered from 0.
+
+    The first ones are the network's input. What a layer is given or returns is a
+    number, or a tree of numbers where it is a tree of arrays.
 
     Args:
-        inputs: the number of the value that each layer was given, by path.
-        outputs: the number of the value that it returned. A layer that only lists
-            others returns the value of its last one.
+        inputs: what each layer was given, by path.
+        outputs: what it returned. A layer that only lists others returns the value of
+            its last one.
     """
 
-    inputs: dict[str, int]
-    outputs: dict[str, int]
+    inputs: dict[str, PyTree]
+    outputs: dict[str, PyTree]
+
+    def rows_of_inputs(self, path: str) -> dict[str, int]:
+        """Return the rows of ∂loss/∂x of a layer, with the numbers of their values."""
+        return rows_of(f"{path}.x", self.inputs[path])
+
+    def rows_of_deltas(self) -> dict[str, int]:
+        """Return the rows of all δ, with the numbers of their values."""
+        rows: dict[str, int] = {}
+        for path, numbers in self.outputs.items():
+            rows |= rows_of(f"{path}.delta", numbers)
+        return rows
+
+
+def rows_of(name: str, tree: PyTree) -> dict[str, Any]:
+    """Return the leaves of a tree by row: `name`, or `name.part` for each part."""
+    return {
+        ".".join(filter(None, (name, part))): leaf
+        for part, leaf in by_part(tree).items()
+    }
 
 
 class Values(NamedTuple):
@@ -39,7 +62,11 @@ class Values(NamedTuple):
 
     def seen(self, wiring: Wiring, path: str) -> Seen:
         """Return what a layer was given."""
-        return Seen(self.arrays[wiring.inputs[path]], self.keys[path])
+        return Seen(self.read(wiring.inputs[path]), self.keys[path])
+
+    def read(self, numbers: PyTree) -> PyTree:
+        """Return the values of a tree of numbers."""
+        return jax.tree.map(lambda i: self.arrays[i], numbers)
 
 
 @by_shapes
@@ -49,7 +76,7 @@ def trace_forward(
     """Return the wiring, and the shapes of all values; nothing is computed."""
     wirings: list[Wiring] = []
 
-    def values(variables: Variables, x: Array, key: KeyArray | None) -> Values:
+    def values(variables: Variables, x: PyTree, key: KeyArray | None) -> Values:
         wiring, found = _watch(net, variables, x, key, train)
         wirings.append(wiring)
         return found
@@ -59,16 +86,17 @@ def trace_forward(
 
 
 def run_forward(
-    net: Layer, variables: Variables, x: Array, key: KeyArray | None, train: bool
+    net: Layer, variables: Variables, x: PyTree, key: KeyArray | None, train: bool
 ) -> Values:
     """Compute all values, which have the numbers of `trace_forward`."""
     return _watch(net, variables, x, key, train)[1]
 
 
 def _watch(
-    net: Layer, variables: Variables, x: Array, key: KeyArray | None, train: bool
+    net: Layer, variables: Variables, x: PyTree, key: KeyArray | None, train: bool
 ) -> tuple[Wiring, Values]:
-    arrays: list[Array] = [x]  # kept, so that no other one gets the same identity
+    # They are kept, so that no other one gets the same identity.
+    arrays: list[Array] = list(jax.tree.leaves(x))
     wiring = Wiring({}, {})
     keys: dict[str, KeyArray | None] = {}
 
@@ -80,14 +108,14 @@ def _watch(
         return len(arrays) - 1
 
     def visit(
-        place: Place, x: Array, key: KeyArray | None, run: Callable[[], Forward]
+        place: Place, x: PyTree, key: KeyArray | None, run: Callable[[], Forward]
     ) -> Forward:
         path = place.path
-        wiring.inputs[path], keys[path] = number(x), key
+        wiring.inputs[path], keys[path] = jax.tree.map(number, x), key
         out = run()
         if not place.layer.children:  # its own value, also where it returns x itself
-            out = out._replace(y=out.y + 0)
-        wiring.outputs[path] = number(out.y)
+            out = out._replace(y=jax.tree.map(lambda y: y + 0, out.y))
+        wiring.outputs[path] = jax.tree.map(number, out.y)
         return out
 
     visited(net, visit).forward(*variables, x, key=key, train=train)

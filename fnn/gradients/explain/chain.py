@@ -14,8 +14,9 @@ import numpy as np
 from fnn.core import Forward, Layer
 from fnn.layers.branches import Parallel, Residual
 from fnn.network import Node, child_variables, map_params, path_of
-from fnn.probes import Seen, probe_with_input
+from fnn.probes import probe_with_input
 from fnn.typing import Array, Bool, Float, PyTree
+from fnn.visits import Seen
 
 __all__ = ["LayerDerivative", "derivative_chain", "nodes_with_symbols"]
 
@@ -65,6 +66,9 @@ class LayerDerivative:
             params,
         )
         positive_x = jnp.asarray(draw.uniform(size=self._x.shape))
+        if self.node.layer.takes_ids:  # they stay those of the batch
+            zero, positive_x = jnp.zeros_like(self._x), self._x
+            positive_params = positive_params._replace(x=zero)
         changed = [
             self._forward(params, x, train).y
             != self._forward(self._moved(params, step), x, train).y

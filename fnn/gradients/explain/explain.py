@@ -40,8 +40,10 @@ from fnn.gradients.precision import cast
 from fnn.losses import Loss, expect_loss
 from fnn.network import Node, named_params
 from fnn.planning.planned import plain
-from fnn.probes import Seen, probe, record
+from fnn.probes import probe
+from fnn.shapes import format_shapes
 from fnn.typing import Array, Batch, Bool, KeyArray, PyTree
+from fnn.visits import Seen, record
 
 __all__ = ["explain"]
 
@@ -90,7 +92,8 @@ def explain(
         gradient by `jax.grad`) and `agrees`.
 
     Raises:
-        ValueError: there is no such parameter, or no such entry.
+        ValueError: there is no such parameter, or no such entry; or a layer is given
+            several arrays.
 
     Example:
         >>> import jax, jax.numpy as jnp, fnn
@@ -108,6 +111,7 @@ def explain(
     key = None if key is None else check_key(key)
     x, y = check_pair("batch", batch)
     variables = as_variables(variables)
+    _expect_single_arrays(net, variables, x)
     shape = _shape_of(net, variables.params, parameter)
     entry = _entry(parameter, shape, index)
     with jax.enable_x64(True):
@@ -185,6 +189,18 @@ def _both_gradients(
         named_params(probed, referee.grads),
         record(net, variables, batch[0], key, train),
     )
+
+
+def _expect_single_arrays(net: Layer, variables: Variables, x: PyTree) -> None:
+    """Raise where a layer is given several arrays: there is no one chain of factors."""
+    seen = jax.eval_shape(lambda v, x: record(net, v, x), variables, x)
+    for path, (given, _) in seen.items():
+        if not hasattr(given, "shape"):
+            raise ValueError(
+                "explain follows one chain of layers, each of one array, and "
+                f"{path or 'the network'} is given {format_shapes(given)}. "
+                "fnn.compare_gradients checks such a network."
+            )
 
 
 # ---- The parameter and the entry to explain --------------------------------------

@@ -7,10 +7,12 @@ import jax.numpy as jnp
 import optax
 
 from fnn.checks import describe
-from fnn.core import Variables
+from fnn.core import Layer, Variables
 from fnn.gradients.engines import Gradients
+from fnn.layers.freezing import keep_frozen
 from fnn.named_leaves import differences
 from fnn.optimizers import eval_params
+from fnn.optimizers.transformation import takes_extra
 from fnn.pytree import holds_numbers, pytree
 from fnn.typing import Array, PyTree
 
@@ -21,6 +23,7 @@ __all__ = [
     "copy_arrays",
     "descend",
     "initial_carry",
+    "update",
 ]
 
 
@@ -41,9 +44,11 @@ class OptaxOptimizer:
 
     Args:
         transformation: anything with optax's `init` and `update`.
+        own_eval_params: the method `eval_params` of what was wrapped, if it has one.
     """
 
     transformation: optax.GradientTransformation
+    own_eval_params: Any = None
 
     def init(self, params: PyTree) -> PyTree:
         with jax.numpy_dtype_promotion("standard"):  # optax mixes dtypes freely
@@ -57,7 +62,8 @@ class OptaxOptimizer:
             return update(grads, state, params, **extra)
 
     def eval_params(self, state: PyTree, params: PyTree) -> PyTree:
-        return eval_params(state, params)
+        with jax.numpy_dtype_promotion("standard"):
+            return (self.own_eval_params or eval_params)(state, params)
 
 
 def as_optimizer(optimizer: Any) -> Any:
@@ -70,8 +76,12 @@ def as_optimizer(optimizer: Any) -> Any:
         return optimizer
     if isinstance(optimizer, optax.GradientTransformation):
         return OptaxOptimizer(optimizer)
+    kind = optax.GradientTransformation
+    if takes_extra(optimizer.update):
+        kind = optax.GradientTransformationExtraArgs
     return OptaxOptimizer(
-        optax.GradientTransformation(optimizer.init, optimizer.update)
+        kind(optimizer.init, optimizer.update),
+        getattr(optimizer, "eval_params", None),
     )
 
 
@@ -95,10 +105,13 @@ def copy_arrays(tree: PyTree) -> PyTree:
     return jax.tree.map(copy, tree)
 
 
-def descend(optimizer: Any, carry: Carry, out: Gradients, cost: Any) -> Carry:
-    """Take one step: Θ ← Θ + update(g).
+def descend(
+    net: Layer, optimizer: Any, carry: Carry, out: Gradients, cost: Any
+) -> Carry:
+    """Take one step: Θ ← Θ + update(g), but for frozen parameters, which stay.
 
     Args:
+        net: the network, which says what is frozen.
         optimizer: one that `as_optimizer` returned.
         carry: the state before the step.
         out: what the engine returned for the minibatch.
@@ -108,19 +121,7 @@ def descend(optimizer: Any, carry: Carry, out: Gradients, cost: Any) -> Carry:
         The state after the step.
     """
     params = carry.variables.params
-    extra: dict[str, Any] = {}
-    if isinstance(optimizer, OptaxOptimizer):
-        # L-BFGS, Polyak and plateau want them; optax drops them for all others.
-        extra = {"value": out.loss, "grad": out.grads, "value_fn": cost}
-    try:
-        result = optimizer.update(out.grads, carry.optimizer_state, params, **extra)
-    except TypeError as error:
-        error.add_note(
-            "in optimizer.update(grads, state, params), to which fnn.fit passes "
-            "value=, grad= and value_fn= (of this minibatch) if it is optax's, and no "
-            "more"
-        )
-        raise
+    result = update(optimizer, out.grads, carry, out.loss, cost)
     if not isinstance(result, tuple) or len(result) != 2:
         raise TypeError(
             f"optimizer.update must return (updates, state), got {describe(result)}"
@@ -128,8 +129,36 @@ def descend(optimizer: Any, carry: Carry, out: Gradients, cost: Any) -> Carry:
     updates, state = result
     _expect_like("updates", "the parameters", params, updates, dtypes=False)
     _expect_like("a state", "the one it is given", carry.optimizer_state, state)
-    params = optax.apply_updates(params, updates)
+    params = optax.apply_updates(params, keep_frozen(net, updates))
     return Carry(Variables(params, out.state), state)
+
+
+def update(
+    optimizer: Any, grads: PyTree, carry: Carry, value: Array, cost: Any
+) -> tuple[PyTree, PyTree]:
+    """Return the updates and the next state, as the optimizer returns them.
+
+    Args:
+        optimizer: one that `as_optimizer` returned.
+        grads: the gradient of J.
+        carry: the state before the step.
+        value: J.
+        cost: J as a function of Θ.
+    """
+    extra: dict[str, Any] = {}
+    if takes_extra(optimizer.update):
+        # L-BFGS, Polyak and plateau want them, and L-BFGS no others.
+        extra = {"value": value, "grad": grads, "value_fn": cost}
+    params = carry.variables.params
+    try:
+        return optimizer.update(grads, carry.optimizer_state, params, **extra)
+    except (TypeError, ValueError) as error:
+        error.add_note(
+            "in optimizer.update(grads, state, params), to which fnn.fit passes "
+            "value=, grad= and value_fn= (of this minibatch) if it takes **extra, and "
+            "no more"
+        )
+        raise
 
 
 def _expect_like(

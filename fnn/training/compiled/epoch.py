@@ -30,6 +30,7 @@ from fnn.dtypes import all_finite
 from fnn.gradients.engines import Engine, objective, value_and_grad
 from fnn.losses import Loss
 from fnn.optimizers import loss_scale
+from fnn.shapes import count_examples
 from fnn.training.compiled.descent import Carry, descend
 from fnn.training.compiled.order import epoch_order, minibatch
 from fnn.typing import Array, Batch, KeyArray, Number, Scalar
@@ -48,7 +49,7 @@ __all__ = [
 
 
 class BadSteps(NamedTuple):
-    """The steps whose loss or gradient was not finite.
+    """The steps whose loss, gradient or new state was not finite.
 
     count: how many there were.
     first: the number of the first one, −1 if there was none.
@@ -121,9 +122,10 @@ def epoch(
         engine: a function with an engine's signature.
         batch_size: B, at most N.
         mesh: the devices that a minibatch is sharded over (see `meshes`), or None.
-        guard: "skip" leaves out every step whose loss or gradient is not finite, "stop"
-            the first such step and all that follow. That costs a pass over every
-            gradient; with None, only the result says whether all numbers are finite.
+        guard: "skip" leaves out every step whose loss, gradient or new state is not
+            finite, "stop" the first such step and all that follow. That costs a pass
+            over every gradient; with None, only the result says whether all numbers are
+            finite.
 
     Returns:
         An `Epoch`: the new carry, and J of every minibatch, the penalty included. The
@@ -142,7 +144,7 @@ def epoch(
         >>> out.losses.shape
         (3,)
     """
-    n = len(data[0])
+    n = count_examples(data)
     full, rest, step_key = epoch_order(key, number, n, batch_size)
 
     def read_batch(inputs: tuple[Array, Array]) -> tuple[Batch, KeyArray]:
@@ -202,7 +204,7 @@ def steps(
         return minibatch(batch, None, t, key, augment, mesh)
 
     step = _scan_body(net, loss, optimizer, read_batch, l2, n, engine, guard)
-    numbers = first + jnp.arange(len(data[0]))
+    numbers = first + jnp.arange(count_examples(data))
     state, losses = lax.scan(step, (carry, NO_BAD_STEPS), (data, numbers))
     return _as_epoch(state, losses)
 
@@ -235,8 +237,10 @@ def _scan_body(
         options = dict(key=key, l2=penalty, n=n, precision=precision)
         cost = objective(net, loss, carry.variables, batch, **options)
         if guard is None:
-            return (descend(optimizer, carry, out, cost), bad_steps), out.loss
-        finite = all_finite((out.loss, out.grads))
+            return (descend(net, optimizer, carry, out, cost), bad_steps), out.loss
+        # A layer's state may be infinite from the beginning; then it tells nothing.
+        stays = all_finite(out.state) | ~all_finite(carry.variables.state)
+        finite = all_finite((out.loss, out.grads)) & stays
         bad_steps = _count(bad_steps, finite)
         # An optimizer that scales the loss leaves bad steps out itself, and must see
         # them: only then does its scale fall.
@@ -245,7 +249,7 @@ def _scan_body(
         )
         # Not a `where` over the whole carry: that would copy it at every step.
         carry = lax.cond(
-            takes_step, lambda: descend(optimizer, carry, out, cost), lambda: carry
+            takes_step, lambda: descend(net, optimizer, carry, out, cost), lambda: carry
         )
         return (carry, bad_steps), out.loss
 

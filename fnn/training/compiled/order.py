@@ -14,6 +14,7 @@ from jax import lax
 from jax.sharding import Mesh
 
 from fnn.augmentations import Augmentation
+from fnn.shapes import count_examples
 from fnn.training.compiled.meshes import shard_batch
 from fnn.typing import Array, Batch, Int, KeyArray
 
@@ -101,11 +102,12 @@ def minibatch(
         mesh: the devices that the minibatch is sharded over, or None.
     """
     key = jax.random.fold_in(step_key, t)
-    x, y = data
     if indices is not None:
         # One gather a step: faster than shuffling all data first, and no second copy.
-        x, y = (part.at[indices].get(mode="promise_in_bounds") for part in data)
-    x, y = shard_batch((x, y), mesh)
+        data = jax.tree.map(
+            lambda part: part.at[indices].get(mode="promise_in_bounds"), data
+        )
+    x, y = shard_batch(data, mesh)
     if augment is not None:
         x = augment(jax.random.fold_in(key, AUGMENTATION), x)
     return (x, y), key
@@ -146,11 +148,11 @@ def subset(data: Batch, size: int | float | None, key: KeyArray) -> Batch:
     """Select random examples: a number of them (int), a share (float), all (None)."""
     if size is None:
         return data
-    n = len(data[0])
+    n = count_examples(data)
     count = max(1, round(size * n)) if isinstance(size, float) else size
     if count > n:
         raise ValueError(
             f"EarlyStopping: subset={count} is more than the {n} validation examples"
         )
     chosen = shuffle(key, n)[:count]
-    return data[0][chosen], data[1][chosen]
+    return jax.tree.map(lambda part: part[chosen], data)

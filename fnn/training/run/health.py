@@ -15,15 +15,16 @@ import numpy as np
 from jax.sharding import Mesh
 
 from fnn.core import Layer
-from fnn.gradients.engines import Engine, value_and_grad
+from fnn.gradients.engines import Engine, objective, value_and_grad
+from fnn.layers.freezing import keep_frozen
 from fnn.losses import Loss
 from fnn.network import map_params, named_params, walk
 from fnn.probes import probe_with_outputs, read_outputs
-from fnn.training.compiled.descent import Carry
+from fnn.training.compiled.descent import Carry, update
 from fnn.training.compiled.meshes import shard_batch
 from fnn.training.run.history import Record
 from fnn.training.run.spec import RunSpec
-from fnn.typing import Array, Batch, Float, KeyArray, Number, Scalar
+from fnn.typing import Array, Batch, Float, KeyArray, Number, PyTree, Scalar
 
 __all__ = ["STATISTICS", "health_history", "measure_health"]
 
@@ -112,16 +113,21 @@ def _statistics(
     )
     by_name = named_params(probed, out.grads)
     grads = map_params(lambda name, layer, leaf: by_name[name], net, params)
-    updates, _ = optimizer.update(grads, carry.optimizer_state, params)
-    updates, own = named_params(net, updates), named_params(net, params)
+    precision = getattr(engine, "precision", None)
+    options = dict(key=key, l2=penalty, n=n, precision=precision)
+    cost = objective(net, loss, carry.variables, (x, y), **options)
+    updates, _ = update(optimizer, grads, carry, out.loss, cost)
+    updates = named_params(net, keep_frozen(net, updates))
+    own = named_params(net, params)
 
-    def of_layer(path: str, y: Array) -> Float[Array, "7"]:
-        delta = by_name[f"{path}.delta"]
-        units = y.reshape(-1, y.shape[-1])
-        dead = (units == units[:1]).all(0)
+    def of_layer(path: str, y: PyTree) -> Float[Array, "7"]:
+        rows = [row for row in by_name if f"{row}.".startswith(f"{path}.delta.")]
+        delta = _in_a_row([by_name[row] for row in rows])
+        dead = _in_a_row([_is_dead(part) for part in jax.tree.leaves(y)])
+        y = _in_a_row(jax.tree.leaves(y))
         return jnp.stack(
             [
-                *(dead.mean(dtype=jnp.float32), _rms(y), _spread(y)),
+                *(dead.mean(), _rms(y), _spread(y)),
                 *(_rms(delta), _spread(delta)),
                 *(_norm(path, own), _norm(path, updates)),
             ]
@@ -131,12 +137,23 @@ def _statistics(
     return jnp.stack([of_layer(path, y) for path, y in outputs.items()])
 
 
+def _in_a_row(parts: list[Array]) -> Float[Array, "n"]:
+    """Return all numbers of some arrays in float32."""
+    return jnp.concatenate([part.astype(jnp.float32).ravel() for part in parts])
+
+
+def _is_dead(y: Array) -> Array:
+    """Return for each unit whether its output is the same everywhere."""
+    units = y.reshape(-1, y.shape[-1])
+    return (units == units[:1]).all(0)
+
+
 def _rms(a: Array) -> Scalar:
-    return jnp.sqrt(jnp.square(a.astype(jnp.float32)).mean())
+    return jnp.sqrt(jnp.square(a).mean())
 
 
 def _spread(a: Array) -> Scalar:
-    return a.astype(jnp.float32).std()
+    return a.std()
 
 
 def _norm(path: str, named: dict[str, Array]) -> Scalar:

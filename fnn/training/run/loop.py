@@ -3,6 +3,7 @@
 import math
 import time
 from collections.abc import Callable
+from functools import partial
 from typing import Any, NamedTuple
 
 import jax
@@ -16,7 +17,12 @@ from fnn.optimizers import eval_params
 from fnn.training.compiled.descent import Carry
 from fnn.training.compiled.meshes import shard_count
 from fnn.training.early_stopping import EarlyStopping, StoppingState
-from fnn.training.evaluation import average_batches, start_evaluation
+from fnn.training.evaluation import (
+    Evaluation,
+    finish_evaluation,
+    start_evaluation,
+)
+from fnn.training.run.callbacks import as_callbacks
 from fnn.training.run.health import measure_health
 from fnn.training.run.history import Record
 from fnn.training.run.interrupt import deferred_interrupt
@@ -24,7 +30,7 @@ from fnn.training.run.nonfinite import Nonfinite
 from fnn.training.run.spec import RunSpec
 from fnn.training.run.streams import Batches
 from fnn.training.run.train_epoch import TrainedEpoch, train_epoch
-from fnn.typing import Array, Batch
+from fnn.typing import Batch
 
 __all__ = [
     "VALIDATION_BATCH",
@@ -34,16 +40,13 @@ __all__ = [
     "to_host",
 ]
 
-#: Called after every epoch with its record.
-OnEpoch = Callable[[Record], Any]
-
 
 class PendingEvaluation(NamedTuple):
     """An evaluation that has started: of these variables, for this record."""
 
     record: Record
     variables: Variables
-    values: dict[str, Array]
+    values: Evaluation
 
 
 class Progress(NamedTuple):
@@ -69,7 +72,7 @@ def run_epochs(
     spec: RunSpec,
     progress: Progress,
     epochs: int,
-    on_epoch: OnEpoch | None,
+    on_epoch: Any,
     save: Callable[..., None] | None = None,
 ) -> tuple[Progress, str]:
     """Train epoch after epoch, until there is a reason to stop.
@@ -78,14 +81,17 @@ def run_epochs(
         spec: the specification of the run.
         progress: the state to start from.
         epochs: how many, at most, counted from the beginning of the run.
-        on_epoch: called with the record of every epoch.
+        on_epoch: a function, or a list of functions, that is called after every epoch.
         save: called with the progress after every epoch, and once more at the end.
 
     Returns:
         The last progress, and the reason: `FitResult.stopped`.
     """
     spec = _numbers_on_device(spec)
-    report = _Reporter(on_epoch, reported=len(progress.records))
+    report = _Reporter(spec, on_epoch, reported=len(progress.records))
+    in_parallel = spec.validation_device is not None and save is None
+    # A callback that takes the variables gets those of the epoch of its record.
+    waits = not in_parallel or report.callbacks.wants_variables
     stopped = None
     with deferred_interrupt() as interrupted:
         while stopped is None:
@@ -97,19 +103,18 @@ def run_epochs(
                 stopped = "epochs"
             else:
                 progress = _one_epoch(spec, progress)
-                in_parallel = spec.validation_device is not None and save is None
-                at_most = MAX_PENDING if in_parallel else 0
+                at_most = 0 if waits else MAX_PENDING
                 progress = _finish_evaluations(spec, progress, at_most)
                 if save is not None:
                     save(progress)
-                if not report(progress) or interrupted():
+                stopped = report(progress)
+                if interrupted():
                     stopped = "interrupted"
         progress = _finish_evaluations(spec, progress, 0)
-        if not report(progress):
-            stopped = "interrupted"
+        stopped = report(progress) or stopped
         if save is not None:
             save(progress, at_the_end=True)
-    if stopped != "interrupted" and _out_of_patience(progress):
+    if stopped not in ("interrupted", "on_epoch") and _out_of_patience(progress):
         stopped = "patience"  # as in a run that waits for every evaluation
     return progress, stopped
 
@@ -132,27 +137,27 @@ def _out_of_patience(progress: Progress) -> bool:
 
 
 class _Reporter:
-    """A callable that passes each complete record to `on_epoch`, in order."""
+    """A callable that passes each complete record to the callbacks, in order."""
 
-    def __init__(self, on_epoch: OnEpoch | None, reported: int) -> None:
-        if on_epoch is not None and not callable(on_epoch):
-            raise TypeError(f"on_epoch must be a function, got {on_epoch!r}")
-        self.on_epoch, self.reported = on_epoch, reported
+    def __init__(self, spec: RunSpec, on_epoch: Any, reported: int) -> None:
+        self.spec, self.reported = spec, reported
+        self.callbacks = as_callbacks(on_epoch)
 
-    def __call__(self, progress: Progress) -> bool:
-        """Report the records that are complete; return False after a Ctrl-C."""
+    def __call__(self, progress: Progress) -> str | None:
+        """Report the records that are complete; return why the run ends, or None."""
         waiting = [pending.record["epoch"] for pending in progress.pending]
+        variables = partial(eval_variables, self.spec.optimizer, progress.carry)
         while self.reported < len(progress.records):
             record = progress.records[self.reported]
             if record["epoch"] in waiting:
                 break
             self.reported += 1
             try:
-                if self.on_epoch is not None:
-                    self.on_epoch(dict(record))
+                if self.callbacks(record, variables, progress.carry):
+                    return "on_epoch"
             except KeyboardInterrupt:
-                return False
-        return True
+                return "interrupted"
+        return None
 
 
 def _one_epoch(spec: RunSpec, progress: Progress) -> Progress:
@@ -218,12 +223,14 @@ def _record_evaluation(
 ) -> Progress:
     """Add the values to their record, and update early stopping and the best."""
     assert spec.validation is not None
-    n = len(spec.validation[0])
-    means = average_batches(evaluation.values, n, _validation_batch_size(spec))
-    evaluation.record.update({f"validation_{name}": v for name, v in means.items()})
+    values = finish_evaluation(
+        *(evaluation.values, spec.loss, spec.validation[1]),
+        *(_validation_batch_size(spec), spec.metrics),
+    )
+    evaluation.record.update({f"validation_{name}": v for name, v in values.items()})
     if spec.early_stopping is None:
         return progress
-    epoch, metric = evaluation.record["epoch"], means[spec.early_stopping.monitor]
+    epoch, metric = evaluation.record["epoch"], values[spec.early_stopping.monitor]
     stopping = _update(spec.early_stopping, progress.stopping, metric, epoch)
     if int(stopping.best_epoch) == epoch:
         progress = progress._replace(best=to_host(evaluation.variables))
@@ -231,7 +238,7 @@ def _record_evaluation(
 
 
 def _is_finished(evaluation: PendingEvaluation) -> bool:
-    arrays: Any = evaluation.values.values()  # the type Array does not name is_ready
+    arrays: Any = jax.tree.leaves(evaluation.values)  # Array does not name is_ready
     return all(array.is_ready() for array in arrays)
 
 
@@ -253,7 +260,7 @@ _update = jax.jit(EarlyStopping.update)
 
 
 def eval_variables(optimizer: Any, carry: Carry) -> Variables:
-    """Return the variables to validate and to keep: θ, also where θ̂ is stored."""
+    """Return the variables to validate and to keep, which may not be those trained."""
     params, state = carry.variables
     find = getattr(optimizer, "eval_params", eval_params)
     return Variables(find(carry.optimizer_state, params), state)

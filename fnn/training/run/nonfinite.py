@@ -11,7 +11,11 @@ from typing import Any, NamedTuple
 
 import jax
 
+from fnn.core import Variables
+from fnn.dtypes import all_finite
 from fnn.gradients.first_nonfinite import first_nonfinite
+from fnn.named_leaves import leaves_by_name
+from fnn.network import named_params
 from fnn.training.compiled.descent import Carry, copy_arrays
 from fnn.training.compiled.epoch import Epoch
 from fnn.training.run.spec import RunSpec
@@ -20,12 +24,12 @@ from fnn.typing import Batch, KeyArray
 __all__ = ["POLICIES", "Nonfinite", "check_policy", "run_guarded"]
 
 
-#: What to do about a step whose loss or gradient is not finite.
+#: What to do about a step whose loss, gradient or new state is not finite.
 POLICIES = ("raise", "stop", "skip")
 
 
 class Nonfinite(NamedTuple):
-    """The first step of a run whose loss or gradient was not finite.
+    """The first step of a run whose loss, gradient or new state was not finite.
 
     epoch: 1, 2, ...
     step: 0, 1, ... within the epoch.
@@ -107,7 +111,8 @@ def _locate_first_bad(
     """Return the first bad step, from an epoch that has stopped before it."""
     t = int(stopped.bad_steps.first)
     if t < 0:  # each gradient was finite, but not the update made of it
-        return Nonfinite(epoch, len(stopped.losses) - 1, "a parameter after the update")
+        where = _first_bad_variable(spec, stopped.carry.variables)
+        return Nonfinite(epoch, len(stopped.losses) - 1, where)
     batch, key = read_batch(t)
     where = first_nonfinite(
         spec.plain_net,
@@ -120,3 +125,14 @@ def _locate_first_bad(
         engine=spec.engine,
     )
     return Nonfinite(epoch, t, where or "the loss or a gradient of the engine")
+
+
+def _first_bad_variable(spec: RunSpec, variables: Variables) -> str:
+    """Name the first parameter, or else the first number of the state, that is bad."""
+    for name, leaf in named_params(spec.plain_net, variables.params).items():
+        if not bool(all_finite(leaf)):
+            return f"{name} after the update"
+    for name, leaf in leaves_by_name(variables.state).items():
+        if not bool(all_finite(leaf)):
+            return f"the state {name}"
+    return "a parameter after the update"

@@ -14,6 +14,7 @@ from fnn.tables import WIDTH, format_number
 from fnn.training.compiled.descent import Carry, copy_arrays, initial_carry
 from fnn.training.compiled.meshes import on_mesh, state_on_mesh
 from fnn.training.early_stopping import StoppingState
+from fnn.training.evaluation import names_of
 from fnn.training.run.health import health_history
 from fnn.training.run.history import as_history
 from fnn.training.run.loop import Progress, eval_variables, to_host
@@ -42,10 +43,10 @@ class FitResult(NamedTuple):
     epochs: the number of epochs trained.
     stopped: what ended the run: "epochs" (all were trained), "patience" (early
         stopping), "diverged" (a parameter became NaN or infinite, from which no step
-        recovers; with on_nonfinite="stop" before that step) or "interrupted" (Ctrl-C,
-        SIGTERM).
-    nonfinite: the first step whose loss or gradient was not finite, if there was one
-        and `on_nonfinite` is set; else None. With "skip", history["skipped"] counts
+        recovers; with on_nonfinite="stop" before that step), "on_epoch" (it returned
+        True) or "interrupted" (Ctrl-C, SIGTERM).
+    nonfinite: the first step whose loss, gradient or state was not finite, if there was
+        one and `on_nonfinite` is set; else None. With "skip", history["skipped"] counts
         such steps.
     health: with fit(health=True), an array with an entry per epoch for every layer and
         every statistic of `fnn.training.run.health.STATISTICS`, as in
@@ -154,7 +155,7 @@ def make_result(
         stopped: what ended the run.
     """
     last = eval_variables(spec.optimizer, progress.carry)
-    validated = ["loss", *(name for name, _ in spec.metrics)]
+    validated = list(names_of(spec.loss, spec.metrics))
     history = as_history(
         progress.records,
         validated=validated if spec.validation is not None else [],

@@ -9,7 +9,7 @@ from fnn.core import Layer
 from fnn.gradients.engines import Engine
 from fnn.losses import Loss
 from fnn.training.early_stopping import EarlyStopping
-from fnn.training.metrics import Metric
+from fnn.training.metrics import NamedMetric
 from fnn.training.run.streams import Batches
 from fnn.typing import Array, Batch, InShape
 
@@ -48,5 +48,5 @@ class RunSpec(NamedTuple):
     validation_device: Any
     on_nonfinite: str | None
     health: bool
-    metrics: tuple[tuple[str, Metric], ...]
+    metrics: tuple[NamedMetric, ...]
     early_stopping: EarlyStopping | None

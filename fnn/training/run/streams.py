@@ -16,14 +16,16 @@ from contextlib import closing, contextmanager
 from itertools import takewhile
 from typing import Any, NamedTuple
 
+import jax
 import numpy as np
 
-from fnn.checks import as_pair, positive_integer
+from fnn.checks import as_labelled, as_pair, positive_integer
+from fnn.shapes import count_examples, format_shapes
 
 __all__ = ["Batches", "Chunk", "as_batch", "as_batches"]
 
-#: A batch (x, y) in the host's memory.
-HostBatch = tuple[np.ndarray, np.ndarray]
+#: A batch (x, y) in the host's memory; either is an array or a tree of arrays.
+HostBatch = tuple[Any, Any]
 
 #: A chunk has at most this many steps and bytes: enough to make starting it cheap.
 MAX_STEPS, MAX_BYTES = 64, 2**25
@@ -32,8 +34,8 @@ MAX_STEPS, MAX_BYTES = 64, 2**25
 class Chunk(NamedTuple):
     """The minibatches x (k, B, ...), y (k, B, ...) of k steps, from `first` on."""
 
-    x: np.ndarray
-    y: np.ndarray
+    x: Any
+    y: Any
     first: int
 
 
@@ -94,20 +96,29 @@ class Batches:
         self.source, self.steps, self.ahead = source, steps, ahead
         self._iterator: Iterator[Any] | None = None
         self._unused: list[Any] = []  # batches that `first` took from an iterator
+        self.has_weights = (
+            False  # whether batches are (x, y, weights), once one is read
+        )
 
     def __repr__(self) -> str:
         return f"Batches({type(self.source).__name__}, n={self.n}, steps={self.steps})"
 
     def first(self) -> HostBatch:
         """Return one batch as a sample; an epoch still has all batches."""
+        batch = self._first()
+        self.has_weights = as_labelled(batch) is not batch
+        return as_batch(batch)
+
+    def _first(self) -> Any:
+        """Return the first batch, as the source has it."""
         if isinstance(self.source, Iterator):
             for batch in self._one_iterator():
                 self._unused.append(batch)
-                return as_batch(batch)
+                return batch
         else:
             with _closed(self._open()) as batches:
                 for batch in batches:
-                    return as_batch(batch)
+                    return batch
         raise ValueError("train has no batches: its source is empty")
 
     def chunks(self) -> Generator[Chunk, None, None]:
@@ -251,16 +262,26 @@ def as_batches(train: Any) -> Batches | None:
 
 
 def as_batch(batch: Any) -> HostBatch:
-    """Return a pair (x, y) of NumPy arrays with one entry an example in both."""
-    x, y = map(np.asarray, as_pair("each batch of train", batch))
-    if len(x) == 0:
-        raise ValueError(f"train yields a batch without examples, x of shape {x.shape}")
+    """Return a pair (x, y) of NumPy arrays with one entry an example in both.
+
+    A batch (x, y, weights) becomes x and (y, weights).
+    """
+    pair = as_pair("each batch of train", as_labelled(batch))
+    x, y = jax.tree.map(np.asarray, pair)
+    if count_examples(x) == 0:
+        raise ValueError(
+            f"train yields a batch without examples, x of shape {format_shapes(x)}"
+        )
+    return jax.tree.map(_as_floats, x), y
+
+
+def _as_floats(x: np.ndarray) -> np.ndarray:
     if x.dtype == np.uint8:
         raise TypeError(
             "train yields x of uint8, as images are stored: networks want numbers "
             "around 1. Yield x.astype('float32') / 255."
         )
-    return x if np.issubdtype(x.dtype, np.floating) else x.astype(np.float32), y
+    return x if np.issubdtype(x.dtype, np.floating) else x.astype(np.float32)
 
 
 def _stack(batches: Iterator[Any]) -> Iterator[Chunk]:
@@ -278,18 +299,19 @@ def _stack(batches: Iterator[Any]) -> Iterator[Chunk]:
 
 
 def _is_full(waiting: list[HostBatch]) -> bool:
-    x, y = waiting[0]
-    size = len(waiting) * (x.nbytes + y.nbytes)
+    size = len(waiting) * sum(a.nbytes for a in jax.tree.leaves(waiting[0]))
     return len(waiting) == MAX_STEPS or size > MAX_BYTES
 
 
 def _same_shapes(a: HostBatch, b: HostBatch) -> bool:
     """Return whether shapes and dtypes are the same."""
-    return all(
-        (p.shape, p.dtype) == (q.shape, q.dtype) for p, q in zip(a, b, strict=True)
+    first, second = (
+        [(part.shape, part.dtype) for part in jax.tree.leaves(batch)]
+        for batch in (a, b)
     )
+    return jax.tree.structure(a) == jax.tree.structure(b) and first == second
 
 
 def _as_chunk(waiting: list[HostBatch], first: int) -> Chunk:
-    x, y = (np.stack(parts) for parts in zip(*waiting, strict=True))
+    x, y = jax.tree.map(lambda *parts: np.stack(parts), *waiting)
     return Chunk(x, y, first)

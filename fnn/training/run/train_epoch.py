@@ -9,6 +9,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
+from fnn.shapes import count_examples, example_shape, format_shapes, map_shapes
 from fnn.training.compiled.descent import Carry
 from fnn.training.compiled.epoch import BadSteps, epoch_program, steps_program
 from fnn.training.compiled.meshes import on_mesh
@@ -74,7 +75,7 @@ def _from_arrays(spec: RunSpec, carry: Carry, epoch: int, locate: bool) -> Train
         batch_size=spec.batch_size,
         mesh=spec.mesh,
     )
-    n = len(data[0])
+    n = count_examples(data)
 
     def read_batch(t: int) -> tuple[Batch, KeyArray]:
         full, rest, step_key = epoch_order(spec.key, epoch, n, spec.batch_size)
@@ -110,7 +111,7 @@ def _from_chunks(
     for chunk in chunks:
         _check_chunk(spec, chunk)
         _check_labels(spec, chunk, epoch)
-        data = on_mesh((jnp.asarray(chunk.x), jnp.asarray(chunk.y)), spec.mesh)
+        data = on_mesh(jax.tree.map(jnp.asarray, (chunk.x, chunk.y)), spec.mesh)
         run = partial(
             steps_program(spec.mesh, carry),
             *(spec.net, spec.loss, spec.optimizer),
@@ -127,7 +128,7 @@ def _from_chunks(
         def read_batch(
             t: int, data: Batch = data, first: int = chunk.first
         ) -> tuple[Batch, KeyArray]:
-            batch = data[0][t], data[1][t]
+            batch = jax.tree.map(lambda part: part[t], data)
             return minibatch(batch, None, first + t, step_key, spec.augment, spec.mesh)
 
         locates = locate and first_bad is None
@@ -138,7 +139,8 @@ def _from_chunks(
             first_bad = found._replace(step=found.step + chunk.first)
         carry = out.carry
         done.append((out.losses, out.bad_steps))
-        sizes += [chunk.x.shape[1]] * len(chunk.x)
+        steps, size = jax.tree.leaves(chunk.x)[0].shape[:2]
+        sizes += [size] * steps
         if spec.on_nonfinite == "stop" and first_bad is not None:
             break
         if len(done) > 1:  # no more than two chunks wait for the device
@@ -153,18 +155,20 @@ def _from_chunks(
 def _check_chunk(spec: RunSpec, chunk: Chunk) -> None:
     """Raise unless the batches are like the sample, except for their size."""
     for name, part, sample in zip("xy", (chunk.x, chunk.y), spec.sample, strict=True):
-        if part.shape[2:] != sample.shape[1:]:
+        got = jax.tree.map(lambda a: tuple(a.shape[1:]), part)
+        if map_shapes(lambda s: s[1:], got) != example_shape(sample):
             raise ValueError(
-                f"train yields {name} of shape {part.shape[1:]} at step {chunk.first}, "
-                f"after one of shape {sample.shape}"
+                f"train yields {name} of shape {got} at step {chunk.first}, "
+                f"after one of shape {format_shapes(sample)}"
             )
 
 
 def _check_labels(spec: RunSpec, chunk: Chunk, epoch: int) -> None:
     """Raise unless the labels of every batch fit the outputs."""
-    for t, y in enumerate(chunk.y):
+    leaves, structure = jax.tree.flatten(chunk.y)
+    for t, labels in enumerate(zip(*leaves, strict=True)):
         try:
-            spec.loss.check(spec.out_shape, y)
+            spec.loss.check(spec.out_shape, jax.tree.unflatten(structure, labels))
         except Exception as error:
             error.add_note(f"in the batch of step {chunk.first + t}, epoch {epoch}")
             raise

@@ -3,6 +3,7 @@
 import dataclasses
 import os
 import platform
+import types
 import zlib
 from typing import Any
 
@@ -12,6 +13,7 @@ import numpy as np
 from jax.sharding import Mesh
 
 from fnn.training.early_stopping import EarlyStopping
+from fnn.training.metrics import NamedMetric
 from fnn.training.run.spec import RunSpec
 from fnn.training.run.streams import Batches
 from fnn.training.store.code import code_checksum, without_addresses
@@ -21,7 +23,7 @@ __all__ = ["CODE", "FORMAT", "describe_run", "environment"]
 
 #: The number of the format of checkpoints. It is raised when a new edition of fnn could
 #: not go on from the checkpoints of the one before.
-FORMAT = 2
+FORMAT = 3
 
 #: The beginning of the names of checksums of functions.
 CODE = "code of functions, and its numbers, in the "
@@ -42,7 +44,7 @@ def describe_run(spec: RunSpec, plan: str | None, net: Any) -> dict[str, str]:
         "key": str(jax.random.key_data(spec.key).tolist()),
         "training data": _training_data(spec),
         "validation data": _describe_data(spec.validation),
-        "metrics": str([name for name, _ in spec.metrics]),
+        "metrics": str([_describe_metric(metric) for metric in spec.metrics]),
         "early stopping": _without_patience(spec.early_stopping),
     } | _functions(spec, net)
 
@@ -58,11 +60,18 @@ def _functions(spec: RunSpec, net: Any) -> dict[str, str]:
         "optimizer": spec.optimizer,
         "engine": spec.engine,
         "augmentation": spec.augment,
-        "metrics": [metric for _, metric in spec.metrics],
+        "metrics": [metric.function for metric in spec.metrics],
     }
     return {
         f"{CODE}{name}": f"{code_checksum(part):08x}" for name, part in parts.items()
     }
+
+
+def _describe_metric(metric: NamedMetric) -> str:
+    """Return its name; and its repr, where it is more than a function of some name."""
+    if isinstance(metric.function, types.FunctionType):
+        return metric.name
+    return f"{metric.name}: {without_addresses(metric.function)}"
 
 
 def environment(mesh: Mesh | None = None) -> dict[str, str]:
@@ -80,7 +89,8 @@ def environment(mesh: Mesh | None = None) -> dict[str, str]:
 def _training_data(spec: RunSpec) -> str:
     """Describe arrays by their numbers, batches by their source and their shapes."""
     if isinstance(spec.train, Batches):
-        shapes = ", ".join(f"{a.dtype}{list(a.shape[1:])}" for a in spec.sample)
+        leaves = jax.tree.leaves(spec.sample)
+        shapes = ", ".join(f"{a.dtype}{list(a.shape[1:])}" for a in leaves)
         return f"{spec.train!r} of {shapes}"
     return _describe_data(spec.train)
 
@@ -97,8 +107,9 @@ def _describe_data(data: Batch | None) -> str:
     if data is None:
         return "None"
     total = 0
-    for array in data:
+    arrays = jax.tree.leaves(data)
+    for array in arrays:
         sample = array[:: -(-len(array) // 1000)]
         total = zlib.crc32(np.ascontiguousarray(sample).tobytes(), total)
-    shapes = ", ".join(f"{array.dtype}{list(array.shape)}" for array in data)
+    shapes = ", ".join(f"{array.dtype}{list(array.shape)}" for array in arrays)
     return f"{shapes}, checksum {total}"

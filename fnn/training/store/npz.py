@@ -15,7 +15,6 @@ import struct
 import tokenize
 import zipfile
 import zlib
-from pathlib import Path
 from typing import Any
 
 import jax
@@ -23,8 +22,10 @@ import jax.numpy as jnp
 import numpy as np
 from numpy.lib import format as npy
 
-from fnn.checks import is_key
+from fnn.checks import as_path, is_key
+from fnn.host_arrays import as_host_array
 from fnn.named_leaves import differences, leaves_by_name
+from fnn.training.store.trees import expect_tree_of_arrays
 from fnn.typing import PyTree
 
 __all__ = ["load", "save"]
@@ -43,7 +44,8 @@ def save(path: str | os.PathLike[str], variables: PyTree) -> None:
         variables: for instance `net.init(...)`, `result.variables` or `result.carry`.
 
     Raises:
-        TypeError: a leaf is not an array or a number.
+        TypeError: a leaf is not an array or a number; or the tree is a layer, a loss,
+            a result or the like, and not its variables.
 
     Example:
         >>> import jax, fnn, pathlib, tempfile
@@ -56,7 +58,8 @@ def save(path: str | os.PathLike[str], variables: PyTree) -> None:
         >>> bool((again.params[0].weight == variables.params[0].weight).all())
         True
     """
-    path = Path(path)
+    path = as_path("path", path)
+    expect_tree_of_arrays("fnn.save", variables)
     dtypes: dict[str, str] = {}
     arrays: dict[str, np.ndarray] = {}
     for name, leaf in leaves_by_name(variables).items():
@@ -96,6 +99,8 @@ def load(path: str | os.PathLike[str], like: PyTree) -> PyTree:
             dtypes are not those of `like`: the message lists what is missing, extra or
             different.
     """
+    path = as_path("path", path)
+    expect_tree_of_arrays("fnn.load", like)
     with open(path, "rb") as file:  # here, where a missing file is called missing
         try:
             with zipfile.ZipFile(file) as archive:
@@ -140,7 +145,12 @@ def _to_bits(name: str, leaf: Any) -> tuple[np.ndarray, str]:
     if is_key(leaf):
         implementation = jax.random.key_impl(leaf)
         return np.asarray(jax.random.key_data(leaf)), f"key:{implementation}"
-    array = np.asarray(leaf)
+    if isinstance(leaf, jax.core.Tracer):
+        raise TypeError(
+            f"cannot save {name}, which is traced and has no numbers yet: call "
+            "fnn.save outside of jax.jit"
+        )
+    array = as_host_array(f"cannot save {name}: it", leaf)
     if array.dtype.kind in "biufc":
         return array, array.dtype.name
     if array.dtype.kind == "V" and jnp.issubdtype(array.dtype, np.number):

@@ -17,14 +17,15 @@ import jax.numpy as jnp
 from jax import lax
 
 from fnn.augmentations import Augmentation
-from fnn.checks import as_inputs
 from fnn.core import Layer, Variables
 from fnn.dtypes import all_finite
+from fnn.losses import Weighted
+from fnn.shapes import count_examples, example_shape
 from fnn.training.compiled.descent import Carry, as_optimizer, initial_carry
 from fnn.training.compiled.epoch import epoch
 from fnn.training.compiled.order import batch_sizes, subset
 from fnn.training.early_stopping import EarlyStopping
-from fnn.training.evaluation import batch_means
+from fnn.training.evaluation import evaluate_batches
 from fnn.training.planned import plan_network
 from fnn.training.run.loop import VALIDATION_BATCH, eval_variables
 from fnn.training.sweep.records import (
@@ -67,7 +68,7 @@ def train_members(
     plan_net = partial(
         plan_network,
         mode=spec.plan,
-        in_shape=train[0].shape[1:],
+        in_shape=example_shape(train[0]),
         batch_size=spec.batch_size,
         engine=spec.engine,
         ensemble=count > 1,
@@ -115,13 +116,15 @@ def train_members(
 def _build(spec: SweepSpec, member: Member) -> tuple[MemberSpec, KeyArray]:
     """Return a member's specification and the key of its epochs, as in `fit`."""
     built = MemberSpec(*spec.build(**member.hyperparameters))
+    if spec.is_weighted:
+        built = built._replace(loss=Weighted(built.loss))
     return built, jax.random.split(member.key)[1]
 
 
 def _initial_carry(spec: SweepSpec, train: Batch, member: Member) -> Carry:
     built, _ = _build(spec, member)
     init_key = jax.random.split(member.key)[0]
-    variables = built.net.init(init_key, train[0].shape[1:])
+    variables = built.net.init(init_key, example_shape(train[0]))
     return initial_carry(as_optimizer(built.optimizer), variables)
 
 
@@ -143,7 +146,8 @@ def _train_epoch(
         engine=spec.engine,
         batch_size=spec.batch_size,
     )
-    return out.carry, _average_batches(out.losses, len(train[0]), spec.batch_size)
+    n = count_examples(train)
+    return out.carry, _average_batches(out.losses, n, spec.batch_size)
 
 
 def _eval_variables(spec: SweepSpec, member: Member, carry: Carry) -> Variables:
@@ -164,9 +168,9 @@ def _validate(
     variables = _eval_variables(spec, member, carry)
     if early_stopping is not None:
         data = subset(data, early_stopping.subset, jax.random.fold_in(key, 0))
-    n = len(data[0])
+    n = count_examples(data)
     size = min(VALIDATION_BATCH, n)
-    means = batch_means(
+    out = evaluate_batches(
         plan_net(built.net),
         built.loss,
         variables,
@@ -174,13 +178,12 @@ def _validate(
         metrics=spec.metrics,
         batch_size=size,
     )
-    averages = {name: _average_batches(each, n, size) for name, each in means.items()}
-    return variables, averages
+    means = {k: _average_batches(each, n, size) for k, each in out.means.items()}
+    return variables, means | out.wholes
 
 
 def _average_batches(values: Shaped[Array, "S"], n: int, batch_size: int) -> Scalar:
     """Average the means of each batch over all n examples."""
-    values = as_inputs(values)  # a metric may count
     shares = batch_sizes(n, batch_size) / n
     return values @ jnp.asarray(shares, values.dtype)
 
@@ -257,7 +260,7 @@ def _initial_state(
 ) -> SweepState:
     """Return the state before the first epoch."""
     m = len(jax.tree.leaves(carry)[0])
-    names = ("loss", *(name for name, _ in spec.metrics))
+    names = spec.validated
     every = 1 if early_stopping is None else early_stopping.every
     stopping = (EarlyStopping() if early_stopping is None else early_stopping).init()
     empty = jnp.full((m, spec.epochs // every), jnp.nan)

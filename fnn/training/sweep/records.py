@@ -13,7 +13,7 @@ from fnn.gradients.engines import Engine
 from fnn.losses import Loss
 from fnn.training.compiled.descent import Carry
 from fnn.training.early_stopping import StoppingState
-from fnn.training.metrics import Metric
+from fnn.training.metrics import NamedMetric
 from fnn.typing import Array
 
 __all__ = ["Member", "MemberSpec", "SweepSpec", "SweepState", "TrainedMembers"]
@@ -39,7 +39,7 @@ class SweepSpec(NamedTuple):
     """The part of a sweep that all members share and that is compiled in; hashable.
 
     `build(**hyperparameters)` returns the fields of a `MemberSpec`; `plan` is a mode of
-    planning, or None.
+    planning, or None. `validated` are the names of the numbers of a validation.
     """
 
     build: Callable[..., tuple[Any, ...]]
@@ -47,7 +47,9 @@ class SweepSpec(NamedTuple):
     engine: Engine
     batch_size: int
     epochs: int
-    metrics: tuple[tuple[str, Metric], ...]
+    is_weighted: bool
+    metrics: tuple[NamedMetric, ...]
+    validated: tuple[str, ...]
 
 
 class SweepState(NamedTuple):

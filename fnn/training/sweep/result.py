@@ -45,7 +45,7 @@ class Sweep(NamedTuple):
         """Return a metric of the validation data at each member's best epoch.
 
         Args:
-            name: the name of the metric, or "loss".
+            name: the name of the metric, or "loss"; or its name in the history.
 
         Returns:
             An array (*G,). It is NaN where that epoch was not evaluated: it is 0, or
@@ -56,6 +56,8 @@ class Sweep(NamedTuple):
         """
         column = f"validation_{name}"
         if column not in self.history:
+            column = name
+        if column not in self.history or not column.startswith("validation_"):
             known = [n[11:] for n in self.history if n.startswith("validation_")]
             known = [n for n in known if n != "epoch"]
             raise ValueError(f"no metric {name!r} was computed: there are {known}")

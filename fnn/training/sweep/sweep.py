@@ -14,18 +14,19 @@ from fnn.gradients.engines import Engine, get_engine
 from fnn.layers.convolution import Conv, ConvTranspose
 from fnn.losses import expect_loss
 from fnn.network import walk
+from fnn.shapes import count_examples, example_shape
 from fnn.training.checks import (
     check_augment,
     check_batch_size,
-    check_data,
     check_early_stopping,
     check_epochs,
-    check_fits,
     check_metrics,
     check_optimizer,
 )
+from fnn.training.data import check_data, check_fits, check_last_batch, with_weights
 from fnn.training.early_stopping import EarlyStopping
-from fnn.training.metrics import Metric, default_metrics
+from fnn.training.evaluation import metrics_of, names_of
+from fnn.training.metrics import Metric, NamedMetric, default_metrics
 from fnn.training.sweep.members import train_members
 from fnn.training.sweep.records import Member, MemberSpec, SweepSpec, TrainedMembers
 from fnn.training.sweep.result import Sweep, make_sweep
@@ -79,7 +80,7 @@ def sweep(
         plan: as in `fit`, but for "memory": `at_once` bounds the memory here.
         augment: as in `fit`.
         early_stopping: as in `fit`; each member stops by its own metric.
-        metrics: as in `fit`.
+        metrics: as in `fit`, but written with jax.numpy: all runs are one program.
         at_once: how many members are trained side by side, by `vmap`; the memory grows
             with it. The others follow in chunks of the same program. By default 16, and
             1 for networks with convolutions on the CPU, where `vmap` is slower.
@@ -109,26 +110,35 @@ def sweep(
     """
     keys, epochs = check_keys(keys), positive_integer("epochs", check_epochs(epochs))
     axes = _grid_axes(grid) | {"key": np.arange(len(keys))}
-    data = check_data("train", train)
-    size = check_batch_size(batch_size, len(data[0]))
     first = _check_build(build, axes)
+    loss, train, validation = with_weights(first.loss, train, validation)
+    is_weighted, first = loss is not first.loss, first._replace(loss=loss)
+    data = check_data("train", train)
+    n = count_examples(data)
+    size = check_batch_size(batch_size, n)
     variables = _check_member(first, data, "train")
+    check_last_batch(first.net, variables, data[0], len(data[0]), size)
     check_optimizer(first.optimizer, variables.params)
-    given = default_metrics(first.loss) if metrics is None else metrics
+    chosen = check_metrics(default_metrics(first.loss) if metrics is None else metrics)
+    early_stopping = check_early_stopping(
+        early_stopping, first.loss, chosen, validation is not None, epochs
+    )
+    held_out = None
+    if validation is not None:
+        held_out = check_data("validation", validation)
+        _check_member(first, held_out, "validation")
+    known = _traceable_metrics(first, variables, held_out, chosen)
     spec = SweepSpec(
         build=build,
         plan=_check_plan(plan),
         engine=get_engine(engine),
         batch_size=size,
         epochs=epochs,
-        metrics=check_metrics(given),
+        is_weighted=is_weighted,
+        metrics=known,
+        validated=names_of(first.loss, known),
     )
-    held_out = None
-    if validation is not None:
-        held_out = check_data("validation", validation)
-        _check_member(first, held_out, "validation")
-    check_early_stopping(early_stopping, spec.metrics, held_out is not None, epochs)
-    augment = check_augment(augment, data[0], len(data[0]), size)
+    augment = check_augment(augment, data[0], n, size)
     trained = _train_in_chunks(
         *(spec, axes, keys),
         shared=(data, held_out, augment, early_stopping),
@@ -234,9 +244,28 @@ def _call_build(
 
 def _check_member(built: MemberSpec, data: Batch, name: str) -> Variables:
     """Raise unless network, loss and data fit; return the shapes of the variables."""
-    key, in_shape = jax.random.key(0), data[0].shape[1:]
+    key, in_shape = jax.random.key(0), example_shape(data[0])
     variables = jax.eval_shape(lambda: Variables(*built.net.init(key, in_shape)))
     return check_fits(built.net, built.loss, variables, data, name)
+
+
+def _traceable_metrics(
+    built: MemberSpec,
+    variables: Variables,
+    data: Batch | None,
+    metrics: tuple[tuple[str, Metric], ...],
+) -> tuple[NamedMetric, ...]:
+    """Return the metrics; raise where one needs the numbers of its arguments."""
+    known = metrics_of(built.net, built.loss, variables, data, metrics)
+    for metric in known:
+        if metric.kind == "host":
+            raise TypeError(
+                f"metric {metric.name!r} uses NumPy, or Python's `if`, `int` or "
+                "`float`, on the outputs, which have no numbers while a sweep, one "
+                "program of many runs, is compiled: write it with jax.numpy (see "
+                "fnn.metrics), or call fnn.fit for each run."
+            )
+    return known
 
 
 def _check_plan(plan: str | None) -> str | None:

@@ -1,0 +1,32 @@
+"""What makes an optimizer one of optax's transformations in all but its class."""
+
+import inspect
+from collections.abc import Callable, Iterator
+from typing import Any, cast
+
+__all__ = ["Transformation", "takes_extra"]
+
+
+class Transformation:
+    """A pair of functions, as in optax: `init, update = optimizer` unpacks it.
+
+    It is no `optax.GradientTransformation`, which is a tuple of closures, but a pytree
+    of numbers. Where code asks for that class, write
+    `optax.GradientTransformationExtraArgs(*optimizer)`.
+    """
+
+    def __iter__(self) -> Iterator[Callable[..., Any]]:
+        pair = cast(Any, self)
+        return iter((pair.init, pair.update))
+
+
+def takes_extra(update: Callable[..., Any]) -> bool:
+    """Return whether `update` takes any keyword arguments, as optax's contract is.
+
+    Then it gets all that there are, such as value=, grad= and value_fn=.
+    """
+    try:
+        parameters = inspect.signature(update).parameters.values()
+    except (TypeError, ValueError):  # written in C, say: it tells nothing
+        return False
+    return any(p.kind is inspect.Parameter.VAR_KEYWORD for p in parameters)
