@@ -77,20 +77,27 @@ def assert_close(found, expected, tolerance=1e-10):
 def test_hessians_of_losses_are_the_derivatives_of_their_deltas():
     """By hand and by δ, for every loss; products and roots, all in one program."""
     rows = [case for case in LOSSES if case.loss != fnn.losses.Huber(0.1)]
-    z = jax.random.normal(KEY, (N, 4), float)
-    u = jax.random.normal(jax.random.key(1), (N, 4), float)
+    weights = jnp.arange(N, dtype=float)
 
     @jax.jit
     def run():
         found = {}
         for case in rows:
-            arguments = case.loss, z[:, : case.outputs], jnp.asarray(case.labels)
-            vector = u[:, : case.outputs]
-            by_delta = loss_hessians._by_delta(*arguments, vector)
-            root = hessian_root(*arguments)
-            by_root = jnp.einsum("nkr,njr,nj->nk", root, root, vector)
-            product = hessian_product(*arguments, vector)
-            found[case.name] = product, by_root, by_delta
+            shape = (N, *case.positions, case.outputs)
+            z, u = (jax.random.normal(jax.random.key(i), shape, float) for i in (0, 1))
+            y = jnp.asarray(case.labels)
+            for weighted in (False, True):
+                loss, labels = case.loss, y
+                if weighted:
+                    loss, labels = fnn.losses.Weighted(loss), (y, weights)
+                product = hessian_product(loss, z, labels, u)
+                root = hessian_root(loss, z, labels)
+                flat = u.reshape(N, -1)
+                by_root = jnp.einsum("nkr,njr,nj->nk", root, root, flat)
+                by_delta = loss_hessians._by_delta(loss, z, labels, u)
+                found[case.name, weighted] = [
+                    a.reshape(N, -1) for a in (product, by_root, by_delta)
+                ]
         return found
 
     for product, by_root, by_delta in run().values():

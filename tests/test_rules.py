@@ -415,7 +415,7 @@ def test_quantized_delta_has_two_to_the_b_values_and_no_bias():
     @jax.jit
     def run(keys):
         return [
-            jax.vmap(lambda key, q=rules.Quantize(bits): q(jnp.asarray(dy), key))(keys)
+            jax.vmap(functools.partial(rules.Quantize(bits), jnp.asarray(dy)))(keys)
             for bits in several
         ]
 

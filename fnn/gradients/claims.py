@@ -16,6 +16,7 @@ from typing import Any
 import jax
 
 from fnn.core import Backward, Forward, Layer, layer, leaf
+from fnn.layers.frozen import Frozen
 from fnn.typing import Array, KeyArray, PyTree
 
 __all__ = ["Claim", "Claiming", "claimed"]
@@ -43,6 +44,9 @@ def claimed(net: Layer) -> Layer:
     """
     if isinstance(net, Claiming):
         return net.to_claim()
+    if isinstance(net, Frozen):
+        inner = claimed(net.layer)
+        return net if inner is net.layer else Frozen(inner)
     before = list(net.children.values())
     after = [claimed(child) for child in before]
     same = all(a is b for a, b in zip(before, after, strict=True))
@@ -69,6 +73,14 @@ class Claim(Layer):
     @property
     def children(self) -> dict[str, Layer]:
         return self.rule.children
+
+    @property
+    def takes_ids(self) -> bool:
+        return self.rule.takes_ids
+
+    @property
+    def takes_trees(self) -> bool:  # pyrefly: ignore[bad-override]
+        return self.rule.takes_trees
 
     def with_children(self, *layers: Layer) -> Layer:
         return Claim(self.rule.with_children(*layers), self.function)

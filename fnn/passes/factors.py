@@ -11,6 +11,10 @@ convolution. From the factors follow, mostly at the price of one product,
     ⟨G_n, G_m⟩ = Σ_ts ⟨a_nt, a_ms⟩ ⟨b_nt, b_ms⟩
     Σ_n G_n²  (entry by entry)                  with one place, Σ_n a_n² (b_n²)ᵀ
 
+The gradient of a table whose rows are looked up by ids is such a sum, with rows of the
+identity for a. Then ⟨a_nt, a_ms⟩ is 1 where the ids are equal, and the rows of the
+identity are never formed.
+
 Of a parameter that is no such weight, a bias or a scale, the gradients themselves are
 kept: an array (N, ...).
 
@@ -26,14 +30,16 @@ from typing import NamedTuple
 import jax.numpy as jnp
 
 from fnn.dtypes import widen
-from fnn.typing import Array, Float
+from fnn.typing import Array, Float, Int
 
 __all__ = [
     "Factor",
     "Outer",
+    "Rows",
     "formed",
     "inner_products",
     "is_factor",
+    "nothing",
     "squared_norms",
     "sum_of_squares",
 ]
@@ -71,17 +77,46 @@ class Outer(NamedTuple):
         return (a[:, :, None], b[:, :, None]) if a.ndim == 3 else (a, b)
 
 
+class Rows(NamedTuple):
+    """The gradients of a table (V, F), an example each: row ids_nt of G_n gets b_nt.
+
+    Args:
+        ids: the numbers of the rows, (N,) or (N, T). Those from V on are no rows.
+        b: what is added to them, (N, F) or (N, T, F); 0 where there is no row.
+    """
+
+    ids: Int[Array, "N *T"]
+    b: Array
+
+    def with_places(self) -> tuple[Int[Array, "N T"], Float[Array, "N T F"]]:
+        """Return ids and b with an axis of places, b in at least float32."""
+        if self.ids.ndim == 1:
+            return self.ids[:, None], widen(self.b)[:, None]
+        return self.ids, widen(self.b)
+
+
 #: The gradients of one parameter, an example each: factors, or an array (N, ...).
-Factor = Outer | Array
+Factor = Outer | Rows | Array
 
 
 def is_factor(tree: object) -> bool:
-    """Return whether this part of a tree is an `Outer`, which JAX would look into."""
-    return isinstance(tree, Outer)
+    """Return whether this part of a tree is factors, which JAX would look into."""
+    return isinstance(tree, Outer | Rows)
+
+
+def nothing(n: int, param: Array) -> Outer:
+    """Return factors of N gradients of zero, of a parameter: sums over no places."""
+    a = jnp.zeros((n, 0, 1, param.size), param.dtype)
+    return Outer(a, jnp.zeros((n, 0, 1, 1), param.dtype))
 
 
 def formed(factor: Factor, shape: tuple[int, ...]) -> Float[Array, "N ..."]:
     """Return the gradients themselves, (N, *shape) for a parameter of this shape."""
+    if isinstance(factor, Rows):
+        ids, b = factor.with_places()
+        table = jnp.zeros((len(ids), *shape), b.dtype)
+        examples = jnp.arange(len(ids))[:, None]
+        return table.at[examples, ids].add(b, mode="drop")
     if not isinstance(factor, Outer):
         return factor
     grads = jnp.einsum("ntgi,ntgo->nigo", *factor.with_all_axes())
@@ -95,6 +130,11 @@ def squared_norms(factor: Factor) -> Float[Array, "N"]:
     multiplications, or by forming G_n, T I O of them. The first one loses digits where
     the sum over places cancels, and is taken only where it is far cheaper.
     """
+    if isinstance(factor, Rows):
+        ids, b = factor.with_places()
+        same = ids[:, :, None] == ids[:, None]
+        products = jnp.where(same, jnp.einsum("ntf,nsf->nts", b, b), 0)
+        return jnp.maximum(products.sum((1, 2)), 0)  # a sum that cancels may be < 0
     if not isinstance(factor, Outer):
         grads = widen(factor)
         return jnp.square(grads).reshape(len(grads), -1).sum(1)
@@ -117,6 +157,11 @@ def _products_of_places(
 
 def inner_products(left: Factor, right: Factor) -> Float[Array, "N M"]:
     """Compute ⟨G_n, G_m⟩ of all examples n of `left` and m of `right`."""
+    if isinstance(left, Rows) and isinstance(right, Rows):
+        (ids, b), (others, d) = left.with_places(), right.with_places()
+        same = ids[:, :, None, None] == others[None, None]
+        products = jnp.where(same, jnp.einsum("ntf,msf->ntms", b, d), 0)
+        return products.sum((1, 3))
     if not isinstance(left, Outer) or not isinstance(right, Outer):
         rows, columns = (_rows(factor) for factor in (left, right))
         return rows @ columns.T
@@ -147,11 +192,24 @@ def _rows(factor: Factor) -> Float[Array, "N P"]:
 
 def sum_of_squares(factor: Factor, shape: tuple[int, ...]) -> Float[Array, "*shape"]:
     """Compute Σ_n G_n², entry by entry, for a parameter of this shape."""
+    if isinstance(factor, Rows):
+        return _sum_of_squared_rows(factor, shape)
     if not isinstance(factor, Outer):
         return jnp.square(widen(factor)).sum(0)
     a, b = factor.with_all_axes()
-    if a.shape[1] == 1:
+    if a.shape[1] <= 1:
         squares = jnp.einsum("ntgi,ntgo->igo", jnp.square(a), jnp.square(b))
     else:
         squares = jnp.square(jnp.einsum("ntgi,ntgo->nigo", a, b)).sum(0)
     return squares.reshape(shape)
+
+
+def _sum_of_squared_rows(factor: Rows, shape: tuple[int, ...]) -> Float[Array, "V F"]:
+    """Compute Σ_n G_n² of a table: Σ_nts b_nt b_ns over places of the same row.
+
+    Each place adds b_nt times the sum of all b_ns of its row and example.
+    """
+    ids, b = factor.with_places()
+    same = (ids[:, :, None] == ids[:, None]).astype(b.dtype)
+    squares = b * jnp.einsum("nts,nsf->ntf", same, b)
+    return jnp.zeros(shape, b.dtype).at[ids].add(squares, mode="drop")

@@ -26,16 +26,19 @@ from fnn.core import Layer
 from fnn.layers.batch_norm import BatchNorm
 from fnn.layers.convolution import Conv, ConvParams, ConvTranspose
 from fnn.layers.dense import Dense, DenseParams
+from fnn.layers.embedding import Embedding, EmbeddingParams
 from fnn.layers.group_norm import GroupNorm, InstanceNorm
 from fnn.layers.normalization import LayerNorm, NormParams, RMSNorm, RMSNormParams
 from fnn.layers.padding import COPY_MODES, pad
+from fnn.layers.piecewise import PRelu, PReluParams
 from fnn.layers.windows import Window
-from fnn.passes.factors import Outer, is_factor
+from fnn.passes.factors import Outer, Rows, is_factor
+from fnn.shapes import count_examples
 from fnn.typing import Array, Float, PyTree
 
 __all__ = ["Axes", "factors_of", "has_formula", "one_by_one", "register"]
 
-Formula = Callable[[Any, Any, Any, Array], PyTree]
+Formula = Callable[[Any, Any, Any, Any], PyTree]
 
 #: For each array that a layer saved, in the order of the tree's leaves, the axis of the
 #: examples, or None for an array that all of them share.
@@ -93,7 +96,7 @@ def has_formula(layer: Layer) -> bool:
     return type(layer) in _FORMULAS
 
 
-def factors_of(layer: Layer, params: PyTree, saved: PyTree, dy: Array) -> PyTree:
+def factors_of(layer: Layer, params: PyTree, saved: PyTree, dy: PyTree) -> PyTree:
     """Return the factors of a layer's gradient by its formula.
 
     Raises:
@@ -118,7 +121,7 @@ def _structure(factors: PyTree) -> Any:
 
 
 def one_by_one(
-    layer: Layer, params: PyTree, saved: PyTree, dy: Array, axes: Axes | None
+    layer: Layer, params: PyTree, saved: PyTree, dy: PyTree, axes: Axes | None
 ) -> PyTree:
     """Return the gradient of each example by the layer's own backward.
 
@@ -126,36 +129,42 @@ def one_by_one(
         layer: any layer that does not mix examples.
         params: its parameters.
         saved: what its forward saved.
-        dy: δ (N, ...).
+        dy: δ (N, ...), an array or a tree of arrays.
         axes: where the examples are in `saved`. Then each is taken out and passed back
             alone. None where they cannot be taken out: the whole batch is passed back N
             times, with a δ that is zero for all examples but one.
     """
-    if axes is None or len(dy) == 1:
+    count = count_examples(dy)
+    if axes is None or count == 1:
         return lax.map(
-            lambda n: _dparams(layer, params, saved, _only(dy, n)), jnp.arange(len(dy))
+            lambda n: _dparams(layer, params, saved, _only(dy, n)), jnp.arange(count)
         )
     arrays, tree = jax.tree.flatten(saved)
     positions = list(axes)
 
-    def alone(arrays: list[Array], dy: Array) -> PyTree:
+    def alone(arrays: list[Array], dy: PyTree) -> PyTree:
         batches = [
             array if axis is None else jnp.expand_dims(array, axis)
             for array, axis in zip(arrays, positions, strict=True)
         ]
-        return _dparams(layer, params, jax.tree.unflatten(tree, batches), dy[None])
+        dy = jax.tree.map(lambda a: a[None], dy)
+        return _dparams(layer, params, jax.tree.unflatten(tree, batches), dy)
 
     return jax.vmap(alone, in_axes=(positions, 0))(arrays, dy)
 
 
-def _dparams(layer: Layer, params: PyTree, saved: PyTree, dy: Array) -> PyTree:
+def _dparams(layer: Layer, params: PyTree, saved: PyTree, dy: PyTree) -> PyTree:
     return layer.backward(params, saved, dy).dparams
 
 
-def _only(dy: Array, n: Array) -> Array:
+def _only(dy: PyTree, n: Array) -> PyTree:
     """Return dy with zeros for all examples but one."""
-    is_it = jnp.arange(len(dy)) == n
-    return jnp.where(is_it.reshape(-1, *[1] * (dy.ndim - 1)), dy, 0)
+
+    def one(dy: Array) -> Array:
+        is_it = jnp.arange(len(dy)) == n
+        return jnp.where(is_it.reshape(-1, *[1] * (dy.ndim - 1)), dy, 0)
+
+    return jax.tree.map(one, dy)
 
 
 # ---- fnn's own layers ------------------------------------------------------------
@@ -212,6 +221,26 @@ def _batch_norm(layer: Layer, params: PyTree, saved: Any, dy: Array) -> NormPara
 def _rms_norm(layer: Layer, params: PyTree, saved: Any, dy: Array) -> RMSNormParams:
     """Return dγ_n = Σ_p dy_np x̂_np."""
     return RMSNormParams(_norm(layer, params, saved, dy).scale)
+
+
+@register(PRelu)
+def _prelu(layer: PRelu, params: PReluParams, saved: Array, dy: Array) -> PReluParams:
+    """Return ds_n = Σ_p dy_np x_np where x ≤ 0, over all that share a slope."""
+    x = saved
+    slopes = jnp.where(x > 0, 0, dy * x)
+    shared = tuple(range(1, x.ndim - params.slope.ndim))
+    return PReluParams(slopes.sum(shared))
+
+
+@register(Embedding)
+def _embedding(
+    layer: Embedding, params: EmbeddingParams, saved: Array, dy: Array
+) -> EmbeddingParams:
+    """Return the ids and dy: row x_nt of dW_n gets dy_nt."""
+    ids = saved.reshape(len(saved), math.prod(saved.shape[1:]))
+    is_row = (saved < layer.num_embeddings)[..., None]
+    weight: Any = Rows(ids, _with_places(jnp.where(is_row, dy, 0)))
+    return EmbeddingParams(weight)
 
 
 def _with_places(x: Array) -> Float[Array, "N T C"]:

@@ -17,7 +17,9 @@ import numpy as np
 from fnn.checks import is_key
 from fnn.core import Layer
 from fnn.layers.batch_norm import Train
+from fnn.layers.frozen import Frozen
 from fnn.layers.function import Lambda
+from fnn.shapes import count_examples
 from fnn.typing import Array, KeyArray, PyTree
 
 __all__ = ["expect_independent"]
@@ -29,7 +31,7 @@ def expect_independent(
     layer: Layer,
     params: PyTree,
     state: PyTree,
-    x: Array,
+    x: PyTree,
     key: KeyArray | None,
     train: bool,
 ) -> None:
@@ -47,10 +49,11 @@ def expect_independent(
             f"fnn.LayerNorm in place of {layer!r}, or pass train=False to use its "
             "running statistics."
         )
-    is_known = type(layer).__module__.startswith("fnn.layers.")
-    if is_known and not isinstance(layer, Lambda):
-        return
-    if len(x) > 1 and _mixes(layer, params, state, x, key, train):
+    if (
+        not _is_known(layer)
+        and count_examples(x) > 1
+        and _mixes(layer, params, state, x, key, train)
+    ):
         raise ValueError(
             f"{path or 'the network'}, {layer!r}, mixes examples: its y of one example "
             "depends on the other ones in the batch, so that no example has a gradient "
@@ -58,35 +61,54 @@ def expect_independent(
         )
 
 
+def _is_known(layer: Layer) -> bool:
+    """Return whether it is one of fnn's own layers, and so are all inside."""
+    if isinstance(layer, Frozen):
+        return _is_known(layer.layer)
+    if (inner := getattr(layer, "wrapped", None)) is not None:  # a backward rule
+        return _is_known(inner)
+    own = type(layer).__module__.startswith("fnn.") and not isinstance(layer, Lambda)
+    return own and all(map(_is_known, layer.children.values()))
+
+
 def _mixes(
-    layer: Layer, params: PyTree, state: PyTree, x: Array, key: KeyArray | None,
+    layer: Layer, params: PyTree, state: PyTree, x: PyTree, key: KeyArray | None,
     train: bool,
 ) -> bool:  # fmt: skip
     """Return whether y of the first example changes with the other ones."""
     draw = np.random.default_rng(0)
-    first, others, replaced = (
-        draw.normal(size=(count, *x.shape[1:])) for count in (1, len(x) - 1, len(x) - 1)
+    given = jax.tree.map(lambda a: draw.normal(size=a.shape), x)
+    replaced = jax.tree.map(
+        lambda a: np.concatenate([a[:1], draw.normal(size=a[1:].shape)]), given
     )
     # The numbers are concrete, also while a function is traced around this.
     with jax.ensure_compile_time_eval():
         variables = jax.tree.map(_stand_in, (params, state))
-        ys = [
-            _forward(layer, *variables, jnp.asarray(batch, x.dtype), _key(key), train)
-            for batch in (
-                np.concatenate([first, others]),
-                np.concatenate([first, replaced]),
-            )
+        batches = [
+            jax.tree.map(lambda a, like: jnp.asarray(a, like.dtype), batch, x)
+            for batch in (given, replaced)
         ]
-        one, two = (np.asarray(y[0], np.float64) for y in ys)
+        ys = [
+            jax.tree.leaves(_forward(layer, *variables, batch, _key(key), train))
+            for batch in batches
+        ]
+        pairs = [
+            tuple(np.asarray(y[0], np.float64) for y in pair)
+            for pair in zip(*ys, strict=True)
+        ]
+    return any(_differ(*pair) for pair in pairs)
+
+
+def _differ(one: np.ndarray, two: np.ndarray) -> bool:
     size = np.abs(one[np.isfinite(one)]).max(initial=0)
     return not np.allclose(one, two, rtol=0, atol=1e-3 * size, equal_nan=True)
 
 
 @partial(jax.jit, static_argnames="train")
 def _forward(
-    layer: Layer, params: PyTree, state: PyTree, x: Array, key: KeyArray | None,
+    layer: Layer, params: PyTree, state: PyTree, x: PyTree, key: KeyArray | None,
     train: bool,
-) -> Array:  # fmt: skip
+) -> PyTree:  # fmt: skip
     return layer.forward(params, state, x, key=key, train=train).y
 
 

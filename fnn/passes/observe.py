@@ -19,16 +19,19 @@ from fnn.dtypes import at_least_float32, widen
 from fnn.gradients.precision import cast, check_precision
 from fnn.layers.branches import Parallel, Residual
 from fnn.layers.combinators import Serial
-from fnn.losses import Loss
+from fnn.layers.several import Each, Fork
+from fnn.losses import Loss, Weighted
 from fnn.network import path_of
 from fnn.passes.formulas import Axes
 from fnn.passes.independence import expect_independent
 from fnn.passes.records import Record
 from fnn.planning.planned import plain
 from fnn.probes import Probed
+from fnn.shapes import count_examples, example_shape, format_shapes
 from fnn.typing import Array, Batch, KeyArray, PyTree
 
 __all__ = [
+    "ExampleRecords",
     "Observation",
     "as_batch",
     "example_deltas",
@@ -38,26 +41,38 @@ __all__ = [
 
 #: Layers made of layers that hand on the `dparams` of their children as they are. Any
 #: other layer made of layers may add them up: it has one record as a whole.
-CONTAINERS = (Serial, Residual, Parallel, Probed)
+CONTAINERS = (Serial, Residual, Parallel, Fork, Each, Probed)
 
 
 class Observation(NamedTuple):
     """A forward pass from which one may walk back.
 
     Args:
-        outputs: z (N, ...).
+        outputs: z (N, ...), an array or a tree of arrays.
         records: the walk: a function of ∂loss/∂z, of z's shape, that returns the
             records of all layers, in a tree like the parameters.
     """
 
-    outputs: Array
-    records: Callable[[Array], PyTree]
+    outputs: PyTree
+    records: Callable[[PyTree], PyTree]
+
+
+class ExampleRecords(NamedTuple):
+    """The records of a batch, for the loss of each example by itself.
+
+    Args:
+        records: those of all layers, in a tree like the parameters.
+        count: N, the number of examples.
+    """
+
+    records: PyTree
+    count: int
 
 
 def observe(
     net: Layer,
     variables: Variables,
-    x: Array,
+    x: PyTree,
     *,
     key: Array | None,
     train: bool,
@@ -80,14 +95,18 @@ def observe(
     key = None if key is None else check_key(key)
     observed = _observed(net, net.kind)
     params, state = as_variables(variables)
-    wide = at_least_float32(x.dtype)
+    wide = at_least_float32(jax.tree.leaves(x)[0].dtype)
     if precision is not None:
-        params, x = cast((params, x), check_precision(precision))
+        params = cast(params, check_precision(precision))
+        x = x if net.takes_ids else cast(x, precision)
     out = observed.forward(params, state, x, key=key, train=train)
-    z = out.y if precision is None else out.y.astype(wide)
+    z = out.y
+    if precision is not None:
+        z = jax.tree.map(lambda part: part.astype(wide), z)
 
-    def records(dy: Array) -> PyTree:
-        return observed.backward(params, out.saved, dy.astype(out.y.dtype)).dparams
+    def records(dy: PyTree) -> PyTree:
+        dy = jax.tree.map(lambda d, y: d.astype(y.dtype), dy, out.y)
+        return observed.backward(params, out.saved, dy).dparams
 
     return Observation(z, records)
 
@@ -101,28 +120,46 @@ def observe_losses(
     key: Array | None,
     train: bool,
     precision: str | None = None,
-) -> PyTree:
+) -> ExampleRecords:
     """Return the records of a batch, for the loss of each example by itself."""
-    x, y = as_batch(batch)
+    loss, (x, y) = as_batch(loss, batch)
     seen = observe(net, variables, x, key=key, train=train, precision=precision)
-    return seen.records(example_deltas(loss, seen.outputs, y))
+    deltas = example_deltas(loss, seen.outputs, y)
+    return ExampleRecords(seen.records(deltas), count_examples(x))
 
 
-def example_deltas(loss: Loss, z: Array, y: Array) -> Array:
-    """Return N δ_n = ∂L(z_n, y_n)/∂z_n of every example: the loss is their mean.
+def example_deltas(loss: Loss, z: PyTree, y: PyTree) -> PyTree:
+    """Return ∂L(z_n, y_n)/∂z_n of every example, where L is the loss of it alone.
+
+    That is `loss.delta` of a batch of one. For most losses it is N δ_n, and the loss of
+    the batch is the mean; where labels are ignored, or classes have weights, that loss
+    is divided by what counts in the batch, and an example alone by what counts in it.
 
     It is computed in at least float32: in float16, δ may be too small.
     """
-    loss.check(z.shape[1:], y)
-    return len(z) * loss.delta(widen(z), y)
+    loss.check(example_shape(z), y)
+    wide = jax.tree.map(widen, z)
+    alone = jax.tree.map(lambda a: a[:, None], (wide, y))
+    return jax.tree.map(lambda d: d[:, 0], jax.vmap(loss.delta)(*alone))
 
 
-def as_batch(batch: Any) -> Batch:
-    """Return x and y as arrays on the device; raise where they are no batch."""
+def as_batch(loss: Loss, batch: Any) -> tuple[Loss, Batch]:
+    """Return a loss and a batch (x, y) on the device, of a batch (x, y) or (x, y, w).
+
+    With weights w (N,) it is the loss of examples with weights, and y is (y, w).
+
+    Raises:
+        ValueError, TypeError: it is no batch, or has no examples.
+    """
+    if isinstance(batch, tuple | list) and len(batch) == 3:
+        x, y, w = batch
+        loss, batch = Weighted(loss), (x, (y, w))
     x, y = check_pair("batch", batch)
-    if len(x) == 0:
-        raise ValueError(f"expected a batch of examples, got x of shape {x.shape}")
-    return as_inputs(x), y
+    if count_examples(x) == 0:
+        raise ValueError(
+            f"expected a batch of examples, got x of shape {format_shapes(x)}"
+        )
+    return loss, (as_inputs(x), y)
 
 
 # ---- The network of the pass -----------------------------------------------------
@@ -154,11 +191,19 @@ class _Observed(Layer):
     layer: Layer = leaf()
     path: str = ""
 
+    @property
+    def takes_trees(self) -> bool:  # pyrefly: ignore[bad-override]
+        return True  # the layer inside looks at what it is given
+
+    @property
+    def takes_ids(self) -> bool:
+        return self.layer.takes_ids
+
     def __repr__(self) -> str:
         return repr(self.layer)
 
     def forward(
-        self, params: PyTree, state: PyTree, x: Array, *,
+        self, params: PyTree, state: PyTree, x: PyTree, *,
         key: KeyArray | None = None, train: bool = False,
     ) -> Forward:  # fmt: skip
         out = self.layer.forward(params, state, x, key=key, train=train)
@@ -167,14 +212,14 @@ class _Observed(Layer):
         find_axes = functools.cache(partial(_axes_of_examples, *arguments))
         return out._replace(saved=_Kept(out.saved, find_axes))
 
-    def backward(self, params: PyTree, saved: _Kept, dy: Array) -> Backward:
+    def backward(self, params: PyTree, saved: _Kept, dy: PyTree) -> Backward:
         dx = self.layer.backward(params, saved.saved, dy).dx  # dparams is not computed
         kept = saved.saved, dy, saved.find_axes
         return Backward(dx, Record(self.path, self.layer, params, *kept))
 
 
 def _axes_of_examples(
-    layer: Layer, params: PyTree, state: PyTree, x: Array, key: KeyArray | None,
+    layer: Layer, params: PyTree, state: PyTree, x: PyTree, key: KeyArray | None,
     train: bool,
 ) -> Axes | None:  # fmt: skip
     """Return the axis of examples of each saved array: the one that grows with N.
@@ -186,16 +231,18 @@ def _axes_of_examples(
     """
 
     def saved(count: int) -> PyTree:
-        batch = jax.ShapeDtypeStruct((count, *x.shape[1:]), x.dtype)
+        batch = jax.tree.map(
+            lambda a: jax.ShapeDtypeStruct((count, *a.shape[1:]), a.dtype), x
+        )
 
-        def forward(params: PyTree, state: PyTree, x: Array) -> PyTree:
+        def forward(params: PyTree, state: PyTree, x: PyTree) -> PyTree:
             return layer.forward(params, state, x, key=key, train=train).saved
 
         return jax.eval_shape(forward, params, state, batch)
 
-    if len(x) == 1:
+    if (count := count_examples(x)) == 1:
         return None
-    (many, tree), (one, other) = (jax.tree.flatten(saved(n)) for n in (len(x), 1))
+    (many, tree), (one, other) = (jax.tree.flatten(saved(n)) for n in (count, 1))
     if tree != other or any(map(is_key, many)):
         return None
     axes: list[int | None] = []

@@ -20,8 +20,16 @@ import jax.numpy as jnp
 from jax import lax
 
 from fnn.core import Layer
-from fnn.passes.factors import Factor, is_factor, squared_norms, sum_of_squares
+from fnn.layers.frozen import Frozen
+from fnn.passes.factors import (
+    Factor,
+    is_factor,
+    nothing,
+    squared_norms,
+    sum_of_squares,
+)
 from fnn.passes.formulas import Axes, factors_of, has_formula, one_by_one
+from fnn.shapes import count_examples
 from fnn.typing import Array, Float, PyTree
 
 __all__ = [
@@ -44,7 +52,7 @@ class Record:
         layer: the layer.
         params: its parameters.
         saved: what its forward saved.
-        dy: δ of its output (N, ...).
+        dy: δ of its output (N, ...), an array or a tree of arrays.
         find_axes: finds out where the examples are in `saved`.
     """
 
@@ -52,13 +60,18 @@ class Record:
     layer: Layer
     params: PyTree
     saved: PyTree
-    dy: Array
+    dy: PyTree
     find_axes: Callable[[], Axes | None]
 
     @property
     def has_params(self) -> bool:
         """Return whether the layer has any parameter."""
         return bool(jax.tree.leaves(self.params))
+
+    @property
+    def is_frozen(self) -> bool:
+        """Return whether all of its parameters have no gradient."""
+        return isinstance(self.layer, Frozen) and not self.layer.children
 
     def factors(self) -> PyTree:
         """Return the gradients of single examples, as factors, in a tree like params.
@@ -68,6 +81,9 @@ class Record:
         arguments = self.layer, self.params, self.saved, self.dy
         if not self.has_params:
             return self.params
+        if self.is_frozen:
+            n = count_examples(self.dy)
+            return jax.tree.map(lambda p: nothing(n, p), self.params)
         if has_formula(self.layer):
             return factors_of(*arguments)
         return one_by_one(*arguments, self.find_axes())
@@ -114,7 +130,7 @@ class Record:
         zeros = jax.tree.map(lambda a: jnp.zeros(a.shape, a.dtype), shapes)
         return lax.scan(add, zeros, chunks)[0]
 
-    def _chunks(self) -> tuple[list[Array], Array] | None:
+    def _chunks(self) -> tuple[list[Array], PyTree] | None:
         """Return `saved` and dy cut into chunks, along a new first axis, or None.
 
         Factors that are much larger than what they are made of, as the patches of a
@@ -125,7 +141,7 @@ class Record:
         factors, kept = map(
             _bytes, (jax.eval_shape(self.factors), (self.saved, self.dy))
         )
-        limit, n = _chunk_bytes(), len(self.dy)
+        limit, n = _chunk_bytes(), count_examples(self.dy)
         if factors <= max(limit, kept) or (axes := self.find_axes()) is None:
             return None
         most = max(1, limit * n // factors)
@@ -140,9 +156,10 @@ class Record:
             )
 
         pairs = zip(jax.tree.leaves(self.saved), axes, strict=True)
-        return [cut(*pair) for pair in pairs], cut(self.dy, 0)
+        dy = jax.tree.map(lambda a: cut(a, 0), self.dy)
+        return [cut(*pair) for pair in pairs], dy
 
-    def _of_chunk(self, arrays: list[Array], dy: Array) -> "Record":
+    def _of_chunk(self, arrays: list[Array], dy: PyTree) -> "Record":
         saved = jax.tree.unflatten(jax.tree.structure(self.saved), arrays)
         return dataclasses.replace(self, saved=saved, dy=dy)
 
@@ -156,10 +173,13 @@ def _chunk_bytes() -> int:
     return 2**20 if jax.default_backend() == "cpu" else 2**26
 
 
-def _times(weights: Array, dy: Array) -> Array:
+def _times(weights: Array, dy: PyTree) -> PyTree:
     """Multiply each example's entry of dy by its weight, in dy's dtype."""
-    weights = weights.reshape(-1, *[1] * (dy.ndim - 1))
-    return weights.astype(dy.dtype) * dy
+
+    def one(dy: Array) -> Array:
+        return weights.reshape(-1, *[1] * (dy.ndim - 1)).astype(dy.dtype) * dy
+
+    return jax.tree.map(one, dy)
 
 
 # ---- Trees of records ------------------------------------------------------------

@@ -21,11 +21,12 @@ from jax import lax
 from fnn.checks import positive_integer, require_key
 from fnn.core import Layer, Variables, expect_layer
 from fnn.losses import Loss, expect_loss
-from fnn.passes.curvature.loss_hessians import hessian_root
+from fnn.passes.curvature.loss_hessians import hessian_root, unflattened
 from fnn.passes.curvature.products import check_curvature_batch
 from fnn.passes.observe import observe
 from fnn.passes.records import sum_of_squares_in
-from fnn.typing import Array, Batch, Float, KeyArray, PyTree
+from fnn.shapes import count_examples, example_shape
+from fnn.typing import Array, Batch, KeyArray, PyTree
 
 __all__ = ["columns_of_root", "ggn_diagonal", "sum_over_columns"]
 
@@ -74,15 +75,14 @@ def ggn_diagonal(
         key: Array | None = None,
         train: bool = True,
     ) -> PyTree:
-        variables, (x, y), key = check_curvature_batch(variables, batch, key)
+        of, variables, (x, y), key = check_curvature_batch(loss, variables, batch, key)
         seen = observe(net, variables, x, key=key, train=train)
-        columns = columns_of_root(net, loss, seen.outputs, y, samples, key)
+        columns = columns_of_root(net, of, seen.outputs, y, samples, key)
         total = sum_over_columns(
             lambda column: sum_of_squares_in(seen.records(column)), columns
         )
-        return jax.tree.map(
-            lambda d, p: (d / len(x)).astype(p.dtype), total, variables[0]
-        )
+        n = count_examples(x)
+        return jax.tree.map(lambda d, p: (d / n).astype(p.dtype), total, variables[0])
 
     return f
 
@@ -90,33 +90,35 @@ def ggn_diagonal(
 def columns_of_root(
     net: Layer,
     loss: Loss,
-    z: Array,
-    y: Array,
+    z: PyTree,
+    y: PyTree,
     samples: int | None,
     key: KeyArray | None,
-) -> Float[Array, "R N ..."]:
-    """Return the columns s_r of the roots S_n, each of z's shape, or random mixtures.
+) -> PyTree:
+    """Return the columns s_r (R, N, ...) of the roots S_n, or random mixtures of them.
 
     The mixtures are S ε/√M, with M samples of signs ε, so that either way the sum of
-    (s_nr)(s_nr)ᵀ over the columns is H_n, or has it as its expectation.
+    (s_nr)(s_nr)ᵀ over the columns is H_n, or has it as its expectation. Each column has
+    z's shape, or is a tree like z.
     """
-    loss.check(z.shape[1:], y)
-    root = hessian_root(loss, z, y).astype(z.dtype)
+    loss.check(example_shape(z), y)
+    root = hessian_root(loss, z, y)
     if samples is not None:
         # Another key than the network's: its draws stay what they are.
         draw = jax.random.fold_in(require_key(net, key), 0x67676E)
         shape = (*root.shape[::2], samples)
         signs = jax.random.rademacher(draw, shape, jnp.float32) / samples**0.5
         root = root @ signs.astype(root.dtype)
-    return jnp.moveaxis(root, -1, 0).reshape(root.shape[-1], *z.shape)
+    columns = jnp.moveaxis(root, -1, 0)
+    return jax.vmap(lambda column: unflattened(column, z))(columns)
 
 
-def sum_over_columns(f: Callable[[Array], PyTree], columns: Array) -> PyTree:
+def sum_over_columns(f: Callable[[PyTree], PyTree], columns: PyTree) -> PyTree:
     """Add up f(column) over the first axis, one after another: memory for one walk."""
-    shapes = jax.eval_shape(f, columns[0])
+    shapes = jax.eval_shape(f, jax.tree.map(lambda c: c[0], columns))
     zeros = jax.tree.map(lambda a: jnp.zeros(a.shape, a.dtype), shapes)
 
-    def add(total: PyTree, column: Array) -> tuple[PyTree, None]:
+    def add(total: PyTree, column: PyTree) -> tuple[PyTree, None]:
         return jax.tree.map(jnp.add, total, f(column)), None
 
     return lax.scan(add, zeros, columns)[0]

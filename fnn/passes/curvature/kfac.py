@@ -36,6 +36,7 @@ from fnn.passes.factors import Outer
 from fnn.passes.formulas import has_formula
 from fnn.passes.observe import observe
 from fnn.passes.records import Record
+from fnn.shapes import count_examples
 from fnn.typing import Array, Batch, PyTree
 
 __all__ = ["KroneckerFactors", "kfac_factors"]
@@ -109,18 +110,18 @@ def kfac_factors(
         key: Array | None = None,
         train: bool = True,
     ) -> dict[str, KroneckerFactors]:
-        variables, (x, y), key = check_curvature_batch(variables, batch, key)
+        of, variables, (x, y), key = check_curvature_batch(loss, variables, batch, key)
         seen = observe(net, variables, x, key=key, train=train)
-        columns = columns_of_root(net, loss, seen.outputs, y, samples, key)
-        weights = _weights(seen.records(columns[0]))
+        columns = columns_of_root(net, of, seen.outputs, y, samples, key)
+        weights = _weights(seen.records(jax.tree.map(lambda c: c[0], columns)))
         inputs = {path: _inputs(*weight, kind) for path, weight in weights.items()}
 
-        def outputs(column: Array) -> dict[str, Array]:
+        def outputs(column: PyTree) -> dict[str, Array]:
             found = _weights(seen.records(column))
             return {path: _outputs(outer, kind) for path, (outer, _) in found.items()}
 
         total = sum_over_columns(outputs, columns)
-        n = len(x)
+        n = count_examples(x)
         return {
             path: KroneckerFactors(
                 _squeeze(inputs[path] / n), _squeeze(total[path] / n)

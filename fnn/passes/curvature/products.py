@@ -16,12 +16,14 @@ from typing import Any
 
 import jax
 
-from fnn.checks import as_inputs, check_key, check_pair, describe
+from fnn.checks import check_key, describe
 from fnn.core import Layer, Variables, as_variables, expect_layer
 from fnn.gradients.engines import manual
 from fnn.losses import Loss, expect_loss
 from fnn.passes.curvature.loss_hessians import hessian_product
+from fnn.passes.observe import as_batch
 from fnn.planning.planned import plain
+from fnn.shapes import count_examples, example_shape
 from fnn.typing import Array, Batch, KeyArray, PyTree
 
 __all__ = ["check_curvature_batch", "ggn_vp", "hvp"]
@@ -68,13 +70,15 @@ def hvp(net: Layer, loss: Loss) -> Callable[..., PyTree]:
         key: Array | None = None,
         train: bool = True,
     ) -> PyTree:
-        variables, batch, key = check_curvature_batch(variables, batch, key)
+        of, variables, batch, key = check_curvature_batch(loss, variables, batch, key)
         params, direction = _along(variables.params, direction)
-        n = len(batch[0])
+        options = dict(key=key, train=train, l2=0.0, n=1)
 
         def gradient(params: PyTree) -> PyTree:
             at = variables._replace(params=params)
-            return manual(net, loss, at, batch, key=key, train=train, l2=0.0, n=n).grads
+            out = manual(net, of, at, batch, **options)
+            of.check(example_shape(out.outputs), batch[1])
+            return out.grads
 
         return jax.jvp(gradient, (params,), (direction,))[1]
 
@@ -122,16 +126,17 @@ def ggn_vp(net: Layer, loss: Loss) -> Callable[..., PyTree]:
         key: Array | None = None,
         train: bool = True,
     ) -> PyTree:
-        variables, (x, y), key = check_curvature_batch(variables, batch, key)
+        of, variables, (x, y), key = check_curvature_batch(loss, variables, batch, key)
         params, direction = _along(variables.params, direction)
 
-        def forward(params: PyTree) -> tuple[Array, PyTree]:
+        def forward(params: PyTree) -> tuple[PyTree, PyTree]:
             out = net.forward(params, variables.state, x, key=key, train=train)
             return out.y, out.saved
 
         z, dz, saved = jax.jvp(forward, (params,), (direction,), has_aux=True)
-        loss.check(z.shape[1:], y)
-        dy = hessian_product(loss, z, y, dz) / len(x)
+        of.check(example_shape(z), y)
+        n = count_examples(x)
+        dy = jax.tree.map(lambda h: h / n, hessian_product(of, z, y, dz))
         grads = net.backward(params, saved, dy).dparams
         return jax.tree.map(lambda g, p: g.astype(p.dtype), grads, params)
 
@@ -139,14 +144,15 @@ def ggn_vp(net: Layer, loss: Loss) -> Callable[..., PyTree]:
 
 
 def check_curvature_batch(
-    variables: Any, batch: Any, key: Any
-) -> tuple[Variables, Batch, KeyArray | None]:
-    """Return variables, batch and key as the network takes them."""
-    x, y = check_pair("batch", batch)
-    if len(x) == 0:
-        raise ValueError(f"expected a batch of examples, got x of shape {x.shape}")
+    loss: Loss, variables: Any, batch: Any, key: Any
+) -> tuple[Loss, Variables, Batch, KeyArray | None]:
+    """Return loss, variables, batch and key as the network takes them.
+
+    The batch is (x, y), or (x, y, w) with the weights of the examples.
+    """
+    loss, batch = as_batch(loss, batch)
     key = None if key is None else check_key(key)
-    return as_variables(variables), (as_inputs(x), y), key
+    return loss, as_variables(variables), batch, key
 
 
 def _along(params: PyTree, direction: PyTree) -> tuple[PyTree, PyTree]:

@@ -116,13 +116,14 @@ def check(
     expect_layer("net", net)
     expect_loss(loss)
     key = None if key is None else check_key(key)
-    numbers: Any = tuple(variables), as_batch(batch)
+    loss, batch = as_batch(loss, batch)
+    numbers: Any = tuple(variables), batch
     with jax.enable_x64(True):
         numbers = cast_on_host(numbers, jnp.float64)
         layers: list[Record] = []
 
         def both(variables: Variables, batch: Batch) -> list[tuple[PyTree, PyTree]]:
-            records = observe_losses(
+            records, _ = observe_losses(
                 *(net, loss, variables, batch), key=key, train=train, precision=None
             )
             found = [r for r in jax.tree.leaves(records) if isinstance(r, Record)]

@@ -11,7 +11,7 @@ itself: differential privacy needs noise in proportion to C, examples that are s
 at random, and an account of all steps. It does not cover hyperparameters that were
 chosen by looking at the data, nor statistics that layers track.
 
-Legend: N examples, L layers with parameters.
+Legend: N examples, L layers with parameters that are not frozen.
 
 Source: Abadi et al., arXiv:1607.00133, algorithm 1; the single walk: Bu et al.,
 arXiv:2210.00038 ("book-keeping").
@@ -92,13 +92,13 @@ def clipped_grad(
         train: bool = True,
         weights: Array | None = None,
     ) -> PyTree:
-        records = observe_losses(
+        records, n = observe_losses(
             *(net, loss, variables, batch),
             key=key,
             train=train,
             precision=precision,
         )
-        n, params = len(batch[0]), variables[0]
+        params = variables[0]
 
         def scales(records: PyTree, clip: Number) -> Array:
             found = _scales(total_of(squares_in(records), n), clip) / n
@@ -109,7 +109,7 @@ def clipped_grad(
         layers = [
             r
             for r in jax.tree.leaves(records)
-            if not isinstance(r, Record) or r.has_params
+            if not isinstance(r, Record) or (r.has_params and not r.is_frozen)
         ]
         each = clip / max(len(layers), 1) ** 0.5
 

@@ -115,7 +115,7 @@ def map_gradients(
         key: Array | None = None,
         train: bool = True,
     ) -> PyTree:
-        records = observe_losses(
+        records, n = observe_losses(
             *(net, loss, variables, batch),
             key=key,
             train=train,
@@ -123,7 +123,7 @@ def map_gradients(
         )
         params = variables[0]
         # The numbers say how many there are, also where there is no parameter.
-        numbered = jnp.arange(len(batch[0])), factors_in(records)
+        numbered = jnp.arange(n), factors_in(records)
 
         def one(numbered: tuple[Array, PyTree]) -> Any:
             return function(_form_one(numbered[1], params))

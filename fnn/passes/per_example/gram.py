@@ -3,18 +3,19 @@
 Legend: N and M examples, K outputs of the network, P parameters.
 """
 
-import math
 from collections.abc import Callable
 from typing import Any
 
 import jax
 import jax.numpy as jnp
+from jax.flatten_util import ravel_pytree
 
 from fnn.core import Layer, Variables, expect_layer
 from fnn.losses import Loss, expect_loss
 from fnn.passes.factors import inner_products, is_factor
-from fnn.passes.observe import observe, observe_losses
+from fnn.passes.observe import ExampleRecords, observe, observe_losses
 from fnn.passes.records import factors_in, squares_in, total_of
+from fnn.shapes import count_examples
 from fnn.typing import Array, Batch, Float, PyTree
 
 __all__ = ["gram", "ntk"]
@@ -67,13 +68,12 @@ def gram(
         key: Array | None = None,
         train: bool = True,
     ) -> Array:
-        def records(batch: Batch) -> PyTree:
+        def records(batch: Batch) -> ExampleRecords:
             options = dict(key=key, train=train, precision=precision)
             return observe_losses(net, loss, variables, batch, **options)
 
-        left = records(batch)
-        right = left if other is None else records(other)
-        n, m = len(batch[0]), len((batch if other is None else other)[0])
+        left, n = records(batch)
+        right, m = (left, n) if other is None else records(other)
         products = _products_in(factors_in(left), factors_in(right), n, m)
         if not cosine:
             return products
@@ -109,8 +109,8 @@ def ntk(net: Layer, *, precision: str | None = None) -> Callable[..., Array]:
 
     Returns:
         `f(variables, x, other=None, *, key=None, train=False)` -> (N, N, K, K), or
-        (N, M, K, K) with another batch of inputs. Outputs with several axes are
-        flattened.
+        (N, M, K, K) with another batch of inputs. Outputs with several axes, or in a
+        tree of arrays, are flattened.
 
     Raises:
         ValueError: from f: a layer mixes examples.
@@ -132,19 +132,19 @@ def ntk(net: Layer, *, precision: str | None = None) -> Callable[..., Array]:
 
     def f(
         variables: Variables,
-        x: Array,
-        other: Array | None = None,
+        x: PyTree,
+        other: PyTree | None = None,
         *,
         key: Array | None = None,
         train: bool = False,
     ) -> Array:
-        def factors(x: Array) -> tuple[PyTree, int]:
+        def factors(x: PyTree) -> tuple[PyTree, int]:
             seen = observe(net, variables, x, key=key, train=train, precision=precision)
             return _factors_of_outputs(seen.outputs, seen.records)
 
         left, k = factors(x)
         right, _ = (left, k) if other is None else factors(other)
-        n, m = len(x), len(x if other is None else other)
+        n, m = (count_examples(part) for part in (x, x if other is None else other))
         products = _products_in(left, right, k * n, k * m)
         return products.reshape(k, n, k, m).transpose(1, 3, 0, 2)
 
@@ -152,19 +152,23 @@ def ntk(net: Layer, *, precision: str | None = None) -> Callable[..., Array]:
 
 
 def _factors_of_outputs(
-    z: Array, records: Callable[[Array], PyTree]
+    z: PyTree, records: Callable[[PyTree], PyTree]
 ) -> tuple[PyTree, int]:
     """Return the factors of each output's gradient, and the number K of outputs.
 
     The first axis of the factors counts K N pairs of an output and an example.
     """
-    k = math.prod(z.shape[1:])
-    directions = jnp.eye(k, dtype=z.dtype).reshape(k, 1, *z.shape[1:])
+    one, unravel = ravel_pytree(jax.tree.map(lambda part: part[0], z))
 
     def walk_back(direction: Array) -> PyTree:
-        return factors_in(records(jnp.broadcast_to(direction, z.shape)))
+        dz = jax.tree.map(
+            lambda d, part: jnp.broadcast_to(d, part.shape), unravel(direction), z
+        )
+        return factors_in(records(dz))
+
+    k = one.size
 
     def joined(a: Any) -> Array:
         return a.reshape(a.shape[0] * a.shape[1], *a.shape[2:])
 
-    return jax.tree.map(joined, jax.vmap(walk_back)(directions)), k
+    return jax.tree.map(joined, jax.vmap(walk_back)(jnp.eye(k, dtype=one.dtype))), k

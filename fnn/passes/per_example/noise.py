@@ -102,13 +102,13 @@ def signal_noise(
         key: Array | None = None,
         train: bool = True,
     ) -> SignalNoise:
-        n = _at_least_two(batch)
-        records = observe_losses(
+        records, n = observe_losses(
             *(net, loss, variables, batch),
             key=key,
             train=train,
             precision=precision,
         )
+        _expect_two(n)
         each = total_of(squares_in(records), n).mean()
         mean = weighted_sum(records, jnp.full(n, 1 / n), variables[0])
         whole = _squared_norm(mean, each)
@@ -254,13 +254,13 @@ def variance(
         key: Array | None = None,
         train: bool = True,
     ) -> PyTree:
-        n = _at_least_two(batch)
-        records = observe_losses(
+        records, n = observe_losses(
             *(net, loss, variables, batch),
             key=key,
             train=train,
             precision=precision,
         )
+        _expect_two(n)
         params = variables[0]
         means = weighted_sum(records, jnp.full(n, 1 / n), params)
         squares = sum_of_squares_in(records)
@@ -279,10 +279,8 @@ def _squared_norm(tree: PyTree, like: Array) -> Array:
     return sum(squares, start=jnp.zeros_like(like))
 
 
-def _at_least_two(batch: Batch) -> int:
-    n = len(batch[0])
+def _expect_two(n: int) -> None:
     if n < 2:
         raise ValueError(
             f"a variance between examples needs at least two of them, got {n}"
         )
-    return n

@@ -83,7 +83,7 @@ def norms(
         key: Array | None = None,
         train: bool = True,
     ) -> ExampleNorms:
-        records = observe_losses(
+        records, n = observe_losses(
             *(net, loss, variables, batch),
             key=key,
             train=train,
@@ -91,7 +91,7 @@ def norms(
         )
         squares = squares_in(records)
         roots = jax.tree.map(jnp.sqrt, squares)
-        return ExampleNorms(jnp.sqrt(total_of(squares, len(batch[0]))), roots)
+        return ExampleNorms(jnp.sqrt(total_of(squares, n)), roots)
 
     return f
 

@@ -15,6 +15,7 @@ from jax.tree_util import keystr, tree_map_with_path
 from fnn.core import Forward, Layer, Reach, Variables, expect_layer, layer, leaf
 from fnn.gradients.claims import Claim, Claiming
 from fnn.layers.combinators import Serial, with_suited_inits
+from fnn.layers.frozen import Frozen
 from fnn.planning.planned import plain
 from fnn.typing import Array, InShape, KeyArray, PyTree
 
@@ -41,6 +42,14 @@ class Rule(Claiming):
     @property
     def kind(self) -> str:
         return self.layer.kind
+
+    @property
+    def takes_ids(self) -> bool:
+        return self.layer.takes_ids
+
+    @property
+    def takes_trees(self) -> bool:  # pyrefly: ignore[bad-override]
+        return self.layer.takes_trees
 
     @property
     def penalized(self) -> tuple[str, ...]:  # pyrefly: ignore[bad-override]
@@ -79,6 +88,8 @@ def rewrite(net: Layer, change: Callable[[Layer, int], Layer]) -> Layer:
     numbers = itertools.count()
 
     def visit(net: Layer) -> Layer:
+        if isinstance(net, Frozen) and not net.children:  # frozen, and so is the rule
+            return Frozen(visit(net.layer))
         if not net.children:
             return change(net, next(numbers))
         children = list(net.children.values())
@@ -94,6 +105,8 @@ def may_have_weight(layer: Layer) -> bool:
 
     Of fnn's own layers those that draw one; of any other one those that draw anything.
     """
+    if isinstance(layer, Frozen):
+        return may_have_weight(layer.layer)
     if isinstance(layer, Claim):
         return may_have_weight(layer.rule)
     if (inner := getattr(layer, "wrapped", None)) is not None:

@@ -7,12 +7,13 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from fnn.checks import as_inputs, check_key, check_pair, shown
+from fnn.checks import check_key, shown
 from fnn.core import Layer, Variables, as_variables, expect_layer
 from fnn.dtypes import widen
 from fnn.gradients.engines import Engine, manual
 from fnn.losses import Loss, expect_loss
 from fnn.network import named_params
+from fnn.passes.observe import as_batch
 from fnn.planning.planned import plain
 from fnn.tables import format_rows, rule
 from fnn.typing import Array, Batch, PyTree
@@ -133,10 +134,10 @@ def compare_rules(
     """
     expect_layer("net", net)
     expect_loss(loss)
-    x, y = check_pair("batch", batch)
-    batch, variables = (as_inputs(x), y), as_variables(variables)
+    loss, batch = as_batch(loss, batch)
+    variables = as_variables(variables)
     key = None if key is None else check_key(key)
-    options = dict(key=key, train=train, l2=0.0, n=len(x))
+    options = dict(key=key, train=train, l2=0.0, n=1)
     net = plain(net)
     engines = {name: _engine_and_net(name, one, net) for name, one in rules.items()}
     true = _by_layer(net, manual(net, loss, variables, batch, **options).grads)
