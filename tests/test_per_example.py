@@ -20,10 +20,12 @@ from random_networks import random_image_trial, random_trial
 
 import fnn
 from fnn import per_example
+from fnn.layers.freezing import frozen_paths
 from fnn.network import output_shape, places
 from fnn.passes import factors, records
 from fnn.passes import formulas as passes_formulas
 from fnn.passes.observe import example_deltas, observe_losses
+from fnn.shapes import count_examples
 from fnn.training.compiled.meshes import check_mesh
 
 KEY = jax.random.key(0)
@@ -139,7 +141,8 @@ def jacobian(case: Problem, variables, batch) -> tuple:
 
     def losses(params):
         z = case.net.forward(params, variables.state, x, key=KEY, train=case.train).y
-        return jax.vmap(lambda z, y: case.loss.value(z[None], y[None]))(z, y)
+        alone = jax.tree.map(lambda a: a[:, None], (z, y))
+        return jax.vmap(case.loss.value)(*alone)
 
     return jax.jacrev(losses)(variables.params)
 
@@ -174,7 +177,7 @@ def statistics_by_name(case: Problem, variables, batch) -> dict:
     if case.all_statistics:
         found["gram"] = call(per_example.gram)
         found["per_layer"] = call(per_example.clipped_grad, CLIP, per_layer=True)
-        if len(batch[0]) > 1:
+        if count_examples(batch) > 1:
             found["variance"] = call(per_example.variance)
             found["noise"] = call(per_example.signal_noise)
     return found
@@ -199,7 +202,7 @@ def check(case: Problem) -> None:
 
 
 def check_numbers(case: Problem, grads, found) -> None:
-    n, params = len(case.batch[0]), case.variables.params
+    n, params = count_examples(case.batch), case.variables.params
     structure = jax.tree.structure(params)
     leaves = [g.reshape(n, -1) for g in jax.tree.leaves(grads)]
     rows = np.concatenate([*leaves, np.zeros((n, 1))], axis=1)
@@ -224,7 +227,8 @@ def check_numbers(case: Problem, grads, found) -> None:
     assert_close(found["gram"], rows @ rows.T, scale**2)
     if not has(case.net, Twice):  # which is one layer, though it has parts
         layers = per_example.by_layer(case.net, structure.unflatten(each))
-        limit = CLIP / max(len(layers), 1) ** 0.5
+        frozen = {p.rpartition(".")[0] for p in frozen_paths(case.net, params)}
+        limit = CLIP / max(len(layers.keys() - frozen), 1) ** 0.5
         owners = [p.rpartition(".")[0] for p in fnn.named_params(case.net, params)]
         parts = [np.minimum(1, limit / np.maximum(layers[p], 1e-300)) for p in owners]
         assert_close(found["per_layer"], clipped(structure.unflatten(parts)), scale)
@@ -260,14 +264,46 @@ IMAGES = fnn.serial(
     fnn.ConvTranspose(4, (3, 2), stride=(2, 3), padding="VALID", groups=2),
     fnn.BatchNorm(),
 )
+#: Ids and an image; frozen layers, and one without a formula; two outputs.
+PARTS = fnn.serial(
+    fnn.each(
+        words=fnn.serial(fnn.Embedding(3, 2), fnn.Flatten(), fnn.PRelu(False)),
+        image=fnn.serial(
+            fnn.frozen(fnn.serial(fnn.Conv(2, 2), fnn.BatchNorm())),
+            fnn.PRelu(),
+            fnn.Flatten(),
+        ),
+    ),
+    fnn.Merge("concatenate"),
+    fnn.fork(a=fnn.Dense(2), b=fnn.serial(fnn.frozen(fnn.Dense(3)), fnn.RMSNorm())),
+)
+
+
+def parts_problem() -> Problem:
+    draw, n = np.random.default_rng(0), 4
+    variables = PARTS.init(KEY, {"words": (3,), "image": (3, 2, 1)})
+    variables = jax.tree.map(
+        lambda a: np.asarray(a, float) + 0.1 * np.abs(draw.normal(size=a.shape)),
+        variables,
+    )
+    x = {
+        "words": draw.integers(0, 3, (n, 3)),
+        "image": draw.normal(size=(n, 3, 2, 1)),
+    }
+    y = {"a": draw.integers(0, 2, n), "b": draw.normal(size=(n, 3))}
+    loss = fnn.losses.Weighted(fnn.losses.Each({"a": SOFTMAX, "b": SQUARED}))
+    return Problem(PARTS, loss, variables, (x, (y, np.array([1.0, 0.5, 0.0, 2.0]))))
+
+
 QUICK = {
     "vectors": problem(VECTORS, (4,), n=3, loss=SOFTMAX),
     "images": problem(IMAGES, (9, 7, 2), n=4, train=False),
 }
 
 
-def test_statistics_are_those_of_the_jacobian():
-    check(SMALL)
+@pytest.mark.parametrize("case", [SMALL, parts_problem()], ids=["small", "parts"])
+def test_statistics_are_those_of_the_jacobian(case):
+    check(case)
 
 
 @pytest.mark.parametrize("name", QUICK)
@@ -283,7 +319,11 @@ def test_statistics_of_every_layer(case):
     if "probed" in case.name:
         pytest.skip("a probe's δ has a row for each example: see below")
     train = not has(case.layer, fnn.BatchNorm)
-    check(problem(case.layer, case.in_shape, n=case.batch, train=train))
+    given = problem(case.layer, case.in_shape, n=case.batch, train=train)
+    if case.ids:
+        x = np.arange(given.batch[0].size).reshape(given.batch[0].shape) % case.ids
+        given = given._replace(batch=(x, given.batch[1]))
+    check(given)
 
 
 @pytest.mark.thorough
@@ -299,10 +339,49 @@ def test_statistics_of_random_networks(seed):
 @pytest.mark.parametrize("case", LOSSES, ids=lambda case: case.name)
 def test_deltas_are_those_of_each_example_alone(case):
     with jax.enable_x64(True):
-        z = jax.random.normal(KEY, (N, case.outputs), float)
-        y = jnp.asarray(case.labels)
+        z = jax.random.normal(KEY, (N, *case.positions, case.outputs), float)
+        y, w = jnp.asarray(case.labels), jnp.arange(N, dtype=float)
         alone = jax.vmap(jax.grad(lambda z, y: case.loss.value(z[None], y[None])))
-        assert_close(example_deltas(case.loss, z, y), alone(z, y))
+        expected = alone(z, y)
+        assert_close(example_deltas(case.loss, z, y), expected)
+        weighted = example_deltas(fnn.losses.Weighted(case.loss), z, (y, w))
+        assert_close(weighted, w.reshape(-1, *[1] * (z.ndim - 1)) * expected)
+
+
+SINGLE_DELTAS = {
+    "an ignored label counts nothing, and the others as alone": (
+        fnn.losses.SoftmaxCrossEntropy(ignore=-1), (2,), [0, -1, 1],
+        [[-0.5, 0.5], [0, 0], [0.5, -0.5]],
+    ),
+    "a masked position leaves the mean to the others of its example": (
+        fnn.losses.SoftmaxCrossEntropy(ignore=-1), (2, 2), [[0, -1], [1, 0]],
+        [[[-0.5, 0.5], [0, 0]], [[0.25, -0.25], [-0.25, 0.25]]],
+    ),
+    "the weight of a class cancels where it is alone": (
+        fnn.losses.SoftmaxCrossEntropy(class_weights=(1.0, 9.0)), (2,), [0, 1],
+        [[-0.5, 0.5], [0.5, -0.5]],
+    ),
+}  # fmt: skip
+
+
+@pytest.mark.parametrize("case", SINGLE_DELTAS.values(), ids=SINGLE_DELTAS)
+def test_labels_that_do_not_count(case):
+    loss, shape, labels, expected = case
+    y = jnp.asarray(labels)
+    found = example_deltas(loss, jnp.zeros((len(y), *shape)), y)
+    np.testing.assert_allclose(found, expected, atol=1e-7)
+
+
+def test_a_batch_with_weights_is_one_of_weighted_losses():
+    variables, (x, y) = SINGLE
+    w = jnp.array([0.0, 2.0, 1.0, 1.0, 0.5, 3.0])
+    f = per_example.norms(SMALL.net, SQUARED)
+    plain, weighted = jax.jit(
+        lambda: (f(variables, (x, y)).total, f(variables, (x, y, w)).total)
+    )()
+    np.testing.assert_allclose(weighted, w * plain, rtol=1e-5)
+    with pytest.raises(ValueError, match="weights must have one number an example"):
+        f(variables, (x, y, w[:, None]))
 
 
 def has(net, kind) -> bool:
