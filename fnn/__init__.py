@@ -59,6 +59,7 @@ from fnn.layers.convolution import ConvParams as ConvParams
 from fnn.layers.convolution import ConvTranspose as ConvTranspose
 from fnn.layers.dense import Dense as Dense
 from fnn.layers.dense import DenseParams as DenseParams
+from fnn.layers.dense import DenseTranspose as DenseTranspose
 from fnn.layers.dropout import Dropout as Dropout
 from fnn.layers.embedding import Embedding as Embedding
 from fnn.layers.embedding import EmbeddingParams as EmbeddingParams
@@ -93,6 +94,10 @@ from fnn.layers.shape import Flatten as Flatten
 from fnn.layers.shape import Pad as Pad
 from fnn.layers.shape import Reshape as Reshape
 from fnn.layers.shape import Upsample as Upsample
+from fnn.layers.shared import Shared as Shared
+from fnn.layers.shared import shared as shared
+from fnn.layers.tied import Tied as Tied
+from fnn.layers.tied import tied as tied
 from fnn.metrics.classification import accuracy as accuracy
 from fnn.network import Node as Node
 from fnn.network import map_params as map_params

@@ -110,7 +110,8 @@ class Layer(ABC):
     A layer defines `forward` and `backward`; the default `init` is that of a layer
     without parameters. A layer made of layers lists them in `children`; its `params`
     and `state` are then tuples whose first entries belong to the children, in that
-    order, and child i draws from `fold_in(key, i)`.
+    order, and child i draws from `fold_in(key, i)`. A layer around another one with the
+    same variables says so in `wrapped`, and has its path, children and `init`.
 
     Example:
         >>> import jax, jax.numpy as jnp, fnn
@@ -126,10 +127,6 @@ class Layer(ABC):
 
     #: Names of the parameters that the penalty λ/(2n) Σ Θ² falls on.
     penalized: ClassVar[tuple[str, ...]] = ("weight",)
-
-    #: Whether x and y may be trees of arrays, and not one array alone. Those of a layer
-    #: made of layers always may.
-    takes_trees: ClassVar[bool] = False
 
     #: What an error about too many positional arguments adds.
     positional_hint: ClassVar[str] = ""
@@ -153,8 +150,8 @@ class Layer(ABC):
 
     def init(self, key: KeyArray, in_shape: InShape) -> Variables:
         """Draw fresh variables for examples of shape `in_shape` (no batch axis)."""
-        del key, in_shape
-        return Variables((), ())
+        inner = self.wrapped
+        return Variables((), ()) if inner is None else inner.init(key, in_shape)
 
     @abstractmethod
     def forward(
@@ -177,17 +174,31 @@ class Layer(ABC):
 
         None stands for all of the input.
         """
+        if self.wrapped is not None:
+            return self.wrapped.reach(in_shape)
         return (Reach(),) * (len(in_shape) - 1)
+
+    @property
+    def wrapped(self) -> "Layer | None":
+        """The layer that this one is around, where they have the same variables."""
+        return None
 
     @property
     def kind(self) -> str:
         """The name of the layer in paths; "" for one that only lists others."""
-        return type(self).__name__
+        return type(self).__name__ if self.wrapped is None else self.wrapped.kind
 
     @property
     def children(self) -> dict[str, "Layer"]:
         """The layers this layer is made of, by label."""
-        return {}
+        return {} if self.wrapped is None else self.wrapped.children
+
+    def child_params(self, params: PyTree) -> PyTree:
+        """Return params whose first entries are the children's, complete.
+
+        They are its own params, but for a layer that keeps once what children share.
+        """
+        return params if self.wrapped is None else self.wrapped.child_params(params)
 
     @property
     def takes_ids(self) -> bool:
@@ -195,7 +206,17 @@ class Layer(ABC):
 
         That is so where any layer inside takes ids.
         """
+        if self.wrapped is not None:
+            return self.wrapped.takes_ids
         return any(child.takes_ids for child in self.children.values())
+
+    @property
+    def takes_trees(self) -> bool:
+        """Whether x and y may be trees of arrays; a class says so: takes_trees = True.
+
+        Those of a layer made of layers always may.
+        """
+        return bool(self.children if self.wrapped is None else self.wrapped.takes_trees)
 
     def with_children(self, *layers: "Layer") -> "Layer":
         """Return the same layer around other children."""
@@ -218,6 +239,7 @@ NO_INPUT_FEATURES = (
 RESERVED = (
     *("init", "forward", "backward", "reach", "kind", "children", "with_children"),
     *("penalized", "positional_hint", "suited_init", "takes_ids", "takes_trees"),
+    *("wrapped", "child_params"),
 )
 
 
@@ -315,7 +337,7 @@ def _checked_backward(backward: Callable[..., Any]) -> Callable[..., Backward]:
 
 def _expect_one(self: Layer, is_one: bool, given: Any) -> None:
     """Raise where a layer of one array is given a tree of arrays, or its shape."""
-    if is_one or _takes_trees(self):
+    if is_one or self.takes_trees:
         return
     shapes = jax.tree.leaves(given, is_leaf=is_shape)
     text = str(given) if all(map(is_shape, shapes)) else describe(given)
@@ -333,14 +355,10 @@ def _expect_arrays(self: Layer, method: str, name: str, value: Any) -> None:
         return
     leaves = jax.tree.leaves(value, is_leaf=lambda leaf: leaf is None)
     are_arrays = leaves and all(isinstance(leaf, kinds) for leaf in leaves)
-    if not are_arrays or not _takes_trees(self):
+    if not are_arrays or not self.takes_trees:
         raise TypeError(
             f"{self!r}.{method} must return one array as {name}, got {describe(value)}"
         )
-
-
-def _takes_trees(self: Layer) -> bool:
-    return self.takes_trees or bool(self.children)
 
 
 _CHECKED = {

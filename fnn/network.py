@@ -69,6 +69,7 @@ def child_variables(layer: Layer, variables: Variables) -> list[Variables]:
     Raises:
         ValueError: they belong to another network.
     """
+    variables = Variables(layer.child_params(variables.params), variables.state)
     parts = [child_entries(layer, *item) for item in variables._asdict().items()]
     return [Variables(*pair) for pair in zip(*parts, strict=True)]
 

@@ -9,7 +9,8 @@ import jax
 from fnn.checks import check_in_shape
 from fnn.core import Layer, Reach, expect_layer
 from fnn.layers.branches import Parallel, Residual
-from fnn.network import Node, output_shape, path_of, walk
+from fnn.layers.shared import Shared
+from fnn.network import Node, map_params, output_shape, path_of, walk
 from fnn.shapes import abstract_batch, by_part, example_shape, is_shape
 from fnn.tables import format_rows, format_shape, rule
 from fnn.typing import InShape, PyTree
@@ -110,20 +111,40 @@ def summary(net: Layer, in_shape: InShape) -> Summary:
     x = abstract_batch(in_shape)
     seen = jax.eval_shape(lambda v, x: record(net, v, x), variables, x)
     fields = _receptive_fields(net, seen, len(_axes(in_shape)))
+    counts = _parameter_counts(net, variables.params)
     rows = []
     for node in walk(net, variables):
         parts = len(node.layer.children)
-        own = node.variables.params[parts:] if parts else node.variables.params
-        sizes = [math.prod(a.shape) for a in jax.tree.leaves(own)]
-        if parts and not sizes:
+        own = node.path, type(node.layer)
+        if parts and own not in counts:
             continue  # a layer of layers; these have rows of their own
         x = seen[node.path].x
         shape = output_shape(node.layer, node.variables, example_shape(x))
         flops = 0 if parts else _flops(node, x)
         axes = zip(fields[node.path], _axes(in_shape), strict=True)
         field = tuple(_positions(*axis) for axis in axes)
-        rows.append(SummaryRow(node.path, shape, sum(sizes), flops, field))
+        params = counts.get(own, 0)
+        rows.append(SummaryRow(node.path, shape, params, flops, field))
     return Summary(in_shape, tuple(rows))
+
+
+def _parameter_counts(net: Layer, params: PyTree) -> dict[tuple[str, type], int]:
+    """Return the number of each layer's own parameters, by path and class.
+
+    A wrapper has the path of the layer inside. What is shared counts once, at the first
+    of its places.
+    """
+    counts: dict[tuple[str, type], int] = {}
+
+    def count(path: str, owner: Layer, part: Any) -> Any:
+        # A parameter's name may have dots too: it follows the last layer's name.
+        place, slash, last = path.rpartition("/")
+        own = place + slash + last.partition(".")[0], type(owner)
+        counts[own] = counts.get(own, 0) + math.prod(part.shape)
+        return part
+
+    map_params(count, net, params)
+    return counts
 
 
 def _axes(in_shape: InShape) -> tuple[int, ...]:
@@ -193,6 +214,7 @@ def _receptive_fields(
     found: dict[str, _Fields] = {}
 
     def through(layer: Layer, path: str, field: _Fields) -> _Fields:
+        layer = _inside(layer)
         inner = [
             (child, path_of(path, label, child))
             for label, child in layer.children.items()
@@ -214,6 +236,12 @@ def _receptive_fields(
 
     through(net, net.kind, (_Field(),) * axes)
     return found
+
+
+def _inside(layer: Layer) -> Layer:
+    """Return the layer inside wrappers that have its children and its path."""
+    inner = layer.net if isinstance(layer, Shared) else layer.wrapped
+    return layer if inner is None else _inside(inner)
 
 
 def _beyond(field: _Fields, reach: tuple[Reach, ...] | None) -> _Fields:

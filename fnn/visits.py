@@ -44,7 +44,11 @@ class _Visited(Layer):
     visit: Visit = field(kw_only=True)
 
     @property
-    def takes_trees(self) -> bool:  # pyrefly: ignore[bad-override]
+    def wrapped(self) -> Layer:
+        return self.layer
+
+    @property
+    def takes_trees(self) -> bool:
         return True  # the layer inside looks at what it is given
 
     def __repr__(self) -> str:

@@ -68,6 +68,22 @@ def preactivation_block(features: int) -> Layer:
     )
 
 
+def siamese(*layers, merge="sum") -> Layer:
+    """Make a network that applies the same layers to both halves of a vector of 8."""
+    twin = fnn.tied("twin", fnn.serial(*layers))
+    halves = fnn.Crop(((0, 1),)), fnn.Crop(((1, 0),))
+    branches = (fnn.serial(half, fnn.Flatten(), twin) for half in halves)
+    return fnn.serial(
+        fnn.Reshape((2, 4)), fnn.shared(fnn.parallel(*branches, merge=merge))
+    )
+
+
+def autoencoder(hidden: int, features: int) -> Layer:
+    encode = fnn.tied("w", fnn.Dense(hidden), only=("weight",))
+    decode = fnn.tied("w", fnn.DenseTranspose(features), only=("weight",))
+    return fnn.shared(fnn.serial(encode, fnn.Tanh(), decode))
+
+
 LAYERS = [
     # Dense
     LayerCase("dense", fnn.Dense(5)),
@@ -76,6 +92,8 @@ LAYERS = [
     LayerCase("dense, one example", fnn.Dense(5), batch=1),
     LayerCase("dense, tokens", fnn.Dense(5), (7, 4)),
     LayerCase("dense, image", fnn.Dense(5, bias=False), IMAGE),
+    LayerCase("dense, transposed", fnn.DenseTranspose(5)),
+    LayerCase("dense, transposed, tokens", fnn.DenseTranspose(5, bias=False), (7, 4)),
     LayerCase("dense, bias drawn", fnn.Dense(5, bias_init=initializers.Normal(0.1))),
     *(
         LayerCase(f"dense, {init!r}", fnn.Dense(5, weight_init=init))
@@ -244,6 +262,18 @@ LAYERS = [
     LayerCase("frozen relu", fnn.frozen(fnn.Relu())),
     LayerCase("frozen pool", fnn.frozen(fnn.MaxPool(2)), (7, 5, 4)),
     LayerCase("frozen dropout", fnn.frozen(fnn.Dropout(0.5))),
+    # Shared
+    LayerCase("shared, siamese", siamese(fnn.Dense(5), fnn.Tanh()), (8,)),
+    LayerCase(
+        "shared, siamese, product, states",
+        siamese(fnn.Dense(5), fnn.BatchNorm(), fnn.Dropout(0.3), merge="product"),
+        (8,),
+    ),
+    LayerCase("shared, autoencoder", autoencoder(5, 4)),
+    LayerCase(
+        "shared, a layer thrice",
+        fnn.shared(fnn.serial(*[fnn.tied("step", fnn.Dense(4)), fnn.Tanh()] * 3)),
+    ),
     # Serial
     LayerCase("serial, empty", fnn.serial()),
     LayerCase("serial, of one", fnn.serial(fnn.Dense(5))),

@@ -196,12 +196,8 @@ class HalfPrecision(Layer):
     precision: str = "bfloat16"
 
     @property
-    def kind(self) -> str:
-        return self.net.kind
-
-    @property
-    def children(self) -> dict[str, Layer]:
-        return self.net.children
+    def wrapped(self) -> Layer:
+        return self.net
 
     @property
     def penalized(self) -> tuple[str, ...]:  # pyrefly: ignore[bad-override]

@@ -9,6 +9,7 @@ from typing import Any
 
 from fnn.core import Backward, Forward, Layer, Variables, expect_layer, layer, leaf
 from fnn.layers.frozen import Frozen
+from fnn.layers.tied import Tied
 from fnn.network import child_key, child_variables, located, output_shape
 from fnn.typing import Array, InShape, KeyArray, PyTree
 
@@ -24,6 +25,9 @@ __all__ = [
 
 def serial(*layers: Layer) -> "Serial":
     """Put layers one after the other: y = f_L(... f_2(f_1(x))).
+
+    A layer object is a description: the same one in two places has two independent sets
+    of parameters. For one set, name the places by `fnn.tied`.
 
     Args:
         *layers: f_1 ... f_L; none at all is the identity.
@@ -166,8 +170,9 @@ def expect_layers(name: str, layers: tuple[Any, ...]) -> None:
 
 def _with_suited_init(child: Layer, following: tuple[Layer, ...]) -> Layer:
     """Give a layer without an initialiser the one that suits the next activation."""
-    if isinstance(child, Frozen):
-        return Frozen(_with_suited_init(child.layer, following))
+    if isinstance(child, Frozen | Tied):
+        inner = _with_suited_init(child.layer, following)
+        return dataclasses.replace(child, layer=inner)
     if list(child.children) == [""]:  # a wrapper, which must not change the draw
         inner = _with_suited_init(child.children[""], following)
         return child.with_children(inner)
@@ -185,7 +190,7 @@ def _with_suited_init(child: Layer, following: tuple[Layer, ...]) -> Layer:
 
 def _unwrap(layer: Layer) -> Layer:
     """Return the layer inside a wrapper, whose only child has the label ""."""
-    if isinstance(layer, Frozen):
+    if isinstance(layer, Frozen | Tied):
         return _unwrap(layer.layer)
     inner = layer.children
     return _unwrap(inner[""]) if list(inner) == [""] else layer

@@ -24,7 +24,7 @@ from fnn.layers.initializers import Initializer, LecunNormal, Zeros
 from fnn.typing import Array, Float, InShape, KeyArray, PyTree
 from fnn.versions import transposes_mapped_products
 
-__all__ = ["FEW_OUTPUTS", "Dense", "DenseParams", "dweight"]
+__all__ = ["FEW_OUTPUTS", "Dense", "DenseParams", "DenseTranspose", "dweight"]
 
 
 class DenseParams(NamedTuple):
@@ -127,6 +127,85 @@ class Dense(Layer):
             )
         why = f" (its weight is {inputs}×{outputs})"
         expect_shape(self, x, ("N", ..., inputs), why)
+
+
+@layer
+class DenseTranspose(Layer):
+    """A dense layer with the transposed weight: y = x Wᵀ + b, on the last axis of x.
+
+        forward     y_no = Σ_i x_ni W_oi + b_o
+        backward    dx = dy W       dW = dyᵀ x      db = Σ_n dy_n
+
+    It maps from where a `Dense` of the same weight maps to: with `fnn.tied`, an encoder
+    and a decoder share W.
+
+    Args:
+        features: O, the number of output features.
+        bias: whether to add b.
+        weight_init: draws W (O, I), as that of a dense layer from O features to I; by
+            default as `Dense`.
+        bias_init: draws b; zeros by default.
+
+    Raises:
+        ValueError: x is not of shape (N, ..., I).
+
+    Example:
+        >>> import jax, fnn
+        >>> layer = fnn.DenseTranspose(3)
+        >>> layer.init(jax.random.key(0), (5,)).params.weight.shape
+        (3, 5)
+    """
+
+    features: int
+    _: KW_ONLY
+    bias: bool = True
+    weight_init: Initializer | None = None
+    bias_init: Initializer = Zeros()
+
+    positional_hint: ClassVar[str] = NO_INPUT_FEATURES
+
+    def __post_init__(self) -> None:
+        features = positive_integer("DenseTranspose: features", self.features)
+        object.__setattr__(self, "features", features)
+
+    def init(self, key: KeyArray, in_shape: InShape) -> Variables:
+        params, state = self._dense.init(key, in_shape)
+        # Drawn as (I, O), so that its variance is that of a dense layer's.
+        return Variables(DenseParams(params.weight.T, params.bias), state)
+
+    def forward(
+        self, params: DenseParams, state: PyTree, x: Array, *,
+        key: KeyArray | None = None, train: bool = False,
+    ) -> Forward:  # fmt: skip
+        expect_params(self, params, DenseParams)
+        transposed = DenseParams(params.weight.T, params.bias)
+        self._dense._check(transposed, x)
+        y = x @ params.weight.T
+        return Forward(y + params.bias if self.bias else y, saved=x, state=state)
+
+    def backward(
+        self,
+        params: DenseParams,
+        saved: Float[Array, "N *P I"],
+        dy: Float[Array, "N *P O"],
+    ) -> Backward:
+        x = saved
+        dbias = dy.sum(tuple(range(dy.ndim - 1))) if self.bias else ()
+        dparams = DenseParams(weight=dweight(dy, x), bias=dbias)
+        return Backward(dx=dy @ params.weight, dparams=dparams)
+
+    def reach(self, in_shape: InShape) -> tuple[Reach, ...] | None:
+        return self._dense.reach(in_shape)
+
+    @property
+    def _dense(self) -> Dense:
+        """The dense layer of the same shapes, with W transposed."""
+        return Dense(
+            self.features,
+            bias=self.bias,
+            weight_init=self.weight_init,
+            bias_init=self.bias_init,
+        )
 
 
 #: Up to this many outputs, `dweight` transposes dy rather than x.

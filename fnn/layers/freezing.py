@@ -1,5 +1,6 @@
 """Freezing a network, and what must leave its parameters alone."""
 
+import dataclasses
 from typing import Any
 
 import jax.numpy as jnp
@@ -9,6 +10,8 @@ from fnn.layers.branches import Parallel, Residual
 from fnn.layers.combinators import Serial
 from fnn.layers.frozen import Frozen
 from fnn.layers.several import Each, Fork
+from fnn.layers.shared import Shared
+from fnn.layers.tied import Tied
 from fnn.network import map_params
 from fnn.typing import Array, PyTree
 
@@ -60,11 +63,13 @@ def frozen(net: Layer) -> Layer:
     expect_layer("frozen: net", net)
     if isinstance(net, Frozen):
         return net
+    if isinstance(net, Tied):  # its tag must be seen from outside
+        return dataclasses.replace(net, layer=frozen(net.layer))
     if not (children := net.children):
         return Frozen(net)
     inside = net.with_children(*map(frozen, children.values()))
     # These have no parameters of their own, and nothing that depends on the mode.
-    only_lists = type(net) in (Serial, Residual, Parallel, Fork, Each)
+    only_lists = type(net) in (Serial, Residual, Parallel, Fork, Each, Shared)
     return inside if only_lists else Frozen(inside)
 
 
@@ -89,7 +94,7 @@ def trainable(net: Layer, params: PyTree) -> PyTree:
         DenseParams(weight=False, bias=False)
         >>> optimizer = optax.masked(optax.adamw(1e-3), fnn.trainable(net, params))
     """
-    return map_params(lambda path, owner, _: not isinstance(owner, Frozen), net, params)
+    return map_params(lambda path, owner, _: not _is_frozen(owner), net, params)
 
 
 def frozen_paths(net: Layer, params: PyTree) -> set[str]:
@@ -97,7 +102,7 @@ def frozen_paths(net: Layer, params: PyTree) -> set[str]:
     paths: set[str] = set()
 
     def visit(path: str, owner: Layer, part: Any) -> Any:
-        if isinstance(owner, Frozen):
+        if _is_frozen(owner):
             paths.add(path)
         return part
 
@@ -109,6 +114,14 @@ def keep_frozen(net: Layer, updates: PyTree) -> PyTree:
     """Return an optimizer's updates, with 0 for all frozen parameters."""
 
     def keep(path: str, owner: Layer, update: Array) -> Array:
-        return jnp.zeros_like(update) if isinstance(owner, Frozen) else update
+        return jnp.zeros_like(update) if _is_frozen(owner) else update
 
     return map_params(keep, net, updates)
+
+
+def _is_frozen(owner: Layer) -> bool:
+    """Return whether a layer is frozen, maybe inside other wrappers."""
+    inner: Layer | None = owner
+    while inner is not None and not isinstance(inner, Frozen):
+        inner = inner.wrapped
+    return inner is not None

@@ -6,14 +6,15 @@
 Legend: Θ the parameters of a layer.
 """
 
+import dataclasses
 from typing import Any
 
 import jax
 import jax.numpy as jnp
 from jax.extend import core as jaxprs
 
-from fnn.core import Backward, Forward, Layer, Reach, Variables, layer, leaf
-from fnn.typing import InShape, KeyArray, PyTree
+from fnn.core import Backward, Forward, Layer, layer, leaf
+from fnn.typing import KeyArray, PyTree
 
 __all__ = ["Frozen"]
 
@@ -33,30 +34,16 @@ class Frozen(Layer):
     penalized = ()
 
     @property
-    def kind(self) -> str:
-        return self.layer.kind
-
-    @property
-    def children(self) -> dict[str, Layer]:
-        return self.layer.children
+    def wrapped(self) -> Layer:
+        return self.layer
 
     @property
     def suited_init(self) -> Any:  # pyrefly: ignore[bad-override]
         return self.layer.suited_init
 
-    @property
-    def takes_ids(self) -> bool:
-        return self.layer.takes_ids
-
-    @property
-    def takes_trees(self) -> bool:  # pyrefly: ignore[bad-override]
-        return self.layer.takes_trees
-
     def with_children(self, *layers: Layer) -> Layer:
-        return Frozen(self.layer.with_children(*layers)) if layers else self
-
-    def init(self, key: KeyArray, in_shape: InShape) -> Variables:
-        return self.layer.init(key, in_shape)
+        inner = self.layer.with_children(*layers) if layers else self.layer
+        return dataclasses.replace(self, layer=inner)
 
     def forward(
         self, params: PyTree, state: PyTree, x: PyTree, *,
@@ -77,9 +64,6 @@ class Frozen(Layer):
         out = self.layer.backward(params, saved, dy)
         children, _ = _split(out.dparams, own)
         return Backward(out.dx, _join(params, children, zeros))
-
-    def reach(self, in_shape: InShape) -> tuple[Reach, ...] | None:
-        return self.layer.reach(in_shape)
 
     def __repr__(self) -> str:
         return f"frozen({self.layer!r})"

@@ -47,7 +47,7 @@ class Lambda(Layer):
                 raise TypeError(f"Lambda: {name} must be a function, got {function!r}")
 
     @property
-    def takes_trees(self) -> bool:  # pyrefly: ignore[bad-override]
+    def takes_trees(self) -> bool:
         return self.trees
 
     def init(self, key: KeyArray, in_shape: InShape) -> Variables:

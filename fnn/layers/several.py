@@ -214,7 +214,7 @@ class Merge(Layer):
         (2, 4)
     """
 
-    takes_trees: ClassVar[bool] = True
+    takes_trees: ClassVar[bool] = True  # pyrefly: ignore[bad-override]
 
     operation: str
     axis: int = field(default=-1, kw_only=True)
@@ -257,7 +257,7 @@ class Select(Layer):
         (2, 1)
     """
 
-    takes_trees: ClassVar[bool] = True
+    takes_trees: ClassVar[bool] = True  # pyrefly: ignore[bad-override]
 
     part: str | int
 

@@ -80,12 +80,8 @@ class Plan(Planned):
     note: str = ""
 
     @property
-    def kind(self) -> str:
-        return self.net.kind
-
-    @property
-    def children(self) -> dict[str, Layer]:
-        return self.net.children
+    def wrapped(self) -> Layer:
+        return self.net
 
     def with_children(self, *layers: Layer) -> Layer:
         return self.net.with_children(*layers)

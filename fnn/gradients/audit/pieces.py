@@ -30,6 +30,7 @@ from fnn.core import Backward, Forward, Layer, Variables, layer
 from fnn.gradients.audit.programs import compiled
 from fnn.gradients.audit.wiring import Values, Wiring, rows_of
 from fnn.gradients.penalty import has_penalty, penalty
+from fnn.layers.shared import Shared, TiedPlace, row_of, tied_places
 from fnn.losses import Loss
 from fnn.network import Node, child_nodes, map_params, walk
 from fnn.probes import probe
@@ -91,6 +92,7 @@ def pieces_of(
         n: n of the penalty.
     """
     whole: list[str] = []  # the paths of pieces with their children
+    places = tied_places(net)
     for node in walk(net, variables):
         if any(_is_inside(node.path, path) for path in whole):
             continue
@@ -104,7 +106,12 @@ def pieces_of(
         elif layer.children:
             layer, variables = _with_constants(node, wiring, values)
         dy = jax.tree.map(lambda i: deltas[i], wiring.outputs[node.path])
-        yield _of_layer(node, layer, variables, wiring, values, dy, train, l2, n)
+        # In a piece with all places of a name, the first has the parameters already.
+        elsewhere = places if not isinstance(node.layer, Shared) else None
+        piece = _of_layer(node, layer, variables, wiring, values, dy, train, l2, n)
+        if elsewhere:
+            piece = _with_shared_rows(piece, layer, node, elsewhere, l2, n)
+        yield piece
     numbers = wiring.outputs[net.kind]
     yield _of_loss(loss, values.read(numbers), y, tuple(jax.tree.leaves(numbers)))
 
@@ -172,6 +179,41 @@ def _of_layer(
     )
 
 
+def _with_shared_rows(
+    piece: Piece,
+    layer: Layer,
+    node: Node,
+    places: dict[str, TiedPlace],
+    l2: Number,
+    n: Number,
+) -> Piece:
+    """Return a piece whose shared parameters have the rows of the first place.
+
+    There the gradients of all places are added up; the penalty counts them once.
+    """
+    rows = {
+        target: row
+        for target in piece.targets
+        if isinstance(target, str) and (row := row_of(target, places)) != target
+    }
+    if not rows:
+        return piece
+    targets = tuple(
+        rows.get(target, target) if isinstance(target, str) else target
+        for target in piece.targets
+    )
+
+    def penalty(point: PyTree) -> Array:
+        params = map_params(
+            lambda path, _, part: None if path in rows else part,
+            layer, point[0], node.path,
+        )  # fmt: skip
+        return _penalty(layer, params, l2, n)
+
+    counted = None if piece.penalty is None else penalty
+    return piece._replace(targets=targets, penalty=counted)
+
+
 def _in_a_row(y: PyTree) -> Array:
     """Return an array as it is, and all numbers of a tree of arrays in a row."""
     leaves = jax.tree.leaves(y)
@@ -196,7 +238,7 @@ def _of_loss(loss: Loss, z: PyTree, y: PyTree, values: tuple[int, ...]) -> Piece
 class _Constant(Layer):
     """A stand-in for a layer: y = 0 + y₀, the 0 its parameter and y₀ its state."""
 
-    takes_trees: ClassVar[bool] = True
+    takes_trees: ClassVar[bool] = True  # pyrefly: ignore[bad-override]
 
     name: str = ""
 

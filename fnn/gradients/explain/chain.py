@@ -13,12 +13,18 @@ import numpy as np
 
 from fnn.core import Forward, Layer
 from fnn.layers.branches import Parallel, Residual
+from fnn.layers.shared import Shared, row_of, tied_places
 from fnn.network import Node, child_variables, map_params, path_of
 from fnn.probes import probe_with_input
 from fnn.typing import Array, Bool, Float, PyTree
 from fnn.visits import Seen
 
-__all__ = ["LayerDerivative", "derivative_chain", "nodes_with_symbols"]
+__all__ = [
+    "LayerDerivative",
+    "derivative_chain",
+    "last_in_sequence",
+    "nodes_with_symbols",
+]
 
 
 class LayerDerivative:
@@ -144,8 +150,11 @@ def derivative_chain(
 
     Layers in sequence yield a derivative each. A block around the parameter yields the
     derivative by the output of the branch that the parameter is in; a block after the
-    parameter yields one derivative.
+    parameter yields one derivative. So does a network that uses it in several places.
     """
+    if isinstance(node.layer, Shared) and _is_shared(node.layer, node, parameter):
+        yield LayerDerivative(node, parameter, seen, train)
+        return
     children = _child_nodes(node)
     home = [
         i
@@ -174,6 +183,21 @@ def nodes_with_symbols(node: Node) -> Iterator[Node]:
         yield from nodes_with_symbols(child)
     if not _is_sequence(node):
         yield node
+
+
+def last_in_sequence(node: Node) -> Node:
+    """Return the layer whose output is that of a list of layers; of others, itself."""
+    while _is_sequence(node):
+        node = _child_nodes(node)[-1]
+    return node
+
+
+def _is_shared(layer: Shared, node: Node, parameter: str) -> bool:
+    """Return whether a parameter stands for those of other places as well."""
+    places = tied_places(layer, node.path)
+    complete = layer.child_params(node.variables.params)
+    paths = _leaves_by_path(layer.net, complete, node.path)
+    return any(row_of(p, places) == parameter != p for p in paths)
 
 
 def _child_nodes(node: Node) -> list[Node]:

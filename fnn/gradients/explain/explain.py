@@ -32,6 +32,7 @@ from fnn.gradients.engines import value_and_grad
 from fnn.gradients.explain.chain import (
     LayerDerivative,
     derivative_chain,
+    last_in_sequence,
     nodes_with_symbols,
 )
 from fnn.gradients.explain.explanation import Explanation, Factor
@@ -268,9 +269,10 @@ def _symbols(
     """Return the symbols of v_1 ... v_m and θ."""
     nodes = list(nodes_with_symbols(root))
     shapes = {n.path: gradients.manual[f"{n.path}.delta"].shape[1:] for n in nodes}
-    by_path, owner = symbols(nodes, shapes), chain[-1].node.path
+    by_path = symbols(nodes, shapes)
+    owner = max((p for p in by_path if parameter.startswith(f"{p}.")), key=len)
     outputs = [
-        by_path[derivative.node.path].output(mask)
+        by_path[last_in_sequence(derivative.node).path].output(mask)
         for derivative, mask in zip(chain, masks[:-1], strict=True)
     ]
     name = parameter.removeprefix(f"{owner}.")
