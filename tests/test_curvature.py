@@ -55,14 +55,15 @@ def dense_matrices(net, loss, variables, batch, train=False):
     x, y = batch
 
     def outputs(flat):
-        return net.forward(unravel(flat), variables.state, x, key=KEY, train=train).y
+        z = net.forward(unravel(flat), variables.state, x, key=KEY, train=train).y
+        return ravel_pytree(z)[0]
 
-    z = outputs(flat)
-    hessian = jax.hessian(lambda flat: loss.value(outputs(flat), y))(flat)
-    jacobian = jax.jacobian(outputs)(flat).reshape(z.size, flat.size)
-    of_loss = jax.hessian(lambda z: loss.value(z.reshape(z_shape), y))
-    z_shape = z.shape
-    return hessian, jacobian.T @ of_loss(z.ravel()) @ jacobian
+    z = net.forward(*variables, x, key=KEY, train=train).y
+    z, as_tree = ravel_pytree(z)
+    hessian = jax.hessian(lambda flat: loss.value(as_tree(outputs(flat)), y))(flat)
+    jacobian = jax.jacobian(outputs)(flat)
+    of_loss = jax.hessian(lambda z: loss.value(as_tree(z), y))(z)
+    return hessian, jacobian.T @ of_loss @ jacobian
 
 
 def assert_close(found, expected, tolerance=1e-10):
@@ -198,6 +199,27 @@ def check_matrices(net, loss, variables, batch, train=False, one_by_one=True):
 @in_float64
 def test_products_and_the_diagonal_are_those_of_the_matrices(net, in_shape, loss):
     check_matrices(net, loss, *problem(net, in_shape, 3, loss=loss))
+
+
+@in_float64
+def test_curvature_of_trees_of_shared_and_frozen_layers_with_weights():
+    step = fnn.tied("step", fnn.Dense(2))
+    net = fnn.serial(
+        fnn.each(ids=fnn.Embedding(3, 2), x=fnn.frozen(fnn.Dense(2))),
+        fnn.Merge("sum"),
+        fnn.shared(fnn.serial(step, fnn.Tanh(), step)),
+        fnn.fork(a=fnn.Identity(), b=fnn.PRelu()),
+    )
+    draw, n = np.random.default_rng(0), 4
+    variables = jax.tree.map(
+        lambda a: np.asarray(a, float) + 0.2 * np.abs(draw.normal(size=a.shape)),
+        net.init(KEY, {"ids": (), "x": (2,)}),
+    )
+    x = {"ids": draw.integers(0, 3, n), "x": draw.normal(size=(n, 2))}
+    y = {"a": draw.integers(0, 2, n), "b": draw.normal(size=(n, 2))}
+    loss = fnn.losses.Weighted(fnn.losses.Each({"a": SOFTMAX, "b": SQUARED}))
+    weights = np.array([1.0, 0.5, 0.0, 2.0])
+    check_matrices(net, loss, variables, (x, (y, weights)))
 
 
 @pytest.mark.thorough

@@ -21,6 +21,7 @@ from random_networks import random_image_trial, random_trial
 import fnn
 from fnn import per_example
 from fnn.layers.freezing import frozen_paths
+from fnn.layers.shared import Shared
 from fnn.network import output_shape, places
 from fnn.passes import factors, records
 from fnn.passes import formulas as passes_formulas
@@ -225,7 +226,7 @@ def check_numbers(case: Problem, grads, found) -> None:
     if not case.all_statistics:
         return
     assert_close(found["gram"], rows @ rows.T, scale**2)
-    if not has(case.net, Twice):  # which is one layer, though it has parts
+    if not has(case.net, (Twice, Shared)):  # they are one layer, though they have parts
         layers = per_example.by_layer(case.net, structure.unflatten(each))
         frozen = {p.rpartition(".")[0] for p in frozen_paths(case.net, params)}
         limit = CLIP / max(len(layers.keys() - frozen), 1) ** 0.5
@@ -301,7 +302,25 @@ QUICK = {
 }
 
 
-@pytest.mark.parametrize("case", [SMALL, parts_problem()], ids=["small", "parts"])
+#: A table that is the last layer's weight as well; a layer twice, a bias each place.
+_STEP = fnn.tied("step", fnn.Dense(2), only=("weight",))
+TIED = fnn.shared(
+    fnn.serial(
+        fnn.tied("table", fnn.Embedding(3, 2)), _STEP, fnn.Tanh(), _STEP,
+        fnn.tied("table", fnn.DenseTranspose(3, bias=False)),
+    )
+)  # fmt: skip
+
+
+def tied_problem() -> Problem:
+    given = problem(TIED, (2,), n=4)
+    ids = np.random.default_rng(0).integers(0, 3, (4, 2))
+    return given._replace(batch=(ids, given.batch[1]))
+
+
+@pytest.mark.parametrize(
+    "case", [SMALL, parts_problem(), tied_problem()], ids=["small", "parts", "tied"]
+)
 def test_statistics_are_those_of_the_jacobian(case):
     check(case)
 

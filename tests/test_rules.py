@@ -164,6 +164,46 @@ def test_rules_are_what_they_claim(names, net):
                 assert_close(ours, true, 1e-3)
 
 
+#: Two inputs; a layer at two places; frozen ones, also with a rule of their own.
+_TWIN = fnn.tied("twin", fnn.Dense(3))
+PARTS = fnn.serial(
+    fnn.each(left=fnn.Dense(4), right=fnn.frozen(fnn.Dense(4))),
+    fnn.Merge("product"),
+    fnn.frozen(fnn.serial(fnn.Dense(3), fnn.Tanh())),
+    fnn.shared(fnn.serial(_TWIN, fnn.Sigmoid(), _TWIN)),
+)
+
+
+def test_rules_keep_frozen_layers_frozen_and_tied_layers_tied():
+    names = ["feedback alignment", "direct feedback", "meProp", "noisy"]
+    given = {name: MAKERS[name](PARTS) for name in names}
+    x, y = data((4,), n=3)
+    with jax.enable_x64(True):
+        variables = PARTS.init(KEY, {"left": (4,), "right": (4,)})
+        variables = in_float64(moved(variables))
+        batch = {"left": jnp.asarray(x), "right": jnp.asarray(x[::-1])}, jnp.asarray(y)
+
+        @jax.jit
+        def run(variables):
+            return {
+                name: (
+                    grads_of(rule, variables, batch),
+                    grads_of(claimed(rule), variables, batch, engine="autodiff"),
+                )
+                for name, rule in given.items()
+            }
+
+        found = jax.device_get(run(variables))
+    for name, (ours, claim) in found.items():
+        assert_close(ours, claim)
+        for frozen in (ours[0][1], ours[2]):
+            assert not any(g.any() for g in jax.tree.leaves(frozen)), name
+        trainable = fnn.trainable(given[name], variables.params)
+        assert trainable == fnn.trainable(PARTS, variables.params)
+    one, _, two = given["feedback alignment"].layers[3].children.values()
+    assert one.layer.key == two.layer.key
+
+
 @pytest.mark.thorough
 def test_the_audit_compares_a_rule_with_what_it_claims():
     rule = rules.feedback_alignment(fnn.serial(fnn.Dense(3)), KEY)

@@ -9,6 +9,7 @@ is just that: for example, with "stop" for `lax.stop_gradient`,
 The audit compares the handwritten backward with JAX's derivative of this claim.
 """
 
+import dataclasses
 from abc import abstractmethod
 from collections.abc import Callable
 from typing import Any
@@ -17,6 +18,8 @@ import jax
 
 from fnn.core import Backward, Forward, Layer, layer, leaf
 from fnn.layers.frozen import Frozen
+from fnn.layers.shared import Shared
+from fnn.layers.tied import Tied
 from fnn.typing import Array, KeyArray, PyTree
 
 __all__ = ["Claim", "Claiming", "claimed"]
@@ -44,9 +47,12 @@ def claimed(net: Layer) -> Layer:
     """
     if isinstance(net, Claiming):
         return net.to_claim()
-    if isinstance(net, Frozen):
+    if isinstance(net, Frozen | Tied):
         inner = claimed(net.layer)
-        return net if inner is net.layer else Frozen(inner)
+        return net if inner is net.layer else dataclasses.replace(net, layer=inner)
+    if isinstance(net, Shared):
+        inner = claimed(net.net)
+        return net if inner is net.net else Shared(inner)
     before = list(net.children.values())
     after = [claimed(child) for child in before]
     same = all(a is b for a, b in zip(before, after, strict=True))
@@ -79,7 +85,7 @@ class Claim(Layer):
         return self.rule.takes_ids
 
     @property
-    def takes_trees(self) -> bool:  # pyrefly: ignore[bad-override]
+    def takes_trees(self) -> bool:
         return self.rule.takes_trees
 
     def with_children(self, *layers: Layer) -> Layer:

@@ -42,6 +42,7 @@ __all__ = [
     "nothing",
     "squared_norms",
     "sum_of_squares",
+    "sum_of_two",
 ]
 
 
@@ -108,6 +109,22 @@ def nothing(n: int, param: Array) -> Outer:
     """Return factors of N gradients of zero, of a parameter: sums over no places."""
     a = jnp.zeros((n, 0, 1, param.size), param.dtype)
     return Outer(a, jnp.zeros((n, 0, 1, 1), param.dtype))
+
+
+def sum_of_two(left: Factor, right: Factor, shape: tuple[int, ...]) -> Factor:
+    """Return the factors of the sums of two gradients of each example.
+
+    The places of one are added to the places of the other.
+    """
+    if isinstance(left, Outer) and isinstance(right, Outer):
+        if 0 in (left.a.shape[1], right.a.shape[1]):  # one of them is `nothing`
+            return right if left.a.shape[1] == 0 else left
+        parts = zip(left.with_all_axes(), right.with_all_axes(), strict=True)
+        return Outer(*(jnp.concatenate(pair, axis=1) for pair in parts))
+    if isinstance(left, Rows) and isinstance(right, Rows):
+        parts = zip(left.with_places(), right.with_places(), strict=True)
+        return Rows(*(jnp.concatenate(pair, axis=1) for pair in parts))
+    return formed(left, shape) + formed(right, shape)
 
 
 def formed(factor: Factor, shape: tuple[int, ...]) -> Float[Array, "N ..."]:

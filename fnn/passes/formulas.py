@@ -25,7 +25,7 @@ from fnn.checks import describe
 from fnn.core import Layer
 from fnn.layers.batch_norm import BatchNorm
 from fnn.layers.convolution import Conv, ConvParams, ConvTranspose
-from fnn.layers.dense import Dense, DenseParams
+from fnn.layers.dense import Dense, DenseParams, DenseTranspose
 from fnn.layers.embedding import Embedding, EmbeddingParams
 from fnn.layers.group_norm import GroupNorm, InstanceNorm
 from fnn.layers.normalization import LayerNorm, NormParams, RMSNorm, RMSNormParams
@@ -175,6 +175,16 @@ def _dense(layer: Dense, params: PyTree, saved: Array, dy: Array) -> DenseParams
     """Return x and dy: dW_n = x_nᵀ dy_n, db_n = dy_n."""
     x, dy = _with_places(saved), _with_places(dy)
     weight: Any = Outer(x, dy)
+    return DenseParams(weight, dy.sum(1) if layer.bias else ())
+
+
+@register(DenseTranspose)
+def _dense_transpose(
+    layer: DenseTranspose, params: PyTree, saved: Array, dy: Array
+) -> DenseParams:
+    """Return dy and x: dW_n = dy_nᵀ x_n, db_n = dy_n."""
+    x, dy = _with_places(saved), _with_places(dy)
+    weight: Any = Outer(dy, x)
     return DenseParams(weight, dy.sum(1) if layer.bias else ())
 
 

@@ -17,7 +17,6 @@ import numpy as np
 from fnn.checks import is_key
 from fnn.core import Layer
 from fnn.layers.batch_norm import Train
-from fnn.layers.frozen import Frozen
 from fnn.layers.function import Lambda
 from fnn.shapes import count_examples
 from fnn.typing import Array, KeyArray, PyTree
@@ -63,10 +62,8 @@ def expect_independent(
 
 def _is_known(layer: Layer) -> bool:
     """Return whether it is one of fnn's own layers, and so are all inside."""
-    if isinstance(layer, Frozen):
-        return _is_known(layer.layer)
-    if (inner := getattr(layer, "wrapped", None)) is not None:  # a backward rule
-        return _is_known(inner)
+    if layer.wrapped is not None:
+        return _is_known(layer.wrapped)
     own = type(layer).__module__.startswith("fnn.") and not isinstance(layer, Lambda)
     return own and all(map(_is_known, layer.children.values()))
 

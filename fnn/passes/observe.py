@@ -20,11 +20,13 @@ from fnn.gradients.precision import cast, check_precision
 from fnn.layers.branches import Parallel, Residual
 from fnn.layers.combinators import Serial
 from fnn.layers.several import Each, Fork
+from fnn.layers.shared import Shared, filled
+from fnn.layers.tied import Tied
 from fnn.losses import Loss, Weighted
 from fnn.network import path_of
 from fnn.passes.formulas import Axes
 from fnn.passes.independence import expect_independent
-from fnn.passes.records import Record
+from fnn.passes.records import Record, SharedRecord
 from fnn.planning.planned import plain
 from fnn.probes import Probed
 from fnn.shapes import count_examples, example_shape, format_shapes
@@ -167,6 +169,10 @@ def as_batch(loss: Loss, batch: Any) -> tuple[Loss, Batch]:
 
 def _observed(net: Layer, path: str) -> Layer:
     """Replace every layer that is no container."""
+    if isinstance(net, Tied):
+        return dataclasses.replace(net, layer=_observed(net.layer, path))
+    if isinstance(net, Shared):
+        return _ObservedShared(net, _observed(net.net, path))
     if type(net) not in CONTAINERS:
         return _Observed(net, path)
     inner = [
@@ -192,12 +198,12 @@ class _Observed(Layer):
     path: str = ""
 
     @property
-    def takes_trees(self) -> bool:  # pyrefly: ignore[bad-override]
-        return True  # the layer inside looks at what it is given
+    def wrapped(self) -> Layer:
+        return self.layer
 
     @property
-    def takes_ids(self) -> bool:
-        return self.layer.takes_ids
+    def takes_trees(self) -> bool:
+        return True  # the layer inside looks at what it is given
 
     def __repr__(self) -> str:
         return repr(self.layer)
@@ -216,6 +222,30 @@ class _Observed(Layer):
         dx = self.layer.backward(params, saved.saved, dy).dx  # dparams is not computed
         kept = saved.saved, dy, saved.find_axes
         return Backward(dx, Record(self.path, self.layer, params, *kept))
+
+
+@layer
+class _ObservedShared(Layer):
+    """A network of tied places that returns the record of all places together."""
+
+    shared: Shared = leaf()
+    observed: Layer = leaf()
+
+    @property
+    def wrapped(self) -> Layer:
+        return self.shared
+
+    def forward(
+        self, params: PyTree, state: PyTree, x: PyTree, *,
+        key: KeyArray | None = None, train: bool = False,
+    ) -> Forward:  # fmt: skip
+        params = filled(self.shared.net, params)
+        return self.observed.forward(params, state, x, key=key, train=train)
+
+    def backward(self, params: PyTree, saved: PyTree, dy: PyTree) -> Backward:
+        complete = filled(self.shared.net, params)
+        dx, records = self.observed.backward(complete, saved, dy)
+        return Backward(dx, SharedRecord(self.shared, params, records))
 
 
 def _axes_of_examples(

@@ -12,6 +12,7 @@ Legend: N examples.
 """
 
 import dataclasses
+from abc import ABC, abstractmethod
 from collections.abc import Callable
 from typing import Any
 
@@ -21,20 +22,25 @@ from jax import lax
 
 from fnn.core import Layer
 from fnn.layers.frozen import Frozen
+from fnn.layers.shared import Shared, filled, summed
 from fnn.passes.factors import (
     Factor,
     is_factor,
     nothing,
     squared_norms,
     sum_of_squares,
+    sum_of_two,
 )
 from fnn.passes.formulas import Axes, factors_of, has_formula, one_by_one
 from fnn.shapes import count_examples
 from fnn.typing import Array, Float, PyTree
 
 __all__ = [
+    "AnyRecord",
     "Record",
+    "SharedRecord",
     "factors_in",
+    "records_in",
     "squares_in",
     "sum_of_squares_in",
     "total_of",
@@ -43,8 +49,53 @@ __all__ = [
 ]
 
 
+class AnyRecord(ABC):
+    """The contract of records: the gradients of single examples, and what they give."""
+
+    params: PyTree
+
+    @property
+    def has_params(self) -> bool:
+        """Return whether there is any parameter."""
+        return bool(jax.tree.leaves(self.params))
+
+    @property
+    @abstractmethod
+    def is_frozen(self) -> bool:
+        """Return whether all of its parameters have no gradient."""
+
+    @abstractmethod
+    def factors(self) -> PyTree:
+        """Return the factors of single examples' gradients, a tree like params."""
+
+    @abstractmethod
+    def weighted_sum(self, weights: Array) -> PyTree:
+        """Compute Σ_n w_n g_n, a tree like params."""
+
+    @abstractmethod
+    def of_layers(self) -> "list[Record]":
+        """Return the records of single layers that it is made of."""
+
+    def map_factors(self, f: Callable[[Factor], Array]) -> PyTree:
+        """Compute f of each parameter's factors, in a tree like params.
+
+        Args:
+            f: a function of the factors of some examples that returns an array with an
+                entry for each of them.
+        """
+        return jax.tree.map(f, self.factors(), is_leaf=is_factor)
+
+    def sum_factors(self, f: Callable[[Factor, Array], Array]) -> PyTree:
+        """Compute f of each parameter's factors and the parameter, a tree like params.
+
+        Args:
+            f: a function that returns a sum over the examples whose factors it gets.
+        """
+        return jax.tree.map(f, self.factors(), self.params, is_leaf=is_factor)
+
+
 @dataclasses.dataclass(frozen=True)
-class Record:
+class Record(AnyRecord):
     """A record of what one layer's backward is given; to JAX it is a leaf of a tree.
 
     Args:
@@ -64,19 +115,13 @@ class Record:
     find_axes: Callable[[], Axes | None]
 
     @property
-    def has_params(self) -> bool:
-        """Return whether the layer has any parameter."""
-        return bool(jax.tree.leaves(self.params))
-
-    @property
     def is_frozen(self) -> bool:
-        """Return whether all of its parameters have no gradient."""
         return isinstance(self.layer, Frozen) and not self.layer.children
 
     def factors(self) -> PyTree:
-        """Return the gradients of single examples, as factors, in a tree like params.
+        """Return the factors by the layer's formula.
 
-        A layer without a formula has them formed, by its own backward.
+        A layer without one has them formed, by its own backward.
         """
         arguments = self.layer, self.params, self.saved, self.dy
         if not self.has_params:
@@ -93,14 +138,10 @@ class Record:
         dy = _times(weights, self.dy)
         return self.layer.backward(self.params, self.saved, dy).dparams
 
+    def of_layers(self) -> "list[Record]":
+        return [self]
+
     def map_factors(self, f: Callable[[Factor], Array]) -> PyTree:
-        """Compute f of each parameter's factors, in a tree like params.
-
-        Args:
-            f: a function of the factors of some examples that returns an array with an
-                entry for each of them.
-        """
-
         def of_chunk(record: "Record") -> PyTree:
             return jax.tree.map(f, record.factors(), is_leaf=is_factor)
 
@@ -110,12 +151,6 @@ class Record:
         return jax.tree.map(lambda a: a.reshape(-1, *a.shape[2:]), results)
 
     def sum_factors(self, f: Callable[[Factor, Array], Array]) -> PyTree:
-        """Compute f of each parameter's factors and the parameter, a tree like params.
-
-        Args:
-            f: a function that returns a sum over the examples whose factors it gets.
-        """
-
         def of_chunk(record: "Record") -> PyTree:
             parts = record.factors(), self.params
             return jax.tree.map(f, *parts, is_leaf=is_factor)
@@ -164,6 +199,59 @@ class Record:
         return dataclasses.replace(self, saved=saved, dy=dy)
 
 
+@dataclasses.dataclass(frozen=True)
+class SharedRecord(AnyRecord):
+    """The records of all places of a network whose tied places share parameters.
+
+    The gradient of a parameter is the sum of those at all its places, example by
+    example; of factors, all places are places of one sum.
+
+    Args:
+        layer: the network.
+        params: its parameters, once.
+        records: the records of all places, a tree like the parameters at all of them.
+    """
+
+    layer: Shared
+    params: PyTree
+    records: PyTree
+
+    @property
+    def is_frozen(self) -> bool:
+        return all(record.is_frozen for record in self.of_layers())
+
+    def factors(self) -> PyTree:
+        filled_in = filled(self.layer.net, self.params)
+
+        def summand(factor: Factor, param: Array) -> _Summand:
+            return _Summand(factor, param.shape)
+
+        inner = factors_in(self.records)
+        summands = jax.tree.map(summand, inner, filled_in, is_leaf=is_factor)
+        sums = summed(self.layer.net, self.params, summands)
+        return jax.tree.map(lambda s: s.factor, sums)
+
+    def weighted_sum(self, weights: Array) -> PyTree:
+        sums = jax.tree.map(lambda r: weighted_sum_of(r, weights), self.records)
+        return summed(self.layer.net, self.params, sums)
+
+    def of_layers(self) -> list[Record]:
+        return [
+            record for part in records_in(self.records) for record in part.of_layers()
+        ]
+
+
+@dataclasses.dataclass(frozen=True)
+class _Summand:
+    """The factors of a parameter at one place; to JAX it is a leaf of a tree."""
+
+    factor: Factor
+    shape: tuple[int, ...]
+
+    def __add__(self, other: "_Summand") -> "_Summand":
+        return _Summand(sum_of_two(self.factor, other.factor, self.shape), self.shape)
+
+
 def _bytes(tree: PyTree) -> int:
     return sum(a.size * a.dtype.itemsize for a in jax.tree.leaves(tree))
 
@@ -185,16 +273,23 @@ def _times(weights: Array, dy: PyTree) -> PyTree:
 # ---- Trees of records ------------------------------------------------------------
 
 
+def records_in(records: PyTree) -> list[AnyRecord]:
+    """Return all records in a tree."""
+    return [r for r in jax.tree.leaves(records) if isinstance(r, AnyRecord)]
+
+
 def factors_in(records: PyTree) -> PyTree:
     """Return the factors of all records, a tree like the network's parameters."""
-    return jax.tree.map(lambda r: r.factors() if isinstance(r, Record) else r, records)
+    return jax.tree.map(
+        lambda r: r.factors() if isinstance(r, AnyRecord) else r, records
+    )
 
 
 def squares_in(records: PyTree) -> PyTree:
     """Compute ‖g_n‖² of each parameter for all examples: a tree like params of (N,)."""
 
-    def one(part: Record | Array) -> PyTree:
-        if isinstance(part, Record):
+    def one(part: AnyRecord | Array) -> PyTree:
+        if isinstance(part, AnyRecord):
             return part.map_factors(squared_norms)
         return squared_norms(part)
 
@@ -213,8 +308,8 @@ def sum_of_squares_in(records: PyTree) -> PyTree:
     def squares(factor: Factor, param: Array) -> Array:
         return sum_of_squares(factor, param.shape)
 
-    def one(part: Record | Array) -> PyTree:
-        if isinstance(part, Record):
+    def one(part: AnyRecord | Array) -> PyTree:
+        if isinstance(part, AnyRecord):
             return part.sum_factors(squares)
         return sum_of_squares(part, part.shape)
 
@@ -227,11 +322,11 @@ def weighted_sum(records: PyTree, weights: Array, params: PyTree) -> PyTree:
     return jax.tree.map(lambda g, p: g.astype(p.dtype), sums, params)
 
 
-def weighted_sum_of(part: Record | Array, weights: Array) -> PyTree:
+def weighted_sum_of(part: AnyRecord | Array, weights: Array) -> PyTree:
     """Compute Σ_n w_n g_n of one part of a tree of records.
 
     The gradient of a probe's δ has an entry for each example, which is not summed.
     """
-    if isinstance(part, Record):
+    if isinstance(part, AnyRecord):
         return part.weighted_sum(weights)
     return _times(weights, part)

@@ -29,6 +29,7 @@ import jax.numpy as jnp
 from fnn.checks import positive_integer
 from fnn.core import Layer, Variables, expect_layer
 from fnn.layers.convolution import ConvTranspose
+from fnn.layers.dense import DenseTranspose
 from fnn.losses import Loss, expect_loss
 from fnn.passes.curvature.diagonal import columns_of_root, sum_over_columns
 from fnn.passes.curvature.products import check_curvature_batch
@@ -72,8 +73,9 @@ def kfac_factors(
 
     Returns:
         `f(variables, (x, y), *, key=None, train=True)` -> the `KroneckerFactors` of
-        each layer, by path. Layers whose parameters are no weights that multiply, such
-        as normalisations, and transposed convolutions have none. A ⊗ B, in the order of
+        each layer, by path. These layers have none: those whose parameters are no
+        weights that multiply, such as normalisations and embeddings; transposed ones;
+        and all within `fnn.shared`. A ⊗ B, in the order of
         `weight.reshape(-1)` and then the bias, is the block of G, of the mean loss.
 
     Raises:
@@ -136,9 +138,9 @@ def _weights(records: PyTree) -> dict[str, tuple[Outer, bool]]:
     """Return the factors of every layer's weight by path, and whether it has a bias."""
     found: dict[str, tuple[Outer, bool]] = {}
     for record in jax.tree.leaves(records):
-        # Of a transposed convolution a is made of δ, and b is the input.
+        # Of a transposed layer a is made of δ, and b is the input.
         is_linear = isinstance(record, Record) and has_formula(record.layer)
-        if not is_linear or isinstance(record.layer, ConvTranspose):
+        if not is_linear or isinstance(record.layer, ConvTranspose | DenseTranspose):
             continue
         factors: Any = record.factors()
         outer = getattr(factors, "weight", None)

@@ -20,7 +20,7 @@ from fnn.network import named_params
 from fnn.passes.factors import formed, is_factor
 from fnn.passes.formulas import has_formula, one_by_one
 from fnn.passes.observe import as_batch, observe_losses
-from fnn.passes.records import Record
+from fnn.passes.records import Record, records_in
 from fnn.tables import format_number, format_rows, format_shape, rule
 from fnn.typing import Array, Batch, PyTree
 
@@ -126,8 +126,8 @@ def check(
             records, _ = observe_losses(
                 *(net, loss, variables, batch), key=key, train=train, precision=None
             )
-            found = [r for r in jax.tree.leaves(records) if isinstance(r, Record)]
-            layers.extend(r for r in found if jax.tree.leaves(r.params))
+            found = [r for part in records_in(records) for r in part.of_layers()]
+            layers.extend(r for r in found if r.has_params)
             return [_both_ways(record) for record in layers]
 
         grads = jax.device_get(jax.jit(both)(*numbers))

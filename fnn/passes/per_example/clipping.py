@@ -29,7 +29,7 @@ from fnn.core import Layer, Variables, expect_layer
 from fnn.losses import Loss, expect_loss
 from fnn.passes.observe import observe_losses
 from fnn.passes.records import (
-    Record,
+    AnyRecord,
     squares_in,
     total_of,
     weighted_sum,
@@ -57,7 +57,8 @@ def clipped_grad(
         net: the network.
         loss: the loss.
         clip: C > 0, the largest norm of an example's gradient; it may be traced.
-        per_layer: whether each layer's part is clipped by itself.
+        per_layer: whether each layer's part is clipped by itself. A network of tied
+            places (`fnn.shared`) counts as one layer, and frozen layers do not count.
         precision: "bfloat16" or "float16" to compute the network in it.
 
     Returns:
@@ -109,7 +110,7 @@ def clipped_grad(
         layers = [
             r
             for r in jax.tree.leaves(records)
-            if not isinstance(r, Record) or (r.has_params and not r.is_frozen)
+            if not isinstance(r, AnyRecord) or (r.has_params and not r.is_frozen)
         ]
         each = clip / max(len(layers), 1) ** 0.5
 

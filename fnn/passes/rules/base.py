@@ -4,6 +4,7 @@ A rule has the variables, the forward, the keys and the path of the layer it wra
 its backward is another one. So it composes with any network, and with other rules.
 """
 
+import dataclasses
 import itertools
 from abc import abstractmethod
 from collections.abc import Callable
@@ -12,12 +13,14 @@ from typing import Any
 import jax
 from jax.tree_util import keystr, tree_map_with_path
 
-from fnn.core import Forward, Layer, Reach, Variables, expect_layer, layer, leaf
+from fnn.core import Forward, Layer, expect_layer, layer, leaf
 from fnn.gradients.claims import Claim, Claiming
 from fnn.layers.combinators import Serial, with_suited_inits
 from fnn.layers.frozen import Frozen
+from fnn.layers.shared import Shared
+from fnn.layers.tied import Tied
 from fnn.planning.planned import plain
-from fnn.typing import Array, InShape, KeyArray, PyTree
+from fnn.typing import Array, KeyArray, PyTree
 
 __all__ = ["Rule", "has_weight", "map_weights", "may_have_weight", "rewrite"]
 
@@ -36,7 +39,6 @@ class Rule(Claiming):
 
     @property
     def wrapped(self) -> Layer | None:
-        """Return the layer that this one is around, if both have the same variables."""
         return self.layer
 
     @property
@@ -44,28 +46,14 @@ class Rule(Claiming):
         return self.layer.kind
 
     @property
-    def takes_ids(self) -> bool:
-        return self.layer.takes_ids
-
-    @property
-    def takes_trees(self) -> bool:  # pyrefly: ignore[bad-override]
-        return self.layer.takes_trees
-
-    @property
     def penalized(self) -> tuple[str, ...]:  # pyrefly: ignore[bad-override]
         return self.layer.penalized
-
-    def init(self, key: KeyArray, in_shape: InShape) -> Variables:
-        return self.layer.init(key, in_shape)
 
     def forward(
         self, params: PyTree, state: PyTree, x: Array, *,
         key: KeyArray | None = None, train: bool = False,
     ) -> Forward:  # fmt: skip
         return self.layer.forward(params, state, x, key=key, train=train)
-
-    def reach(self, in_shape: InShape) -> tuple[Reach, ...] | None:
-        return self.layer.reach(in_shape)
 
     @abstractmethod
     def to_claim(self) -> Layer: ...
@@ -78,26 +66,46 @@ def rewrite(net: Layer, change: Callable[[Layer, int], Layer]) -> Layer:
     """Replace every layer that has no children by `change(layer, number)`.
 
     Initialisers are settled first, so that `init` draws what it draws for `net`. Of a
-    planned network the plain one is rewritten.
+    planned network the plain one is rewritten. A frozen layer stays frozen, and tied
+    layers stay tied.
 
     Args:
         net: the network.
         change: a function of a layer, and of its number among those without children.
+            Tied places have the same numbers.
     """
     expect_layer("net", net)
-    numbers = itertools.count()
+    return _Rewriting(change).visit(plain(net))
 
-    def visit(net: Layer) -> Layer:
-        if isinstance(net, Frozen) and not net.children:  # frozen, and so is the rule
-            return Frozen(visit(net.layer))
+
+class _Rewriting:
+    """A walk through a network that changes its layers, and counts them."""
+
+    def __init__(self, change: Callable[[Layer, int], Layer]) -> None:
+        self.change, self.next = change, 0
+        self.firsts: dict[str, int] = {}  # the first number of each tied name
+
+    def visit(self, net: Layer) -> Layer:
+        if isinstance(net, Shared):
+            outside, self.firsts = self.firsts, {}
+            inner = self.visit(net.net)
+            self.firsts = outside
+            return Shared(inner)
+        if isinstance(net, Tied):
+            counted = self.next
+            self.next = self.firsts.setdefault(net.name, counted)
+            inner = self.visit(net.layer)
+            self.next = max(self.next, counted)
+            return dataclasses.replace(net, layer=inner)
+        if isinstance(net, Frozen) and not net.children:
+            return Frozen(self.visit(net.layer))
         if not net.children:
-            return change(net, next(numbers))
+            self.next += 1
+            return self.change(net, self.next - 1)
         children = list(net.children.values())
         if isinstance(net, Serial):
             children = with_suited_inits(net)
-        return net.with_children(*map(visit, children))
-
-    return visit(plain(net))
+        return net.with_children(*map(self.visit, children))
 
 
 def may_have_weight(layer: Layer) -> bool:
@@ -105,12 +113,10 @@ def may_have_weight(layer: Layer) -> bool:
 
     Of fnn's own layers those that draw one; of any other one those that draw anything.
     """
-    if isinstance(layer, Frozen):
-        return may_have_weight(layer.layer)
     if isinstance(layer, Claim):
         return may_have_weight(layer.rule)
-    if (inner := getattr(layer, "wrapped", None)) is not None:
-        return may_have_weight(inner)
+    if layer.wrapped is not None:
+        return may_have_weight(layer.wrapped)
     if type(layer).__module__.startswith("fnn.layers."):
         return hasattr(layer, "weight_init")
     return type(layer).init is not Layer.init

@@ -21,11 +21,11 @@ import jax
 import jax.numpy as jnp
 from jax import lax
 
-from fnn.core import Backward, Forward, Layer, Reach, Variables, layer, leaf
+from fnn.core import Backward, Forward, Layer, layer, leaf
 from fnn.gradients.claims import Claim, Claiming, claimed
 from fnn.passes.rules.base import Rule, has_weight, may_have_weight, rewrite
 from fnn.passes.rules.keys import FixedKey
-from fnn.typing import Array, Float, InShape, KeyArray, PyTree
+from fnn.typing import Array, Float, KeyArray, PyTree
 
 __all__ = ["DirectFeedback", "direct_feedback_alignment"]
 
@@ -78,22 +78,15 @@ class DirectFeedback(Claiming):
     key: FixedKey = leaf(FixedKey((0, 0)))
 
     @property
-    def kind(self) -> str:
-        return self.net.kind
+    def wrapped(self) -> Layer:
+        return self.net
 
     @property
     def penalized(self) -> tuple[str, ...]:  # pyrefly: ignore[bad-override]
         return self.net.penalized
 
-    @property
-    def children(self) -> dict[str, Layer]:
-        return self.net.children
-
     def with_children(self, *layers: Layer) -> Layer:
         return DirectFeedback(self.net.with_children(*layers), self.key)
-
-    def init(self, key: KeyArray, in_shape: InShape) -> Variables:
-        return self.net.init(key, in_shape)
 
     def forward(
         self, params: PyTree, state: PyTree, x: Array, *,
@@ -103,9 +96,6 @@ class DirectFeedback(Claiming):
 
     def backward(self, params: PyTree, saved: PyTree, dy: Array) -> Backward:
         return _told(self, dy).backward(params, saved, dy)
-
-    def reach(self, in_shape: InShape) -> tuple[Reach, ...] | None:
-        return self.net.reach(in_shape)
 
     def to_claim(self) -> Layer:
         return Claim(DirectFeedback(claimed(self.net), self.key), _claim)
