@@ -25,7 +25,7 @@ Source: Goodfellow, arXiv:1510.01799, for dense layers; Rochette, Manoel and Tra
 arXiv:1912.06015, and Bu, Mao and Xu, arXiv:2205.10683, for convolutions.
 """
 
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import jax.numpy as jnp
 
@@ -200,7 +200,7 @@ def _products_of_all(
     return jnp.einsum("ntgi,msgi->gntms", a, c)
 
 
-def _rows(factor: Factor) -> Float[Array, "N P"]:
+def _rows(factor: Any) -> Float[Array, "N P"]:
     """Return the gradients as rows of a matrix."""
     if isinstance(factor, Outer):
         factor = jnp.einsum("ntgi,ntgo->nigo", *factor.with_all_axes())

@@ -153,7 +153,7 @@ def as_batch(loss: Loss, batch: Any) -> tuple[Loss, Batch]:
     Raises:
         ValueError, TypeError: it is no batch, or has no examples.
     """
-    if isinstance(batch, tuple | list) and len(batch) == 3:
+    if type(batch) in (tuple, list) and len(batch) == 3:
         x, y, w = batch
         loss, batch = Weighted(loss), (x, (y, w))
     x, y = check_pair("batch", batch)

@@ -52,12 +52,15 @@ __all__ = [
 class AnyRecord(ABC):
     """The contract of records: the gradients of single examples, and what they give."""
 
-    params: PyTree
+    @property
+    @abstractmethod
+    def of_params(self) -> PyTree:
+        """Return the parameters that it is about."""
 
     @property
     def has_params(self) -> bool:
         """Return whether there is any parameter."""
-        return bool(jax.tree.leaves(self.params))
+        return bool(jax.tree.leaves(self.of_params))
 
     @property
     @abstractmethod
@@ -91,7 +94,7 @@ class AnyRecord(ABC):
         Args:
             f: a function that returns a sum over the examples whose factors it gets.
         """
-        return jax.tree.map(f, self.factors(), self.params, is_leaf=is_factor)
+        return jax.tree.map(f, self.factors(), self.of_params, is_leaf=is_factor)
 
 
 @dataclasses.dataclass(frozen=True)
@@ -113,6 +116,10 @@ class Record(AnyRecord):
     saved: PyTree
     dy: PyTree
     find_axes: Callable[[], Axes | None]
+
+    @property
+    def of_params(self) -> PyTree:
+        return self.params
 
     @property
     def is_frozen(self) -> bool:
@@ -215,6 +222,10 @@ class SharedRecord(AnyRecord):
     layer: Shared
     params: PyTree
     records: PyTree
+
+    @property
+    def of_params(self) -> PyTree:
+        return self.params
 
     @property
     def is_frozen(self) -> bool:

@@ -49,7 +49,8 @@ def precondition(
     Source: Martens and Grosse, arXiv:1503.05671, sections 4.2 and 6.3.
     """
     net = plain(net)
-    named, changed = named_params(net, grads), {}
+    named = named_params(net, grads)
+    changed: dict[str, Array] = {}
     for path, pair in factors.items():
         names = [f"{path}.{name}" for name in ("weight", "bias")]
         kept = [name for name in names if name in named]

@@ -63,11 +63,12 @@ class CurvatureOperator:
 
     def as_scipy(self) -> Any:
         """Return a `scipy.sparse.linalg.LinearOperator`, for its eigensolvers."""
-        from scipy.sparse.linalg import LinearOperator
+        from scipy.sparse import linalg
 
+        scipy: Any = linalg  # which has no types
         multiply = jax.jit(lambda v: self @ v)
         dtype = ravel_pytree(self.like)[0].dtype
-        return LinearOperator(
+        return scipy.LinearOperator(
             self.shape,
             matvec=lambda v: np.asarray(multiply(jnp.asarray(v, dtype).ravel())),
             dtype=dtype,

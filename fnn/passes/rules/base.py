@@ -87,7 +87,8 @@ class _Rewriting:
 
     def visit(self, net: Layer) -> Layer:
         if isinstance(net, Shared):
-            outside, self.firsts = self.firsts, {}
+            outside = self.firsts
+            self.firsts = dict[str, int]()
             inner = self.visit(net.net)
             self.firsts = outside
             return Shared(inner)

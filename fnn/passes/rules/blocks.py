@@ -16,7 +16,7 @@ __all__ = ["Block", "blocks_of", "settled_serial"]
 
 
 class Block(NamedTuple):
-    """Some layers of a `serial` in a row.
+    """A part of a `serial`: some of its layers in a row.
 
     Args:
         net: the whole network.
