@@ -125,6 +125,7 @@ from fnn.training.early_stopping import StoppingState as StoppingState
 from fnn.training.evaluation import evaluate as evaluate
 from fnn.training.evaluation import predict as predict
 from fnn.training.fit import fit as fit
+from fnn.training.observed_figure import plot_observed as plot_observed
 from fnn.training.run.nonfinite import Nonfinite as Nonfinite
 from fnn.training.run.result import FitResult as FitResult
 from fnn.training.run.streams import Batches as Batches

@@ -270,7 +270,9 @@ def _patches(
     x: Array, window: Window, output_sizes: tuple[int, ...], groups: int
 ) -> Float[Array, "N T G KJ"]:
     """Return what the template covers at each of its positions, group by group."""
-    padded = jnp.pad(x, ((0, 0), *window.padding, (0, 0)))
+    # An amount below 0 cuts off, as of a transposed convolution with output_padding.
+    amounts = ((0, 0, 0), *((lo, hi, 0) for lo, hi in window.padding), (0, 0, 0))
+    padded = lax.pad(x, jnp.zeros((), x.dtype), amounts)
     # Positions that are in no window are left out by the stride, or cut off here.
     at_offsets = [
         _grouped(window.values_at(offset, padded, output_sizes), groups)

@@ -65,10 +65,12 @@ class ExampleRecords(NamedTuple):
     Args:
         records: those of all layers, in a tree like the parameters.
         count: N, the number of examples.
+        losses: the loss of each example alone, (N,).
     """
 
     records: PyTree
     count: int
+    losses: Array
 
 
 def observe(
@@ -127,7 +129,8 @@ def observe_losses(
     loss, (x, y) = as_batch(loss, batch)
     seen = observe(net, variables, x, key=key, train=train, precision=precision)
     deltas = example_deltas(loss, seen.outputs, y)
-    return ExampleRecords(seen.records(deltas), count_examples(x))
+    losses = jax.vmap(loss.value)(*_alone(seen.outputs, y))
+    return ExampleRecords(seen.records(deltas), count_examples(x), losses)
 
 
 def example_deltas(loss: Loss, z: PyTree, y: PyTree) -> PyTree:
@@ -140,9 +143,13 @@ def example_deltas(loss: Loss, z: PyTree, y: PyTree) -> PyTree:
     It is computed in at least float32: in float16, δ may be too small.
     """
     loss.check(example_shape(z), y)
-    wide = jax.tree.map(widen, z)
-    alone = jax.tree.map(lambda a: a[:, None], (wide, y))
-    return jax.tree.map(lambda d: d[:, 0], jax.vmap(loss.delta)(*alone))
+    deltas = jax.vmap(loss.delta)(*_alone(jax.tree.map(widen, z), y))
+    return jax.tree.map(lambda d: d[:, 0], deltas)
+
+
+def _alone(z: PyTree, y: PyTree) -> tuple[PyTree, PyTree]:
+    """Return outputs and labels as N batches of one example."""
+    return jax.tree.map(lambda a: a[:, None], (z, y))
 
 
 def as_batch(loss: Loss, batch: Any) -> tuple[Loss, Batch]:

@@ -7,6 +7,7 @@ With g_n the gradient of the loss of example n alone, not divided by N:
     variance, signal_noise,     how much the g_n differ, and the batch size for which
     noise_scale, NoiseAverage   signal and noise of their mean are equal
     clipped_grad                (1/N) Σ_n min(1, C/‖g_n‖) g_n
+    Private                     clipping, noise and budget of `fnn.fit(private=...)`
     gradients, map_gradients    the g_n themselves, all at once or in chunks
     register, Outer, check      a formula for a layer of your own, and its check
 
@@ -28,6 +29,7 @@ from fnn.passes.per_example.noise import (
     variance,
 )
 from fnn.passes.per_example.norms import ExampleNorms, by_layer, norms
+from fnn.passes.per_example.private import Private
 
 __all__ = [
     "CheckedFormulas",
@@ -35,6 +37,7 @@ __all__ = [
     "FormulaCheck",
     "NoiseAverage",
     "Outer",
+    "Private",
     "SignalNoise",
     "by_layer",
     "check",

@@ -123,7 +123,7 @@ def check(
         layers: list[Record] = []
 
         def both(variables: Variables, batch: Batch) -> list[tuple[PyTree, PyTree]]:
-            records, _ = observe_losses(
+            records, _, _ = observe_losses(
                 *(net, loss, variables, batch), key=key, train=train, precision=None
             )
             found = [r for part in records_in(records) for r in part.of_layers()]

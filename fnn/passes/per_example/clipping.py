@@ -37,7 +37,7 @@ from fnn.passes.records import (
 )
 from fnn.typing import Array, Batch, Number, PyTree
 
-__all__ = ["clipped_grad"]
+__all__ = ["check_clip", "clipped_grad", "clipped_sum"]
 
 
 def clipped_grad(
@@ -81,9 +81,7 @@ def clipped_grad(
     Source: Abadi et al., arXiv:1607.00133, algorithm 1; per layer: McMahan et al.,
     arXiv:1710.06963, section 3.
     """
-    expect_layer("net", net)
-    expect_loss(loss)
-    _check_clip(clip)
+    of_batch = clipped_sum(net, loss, clip, per_layer=per_layer, precision=precision)
 
     def f(
         variables: Variables,
@@ -93,7 +91,42 @@ def clipped_grad(
         train: bool = True,
         weights: Array | None = None,
     ) -> PyTree:
-        records, n = observe_losses(
+        options = dict(key=key, train=train, weights=weights)
+        total, losses = of_batch(variables, batch, **options)
+        return jax.tree.map(lambda g: g / len(losses), total)
+
+    return f
+
+
+def clipped_sum(
+    net: Layer,
+    loss: Loss,
+    clip: Number,
+    *,
+    per_layer: bool = False,
+    precision: str | None = None,
+) -> Callable[..., tuple[PyTree, Array]]:
+    """Make a function that computes the sum of the clipped gradients, and the losses.
+
+    The arguments are those of `clipped_grad`.
+
+    Returns:
+        `f(variables, (x, y), *, key=None, train=True, weights=None)` -> a tree like the
+        parameters, and the losses (N,) of the examples.
+    """
+    expect_layer("net", net)
+    expect_loss(loss)
+    check_clip(clip)
+
+    def f(
+        variables: Variables,
+        batch: Batch,
+        *,
+        key: Array | None = None,
+        train: bool = True,
+        weights: Array | None = None,
+    ) -> tuple[PyTree, Array]:
+        records, n, losses = observe_losses(
             *(net, loss, variables, batch),
             key=key,
             train=train,
@@ -102,11 +135,11 @@ def clipped_grad(
         params = variables[0]
 
         def scales(records: PyTree, clip: Number) -> Array:
-            found = _scales(total_of(squares_in(records), n), clip) / n
+            found = _scales(total_of(squares_in(records), n), clip)
             return found if weights is None else found * weights.astype(found.dtype)
 
         if not per_layer:
-            return weighted_sum(records, scales(records, clip), params)
+            return weighted_sum(records, scales(records, clip), params), losses
         layers = [
             r
             for r in jax.tree.leaves(records)
@@ -118,7 +151,7 @@ def clipped_grad(
             return weighted_sum_of(record, scales(record, each))
 
         sums = jax.tree.map(of_layer, records)
-        return jax.tree.map(lambda g, p: g.astype(p.dtype), sums, params)
+        return jax.tree.map(lambda g, p: g.astype(p.dtype), sums, params), losses
 
     return f
 
@@ -128,7 +161,8 @@ def _scales(squares: Array, clip: Number) -> Array:
     return jnp.minimum(1, jnp.asarray(clip, squares.dtype) / jnp.sqrt(squares))
 
 
-def _check_clip(clip: Any) -> None:
+def check_clip(clip: Any) -> None:
+    """Raise unless the largest norm is a positive number, or traced."""
     if isinstance(clip, jax.core.Tracer):
         return
     if isinstance(clip, bool | str) or np.ndim(clip) != 0:

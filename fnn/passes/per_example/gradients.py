@@ -115,7 +115,7 @@ def map_gradients(
         key: Array | None = None,
         train: bool = True,
     ) -> PyTree:
-        records, n = observe_losses(
+        records, n, _ = observe_losses(
             *(net, loss, variables, batch),
             key=key,
             train=train,

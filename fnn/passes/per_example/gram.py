@@ -72,8 +72,8 @@ def gram(
             options = dict(key=key, train=train, precision=precision)
             return observe_losses(net, loss, variables, batch, **options)
 
-        left, n = records(batch)
-        right, m = (left, n) if other is None else records(other)
+        left, n, _ = records(batch)
+        right, m = (left, n) if other is None else records(other)[:2]
         products = _products_in(factors_in(left), factors_in(right), n, m)
         if not cosine:
             return products

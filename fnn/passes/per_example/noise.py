@@ -102,7 +102,7 @@ def signal_noise(
         key: Array | None = None,
         train: bool = True,
     ) -> SignalNoise:
-        records, n = observe_losses(
+        records, n, _ = observe_losses(
             *(net, loss, variables, batch),
             key=key,
             train=train,
@@ -254,7 +254,7 @@ def variance(
         key: Array | None = None,
         train: bool = True,
     ) -> PyTree:
-        records, n = observe_losses(
+        records, n, _ = observe_losses(
             *(net, loss, variables, batch),
             key=key,
             train=train,

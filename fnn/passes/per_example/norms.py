@@ -83,7 +83,7 @@ def norms(
         key: Array | None = None,
         train: bool = True,
     ) -> ExampleNorms:
-        records, n = observe_losses(
+        records, n, _ = observe_losses(
             *(net, loss, variables, batch),
             key=key,
             train=train,

@@ -78,26 +78,22 @@ class KolenPollack(Rule):
 
     @property
     def penalized(self) -> tuple[str, ...]:
-        return ("feedback",)
+        return (*self.layer.penalized, "feedback")
 
     @property
-    def children(self) -> dict[str, Layer]:
-        return {"": self.layer}
-
-    def with_children(self, *layers: Layer) -> Layer:
-        return KolenPollack(*layers)
+    def takes_ids(self) -> bool:
+        return self.layer.takes_ids
 
     def init(self, key: KeyArray, in_shape: InShape) -> Variables:
         params, state = self.layer.init(key, in_shape)
         feedback = draw_feedback(params.weight, for_rule(key))
-        return Variables(KolenPollackParams(params, feedback), (state,))
+        return Variables(KolenPollackParams(params, feedback), state)
 
     def forward(
         self, params: KolenPollackParams, state: PyTree, x: Array, *,
         key: KeyArray | None = None, train: bool = False,
     ) -> Forward:  # fmt: skip
-        out = self.layer.forward(params.params, state[0], x, key=key, train=train)
-        return out._replace(state=(out.state,))
+        return self.layer.forward(params.params, state, x, key=key, train=train)
 
     def backward(
         self, params: KolenPollackParams, saved: PyTree, dy: Array
@@ -119,10 +115,10 @@ def _claim(
     stop, (inner, feedback) = lax.stop_gradient, params
 
     def run(params: Any, x: Array) -> Forward:
-        return rule.layer.forward(params, state[0], x, key=key, train=train)
+        return rule.layer.forward(params, state, x, key=key, train=train)
 
     out = run(inner, stop(x))
     fixed = jax.tree.map(stop, inner)
     to_x = run(fixed._replace(weight=stop(feedback)), x).y
     to_b = run(fixed._replace(weight=feedback), stop(x)).y
-    return out.y + (to_x - stop(to_x)) + (to_b - stop(to_b)), (out.state,)
+    return out.y + (to_x - stop(to_x)) + (to_b - stop(to_b)), out.state

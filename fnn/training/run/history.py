@@ -11,7 +11,7 @@ Record = dict[str, Any]
 
 
 def as_history(
-    records: list[Record], *, validated: list[str], skips: bool
+    records: list[Record], *, validated: list[str], skips: bool, budget: bool = False
 ) -> dict[str, np.ndarray]:
     """Return the records as columns, with an entry an epoch or an evaluation.
 
@@ -19,6 +19,7 @@ def as_history(
         records: the records of all epochs.
         validated: the names of the loss and the metrics of the validation data.
         skips: whether there is a column of the steps that were skipped.
+        budget: whether there is a column of ε, of private training.
     """
 
     def column(name: str, rows: list[Record], dtype: type = float) -> np.ndarray:
@@ -33,6 +34,8 @@ def as_history(
         # A run that did not skip steps may have been resumed as one that does.
         skipped = [record.get("skipped", 0) for record in records]
         history["skipped"] = np.array(skipped, int)
+    if budget:
+        history["epsilon"] = np.array([row.get("epsilon", np.nan) for row in records])
     if validated:
         rows = [record for record in records if "validation_loss" in record]
         history["validation_epoch"] = column("epoch", rows, int)

@@ -19,6 +19,7 @@ from fnn.training.run.health import health_history
 from fnn.training.run.history import as_history
 from fnn.training.run.loop import Progress, eval_variables, to_host
 from fnn.training.run.nonfinite import Nonfinite
+from fnn.training.run.observed import observed_history
 from fnn.training.run.spec import RunSpec
 from fnn.typing import PyTree
 
@@ -34,7 +35,8 @@ class FitResult(NamedTuple):
     history: NumPy arrays by name. With an entry an epoch: "epoch" (1, 2, ...),
         "train_loss" (the mean over the epoch's minibatches of J, penalty and dropout
         included, while the parameters change) and "seconds" (of training alone; the
-        first epoch includes compilation). With an entry an evaluation:
+        first epoch includes compilation); of private training also "epsilon", the
+        budget spent so far. With an entry an evaluation:
         "validation_epoch", "validation_loss" (no penalty, no dropout) and
         "validation_<metric>". A NaN in them is a NaN that was computed.
     best_epoch: the number of epochs after which `variables` were found, 0 for the
@@ -51,6 +53,9 @@ class FitResult(NamedTuple):
     health: with fit(health=True), an array with an entry per epoch for every layer and
         every statistic of `fnn.training.run.health.STATISTICS`, as in
         `health["0/Dense"]["delta"]`; else None.
+    observed: with fit(observe=...), an array with an entry per epoch for every function
+        and every part of what it returned, as in `observed["noise"]["signal"]`
+        (`fnn.plot_observed` draws them); else None.
     carry: the state that training carries from step to step, `carry.variables` and
         `carry.optimizer_state`. For a look-ahead optimizer its parameters are θ̂, and
         `last_variables` holds θ.
@@ -67,6 +72,7 @@ class FitResult(NamedTuple):
     stopping: StoppingState | None
     nonfinite: Nonfinite | None
     health: dict[str, dict[str, np.ndarray]] | None
+    observed: dict[str, dict[str, np.ndarray]] | None = None
 
     @property
     def optimizer_state(self) -> PyTree:
@@ -160,6 +166,7 @@ def make_result(
         progress.records,
         validated=validated if spec.validation is not None else [],
         skips=spec.on_nonfinite == "skip",
+        budget=spec.private is not None,
     )
     if resume is not None:
         history = {
@@ -180,4 +187,5 @@ def make_result(
         stopping=progress.stopping,
         nonfinite=progress.nonfinite,
         health=health_history(progress.records) if spec.health else None,
+        observed=observed_history(progress.records) if spec.observer else None,
     )
