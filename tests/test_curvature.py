@@ -1,6 +1,7 @@
 """Curvature: what `jax.hessian` and Jacobians of small networks give, in float64."""
 
 import functools
+import sys
 
 import jax
 import jax.numpy as jnp
@@ -367,6 +368,33 @@ def test_the_operator_multiplies_trees_and_vectors_and_serves_scipy():
     assert np.linalg.eigvalsh(dense)[0] >= 0.5 - 1e-12
     with pytest.raises(ValueError, match=r"has shape \(9, 9\) and multiplies trees"):
         matrix @ jnp.ones(8)
+
+
+@in_float64
+def test_the_spectrum_is_that_of_the_dense_matrix():
+    pytest.importorskip("matfree", reason="the extra fnn[spectra]")
+    net = fnn.serial(fnn.Dense(3))
+    variables, batch = on_device(problem(net, (2,), 3))
+    matrix = curvature.operator(net, SQUARED, variables, batch)
+    values = np.linalg.eigvalsh(jax.jit(matrix.dense)())
+    # As many products as there are different eigenvalues: each is of three outputs.
+    found = curvature.spectrum(matrix, KEY, products=3, starts=400)
+    assert_close(found.nodes, np.tile(values[::3], (400, 1)), 1e-8)
+    assert_close(found.largest, values[-1], 1e-8)
+    assert_close(found.smallest, values[0], 1e-8)
+    deviation = float(np.std((found.weights * found.nodes).sum(1)))
+    assert abs(found.moment(1) - values.mean()) < 5 * deviation / 400**0.5
+    grid = np.linspace(-3, 3 + values[-1], 2000)
+    assert np.trapezoid(found.density(jnp.asarray(grid), 0.1), grid) == pytest.approx(1)
+    with pytest.raises(ValueError, match="products must be at most the 9 parameters"):
+        curvature.spectrum(matrix, KEY, products=10)
+
+
+def test_without_matfree_it_says_what_to_install(monkeypatch):
+    monkeypatch.setitem(sys.modules, "matfree.decomp", None)
+    matrix = curvature.CurvatureOperator(lambda v: v, jnp.ones(40))
+    with pytest.raises(ImportError, match=r"pip install 'fnn\[spectra\]'"):
+        curvature.spectrum(matrix, KEY)
 
 
 # ---- KFAC ------------------------------------------------------------------------

@@ -6,6 +6,7 @@
     kfac, precondition      a damped KFAC step, in optax's form
     trace, diagonal         Hutchinson's estimates
     operator                either matrix as a linear operator, also for scipy
+    spectrum                eigenvalues of either, by Lanczos' iteration of matfree
     register, LossHessian   the Hessian of a loss of your own
 
 The matrices are those of the mean loss of a batch, without a penalty. The diagonal and
@@ -19,11 +20,13 @@ from fnn.passes.curvature.kfac_step import kfac, precondition
 from fnn.passes.curvature.loss_hessians import LossHessian, register
 from fnn.passes.curvature.operator import CurvatureOperator, operator
 from fnn.passes.curvature.products import ggn_vp, hvp
+from fnn.passes.curvature.spectrum import Spectrum, spectrum
 
 __all__ = [
     "CurvatureOperator",
     "KroneckerFactors",
     "LossHessian",
+    "Spectrum",
     "diagonal",
     "ggn_diagonal",
     "ggn_vp",
@@ -33,5 +36,6 @@ __all__ = [
     "operator",
     "precondition",
     "register",
+    "spectrum",
     "trace",
 ]
