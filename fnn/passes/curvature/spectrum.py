@@ -5,8 +5,8 @@ first components τ_i of eigenvectors are a quadrature of the spectral density:
 
     φ(λ) = (1/P) Σ_p δ(λ − λ_p)  ≈  mean over starts of Σ_i τ_i² δ(λ − θ_i)
 
-which is exact for polynomials of degree 2k − 1, up to the random starts. The largest and
-the smallest θ come close to the extreme eigenvalues long before the others.
+which is exact for polynomials of degree 2k − 1, up to the random starts. The largest
+and the smallest θ come close to the extreme eigenvalues long before the others.
 
 Legend: P parameters, k products, S starts.
 """
