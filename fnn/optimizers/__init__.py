@@ -18,6 +18,7 @@ from fnn.optimizers.adaptive import (
     adagrad,
 )
 from fnn.optimizers.amsgrad import AMSGrad, AMSGradState, amsgrad
+from fnn.optimizers.averages import AverageState
 from fnn.optimizers.base import Optimizer
 from fnn.optimizers.evaluation import eval_params
 from fnn.optimizers.loss_scale import (
@@ -38,6 +39,7 @@ from fnn.optimizers.momentum import (
 from fnn.optimizers.projections import MaxNorm, max_norm, projection_max_norm
 from fnn.optimizers.rmsprop import RMSProp, RMSPropState, rmsprop
 from fnn.optimizers.state import OptimizerState
+from fnn.optimizers.weight_average import WeightAverage, ema, swa
 
 __all__ = [
     "SGD",
@@ -50,6 +52,7 @@ __all__ = [
     "Adam",
     "AdamState",
     "AdamW",
+    "AverageState",
     "LossScaleState",
     "LossScaled",
     "MaxNorm",
@@ -60,11 +63,13 @@ __all__ = [
     "RMSProp",
     "RMSPropState",
     "SGDState",
+    "WeightAverage",
     "adadelta",
     "adagrad",
     "adam",
     "adamw",
     "amsgrad",
+    "ema",
     "eval_params",
     "loss_scale",
     "loss_scaled",
@@ -76,4 +81,5 @@ __all__ = [
     "projection_max_norm",
     "rmsprop",
     "sgd",
+    "swa",
 ]

@@ -1,8 +1,9 @@
 """The parameters to validate and to keep, which are not always those trained.
 
-Two optimizers take gradients at a point that is not the one to evaluate: Nesterov's
-look-ahead (see `fnn.optimizers.lookahead`), and optax's schedule-free ones, whose
-gradients are taken between the last point z and the average x of all points.
+Some optimizers take gradients at a point that is not the one to evaluate: Nesterov's
+look-ahead (see `fnn.optimizers.lookahead`), averages of the weights (see
+`fnn.optimizers.averages`), and optax's schedule-free ones, whose gradients are taken
+between the last point z and the average x of all points.
 """
 
 from typing import Any
@@ -12,6 +13,7 @@ import jax.numpy as jnp
 import optax
 from jax.tree_util import keystr, tree_flatten_with_path
 
+from fnn.optimizers.averages import AverageState, average_with
 from fnn.optimizers.lookahead import looks_ahead, undo_lookahead
 from fnn.optimizers.state import OptimizerState
 from fnn.typing import PyTree
@@ -23,12 +25,14 @@ def eval_params(state: Any, params: PyTree) -> PyTree:
     """Return the parameters to validate and to keep, for any optimizer, also optax's.
 
         θ = θ̂ − βv                   Nesterov's look-ahead, which stores θ̂
+        θ̄ = θ̄ + w (θ − θ̄)           an average of weights, `ema` or `swa`
         θ = (y − (1 − β₁) z) / β₁    optax.contrib.schedule_free, which stores y
         θ = params                   all others
 
     Args:
         state: the state of an optimizer, or of an `optax.chain` that ends with one.
-            What is schedule-free may stand anywhere in a chain or a wrapper.
+            An average, or what is schedule-free, may stand anywhere in a chain or a
+            wrapper.
         params: the parameters that training stores.
 
     Returns:
@@ -55,6 +59,15 @@ def eval_params(state: Any, params: PyTree) -> PyTree:
         Defazio et al. 2024, "The Road Less Scheduled", eq. (2)-(4).
     """
     found = _elsewhere(state)
+    means = [part for part in found if isinstance(part, AverageState)]
+    if means:
+        if len(found) > len(means):
+            raise ValueError(
+                "an average of weights must be around the optimizer that is evaluated "
+                "elsewhere (Nesterov's look-ahead, schedule-free), and not beside it: "
+                "fnn.optimizers.ema(optimizer)"
+            )
+        return _mean_of(means, params)
     averaged = [part for part in found if _is_schedule_free(part)]
     if not averaged:
         return _undo_lookahead(state, found, params) if found else params
@@ -75,7 +88,11 @@ def _elsewhere(state: Any) -> list[Any]:
     """Return the parts of optimizers that are evaluated elsewhere than they train."""
 
     def is_one(part: Any) -> bool:
-        return looks_ahead(part) or _is_schedule_free(part)
+        return (
+            looks_ahead(part)
+            or _is_schedule_free(part)
+            or isinstance(part, AverageState)
+        )
 
     return [part for part in jax.tree.leaves(state, is_leaf=is_one) if is_one(part)]
 
@@ -102,6 +119,16 @@ def _undo_lookahead(state: Any, found: list[Any], params: PyTree) -> PyTree:
         lambda theta_hat, v: undo_lookahead(theta_hat, v, last.lookahead),
         *(params, last.trace),
     )
+
+
+def _mean_of(means: list[AverageState], params: PyTree) -> PyTree:
+    """Return the averages; each is of the parameters that its optimizer trains."""
+    for part in means:
+        mean = average_with(part, eval_params(part.inner, params))
+        params = jax.tree.map(
+            lambda m, p: jnp.asarray(m, jnp.result_type(p)), mean, params
+        )
+    return params
 
 
 def _averages(part: Any, params: PyTree, done: set[str]) -> PyTree:

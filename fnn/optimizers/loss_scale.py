@@ -14,7 +14,7 @@ import numpy as np
 from fnn.dtypes import all_finite
 from fnn.optimizers.evaluation import eval_params
 from fnn.optimizers.hyperparameters import as_hyperparameter
-from fnn.optimizers.transformation import Transformation, takes_extra
+from fnn.optimizers.transformation import Transformation, expect_optimizer, takes_extra
 from fnn.pytree import leaf, pytree, tree_where
 from fnn.typing import Array, Bool, Int, PyTree, Scalar
 
@@ -45,13 +45,7 @@ class LossScaled(Transformation):
     period: int = 2000
 
     def __post_init__(self) -> None:
-        verbs = (getattr(self.optimizer, verb, None) for verb in ("init", "update"))
-        if isinstance(self.optimizer, type) or not all(map(callable, verbs)):
-            raise TypeError(
-                "LossScaled.optimizer must be an optimizer, with init(params) and "
-                f"update(grads, state, params), got {self.optimizer!r}: pass "
-                "fnn.optimizers.adam(1e-3), for instance, or one of optax's"
-            )
+        expect_optimizer("LossScaled.optimizer", self.optimizer)
         for name, least in (("initial", 0.0), ("factor", 1.0), ("minimum", 0.0)):
             full_name = f"LossScaled.{name}"
             value = as_hyperparameter(full_name, getattr(self, name))

@@ -4,7 +4,7 @@ import inspect
 from collections.abc import Callable, Iterator
 from typing import Any, cast
 
-__all__ = ["Transformation", "takes_extra"]
+__all__ = ["Transformation", "expect_optimizer", "takes_extra"]
 
 
 class Transformation:
@@ -30,3 +30,14 @@ def takes_extra(update: Callable[..., Any]) -> bool:
     except (TypeError, ValueError):  # written in C, say: it tells nothing
         return False
     return any(p.kind is inspect.Parameter.VAR_KEYWORD for p in parameters)
+
+
+def expect_optimizer(name: str, optimizer: Any) -> None:
+    """Raise where an argument is no pair of `init` and `update`."""
+    verbs = (getattr(optimizer, verb, None) for verb in ("init", "update"))
+    if isinstance(optimizer, type) or not all(map(callable, verbs)):
+        raise TypeError(
+            f"{name} must be an optimizer, with init(params) and "
+            f"update(grads, state, params), got {optimizer!r}: pass "
+            "fnn.optimizers.adam(1e-3), for instance, or one of optax's"
+        )
