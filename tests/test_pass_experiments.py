@@ -6,7 +6,8 @@ import pytest
 from command_lines import assert_refused
 from experiment_runs import conclusion, json_lines
 
-from experiments import mislabelled, noise_scale, rule_angles
+import fnn
+from experiments import laplace, mislabelled, noise_scale, rule_angles
 
 
 def run(experiment, options, out):
@@ -79,6 +80,30 @@ def test_the_fit_finds_the_curve_that_made_the_steps():
     assert np.isnan(noise_scale.fitted(missing)).all()
 
 
+@pytest.mark.thorough
+def test_a_posterior_of_the_last_layer(tmp_path):
+    options = "--hidden 8 --epochs 3 --samples 20 --priors 10 100"
+    numbers, text = run(laplace, options, tmp_path / "run")
+    assert [n["answer"] for n in numbers] == ["trained weights", "Laplace"]
+    assert all(0 < n["log_loss"] < 2.3 and 0 <= n["area"] <= 1 for n in numbers)
+    assert "(τ = 10" in text
+
+
+def test_weights_are_drawn_with_the_precision_of_the_factors():
+    draw = np.random.default_rng(0)
+    roots = draw.normal(size=(3, 3)), draw.normal(size=(2, 2))
+    factors = fnn.curvature.KroneckerFactors(*(r @ r.T for r in roots))
+    params = fnn.DenseParams(np.ones((2, 2), np.float32), np.zeros(2, np.float32))
+    weights = laplace.sample_weights(
+        params, factors, n=5, prior=2.0, samples=20_000, key=jax.random.key(0)
+    )
+    rows = np.asarray(weights).reshape(20_000, 6)
+    precision = 5 * np.kron(*factors) + 2 * np.eye(6)
+    covariance = np.linalg.inv(precision)
+    np.testing.assert_allclose(rows.mean(0), [1, 1, 1, 1, 0, 0], atol=0.02)
+    np.testing.assert_allclose(np.cov(rows.T), covariance, atol=0.02)
+
+
 @pytest.mark.parametrize(
     ("experiment", "options", "text"),
     [
@@ -86,6 +111,7 @@ def test_the_fit_finds_the_curve_that_made_the_steps():
         (mislabelled, "--seeds 0", "seeds must be at least 1, got 0"),
         (rule_angles, "--hidden", "angles need a hidden layer"),
         (noise_scale, "--batch-sizes 4", "batch_sizes must be two or more"),
+        (laplace, "--priors 0", "priors must be positive"),
         (noise_scale, "--steps 2", "steps must be at least 10, got 2"),
     ],
 )
@@ -94,8 +120,6 @@ def test_wrong_options_are_refused(experiment, options, text, tmp_path, capfd):
 
 
 def test_rules_of_the_experiment_are_networks_with_the_same_variables():
-    import fnn
-
     net = fnn.serial(fnn.Dense(3), fnn.Dense(2))
     shapes = jax.eval_shape(lambda: net.init(jax.random.key(0), (4,)))
     for make in rule_angles.RULES.values():
