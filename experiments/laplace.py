@@ -91,7 +91,7 @@ def main(argv: Sequence[str] | None = None) -> int:
 
     prior = min(config.priors, key=log_loss_of_held_out)
     weights = sampled(prior)
-    strange = np.rot90(x_test, axes=(1, 2))  # no digits, but drawn as they are
+    strange = np.rot90(x_test, 2, axes=(1, 2))  # mostly no digits
     shares = [
         np.asarray(answer(net, variables, weights, jnp.asarray(part)))
         for part in (x_test, strange)
@@ -184,7 +184,7 @@ def conclude(numbers: list[dict], prior: float) -> str:
         f"{change('log_loss')} and the calibration error "
         f"{change('calibration_error')}, with an error of {laplace['error']:.1%} "
         f"({alone['error']:.1%} without it); "
-        "the probability that a digit turned by 90° has the larger entropy "
+        "the probability that a digit turned upside down has the larger entropy "
         f"{change('area')}."
     )
 
@@ -197,7 +197,7 @@ def draw(numbers: list[dict]) -> Figure:
         edges = np.linspace(0, np.log(10), 24)
         for panel, n in zip(panels, numbers, strict=True):
             for label, values, colour in zip(
-                ("test digits", "turned by 90°"), n["entropies"],
+                ("test digits", "upside down"), n["entropies"],
                 ("blue", "vermilion"), strict=True,
             ):  # fmt: skip
                 weights = np.full(len(values), 1 / len(values))
