@@ -72,25 +72,12 @@ def main(argv: Sequence[str] | None = None) -> int:
         (x[: -config.held_out], y[: -config.held_out]),
         (x[-config.held_out :], y[-config.held_out :]),
     )
-    key = jax.random.key(config.seed)
     result = fnn.fit(
         *(net, LOSS, fnn.optimizers.adam(config.learning_rate)),
-        train=(x, y), key=key, epochs=config.epochs, batch_size=32,
+        train=(x, y), key=jax.random.key(config.seed), epochs=config.epochs, batch_size=32,
     )  # fmt: skip
     variables = jax.tree.map(jnp.asarray, result.variables)
-    factors = jax.jit(fnn.curvature.kfac_factors(net, LOSS))(variables, (x, y))
-    last = factors[f"{len(net) - 1}/Dense"]
-
-    def sampled(prior: float) -> jax.Array:
-        arguments = variables.params[-1], last, len(x), prior, config.samples, key
-        return sample_weights(*arguments)
-
-    def log_loss_of_held_out(prior: float) -> float:
-        _, shares = answer(net, variables, sampled(prior), jnp.asarray(held_out[0]))
-        return log_loss(np.asarray(shares), held_out[1])
-
-    prior = min(config.priors, key=log_loss_of_held_out)
-    weights = sampled(prior)
+    prior, weights = posterior(net, variables, (x, y), held_out, config)
     strange = np.rot90(x_test, 2, axes=(1, 2))  # mostly no digits
     shares = [
         np.asarray(answer(net, variables, weights, jnp.asarray(part)))
@@ -111,6 +98,26 @@ def main(argv: Sequence[str] | None = None) -> int:
         conclude(numbers, prior),
     )
     return 0
+
+
+def posterior(
+    net: fnn.Layer, variables: fnn.Variables, train: tuple, held_out: tuple,
+    config: Config,
+) -> tuple[float, jax.Array]:  # fmt: skip
+    """Choose τ, and return it with samples of the last layer's weights."""
+    factors = jax.jit(fnn.curvature.kfac_factors(net, LOSS))(variables, train)
+    last, key = factors[f"{len(net) - 1}/Dense"], jax.random.key(config.seed)
+
+    def sampled(prior: float) -> jax.Array:
+        arguments = variables.params[-1], last, len(train[0]), prior
+        return sample_weights(*arguments, config.samples, key)
+
+    def log_loss_of_held_out(prior: float) -> float:
+        _, shares = answer(net, variables, sampled(prior), jnp.asarray(held_out[0]))
+        return log_loss(np.asarray(shares), held_out[1])
+
+    prior = min(config.priors, key=log_loss_of_held_out)
+    return prior, sampled(prior)
 
 
 def sample_weights(

@@ -415,7 +415,7 @@ def test_kolen_pollack_makes_feedback_weights_the_weights():
         found = new.params.weight - new.feedback
         np.testing.assert_allclose(found, expected, rtol=1e-3, atol=1e-5)
     assert list(fnn.named_params(rule, variables.params))[:3] == [
-        "0/Dense.weight", "0/Dense.bias", "0/Dense.feedback"
+        "0/Dense.params.weight", "0/Dense.params.bias", "0/Dense.feedback"
     ]  # fmt: skip
 
 
