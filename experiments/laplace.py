@@ -74,7 +74,8 @@ def main(argv: Sequence[str] | None = None) -> int:
     )
     result = fnn.fit(
         *(net, LOSS, fnn.optimizers.adam(config.learning_rate)),
-        train=(x, y), key=jax.random.key(config.seed), epochs=config.epochs, batch_size=32,
+        train=(x, y), key=jax.random.key(config.seed), epochs=config.epochs,
+        batch_size=32,
     )  # fmt: skip
     variables = jax.tree.map(jnp.asarray, result.variables)
     prior, weights = posterior(net, variables, (x, y), held_out, config)
