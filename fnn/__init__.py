@@ -132,6 +132,7 @@ from fnn.training.run.streams import Batches as Batches
 from fnn.training.store.checkpoints import Checkpoints as Checkpoints
 from fnn.training.store.npz import load as load
 from fnn.training.store.npz import save as save
+from fnn.training.store.restore import restore as restore
 from fnn.training.sweep.result import Sweep as Sweep
 from fnn.training.sweep.sweep import sweep as sweep
 from fnn.training.tensorboard import TensorBoard as TensorBoard

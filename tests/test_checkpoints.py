@@ -186,7 +186,7 @@ def test_other_functions_of_the_same_names_are_refused(tmp_path, first, second):
 def test_the_checksum_of_functions_is_the_same_in_every_process():
     code = (
         "import optax, jax.numpy as jnp;"
-        "from fnn.training.store.code import code_checksum;"
+        "from fnn.training.functions import code_checksum;"
         "names = {'a', 'b', 'c'};"
         "f = lambda x: x if x in {'p', 'q', 'r'} else names;"
         "print(code_checksum([optax.adamw(optax.cosine_decay_schedule(1e-3, 9)), f]))"
@@ -292,10 +292,14 @@ def test_checkpoints_count_from_one(name):
         fnn.Checkpoints("somewhere", **{name: 0})
 
 
-def test_a_run_goes_on_from_a_result_or_from_a_folder(tmp_path):
-    result = fit(1)
-    with pytest.raises(ValueError, match="pass one of them"):
-        fit(checkpoint_dir=tmp_path, resume=result)
+def test_a_run_that_goes_on_from_a_result_has_a_folder_of_its_own(tmp_path):
+    result = fit(1, checkpoint_dir=tmp_path / "first")
+    with pytest.raises(ValueError, match="holds checkpoints of a run of 1 epochs"):
+        fit(checkpoint_dir=tmp_path / "first", resume=result)
+    second = fit(2, checkpoint_dir=tmp_path / "second", resume=result)
+    third = fit(3, checkpoint_dir=tmp_path / "second", resume=True)
+    assert third.history["epoch"].tolist() == [1, 2, 3]
+    assert third.history["train_loss"][1] == second.history["train_loss"][1]
 
 
 @pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGINT])

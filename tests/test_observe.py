@@ -49,6 +49,24 @@ def test_every_function_is_recorded_after_every_epoch():
     assert fit(None).observed is None
 
 
+def test_a_resumed_run_goes_on_with_its_observations():
+    first = fit({"norms": total})
+    result = fit({"norms": total}, resume=first, epochs=3)
+    norms = result.observed["norms"][""]
+    assert norms.shape == (3, 4)
+    np.testing.assert_array_equal(norms[:2], first.observed["norms"][""])
+    later = fit({"norms": total}, resume=fit(None), epochs=3).observed["norms"][""]
+    assert np.isnan(later[:2]).all()
+    np.testing.assert_array_equal(later[2], norms[2])
+
+
+def test_a_restored_result_has_its_observations(tmp_path):
+    pytest.importorskip("orbax.checkpoint")
+    result = fit({"norms": total}, checkpoint_dir=tmp_path / "run", epochs=1)
+    found = fnn.restore(tmp_path / "run").observed["norms"][""]
+    np.testing.assert_array_equal(found, result.observed["norms"][""])
+
+
 def test_weights_of_examples_are_observed():
     w = np.array([0, 2, 1, 1, 1, 1], np.float32)
     result = fit({"norms": total}, train=(X, Y, w), epochs=1)

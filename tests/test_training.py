@@ -546,7 +546,8 @@ def test_records_are_plain_numbers():
     records = []
     result = linear_fit(validation=VALIDATION, on_epoch=records.append)
     assert json.loads(json.dumps(records)) == records
-    keys = {"epoch", "train_loss", "seconds", "validation_loss", "validation_accuracy"}
+    keys = {"epoch", "train_loss", "seconds", "learning_rate"}
+    keys |= {"validation_loss", "validation_accuracy"}
     assert records[0].keys() == keys
     assert result.history.keys() == keys | {"validation_epoch"}
     for name in keys:

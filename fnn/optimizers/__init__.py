@@ -37,6 +37,7 @@ from fnn.optimizers.momentum import (
     sgd,
 )
 from fnn.optimizers.projections import MaxNorm, max_norm, projection_max_norm
+from fnn.optimizers.rates import last_learning_rate
 from fnn.optimizers.rmsprop import RMSProp, RMSPropState, rmsprop
 from fnn.optimizers.state import OptimizerState
 from fnn.optimizers.weight_average import WeightAverage, ema, swa
@@ -71,6 +72,7 @@ __all__ = [
     "amsgrad",
     "ema",
     "eval_params",
+    "last_learning_rate",
     "loss_scale",
     "loss_scaled",
     "max_norm",

@@ -29,11 +29,16 @@ from fnn.training.checks import (
 )
 from fnn.training.compiled.descent import as_optimizer
 from fnn.training.compiled.meshes import check_mesh, check_shards, on_mesh
-from fnn.training.compiled.order import subset
-from fnn.training.data import check_data, check_fits, check_last_batch, with_weights
+from fnn.training.data import (
+    check_data,
+    check_fits,
+    check_last_batch,
+    place_subset,
+    with_weights,
+)
 from fnn.training.early_stopping import EarlyStopping
 from fnn.training.evaluation import metrics_of
-from fnn.training.metrics import Metric, default_metrics
+from fnn.training.metrics import Metric, NamedMetric, default_metrics
 from fnn.training.planned import plan_network
 from fnn.training.private import check_private_run
 from fnn.training.run.callbacks import OnEpoch
@@ -49,7 +54,6 @@ from fnn.training.run.result import (
 from fnn.training.run.spec import RunSpec
 from fnn.training.run.streams import Batches, as_batches
 from fnn.training.store.checkpoints import Checkpoints, CheckpointStore, as_checkpoints
-from fnn.training.store.fingerprint import describe_run, environment
 from fnn.typing import Array, Batch, KeyArray
 
 __all__ = ["fit"]
@@ -74,6 +78,7 @@ def fit(
     variables: Variables | None = None,
     early_stopping: EarlyStopping | None = None,
     metrics: Mapping[str, Metric] | None = None,
+    train_metrics: bool = False,
     l2: float = 0.0,
     on_nonfinite: str | None = None,
     health: bool = False,
@@ -143,6 +148,9 @@ def fit(
             `fnn.evaluate`: they return a value of every example, which is averaged, or
             one number of them all. By default the accuracy where the loss scores
             classes.
+        train_metrics: compute the metrics of all training examples, too, after every
+            epoch, in evaluation mode: history["train_accuracy"]. That is a forward pass
+            over all of them. Not of batches that are read.
         l2: λ.
         on_nonfinite: what to do about a step whose loss, gradient or new state (running
             statistics) is NaN or infinite: "raise" a FloatingPointError, "stop" and
@@ -172,13 +180,18 @@ def fit(
         checkpoint_dir: the folder where the state of the run is saved, in the
             background, after every epoch; or a `fnn.Checkpoints`, which says how often.
             Needs orbax-checkpoint.
-        resume: True continues from the last checkpoint that is undamaged, or begins
-            where there is none; a `FitResult` continues from that result. `epochs` then
-            counts from the very beginning. With the same key and arguments, jax, kind
-            of device and number of cores, the result is bit-identical to that of a run
-            that was never interrupted (except for the history's seconds). Checkpoints
-            of another network, optimizer or data, or of another format, are refused,
-            with the differences.
+        resume: True continues the run in `checkpoint_dir` from its last checkpoint that
+            is undamaged, or begins where there is none. With the same key and
+            arguments, jax, kind of device and number of cores, the result is
+            bit-identical to that of a run that was never interrupted (except for the
+            history's seconds). Only `epochs` and the patience may be others;
+            checkpoints of another network, optimizer or data, or of another format, are
+            refused, with the differences. A `FitResult`, or what `fnn.restore(folder)`
+            returned, goes on from there as a run of its own: the learning rate, data,
+            batch size, λ, engine, augmentation, metrics and early stopping may be
+            others, not so the parameters' shapes, or the kind of optimizer. From
+            `result.with_fresh_optimizer()` any optimizer goes on, in a new state.
+            `epochs` counts from the very beginning in each case.
 
     Returns:
         A `FitResult`. `train_loss` of its history is the mean of the minibatches' J of
@@ -219,7 +232,7 @@ def fit(
     check_optimizer(optimizer, variables.params)
     device = check_validation_device(validation_device, x, data.validation)
     validation = _check_validation(net, loss, variables, data.validation)
-    validation = _place_subset(validation, early_stopping, train_key, device, mesh)
+    validation = place_subset(validation, early_stopping, train_key, device, mesh)
     spec = RunSpec(
         net=plan_network(net, plan, example_shape(x), size, engine),
         plain_net=plain(net),
@@ -242,16 +255,16 @@ def fit(
         private=check_private_run(private, data.train, engine, mesh, on_nonfinite),
         observer=check_observe(observe, variables, data.sample, data.weighted),
         metrics=metrics_of(net, loss, variables, validation, chosen),
+        train_metrics=_train_metrics(train_metrics, net, data, variables, chosen),
         early_stopping=early_stopping,
     )
     run = partial(run_epochs, spec, epochs=epochs, on_epoch=on_epoch)
     progress = initial_progress(spec, variables, earlier)
     if checkpoints is None:
-        return make_result(spec, earlier, *run(progress))
-    described = describe_run(spec, plan, net), environment(mesh)
-    with CheckpointStore(checkpoints, *described, early_stopping) as store:
+        return make_result(spec, *run(progress))
+    with CheckpointStore(checkpoints, spec, net, plan) as store:
         progress = _restore(store, spec, progress, resume)
-        return make_result(spec, None, *run(progress, save=store.save))
+        return make_result(spec, *run(progress, save=store.save))
 
 
 # ---- Before the first epoch ------------------------------------------------------
@@ -261,7 +274,7 @@ def _restore(
     store: CheckpointStore, spec: RunSpec, initial: Progress, resume: bool | FitResult
 ) -> Progress:
     """Return the progress of the last checkpoint, or the initial one of a new run."""
-    if not resume:
+    if resume is not True:
         store.check_is_new()
         return initial
     progress = recheck_patience(spec, store.restore(initial))
@@ -347,19 +360,26 @@ def _check_validation(
     return data
 
 
-def _place_subset(
-    data: Batch | None,
-    early_stopping: EarlyStopping | None,
-    key: KeyArray,
-    device: jax.Device | None,
-    mesh: Mesh | None,
-) -> Batch | None:
-    """Select the validation subset and move it to its device."""
-    if data is None:
-        return None
-    if early_stopping is not None:  # epochs count from 1: no other has the key of 0
-        data = subset(data, early_stopping.subset, jax.random.fold_in(key, 0))
-    return on_mesh(data, mesh) if device is None else jax.device_put(data, device)
+def _train_metrics(
+    wanted: Any,
+    net: Layer,
+    data: _TrainingData,
+    variables: Variables,
+    chosen: tuple[tuple[str, Metric], ...],
+) -> tuple[NamedMetric, ...]:
+    """Return the metrics of the training data, where they are wanted."""
+    if not check_flag("train_metrics", wanted):
+        return ()
+    if isinstance(data.train, Batches):
+        raise ValueError(
+            "train_metrics=True needs all training examples in arrays, and train is "
+            "read in batches: evaluate some of them in on_epoch, by fnn.evaluate"
+        )
+    if not chosen:
+        raise ValueError(
+            "train_metrics=True, but there are none: pass metrics={name: function}"
+        )
+    return metrics_of(net, data.loss, variables, data.train, chosen)
 
 
 def _result_to_resume(
@@ -374,11 +394,6 @@ def _result_to_resume(
         raise ValueError("resume=True goes on from a checkpoint: pass checkpoint_dir")
     if isinstance(resume, bool):
         return None
-    if checkpoints is not None:
-        raise ValueError(
-            "a run can continue from a FitResult, passed as resume, or from a "
-            "checkpoint_dir: pass one of them"
-        )
     if variables is not None:
         raise ValueError("resume goes on from its own variables: pass no others")
     return resume

@@ -14,6 +14,7 @@ from fnn.named_leaves import differences
 from fnn.optimizers import eval_params
 from fnn.optimizers.transformation import takes_extra
 from fnn.pytree import holds_numbers, pytree
+from fnn.training.functions import first_equal
 from fnn.typing import Array, PyTree
 
 __all__ = [
@@ -70,18 +71,20 @@ def as_optimizer(optimizer: Any) -> Any:
     """Return an optimizer that can be an argument of a compiled function.
 
     fnn's optimizers can, and so can any registered pytree of numbers; all else, such as
-    optax's named tuples of functions, is wrapped in an `OptaxOptimizer`.
+    optax's named tuples of functions, is wrapped in an `OptaxOptimizer`. One that is
+    made again, of the same code and numbers, is equal to the first, and not compiled
+    again.
     """
     if holds_numbers(optimizer):
         return optimizer
     if isinstance(optimizer, optax.GradientTransformation):
-        return OptaxOptimizer(optimizer)
+        return OptaxOptimizer(first_equal(optimizer))
     kind = optax.GradientTransformation
     if takes_extra(optimizer.update):
         kind = optax.GradientTransformationExtraArgs
     return OptaxOptimizer(
-        kind(optimizer.init, optimizer.update),
-        getattr(optimizer, "eval_params", None),
+        first_equal(kind(optimizer.init, optimizer.update)),
+        first_equal(getattr(optimizer, "eval_params", None)),
     )
 
 

@@ -13,7 +13,7 @@ import numpy as np
 from fnn.checks import is_key
 from fnn.core import Variables
 from fnn.dtypes import all_finite
-from fnn.optimizers import eval_params
+from fnn.optimizers import eval_params, last_learning_rate
 from fnn.training.compiled.descent import Carry
 from fnn.training.compiled.meshes import shard_count
 from fnn.training.early_stopping import EarlyStopping, StoppingState
@@ -168,6 +168,7 @@ def _one_epoch(spec: RunSpec, progress: Progress) -> Progress:
     trained = train_epoch(spec, progress.carry, epoch, progress.nonfinite is None)
     record: Record = {"epoch": epoch, "train_loss": _mean_loss(spec, trained)}
     record["seconds"] = time.perf_counter() - started  # the losses have arrived
+    record |= _learning_rate(spec, trained.carry) | _train_metrics(spec, trained.carry)
     if spec.on_nonfinite == "skip":
         record["skipped"] = trained.skipped
     if spec.health:
@@ -189,6 +190,26 @@ def _one_epoch(spec: RunSpec, progress: Progress) -> Progress:
     if spec.validation is None or epoch % every:
         return progress
     return _start_validation(spec, spec.validation, progress)
+
+
+def _learning_rate(spec: RunSpec, carry: Carry) -> Record:
+    """Return the learning rate of the last step, where the optimizer tells it."""
+    rate = last_learning_rate(spec.optimizer, carry.optimizer_state)
+    return {} if rate is None else {"learning_rate": rate}
+
+
+def _train_metrics(spec: RunSpec, carry: Carry) -> Record:
+    """Return the metrics of all training examples, where they are asked for."""
+    if not spec.train_metrics:
+        return {}
+    data: Any = spec.train
+    variables = eval_variables(spec.optimizer, carry)
+    size, metrics = _validation_batch_size(spec), spec.train_metrics
+    started = start_evaluation(
+        *(spec.net, spec.loss, variables, data, size, metrics, spec.mesh)
+    )
+    values = finish_evaluation(started, spec.loss, data[1], size, metrics)
+    return {f"train_{name}": v for name, v in values.items() if name != "loss"}
 
 
 # ---- Validation ------------------------------------------------------------------

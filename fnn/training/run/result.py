@@ -7,16 +7,15 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from fnn.checks import describe
 from fnn.core import Variables
-from fnn.named_leaves import differences
+from fnn.named_leaves import differences, leaves_by_name
 from fnn.tables import WIDTH, format_number
 from fnn.training.compiled.descent import Carry, copy_arrays, initial_carry
 from fnn.training.compiled.meshes import on_mesh, state_on_mesh
 from fnn.training.early_stopping import StoppingState
 from fnn.training.evaluation import names_of
 from fnn.training.run.health import health_history
-from fnn.training.run.history import as_history
+from fnn.training.run.history import Record, as_history, records_of
 from fnn.training.run.loop import Progress, eval_variables, to_host
 from fnn.training.run.nonfinite import Nonfinite
 from fnn.training.run.observed import observed_history
@@ -34,9 +33,11 @@ class FitResult(NamedTuple):
     last_variables: the variables after the last epoch.
     history: NumPy arrays by name. With an entry an epoch: "epoch" (1, 2, ...),
         "train_loss" (the mean over the epoch's minibatches of J, penalty and dropout
-        included, while the parameters change) and "seconds" (of training alone; the
-        first epoch includes compilation); of private training also "epsilon", the
-        budget spent so far. With an entry an evaluation:
+        included, while the parameters change), "seconds" (of training alone; the
+        first epoch includes compilation), "learning_rate" (of the last step, where the
+        optimizer tells it: see `fnn.optimizers.last_learning_rate`) and, with
+        fit(train_metrics=True), "train_<metric>"; of private training also
+        "epsilon", the budget spent so far. With an entry an evaluation:
         "validation_epoch", "validation_loss" (no penalty, no dropout) and
         "validation_<metric>". A NaN in them is a NaN that was computed.
     best_epoch: the number of epochs after which `variables` were found, 0 for the
@@ -79,6 +80,10 @@ class FitResult(NamedTuple):
         """Return the optimizer's state after the last epoch."""
         return self.carry.optimizer_state
 
+    def with_fresh_optimizer(self) -> "FitResult":
+        """Return the result to go on from with another optimizer, in a new state."""
+        return self._replace(carry=Carry(self.last_variables, None))
+
     def __repr__(self) -> str:
         """Describe the run in a few lines, without its arrays."""
         last = [
@@ -111,34 +116,45 @@ def initial_progress(
     if resume is None:
         epoch, carry = 0, initial_carry(spec.optimizer, on_mesh(variables, spec.mesh))
     else:
-        _expect_same_optimizer(spec.optimizer, resume)
-        epoch, carry = resume.epochs, copy_arrays(resume.carry)
+        epoch, carry = resume.epochs, _carry_of(spec.optimizer, resume)
     variables = on_mesh(carry.variables, spec.mesh)
     state = state_on_mesh(carry.optimizer_state, variables.params, spec.mesh)
     carry = Carry(variables, state)
     current = eval_variables(spec.optimizer, carry)  # raises where a chain is refused
+    records: list[Record] = []
+    if resume is not None:
+        records = records_of(resume.history, resume.health, resume.observed)
     if spec.early_stopping is None:
-        return Progress(epoch, carry, [], None, None)
+        return Progress(epoch, carry, records, None, None)
     if resume is None or resume.stopping is None:
         here = jnp.asarray(epoch, jnp.int32)
         stopping = spec.early_stopping.init()._replace(best_epoch=here)
-        return Progress(epoch, carry, [], to_host(current), stopping)
-    progress = Progress(epoch, carry, [], resume.variables, resume.stopping)
+        return Progress(epoch, carry, records, to_host(current), stopping)
+    progress = Progress(epoch, carry, records, resume.variables, resume.stopping)
     return recheck_patience(spec, progress)
 
 
-def _expect_same_optimizer(optimizer: Any, resume: FitResult) -> None:
-    """Raise where the state to go on from does not belong to this optimizer."""
-    params, given = resume.carry.variables.params, resume.carry.optimizer_state
-    own = jax.eval_shape(optimizer.init, params)
-    if jax.tree.structure(own) != jax.tree.structure(given):
-        lines = differences(own, given) or [describe(own), describe(given)]
-        raise ValueError(
-            "resume is the result of another optimizer; its state does not fit:\n  "
-            + "\n  ".join(lines[:5])
-            + "\nPass the optimizer of that run, or start a new one from "
-            "variables=result.last_variables."
-        )
+def _carry_of(optimizer: Any, resume: FitResult) -> Carry:
+    """Return a copy of the carry to go on from, with a state of this optimizer.
+
+    States are compared by the names of their leaves: one that was read from a file has
+    no other structure.
+    """
+    variables, given = copy_arrays(resume.carry.variables), resume.carry.optimizer_state
+    if given is None:
+        return initial_carry(optimizer, variables)
+    own = jax.eval_shape(optimizer.init, variables.params)
+    lines = differences(own, given)
+    if not lines:
+        by_name = leaves_by_name(copy_arrays(given))
+        ordered = [by_name[name] for name in leaves_by_name(own)]
+        return Carry(variables, jax.tree.unflatten(jax.tree.structure(own), ordered))
+    raise ValueError(
+        "resume is the result of another optimizer; its state does not fit:\n  "
+        + "\n  ".join(lines[:5])
+        + "\nPass the optimizer of that run, or resume=result.with_fresh_optimizer(), "
+        "which goes on with a new state."
+    )
 
 
 def recheck_patience(spec: RunSpec, progress: Progress) -> Progress:
@@ -149,14 +165,11 @@ def recheck_patience(spec: RunSpec, progress: Progress) -> Progress:
     return progress._replace(stopping=progress.stopping._replace(stop=stop))
 
 
-def make_result(
-    spec: RunSpec, resume: FitResult | None, progress: Progress, stopped: str
-) -> FitResult:
+def make_result(spec: RunSpec, progress: Progress, stopped: str) -> FitResult:
     """Return the result of `fit` from the last progress.
 
     Args:
         spec: the specification of the run.
-        resume: the result that the run was resumed from, whose history comes first.
         progress: the state after the last epoch.
         stopped: what ended the run.
     """
@@ -168,11 +181,6 @@ def make_result(
         skips=spec.on_nonfinite == "skip",
         budget=spec.private is not None,
     )
-    if resume is not None:
-        history = {
-            name: np.concatenate([resume.history.get(name, column[:0]), column])
-            for name, column in history.items()
-        }
     best, best_epoch = last, progress.epoch
     if progress.best is not None and progress.stopping is not None:
         best, best_epoch = progress.best, int(progress.stopping.best_epoch)

@@ -51,6 +51,7 @@ class RunSpec(NamedTuple):
     on_nonfinite: str | None
     health: bool
     metrics: tuple[NamedMetric, ...]
+    train_metrics: tuple[NamedMetric, ...]
     early_stopping: EarlyStopping | None
     private: Private | None = None
     observer: Observer | None = None

@@ -20,13 +20,16 @@ import jax.numpy as jnp
 import numpy as np
 
 from fnn.checks import is_key, positive_integer
+from fnn.core import Layer
 from fnn.named_leaves import differences, leaves_by_name
 from fnn.training.compiled.meshes import put
-from fnn.training.early_stopping import EarlyStopping
-from fnn.training.run.loop import Progress
+from fnn.training.run.loop import Progress, eval_variables
 from fnn.training.run.nonfinite import Nonfinite
-from fnn.training.store.fingerprint import CODE
+from fnn.training.run.spec import RunSpec
+from fnn.training.store.fingerprint import CODE, describe_run, environment
+from fnn.training.store.folder import latest_undamaged, open_manager
 from fnn.training.store.lock import locked
+from fnn.training.store.structure import describe_structure
 from fnn.typing import PyTree
 
 __all__ = ["CheckpointStore", "Checkpoints", "as_checkpoints"]
@@ -80,53 +83,29 @@ class CheckpointStore:
 
     Args:
         checkpoints: the folder, how often, and how many.
-        run: the description of the run.
-        environment: the description of where it runs.
-        early_stopping: names the metric of the best checkpoint; None for the loss.
+        spec: the specification of the run.
+        net: the network as it was passed, and
+        plan: the mode in which it is planned.
     """
 
     def __init__(
-        self,
-        checkpoints: Checkpoints,
-        run: dict[str, str],
-        environment: dict[str, str],
-        early_stopping: EarlyStopping | None,
+        self, checkpoints: Checkpoints, spec: RunSpec, net: Layer, plan: str | None
     ) -> None:
-        try:
-            import orbax.checkpoint as orbax
-            from orbax.checkpoint.checkpoint_managers import (
-                preservation_policy as policies,
-            )
-        except ImportError as error:
-            raise ImportError(
-                "checkpoint_dir needs orbax-checkpoint, which this Python does not "
-                "have: pip install 'fnn[checkpoints]'"
-            ) from error
-        self._orbax, self._folder = orbax, checkpoints.directory
+        self._folder = checkpoints.directory
         self._every = checkpoints.every
-        self.run, self.environment = run, environment
+        self.run = describe_run(spec, plan, net)
+        self.environment = environment(spec.mesh)
+        self._optimizer = spec.optimizer
         self._damaged: set[int] = set()
         monitor, mode = "loss", "min"
-        if early_stopping is not None:
-            monitor, mode = early_stopping.monitor, early_stopping.mode
+        if spec.early_stopping is not None:
+            monitor, mode = spec.early_stopping.monitor, spec.early_stopping.mode
         self._column = f"validation_{monitor}"
-        best = policies.BestN(
-            n=1,
-            get_metric_fn=lambda metrics: metrics["monitored"],
-            reverse=mode == "min",
-            keep_checkpoints_without_metrics=False,
-        )
-        latest = policies.LatestN(checkpoints.keep)
         self._open = ExitStack()
         if jax.process_index() == 0:  # the processes of one run share its folder
             self._open.enter_context(locked(self._folder))
-        self._manager = orbax.CheckpointManager(
-            Path(self._folder).absolute(),
-            options=orbax.CheckpointManagerOptions(
-                preservation_policy=policies.AnyPreservationPolicy([latest, best]),
-                cleanup_tmp_directories=True,
-            ),
-            item_names=("arrays", "rest"),
+        self._orbax, self._manager = open_manager(
+            Path(self._folder), keep=checkpoints.keep, best=mode
         )
 
     def __enter__(self) -> "CheckpointStore":
@@ -155,7 +134,8 @@ class CheckpointStore:
             self._manager.delete(progress.epoch)
             self._damaged.remove(progress.epoch)
         if due and progress.epoch not in self._manager.all_steps():
-            arrays = {name: _on_host(a) for name, a in _arrays(progress).items()}
+            parts = _parts(progress) | self._evaluated_apart(progress)
+            arrays = {name: _on_host(a) for name, a in leaves_by_name(parts).items()}
             sums = {name: zlib.crc32(a.tobytes()) for name, a in arrays.items()}
             rest = {
                 "run": self.run,
@@ -164,6 +144,7 @@ class CheckpointStore:
                 "position": _check_json(progress.position),
                 "nonfinite": progress.nonfinite,
                 "checksums": sums,
+                "structure": _structure(parts),
             }
             save, composite = self._orbax.args, self._orbax.args.Composite
             self._manager.save(
@@ -176,6 +157,12 @@ class CheckpointStore:
             )
         if at_the_end:
             self._manager.wait_until_finished()
+
+    def _evaluated_apart(self, progress: Progress) -> dict[str, PyTree]:
+        """Return the variables to evaluate, where they are not those that train."""
+        evaluated = eval_variables(self._optimizer, progress.carry)
+        is_same = evaluated.params is progress.carry.variables.params
+        return {} if is_same else {"evaluated": evaluated}
 
     def _metrics(self, progress: Progress) -> dict[str, float] | None:
         """Return the metric of the epoch; one that was not evaluated has none."""
@@ -191,36 +178,15 @@ class CheckpointStore:
         Raises:
             ValueError: the checkpoints are of another run; the differences are named.
         """
-        for epoch in self.epochs():
-            try:
-                arrays, rest = self._read(epoch)
-            except Exception as error:  # whatever a damaged file makes a reader raise
-                first = str(error).partition("\n")[0][:200]
-                warnings.warn(
-                    f"the checkpoint after epoch {epoch} in {self._folder} is damaged, "
-                    f"and the one before it is used: {type(error).__name__}: {first}",
-                    stacklevel=4,
-                )
-                self._damaged.add(epoch)
-                continue
-            self._expect_same_run(_comparable(rest, self), initial, arrays)
-            self._warn_of_environment(rest["environment"])
-            return _restored(epoch, initial, arrays, rest)
-        return initial
-
-    def _read(self, epoch: int) -> tuple[dict[str, np.ndarray], dict[str, Any]]:
-        restore = self._orbax.args
-        read = self._manager.restore(
-            epoch,
-            args=restore.Composite(
-                arrays=restore.StandardRestore(), rest=restore.JsonRestore()
-            ),
+        read = latest_undamaged(
+            *(self._orbax, self._manager, self.epochs(), self._folder, self._damaged)
         )
-        arrays = {name: np.asarray(a) for name, a in read["arrays"].items()}
-        sums = read["rest"]["checksums"]
-        if sums != {name: zlib.crc32(a.tobytes()) for name, a in arrays.items()}:
-            raise ValueError("its numbers are not those that were written")
-        return arrays, read["rest"]
+        if read is None:
+            return initial
+        epoch, arrays, rest = read
+        self._expect_same_run(_comparable(rest, self), initial, arrays)
+        self._warn_of_environment(rest["environment"])
+        return _restored(epoch, initial, arrays, rest)
 
     def _expect_same_run(
         self, run: dict[str, str], initial: Progress, arrays: dict[str, np.ndarray]
@@ -271,14 +237,29 @@ def _compared(arrays: dict[str, Any]) -> dict[str, Any]:
     return {name: a for name, a in arrays.items() if name.partition("/")[0] == "carry"}
 
 
-def _arrays(progress: Progress) -> dict[str, Any]:
-    """Return all arrays of the progress, by name."""
+def _parts(progress: Progress) -> dict[str, PyTree]:
+    """Return the trees of arrays that the progress has."""
     parts = {
         "carry": progress.carry,
         "best": progress.best,
         "stopping": progress.stopping,
     }
-    return leaves_by_name({k: v for k, v in parts.items() if v is not None})
+    return {name: part for name, part in parts.items() if part is not None}
+
+
+def _arrays(progress: Progress) -> dict[str, Any]:
+    """Return all arrays of the progress, by name."""
+    return leaves_by_name(_parts(progress))
+
+
+def _structure(parts: dict[str, PyTree]) -> dict[str, Any]:
+    """Describe the trees of variables, and the state of early stopping."""
+    variables = parts["carry"].variables
+    return {"variables": describe_structure(variables, ("carry", "variables"))} | {
+        name: describe_structure(part, (name,))
+        for name, part in parts.items()
+        if name != "carry"
+    }
 
 
 def _check_json(position: Any) -> Any:

@@ -13,10 +13,10 @@ import numpy as np
 from jax.sharding import Mesh
 
 from fnn.training.early_stopping import EarlyStopping
+from fnn.training.functions import code_checksum, without_addresses
 from fnn.training.metrics import NamedMetric
 from fnn.training.run.spec import RunSpec
 from fnn.training.run.streams import Batches
-from fnn.training.store.code import code_checksum, without_addresses
 from fnn.typing import Batch
 
 __all__ = ["CODE", "FORMAT", "describe_run", "environment"]

@@ -1,11 +1,14 @@
-"""A checksum of functions: of their code, and of the numbers that it refers to.
+"""Functions compared by their code, and by the numbers that it refers to.
 
 `optax.adam(1e-3)` and `optax.nadam(1.0)` are pairs of functions of the same names. They
-differ in their code, or in what their closures hold.
+differ in their code, or in what their closures hold. Two calls of `optax.adam(1e-3)` do
+not differ, though the functions are other objects: what was compiled for the first is
+right for the second.
 """
 
 import dataclasses
 import functools
+import hashlib
 import re
 import types
 import zlib
@@ -17,7 +20,7 @@ import numpy as np
 
 from fnn.checks import is_key
 
-__all__ = ["code_checksum", "without_addresses"]
+__all__ = ["code_checksum", "first_equal", "without_addresses"]
 
 #: Parts of a thing that are looked into, at most this deep.
 DEPTH = 20
@@ -40,6 +43,38 @@ def code_checksum(thing: Any) -> int:
     """
     parts = [part for f in _functions(thing, DEPTH) for part in _of_function(f, set())]
     return zlib.crc32("\n".join(parts).encode()) if parts else 0
+
+
+#: Things with functions inside, by their descriptions; the oldest is forgotten.
+_KNOWN: dict[str, Any] = {}
+MAX_KNOWN = 256
+
+
+def first_equal(thing: Any) -> Any:
+    """Return the first thing seen that has the same code and refers to the same values.
+
+    JAX compiles once for each function object, so that a function made again would be
+    compiled again. Only for functions without side effects: of lists and dictionaries
+    that they refer to, the contents are compared, and not which objects they are.
+
+    Args:
+        thing: a function, or a thing with functions inside, as in `code_checksum`.
+
+    Example:
+        >>> import optax
+        >>> first_equal(optax.adam(1e-3)) is first_equal(optax.adam(1e-3))
+        True
+        >>> first_equal(optax.adam(1e-3)) is first_equal(optax.adam(2e-3))
+        False
+    """
+    try:
+        description = f"{type(thing).__qualname__} " + "\n".join(_exactly(thing))
+    except _NotComparable:
+        return thing
+    known = _KNOWN.setdefault(description, thing)
+    if len(_KNOWN) > MAX_KNOWN:
+        del _KNOWN[next(iter(_KNOWN))]
+    return known
 
 
 def without_addresses(thing: Any) -> str:
@@ -137,3 +172,73 @@ def _of_value(value: Any, seen: set[int], depth: int = DEPTH) -> Iterator[str]:
             yield from _of_value(part, seen, depth - 1)
     else:
         yield without_addresses(value)
+
+
+# ---- Exactly ---------------------------------------------------------------------
+
+
+class _NotComparable(Exception):
+    """A value that cannot be kept, or compared: a tracer."""
+
+
+#: Values of these types are what their repr says.
+_PLAIN = (type(None), bool, int, float, complex, str, bytes, np.generic, np.dtype)
+
+
+def _exactly(value: Any, seen: frozenset[int] = frozenset()) -> Iterator[str]:
+    """Describe a value so that another one with the same description acts like it.
+
+    What is neither a function, a plain value, an array, nor made of these is described
+    by its identity. (It is kept, so that no other one gets its address.)
+    """
+    if isinstance(value, jax.core.Tracer):
+        raise _NotComparable
+    if id(value) in seen:
+        yield "again"
+    elif isinstance(value, types.FunctionType):
+        yield from _function_exactly(value, seen | {id(value)})
+    elif isinstance(value, _PLAIN):
+        yield f"{type(value).__qualname__} {value!r}"
+    elif isinstance(value, np.ndarray | jax.Array) and not is_key(value):
+        array = np.asarray(value)
+        digest = hashlib.sha256(array.tobytes()).hexdigest()
+        yield f"{type(value).__qualname__} {array.dtype}{array.shape}{digest}"
+    elif isinstance(value, _MADE_OF_PARTS) or _is_of_parts(value):
+        yield f"{type(value).__module__}.{type(value).__qualname__} {id(type(value))} ("
+        for part in _parts(value) or sorted(getattr(value, "__dict__", {}).items()):
+            yield from _exactly(part, seen | {id(value)})
+        yield ")"
+    else:
+        yield f"object {id(value)}"
+
+
+_MADE_OF_PARTS = (functools.partial, types.MethodType, dict, tuple, list)
+
+
+def _is_of_parts(value: Any) -> bool:
+    if isinstance(value, type):
+        return False
+    return dataclasses.is_dataclass(value) or type(value).__module__.startswith("optax")
+
+
+def _function_exactly(
+    function: types.FunctionType, seen: frozenset[int]
+) -> Iterator[str]:
+    if _is_global(function):
+        yield f"object {id(function)}"
+        return
+    yield f"function {id(function.__globals__)}"
+    yield from _of_code(function.__code__)
+    names = sorted(_names(function.__code__) & function.__globals__.keys())
+    referred = {name: function.__globals__[name] for name in names}
+    cells = [
+        cell.cell_contents for cell in function.__closure__ or () if _is_full(cell)
+    ]
+    defaults = function.__defaults__, function.__kwdefaults__
+    for part in (*defaults, cells, referred, vars(function)):
+        yield from _exactly(part, seen)
+
+
+def _is_global(function: types.FunctionType) -> bool:
+    """Return whether it is an entry of its module, and so the same every time."""
+    return function.__globals__.get(function.__name__) is function
