@@ -1,6 +1,7 @@
 """The list of the experiments, with one line each."""
 
 import ast
+import sys
 from pathlib import Path
 
 
@@ -18,9 +19,16 @@ def experiments() -> dict[str, str]:
 
 def main() -> int:
     """Print the list."""
-    for name, line in experiments().items():
-        print(f"python -m experiments.{name}\n    {line}")
-    print("\nEach takes --help.")
+    items = experiments().items()
+    lines = [f"python -m experiments.{name}\n    {line}" for name, line in items]
+    text = "\n".join([*lines, "\nEach takes --help."])
+    try:
+        text.encode(sys.stdout.encoding or "utf-8")
+    except UnicodeEncodeError:
+        from fnn.letters import printable
+
+        text = printable(text)
+    print(text)
     return 0
 
 

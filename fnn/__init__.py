@@ -124,6 +124,7 @@ from fnn.training.early_stopping import EarlyStopping as EarlyStopping
 from fnn.training.early_stopping import StoppingState as StoppingState
 from fnn.training.evaluation import evaluate as evaluate
 from fnn.training.evaluation import predict as predict
+from fnn.training.export import export as export
 from fnn.training.fit import fit as fit
 from fnn.training.observed_figure import plot_observed as plot_observed
 from fnn.training.run.nonfinite import Nonfinite as Nonfinite

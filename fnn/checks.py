@@ -2,7 +2,8 @@
 
 import numbers
 import os
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
@@ -35,6 +36,7 @@ __all__ = [
     "expect_params",
     "expect_pytree",
     "expect_shape",
+    "explain_traced_arrays",
     "is_integer",
     "is_key",
     "key_or_seed",
@@ -309,7 +311,7 @@ def as_pair(name: str, data: Any) -> tuple[Any, Any]:
     x = map_named(as_numbers, f"{name}: x", data[0])
     y = map_named(as_numbers, f"{name}: y", data[1])
     leaves = jax.tree.leaves((x, y))
-    if any(a.ndim == 0 for a in leaves) or len({len(a) for a in leaves}) > 1:
+    if any(a.ndim == 0 for a in leaves) or len({a.shape[0] for a in leaves}) > 1:
         raise ValueError(
             f"{name}: x and y must have one entry an example on their first axis, got "
             f"shapes {format_shapes(x)} and {format_shapes(y)}. One example alone is "
@@ -360,3 +362,20 @@ def check_in_shape(in_shape: Any) -> Any:
             f"such as {{'image': (28, 28, 1), 'age': (1,)}}; got {shown(in_shape)}"
         )
     return map_shapes(tuple, in_shape)
+
+
+@contextmanager
+def explain_traced_arrays(layer: object, method: str) -> Iterator[None]:
+    """Explain the errors of code that only works on concrete numbers."""
+    try:
+        yield
+    except (
+        jax.errors.TracerArrayConversionError,
+        jax.errors.TracerIntegerConversionError,
+        jax.errors.ConcretizationTypeError,
+    ) as error:
+        raise TypeError(
+            f"{layer!r}.{method} used NumPy, or Python's `if`, `int` or `float`, on a "
+            "traced array, which has no numbers yet. Use jax.numpy, jnp.where and "
+            "jax.lax there: a layer is compiled."
+        ) from error

@@ -32,11 +32,14 @@ from fnn.checks import (
     describe,
     expect_instance,
     expect_pytree,
+    explain_traced_arrays,
     shown,
 )
 from fnn.host_arrays import expect_arrays
-from fnn.pytree import leaf, pytree
+from fnn.placement import explicit_mesh, place_backward, place_forward, sum_like
+from fnn.pytree import exportable, leaf, pytree
 from fnn.shapes import is_shape
+from fnn.transfers import own_numbers_may_move
 from fnn.typing import Array, InShape, KeyArray, PyTree
 
 __all__ = [
@@ -57,6 +60,7 @@ T = TypeVar("T")
 L = TypeVar("L", bound="Layer")
 
 
+@exportable
 class Variables(NamedTuple):
     """The numbers that a network carries.
 
@@ -303,6 +307,9 @@ def _checked_forward(forward: Callable[..., Any]) -> Callable[..., Forward]:
     ) -> Forward:
         key = None if key is None else check_key(key)
         expect_arrays("x", x)
+        if mesh := explicit_mesh(params, x):
+            call = functools.partial(checked, self, train=train)
+            return place_forward(mesh, call, params, state, x, key)
         call = functools.partial(forward, key=key, train=train)
         _expect_one(self, hasattr(x, "shape"), x)
         out = _on_traced_arrays(self, "forward", call, params, state, x)
@@ -322,6 +329,9 @@ def _checked_backward(backward: Callable[..., Any]) -> Callable[..., Backward]:
 
     @functools.wraps(backward)
     def checked(self: Layer, params: PyTree, saved: PyTree, dy: Any) -> Backward:
+        if mesh := explicit_mesh(params, dy):
+            call = functools.partial(checked, self)
+            return place_backward(mesh, call, params, saved, dy)
         out = _on_traced_arrays(self, "backward", backward, params, saved, dy)
         if not isinstance(out, Backward):
             raise TypeError(
@@ -330,7 +340,7 @@ def _checked_backward(backward: Callable[..., Any]) -> Callable[..., Backward]:
                 "fnn.Backward(dx, ())."
             )
         _expect_arrays(self, "backward", "dx", out.dx)
-        return out
+        return out._replace(dparams=sum_like(out.dparams, params))
 
     return checked
 
@@ -371,19 +381,9 @@ _CHECKED = {
 def _on_traced_arrays(
     self: Layer, name: str, method: Callable[..., Any], *args: Any
 ) -> Any:
-    """Call a method; explain the errors of code that only works on concrete numbers."""
-    try:
+    """Call a method, which may be traced."""
+    with explain_traced_arrays(self, name), own_numbers_may_move(args):
         return method(self, *args)
-    except (
-        jax.errors.TracerArrayConversionError,
-        jax.errors.TracerIntegerConversionError,
-        jax.errors.ConcretizationTypeError,
-    ) as error:
-        raise TypeError(
-            f"{self!r}.{name} used NumPy, or Python's `if`, `int` or `float`, on a "
-            "traced array, which has no numbers yet. Use jax.numpy, jnp.where and "
-            "jax.lax there: a layer is compiled."
-        ) from error
 
 
 def expect_layer(name: str, layer: Any) -> None:

@@ -11,17 +11,19 @@ them: with a `custom_vjp`, `jax.grad` would only repeat the gradient that it sho
 check. They can be differentiated once, in reverse mode: a `custom_vjp` has no more.
 """
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from functools import partial
 from typing import Any
 
 import jax
+import jax.numpy as jnp
 import numpy as np
 from jax import lax
 
 from fnn.layers.convolve import convolve, convolve_dw, convolve_dx
 from fnn.layers.pooling import MaxPool
 from fnn.layers.windows import PaddingPairs, Window
+from fnn.placement import explicit_mesh, on_automatic_axes, specs_like, sum_like
 from fnn.typing import Array
 
 __all__ = ["conv", "max_pool"]
@@ -57,8 +59,7 @@ def conv(
             with the features last; JAX's default (NCHW, OIHW, NCHW) if None.
         feature_group_count: G.
         batch_group_count: must be 1.
-        precision: must be None; set it by `jax.default_matmul_precision`, which applies
-            to the gradient too.
+        precision: as in the original; it applies to the gradient too.
         preferred_element_type: None, or the dtype of x.
         out_sharding: must be None.
 
@@ -82,7 +83,6 @@ def conv(
     for name, value, only in (
         ("lhs_dilation", lhs_dilation, (None, 1, (1,) * axes)),
         ("batch_group_count", batch_group_count, (1,)),
-        ("precision", precision, (None,)),
         ("preferred_element_type", preferred_element_type, (lhs.dtype, None)),
         ("out_sharding", out_sharding, (None,)),
     ):
@@ -90,8 +90,7 @@ def conv(
         if not any(value is one or value == one for one in only):
             raise ValueError(
                 f"fnn.ops.conv: {name} must be {only[-1]}, got {value}. Use "
-                "jax.lax.conv_general_dilated for it, or for a precision "
-                "jax.default_matmul_precision(...)."
+                "jax.lax.conv_general_dilated for it."
             )
     numbers = lax.conv_dimension_numbers(lhs.shape, rhs.shape, dimension_numbers)
     # Each lists the batch (or output) axis, the feature (or input) axis, the others.
@@ -104,7 +103,7 @@ def conv(
     if isinstance(padding, str):
         padding = lax.padtype_to_pads(x.shape[1:-1], window.extent, stride, padding)
     window = window._replace(padding=_pairs(padding))
-    y = _conv(x, weight, window, feature_group_count)
+    y = _conv(x, weight, window, feature_group_count, precision)
     n, c, *spatial = numbers.out_spec
     return y.transpose(np.argsort([n, *spatial, c]))
 
@@ -146,24 +145,31 @@ def max_pool(
 # ---- The gradients ---------------------------------------------------------------
 
 
-@partial(jax.custom_vjp, nondiff_argnums=(2, 3))
-def _conv(x: Array, weight: Array, window: Window, groups: int) -> Array:
-    return convolve(x, weight, window, groups)
+@partial(jax.custom_vjp, nondiff_argnums=(2, 3, 4))
+def _conv(
+    x: Array, weight: Array, window: Window, groups: int, precision: Any
+) -> Array:
+    return convolve(x, weight, window, groups, precision)
 
 
 def _conv_forward(
-    x: Array, weight: Array, window: Window, groups: int
+    x: Array, weight: Array, window: Window, groups: int, precision: Any
 ) -> tuple[Array, tuple[Array, Array]]:
-    return _conv(x, weight, window, groups), (x, weight)
+    return _conv(x, weight, window, groups, precision), (x, weight)
 
 
 def _conv_backward(
-    window: Window, groups: int, saved: tuple[Array, Array], dy: Array
+    window: Window, groups: int, precision: Any, saved: tuple[Array, Array], dy: Array
 ) -> tuple[Array, Array]:
-    x, weight = saved
-    # Under `jit`, XLA does not compute the one that is not used.
-    dx = convolve_dx(dy, weight, window, x.shape[1:-1], groups)
-    return dx, convolve_dw(x, dy, window, groups)
+    def gradients(x: Array, weight: Array, dy: Array) -> tuple[Array, Array]:
+        if dy.size == 0:  # no window fits, or there is no example
+            return jnp.zeros_like(x), jnp.zeros_like(weight)
+        # Under `jit`, XLA does not compute the one that is not used.
+        dx = convolve_dx(dy, weight, window, x.shape[1:-1], groups, precision)
+        dweight = convolve_dw(x, dy, window, groups, precision)
+        return dx.astype(x.dtype), dweight.astype(weight.dtype)
+
+    return _like(saved, gradients, *saved, dy)
 
 
 _conv.defvjp(_conv_forward, _conv_backward)
@@ -180,10 +186,23 @@ def _pool_forward(x: Array, layer: MaxPool) -> tuple[Array, Array]:
 
 
 def _pool_backward(layer: MaxPool, saved: Array, dy: Array) -> tuple[Array]:
-    return (layer.backward((), saved, dy).dx,)
+    def gradients(x: Array, dy: Array) -> tuple[Array]:
+        return (layer.backward((), x, dy).dx,)
+
+    return _like((saved,), gradients, saved, dy)
 
 
 _pool.defvjp(_pool_forward, _pool_backward)
+
+
+def _like(
+    arguments: tuple[Array, ...], gradients: Callable[..., Any], *args: Array
+) -> Any:
+    """Return `gradients(*args)`, placed and summed as the function's arguments are."""
+    if mesh := explicit_mesh(args):
+        specs = partial(specs_like, like=arguments)
+        return on_automatic_axes(mesh, gradients, args, specs)
+    return sum_like(gradients(*args), arguments)
 
 
 def _pairs(padding: Iterable[tuple[Any, Any]]) -> PaddingPairs:

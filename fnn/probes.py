@@ -14,6 +14,7 @@ import jax.numpy as jnp
 
 from fnn.core import Backward, Forward, Layer, Variables, layer, leaf
 from fnn.network import output_shape, walk
+from fnn.pytree import exportable
 from fnn.shapes import count_examples, map_shapes
 from fnn.typing import InShape, KeyArray, PyTree
 from fnn.visits import Place, visited
@@ -28,6 +29,7 @@ __all__ = [
 ]
 
 
+@exportable
 class ProbedParams(NamedTuple):
     """The wrapped layer's `params`, and the zero of y's shape (N, ...)."""
 

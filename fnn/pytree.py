@@ -11,16 +11,18 @@ import functools
 import math
 import numbers
 from collections.abc import Callable
+from contextlib import suppress
 from typing import Any, TypeVar, cast, dataclass_transform
 
 import jax
+import jax.export
 import jax.numpy as jnp
 import numpy as np
 from jax.tree_util import GetAttrKey
 
 from fnn.typing import Number
 
-__all__ = ["holds_numbers", "leaf", "pytree", "tree_where"]
+__all__ = ["exportable", "holds_numbers", "leaf", "pytree", "tree_where"]
 
 T = TypeVar("T")
 
@@ -207,6 +209,17 @@ def holds_numbers(tree: Any) -> bool:
     """Return whether all leaves are numbers: `jit` can take such a tree."""
     numeric = jax.Array | np.ndarray | float | int
     return all(isinstance(leaf, numeric) for leaf in jax.tree.leaves(tree))
+
+
+def exportable(cls: type[T]) -> type[T]:
+    """Let `jax.export` serialise programs that take or return this named tuple.
+
+    fnn's own named tuples of parameters and state are decorated with it.
+    """
+    name = f"fnn.{cls.__name__}"
+    with suppress(ValueError):  # the name is taken where a module is loaded again
+        jax.export.register_namedtuple_serialization(cls, serialized_name=name)
+    return cls
 
 
 def tree_where(condition: jax.Array, new: Any, old: Any) -> Any:

@@ -9,7 +9,6 @@ from collections.abc import Callable
 from typing import Any
 
 import jax
-import jax.numpy as jnp
 import numpy as np
 from jax.tree_util import keystr, tree_flatten_with_path
 
@@ -58,7 +57,7 @@ def count_examples(x: PyTree) -> int:
 
 def abstract_batch(in_shape: InShape, n: int = 1) -> PyTree:
     """Return the shapes and dtypes of a batch of n examples, without its numbers."""
-    dtype = jnp.zeros(()).dtype
+    dtype = jax.dtypes.canonicalize_dtype(float)  # zeros would move to the device
     return map_shapes(lambda s: jax.ShapeDtypeStruct((n, *s), dtype), in_shape)
 
 

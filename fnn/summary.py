@@ -10,6 +10,7 @@ from fnn.checks import check_in_shape
 from fnn.core import Layer, Reach, expect_layer
 from fnn.layers.branches import Parallel, Residual
 from fnn.layers.shared import Shared
+from fnn.letters import printable
 from fnn.network import Node, map_params, output_shape, path_of, walk
 from fnn.shapes import abstract_batch, by_part, example_shape, is_shape
 from fnn.tables import format_rows, format_shape, rule
@@ -69,7 +70,7 @@ class Summary(NamedTuple):
             rows = [row[:-1] for row in rows]
         header, *body, total = format_rows(rows, "<" + ">" * (len(rows[0]) - 1))
         line = rule([*body, total])
-        return "\n".join([header, line, *body, line, total])
+        return printable("\n".join([header, line, *body, line, total]))
 
 
 def summary(net: Layer, in_shape: InShape) -> Summary:

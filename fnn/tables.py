@@ -4,6 +4,8 @@ import math
 from collections import Counter
 from collections.abc import Iterable, Sequence
 
+from fnn.letters import printable
+
 __all__ = [
     "WIDTH",
     "format_number",
@@ -43,7 +45,7 @@ def format_rows(
         layer    size
         0/Dense   128
     """
-    columns = [list(column) for column in zip(*rows, strict=True)]
+    columns = [list(map(printable, column)) for column in zip(*rows, strict=True)]
     widths = [max(map(len, column)) for column in columns]
     if paths is not None:
         room = WIDTH - sum(widths) + widths[paths] - gap * (len(widths) - 1)
@@ -75,7 +77,7 @@ def format_rows(
 
 def rule(lines: Iterable[str]) -> str:
     """Return a horizontal rule as wide as the widest of the lines."""
-    return "─" * max(map(len, lines))
+    return printable("─") * max(map(len, lines))
 
 
 def shorten_paths(paths: Sequence[str], width: int) -> list[str]:
@@ -93,31 +95,33 @@ def shorten_paths(paths: Sequence[str], width: int) -> list[str]:
         >>> shorten_paths(["1/Residual/body/0/Conv.bias", "2/Dense.bias"], 20)
         ['1/…/body/0/Conv.bias', '2/Dense.bias']
     """
-    count = Counter(form for path in set(paths) for form in _short_forms(path))
+    gap = printable("…")
+    count = Counter(form for path in set(paths) for form in _short_forms(path, gap))
 
     def shorten(path: str) -> str:
         if len(path) <= width:
             return path
-        forms = (f for f in _short_forms(path) if count[f] == 1 and len(f) <= width)
-        return max(forms, key=lambda form: (-form.count("…"), len(form)), default=path)
+        short = (form for form in _short_forms(path, gap) if len(form) <= width)
+        forms = (form for form in short if count[form] == 1)
+        return max(forms, key=lambda form: (-form.count(gap), len(form)), default=path)
 
     return [shorten(path) for path in paths]
 
 
-def _short_forms(path: str) -> list[str]:
-    """Return the path with one or two gaps "…", the first and the last part kept.
+def _short_forms(path: str, gap: str) -> list[str]:
+    """Return the path with one or two gaps, the first and the last part kept.
 
     Another path has the same form where it differs within the gaps only.
     """
     parts = path.split("/")
     first, end = parts[0], len(parts)
     one_gap = [
-        [*parts[:start], "…", *parts[stop:]]
+        [*parts[:start], gap, *parts[stop:]]
         for start in range(1, end - 1)
         for stop in range(start + 1, end)
     ]
     two_gaps = [
-        [first, "…", parts[kept], "…", *parts[stop:]]
+        [first, gap, parts[kept], gap, *parts[stop:]]
         for kept in range(2, end - 2)
         for stop in range(kept + 2, end)
     ]

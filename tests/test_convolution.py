@@ -2,6 +2,8 @@
 
 import functools
 import re
+import subprocess
+import sys
 
 import jax
 import jax.numpy as jnp
@@ -43,6 +45,32 @@ def assert_backward_is_vjp(layer, in_shape, x=None):
             assert have.shape == want.shape
             scale = np.abs(want).max(initial=1)
             np.testing.assert_allclose(have, want, rtol=0, atol=1e-12 * scale)
+
+
+#: A convolution whose dx XLA would end the process over, computed in one of its own.
+MISTAKEN = """
+import jax, jax.numpy as jnp, numpy as np, fnn
+conv = fnn.Conv(
+    3, (2, 2, 3), stride=(2, 3, 2), padding=((1, 1), 0, 0), dilation=(1, 2, 2)
+)
+params, _ = conv.init(jax.random.key(0), (4, 5, 5, 2))
+x = jax.random.normal(jax.random.key(1), (2, 4, 5, 5, 2))
+y, vjp = jax.vjp(lambda p, x: conv.forward(p, (), x).y, params, x)
+dy = jnp.cos(jnp.arange(y.size * 1.0)).reshape(y.shape)
+hand = jax.jit(conv.backward)(params, x, dy)
+dparams, dx = jax.jit(vjp)(dy)
+jax.tree.map(
+    lambda a, b: np.testing.assert_allclose(a, b, rtol=0, atol=1e-5),
+    hand, fnn.Backward(dx, dparams),
+)
+linear = y - conv.forward(params, (), jnp.zeros_like(x)).y
+np.testing.assert_allclose((linear * dy).sum(), (hand.dx * x).sum(), rtol=1e-5)
+"""
+
+
+def test_a_window_that_xla_takes_for_groups():
+    run = subprocess.run([sys.executable, "-c", MISTAKEN], capture_output=True)
+    assert run.returncode == 0, run.stderr.decode()[:500]
 
 
 # ---- Any geometry ----------------------------------------------------------------

@@ -11,6 +11,8 @@ NAN, INF = float("nan"), float("inf")
 
 # (name, early stopping, metrics by epoch, best_epoch, epoch of the stop or None)
 RUNS = [
+    ("patience 0", EarlyStopping(0), [3, 2, 4, 1], 2, 3),
+    ("patience 0, improving", EarlyStopping(0), [3, 2, 1], 3, None),
     ("patience 1", EarlyStopping(1), [3, 2, 4, 1], 2, 3),
     ("exactly patience", EarlyStopping(2), [3, 2, 4, 4, 1], 2, 4),
     ("an improvement resets", EarlyStopping(2), [3, 4, 2, 4, 4], 3, 5),
@@ -102,7 +104,7 @@ def test_the_repr_shows_its_numbers_and_can_be_pasted_back(early_stopping, text)
 @pytest.mark.parametrize(
     ("arguments", "error", "text"),
     [
-        ({"patience": 0}, ValueError, "patience must be at least 1, got 0"),
+        ({"patience": -1}, ValueError, "patience must be at least 0, got -1"),
         ({"patience": 2.0}, TypeError, "patience must be an integer, got 2.0"),
         ({"patience": None}, TypeError, "patience must be an integer, got None"),
         ({"every": 0}, ValueError, "every must be at least 1, got 0"),

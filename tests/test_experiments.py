@@ -204,7 +204,7 @@ WRONG = [
     (["--l2", "-1"], "l2 must be finite and not negative"),
     (["--epochs", "0"], "epochs must be at least 1, got 0"),
     (["--seeds", "0"], "seeds must be at least 1, got 0"),
-    (["--patience", "0"], "patience must be at least 1, got 0"),
+    (["--patience", "-1"], "patience must be at least 0, got -1"),
     (["--validation", "1"], "must lie strictly between 0 and 1, got 1.0"),
     (["--dataset", "mnist", "--data-dir", "nowhere"], "nowhere is not a folder"),
     (["--engine", "magic"], "invalid choice 'magic'"),

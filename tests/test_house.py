@@ -28,13 +28,19 @@ MAY_IMPORT = {
     "host_arrays": set(),
     "checks": {"shapes", "host_arrays"},
     "pytree": {"typing"},
+    "placement": {"typing"},
+    "transfers": {"typing"},
     "argmax": {"typing"},
     "data": {"checks", "host_arrays"},
-    "tables": set(),
+    "letters": set(),
+    "tables": {"letters"},
     "versions": set(),
     "textbook": set(),
     "labels": {"typing", "shapes", "host_arrays"},
-    "core": {"typing", "pytree", "checks", "shapes", "host_arrays"},
+    "core": {
+        *("typing", "pytree", "checks", "shapes", "host_arrays"),
+        *("placement", "transfers"),
+    },
     "augmentations": {"typing", "pytree", "checks"},
     "optimizers": {"typing", "pytree", "dtypes"},
     "kernels": {"typing", "pytree", "argmax"},
@@ -43,22 +49,26 @@ MAY_IMPORT = {
     "named_leaves": {"typing"},
     "network": {"typing", "checks", "shapes", "core"},
     "visits": {"typing", "core", "network"},
-    "probes": {"typing", "shapes", "core", "network", "visits"},
+    "probes": {"typing", "pytree", "shapes", "core", "network", "visits"},
     "layers": GROUND | {"core", "network", "argmax", "versions"},
-    "ops": {"typing", "layers"},
-    "summary": GROUND | NETWORK | {"layers", "tables"},
-    "planning": GROUND | NETWORK | {"layers", "kernels", "tables"},
-    "gradients": (
-        GROUND | NETWORK | {"layers", "losses", "planning", "summary", "tables"}
-    ),
-    "passes": (
-        GROUND | NETWORK | {"layers", "losses", "planning", "gradients", "tables"}
-    ),
+    "ops": {"typing", "layers", "placement"},
+    "summary": GROUND | NETWORK | {"layers", "tables", "letters"},
+    "planning": GROUND | NETWORK | {"layers", "kernels", "tables", "letters"},
+    "gradients": {
+        *(GROUND | NETWORK),
+        *("layers", "losses", "planning", "summary", "tables"),
+        *("placement", "transfers", "letters"),
+    },
+    "passes": {
+        *(GROUND | NETWORK),
+        *("layers", "losses", "planning", "gradients", "tables"),
+        *("placement", "transfers", "letters"),
+    },
     "training": {
         *(GROUND | NETWORK),
         *("layers", "losses", "metrics", "planning", "gradients", "passes"),
         *("optimizers", "augmentations", "data", "named_leaves", "tables"),
-        "host_arrays",
+        *("host_arrays", "placement", "transfers", "letters"),
     },
 }
 #: Of a function, its body: a parameter a line is easy to read.

@@ -1,6 +1,7 @@
 """Functions that replace JAX's: same numbers, fnn's gradients, in any library."""
 
 import json
+import re
 
 import jax
 import jax.numpy as jnp
@@ -92,6 +93,50 @@ def test_max_pool_is_reduce_window_with_the_handwritten_gradient(
     np.testing.assert_allclose(have[1], want[1], rtol=0, atol=1e-6)
 
 
+@pytest.mark.parametrize(
+    ("x_shape", "w_shape", "padding"),
+    [
+        ((2, 3, 3, 2), (5, 5, 2, 4), "VALID"),
+        ((0, 6, 6, 2), (3, 3, 2, 4), "SAME"),
+        ((2, 6, 6, 0), (3, 3, 0, 4), "SAME"),
+        ((2, 6, 6, 2), (3, 3, 2, 0), "SAME"),
+        ((2, 0, 6, 2), (3, 3, 2, 4), "SAME"),
+    ],
+    ids=["no window", "no example", "no input", "no output", "no row"],
+)
+def test_empty_arrays_have_the_gradients_of_jax(x_shape, w_shape, padding):
+    arguments = jnp.ones(x_shape), jnp.ones(w_shape)
+    ours, theirs = (
+        jax.value_and_grad(
+            lambda x, w, f=f: f(x, w, (1, 1), padding, dimension_numbers=NHWC).sum(),
+            (0, 1),
+        )(*arguments)
+        for f in (fnn.ops.conv, lax.conv_general_dilated)
+    )
+    jax.tree.map(np.testing.assert_array_equal, ours, theirs)
+
+
+PRECISIONS = [
+    *(None, "highest", "bfloat16", lax.Precision.DEFAULT, lax.Precision.HIGH),
+    *(("high", "default"), (lax.Precision.HIGHEST,) * 2),
+]
+
+
+@pytest.mark.parametrize("precision", PRECISIONS, ids=str)
+def test_a_precision_is_that_of_the_convolution_and_of_its_gradients(precision):
+    def program(conv):
+        def cost(x, w):
+            options = dict(dimension_numbers=NHWC, precision=precision)
+            return conv(x, w, (1, 1), "SAME", **options).sum()
+
+        x, w = jnp.ones((2, 5, 5, 3)), jnp.ones((3, 3, 3, 4))
+        return str(jax.make_jaxpr(jax.value_and_grad(cost, (0, 1)))(x, w))
+
+    ours, theirs = map(program, (fnn.ops.conv, lax.conv_general_dilated))
+    found, expected = (re.findall(r"\bprecision=(.*)", text) for text in (ours, theirs))
+    assert found and set(found) == set(expected)
+
+
 def test_the_gradient_is_the_handwritten_one_and_not_jaxs():
     # JAX's gradient of a pool is `select_and_scatter`; that of a convolution is a
     # convolution in a layout of its own.
@@ -124,7 +169,6 @@ def test_vmap_over_weights_is_a_loop_over_weights():
     [
         dict(lhs_dilation=(2, 2)),
         dict(batch_group_count=2),
-        dict(precision="highest"),
         dict(preferred_element_type=jnp.bfloat16),
     ],
     ids=lambda options: next(iter(options)),

@@ -566,8 +566,8 @@ def test_a_result_describes_itself_in_a_few_lines():
         f"  best_epoch   {result.best_epoch}",
         f"  last losses  train_loss {train}, validation_loss {validation}",
         "  parameters   15",
-        "  history      epoch, train_loss, seconds, validation_epoch, validation_loss,",
-        "               validation_accuracy",
+        "  history      epoch, train_loss, seconds, learning_rate, validation_epoch,",
+        "               validation_loss, validation_accuracy",
     ]
     unseen = linear_fit(epochs=0)
     assert "  last losses  none\n" in repr(unseen)

@@ -8,6 +8,8 @@ from typing import Any, TypeVar
 
 import tyro
 
+from fnn.letters import make_stdout_printable
+
 __all__ = [
     "option_value",
     "parse",
@@ -33,6 +35,7 @@ def parse(
     Returns:
         The Config. `--help` and unknown options end the process, as usual.
     """
+    make_stdout_printable()
     description = (description or "").partition("\n")[0]
     return tyro.cli(
         type(default), prog=prog, description=description, default=default, args=argv

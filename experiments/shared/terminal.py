@@ -12,6 +12,7 @@ from rich.progress import BarColumn, Progress, TextColumn, TimeElapsedColumn
 from rich.table import Table
 
 import fnn
+from fnn.letters import printable
 
 __all__ = [
     "coloured_report",
@@ -43,9 +44,9 @@ def table(columns: Sequence[str], rows: Iterable[Sequence[Any]]) -> Table:
     """Build a table whose first column holds names, the others numbers."""
     built = Table(box=box.SIMPLE_HEAD, pad_edge=False, show_edge=False)
     for i, name in enumerate(columns):
-        built.add_column(name, justify="right" if i else "left")
+        built.add_column(printable(name), justify="right" if i else "left")
     for row in rows:
-        built.add_row(*map(str, row))
+        built.add_row(*(printable(str(cell)) for cell in row))
     return built
 
 

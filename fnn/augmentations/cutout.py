@@ -56,5 +56,5 @@ class CutOut:
     def _is_cut(self, key: KeyArray, n: int, length: int) -> Bool[Array, "n length"]:
         """Return which rows, or columns, of each image belong to its square."""
         centre = jax.random.randint(key, (n, 1), 0, length, jnp.int32)
-        i = jnp.arange(length, dtype=jnp.int32) - centre + self.size // 2
+        i = jnp.arange(length, dtype=jnp.int32)[None] - centre + self.size // 2
         return (0 <= i) & (i < self.size)

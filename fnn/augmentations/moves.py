@@ -150,7 +150,7 @@ class Flip:
     def __call__(self, key: Array, x: Array) -> Array:
         key, x = check_images(self, key, x)
         u = jax.random.uniform(key, (len(x), 1), jnp.float32)
-        rows, columns = _indices(x.shape[1])[None], _indices(x.shape[2])[None]
+        rows, columns = _indices(x.shape[1]), _indices(x.shape[2])
         is_flipped = u < jnp.asarray(self.probability, u.dtype)
         columns = jnp.where(is_flipped, x.shape[2] - 1 - columns, columns)
         return _gather_pixels(x, rows, columns)
@@ -174,8 +174,8 @@ def _shift(
     return jnp.where(is_inside, y, jnp.zeros_like(y))
 
 
-def _indices(size: int) -> Int[Array, "size"]:
-    return jnp.arange(size, dtype=jnp.int32)
+def _indices(size: int) -> Int[Array, "1 size"]:
+    return jnp.arange(size, dtype=jnp.int32)[None]
 
 
 def _reflect(i: Int[Array, "N I"], size: int) -> Int[Array, "N I"]:
@@ -193,6 +193,6 @@ def _gather_pixels(
 
     One row of indices may serve for all images.
     """
-    n = _indices(len(x))[:, None, None]
+    n = _indices(len(x))[0, :, None, None]
     pixels = x.at[n, rows[:, :, None], columns[:, None, :]]
     return pixels.get(mode="promise_in_bounds")

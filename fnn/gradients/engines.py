@@ -27,7 +27,9 @@ from fnn.gradients.precision import (
 )
 from fnn.losses import Loss, expect_loss
 from fnn.network import named_params
+from fnn.pytree import exportable
 from fnn.shapes import count_examples, example_shape, format_shapes
+from fnn.transfers import own_numbers_may_move
 from fnn.typing import Array, Batch, KeyArray, Number, PyTree
 
 __all__ = [
@@ -42,6 +44,7 @@ __all__ = [
 ]
 
 
+@exportable
 class Gradients(NamedTuple):
     """The result of an engine.
 
@@ -216,7 +219,8 @@ def value_and_grad(
         size = count_examples(x) if n is None else n
         options = dict(key=key, train=train, l2=l2, n=size)
         scaled = with_loss_scale(engine_fn, loss_scale)
-        out = scaled(net, loss, variables, (x, y), **options)
+        with own_numbers_may_move(variables, batch):
+            out = scaled(net, loss, variables, (x, y), **options)
         if not isinstance(out, Gradients):
             raise TypeError(
                 "an engine returns fnn.Gradients(loss, outputs, state, grads), got "

@@ -11,13 +11,17 @@ from fnn.dtypes import all_finite
 from fnn.gradients.engines import Engine, value_and_grad
 from fnn.losses import Loss
 from fnn.network import named_params, walk
+from fnn.placement import with_automatic_axes
 from fnn.planning.planned import plain
 from fnn.probes import probe_with_outputs, read_outputs
+from fnn.transfers import own_numbers_may_move
 from fnn.typing import Array, Batch
 
 __all__ = ["first_nonfinite"]
 
 
+@with_automatic_axes
+@own_numbers_may_move()
 def first_nonfinite(
     net: Layer,
     loss: Loss,

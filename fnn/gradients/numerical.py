@@ -19,6 +19,7 @@ import numpy as np
 from jax.flatten_util import ravel_pytree
 
 from fnn.checks import check_key
+from fnn.transfers import own_numbers_may_move
 from fnn.typing import Array, Float, KeyArray, Number, PyTree, Shaped
 
 __all__ = [
@@ -119,6 +120,7 @@ def _by_leaf(f: Objective, params: PyTree) -> Iterator[tuple[Array, Objective]]:
         yield leaf, of_leaf
 
 
+@own_numbers_may_move()
 def numerical_gradients(
     f: Objective, params: PyTree, *, h: float | None = None
 ) -> PyTree:
@@ -164,6 +166,7 @@ def numerical_gradients(
     return gradient(jax.tree.map(jnp.asarray, params))
 
 
+@own_numbers_may_move()
 def directional_derivatives(
     f: Objective,
     params: PyTree,
@@ -223,6 +226,7 @@ class HSweep(NamedTuple):
     theory: float
 
 
+@own_numbers_may_move()
 def h_sweep(
     f: Objective,
     params: PyTree,

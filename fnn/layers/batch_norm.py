@@ -10,8 +10,9 @@ from typing import ClassVar, NamedTuple
 
 import jax.numpy as jnp
 
-from fnn.checks import as_inputs
+from fnn.checks import as_inputs, is_integer
 from fnn.core import NO_INPUT_FEATURES, Backward, Forward, Layer, Variables, layer, leaf
+from fnn.layers.features import per_feature
 from fnn.layers.normalization import (
     NormParams,
     check_eps,
@@ -22,12 +23,15 @@ from fnn.layers.normalization import (
     norm_dparams,
     norm_dx,
     normalize,
+    scale_and_shift,
 )
+from fnn.pytree import exportable
 from fnn.typing import Array, InShape, KeyArray, PyTree
 
 __all__ = ["BatchNorm", "BatchNormState", "Eval", "Train"]
 
 
+@exportable
 class BatchNormState(NamedTuple):
     """The running `mean` and `var` of the features, each of shape (C,)."""
 
@@ -104,19 +108,20 @@ class BatchNorm(Layer):
         x = as_inputs(x)
         if train:
             m = math.prod(x.shape[:-1])
-            self.expect_batch(m)
+            if is_integer(m):  # `jax.export` may leave it open
+                self.expect_batch(m)
             mean, var = moments(x, axes=tuple(range(x.ndim - 1)))
             state = self.update_running(state, mean, var, m)
         else:
-            mean, var = state
+            mean, var = (per_feature(running, x) for running in state)
         normalized, inverse_std = normalize(x, mean, var, self.eps)
         saved = (Train if train else Eval)((normalized, inverse_std))
-        y = normalized * params.scale + params.bias
+        y = scale_and_shift(normalized, params)
         return Forward(y, saved=saved, state=state)
 
     def backward(self, params: NormParams, saved: Train | Eval, dy: Array) -> Backward:
         normalized, inverse_std = saved.arrays
-        grad = dy * params.scale
+        grad = dy * per_feature(params.scale, dy)
         if isinstance(saved, Train):
             axes = tuple(range(dy.ndim - 1))
             dx = norm_dx(grad, normalized, inverse_std, axes)
@@ -137,7 +142,7 @@ class BatchNorm(Layer):
         self, state: BatchNormState, mean: Array, var: Array, m: int
     ) -> BatchNormState:
         """Return the running statistics after a batch of m elements per feature."""
-        unbiased = var * (m / (m - 1))
+        unbiased = var * jnp.asarray(m / (m - 1), var.dtype)
 
         def update(running: Array, batch: Array) -> Array:
             keep = jnp.asarray(self.momentum, running.dtype)

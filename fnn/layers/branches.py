@@ -13,6 +13,7 @@ from fnn.layers.activations import Identity
 from fnn.layers.combinators import child_backward, expect_layers, join_variables
 from fnn.layers.merging import check_merge, merge, merge_backward
 from fnn.network import child_key, child_variables, located, output_shape
+from fnn.pytree import exportable
 from fnn.typing import Array, InShape, KeyArray, PyTree
 
 __all__ = ["Parallel", "Residual", "parallel", "residual"]
@@ -64,6 +65,7 @@ def parallel(*branches: Layer, merge: str = "sum", axis: int = -1) -> "Parallel"
     return Parallel(branches, merge, axis)
 
 
+@exportable
 class ResidualParts(NamedTuple):
     """The params, states or saved values of the two sides of a residual block."""
 

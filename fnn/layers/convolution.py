@@ -23,6 +23,7 @@ from fnn.core import (
     layer,
 )
 from fnn.layers.convolve import convolve, convolve_dw, convolve_dx, transpose
+from fnn.layers.features import per_feature, sum_per_feature
 from fnn.layers.initializers import Initializer, LecunNormal, Zeros
 from fnn.layers.padding import COPY_MODES, check_copies, pad, pad_backward
 from fnn.layers.windows import (
@@ -37,11 +38,13 @@ from fnn.layers.windows import (
     positive_integers,
     transposed_output_sizes,
 )
+from fnn.pytree import exportable
 from fnn.typing import Array, Float, InShape, KeyArray, PyTree
 
 __all__ = ["Conv", "ConvParams", "ConvTranspose"]
 
 
+@exportable
 class ConvParams(NamedTuple):
     """The parameters: `weight` (K, ..., I/G, O); `bias` (O,), or () without a bias.
 
@@ -118,8 +121,11 @@ class _Convolution(Layer):
         why = f" (its weight is {format_sizes(params.weight.shape)})"
         expect_shape(self, x, ("N", *"DHW"[3 - axes :], inputs), why)
 
+    def _add_bias(self, y: Array, params: ConvParams) -> Array:
+        return y + per_feature(params.bias, y) if self.bias else y
+
     def _dbias(self, dy: Array) -> Array | tuple[()]:
-        return dy.sum(tuple(range(dy.ndim - 1))) if self.bias else ()
+        return sum_per_feature(dy) if self.bias else ()
 
 
 @layer
@@ -173,7 +179,7 @@ class Conv(_Convolution):
         self._check(params, x, inputs * self.groups, inputs, self.features)
         padded, window = self._pad(x)
         y = convolve(padded, params.weight, window, self.groups)
-        return Forward(y + params.bias if self.bias else y, saved=x, state=state)
+        return Forward(self._add_bias(y, params), saved=x, state=state)
 
     def backward(
         self, params: ConvParams, saved: Array, dy: Float[Array, "N *P O"]
@@ -285,7 +291,7 @@ class ConvTranspose(_Convolution):
         sizes = x.shape[1:-1]
         window, output_sizes = self.window_for(sizes), self.output_sizes(sizes)
         y = convolve_dx(x, params.weight, window, output_sizes, self.groups)
-        return Forward(y + params.bias if self.bias else y, saved=x, state=state)
+        return Forward(self._add_bias(y, params), saved=x, state=state)
 
     def backward(
         self, params: ConvParams, saved: Array, dy: Float[Array, "N *P O"]

@@ -21,7 +21,10 @@ template, I input and O output features (channels), G groups, each of J = I/G in
 L = O/G outputs.
 """
 
+from typing import Any
+
 import jax.numpy as jnp
+import numpy as np
 from jax import lax
 
 from fnn.layers.windows import Window
@@ -31,18 +34,36 @@ __all__ = ["convolve", "convolve_dw", "convolve_dx", "transpose"]
 
 
 def convolve(
-    x: Array, weight: Array, window: Window, groups: int = 1
+    x: Array, weight: Array, window: Window, groups: int = 1, precision: Any = None
 ) -> Float[Array, "N *P O"]:
     """Compute y = x ⋆ W from x (N, H, ..., I) and W (K, ..., J, O)."""
     x, weight = _of_one_dtype(x, weight)
+    mistaken = _mistaken_axes(window, x.shape[1:-1])
+    if any(mistaken):  # so that autodiff's dx is of another window
+        ends = [
+            (lo, hi, 0) if padded else (0, 0, 0)
+            for (lo, hi), padded in zip(window.padding, mistaken, strict=True)
+        ]
+        x = lax.pad(x, np.zeros((), x.dtype), [(0, 0, 0), *ends, (0, 0, 0)])
+        left = [
+            (0, 0) if padded else pair
+            for pair, padded in zip(window.padding, mistaken, strict=True)
+        ]
+        window = window._replace(padding=tuple(left))
     return lax.conv_general_dilated(
         x, weight, window.stride, window.padding, rhs_dilation=window.dilation,
         dimension_numbers=_layout(x.ndim), feature_group_count=groups,
+        precision=precision,
     )  # fmt: skip
 
 
 def convolve_dx(
-    dy: Array, weight: Array, window: Window, sizes: tuple[int, ...], groups: int = 1
+    dy: Array,
+    weight: Array,
+    window: Window,
+    sizes: tuple[int, ...],
+    groups: int = 1,
+    precision: Any = None,
 ) -> Float[Array, "N *H I"]:
     """Compute dx from dy (N, P, ..., O) and W, for x of these spatial sizes."""
     dy, weight = _of_one_dtype(dy, weight)
@@ -53,15 +74,21 @@ def convolve_dx(
             strict=True,
         )
     ]  # fmt: skip
-    return lax.conv_general_dilated(
+    mistaken = _mistaken_axes(window, sizes)  # one position more, which is cut off
+    padding = [
+        (lo, hi + more) for (lo, hi), more in zip(padding, mistaken, strict=True)
+    ]
+    dx = lax.conv_general_dilated(
         dy, transpose(weight, groups), (1,) * len(sizes), padding,
         lhs_dilation=window.stride, rhs_dilation=window.dilation,
         dimension_numbers=_layout(dy.ndim), feature_group_count=groups,
+        precision=precision,
     )  # fmt: skip
+    return dx[:, *map(slice, sizes)] if any(mistaken) else dx
 
 
 def convolve_dw(
-    x: Array, dy: Array, window: Window, groups: int = 1
+    x: Array, dy: Array, window: Window, groups: int = 1, precision: Any = None
 ) -> Float[Array, "*K J O"]:
     """Compute dW from x and dy."""
     x, dy = _of_one_dtype(x, dy)
@@ -81,6 +108,7 @@ def convolve_dw(
         x.reshape(inputs // groups, *sizes, groups * n), jnp.moveaxis(dy, 0, -2),
         window.dilation, padding, rhs_dilation=window.stride,
         dimension_numbers=_layout(dy.ndim), feature_group_count=groups,
+        precision=precision,
     )  # fmt: skip
     return jnp.moveaxis(dweight, 0, -2)
 
@@ -93,6 +121,23 @@ def transpose(weight: Array, groups: int = 1) -> Float[Array, "*K L I"]:
     swapped = jnp.moveaxis(grouped, -1, -3)  # (K, ..., L, J, G)
     swapped = jnp.swapaxes(swapped, -1, -2)  # (K, ..., L, G, J)
     return swapped.reshape(*kernel, outputs // groups, groups * inputs)
+
+
+def _mistaken_axes(window: Window, sizes: tuple[int, ...]) -> list[bool]:
+    """Return the axes that XLA mistakes, in dx, for axes of groups.
+
+    There K = s = 2, and dx needs no padding. If in the other axes K > P, XLA swaps the
+    two factors, but not along that axis, and ends the process over the result (its
+    `conv_operand_swapper.cc`, in jaxlib 0.10 to 0.12).
+    """
+    axes = zip(
+        *(window.size, window.stride, window.dilation, window.padding),
+        *(sizes, window.output_sizes(sizes)),
+        strict=True,
+    )
+    return [
+        (k, s, d, lo, h) == (2, 2, 1, 1, 2 * (p - 1)) for k, s, d, (lo, _), h, p in axes
+    ]
 
 
 def _of_one_dtype(a: Array, b: Array) -> tuple[Array, Array]:

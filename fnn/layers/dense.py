@@ -20,13 +20,16 @@ from fnn.core import (
     Variables,
     layer,
 )
+from fnn.layers.features import per_feature, sum_per_feature
 from fnn.layers.initializers import Initializer, LecunNormal, Zeros
+from fnn.pytree import exportable
 from fnn.typing import Array, Float, InShape, KeyArray, PyTree
 from fnn.versions import transposes_mapped_products
 
 __all__ = ["FEW_OUTPUTS", "Dense", "DenseParams", "DenseTranspose", "dweight"]
 
 
+@exportable
 class DenseParams(NamedTuple):
     """The parameters: `weight` (I, O); `bias` (O,), or () without a bias."""
 
@@ -99,7 +102,8 @@ class Dense(Layer):
     ) -> Forward:  # fmt: skip
         self._check(params, x)
         y = x @ params.weight
-        return Forward(y + params.bias if self.bias else y, saved=x, state=state)
+        y = y + per_feature(params.bias, y) if self.bias else y
+        return Forward(y, saved=x, state=state)
 
     def backward(
         self,
@@ -108,7 +112,7 @@ class Dense(Layer):
         dy: Float[Array, "N *P O"],
     ) -> Backward:
         x = saved
-        dbias = dy.sum(tuple(range(dy.ndim - 1))) if self.bias else ()
+        dbias = sum_per_feature(dy) if self.bias else ()
         dparams = DenseParams(weight=dweight(x, dy), bias=dbias)
         return Backward(dx=dy @ params.weight.T, dparams=dparams)
 
@@ -181,7 +185,8 @@ class DenseTranspose(Layer):
         transposed = DenseParams(params.weight.T, params.bias)
         self._dense._check(transposed, x)
         y = x @ params.weight.T
-        return Forward(y + params.bias if self.bias else y, saved=x, state=state)
+        y = y + per_feature(params.bias, y) if self.bias else y
+        return Forward(y, saved=x, state=state)
 
     def backward(
         self,
@@ -190,7 +195,7 @@ class DenseTranspose(Layer):
         dy: Float[Array, "N *P O"],
     ) -> Backward:
         x = saved
-        dbias = dy.sum(tuple(range(dy.ndim - 1))) if self.bias else ()
+        dbias = sum_per_feature(dy) if self.bias else ()
         dparams = DenseParams(weight=dweight(dy, x), bias=dbias)
         return Backward(dx=dy @ params.weight, dparams=dparams)
 

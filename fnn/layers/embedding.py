@@ -13,6 +13,7 @@ import numpy as np
 from fnn.checks import as_inputs, expect_params, positive_integer
 from fnn.core import Backward, Forward, Layer, Variables, layer
 from fnn.layers.initializers import Initializer, Normal
+from fnn.pytree import exportable
 from fnn.typing import Array, Float, InShape, Int, KeyArray, PyTree, Shaped
 
 __all__ = ["LARGEST_TABLE", "Embedding", "EmbeddingParams"]
@@ -21,6 +22,7 @@ __all__ = ["LARGEST_TABLE", "Embedding", "EmbeddingParams"]
 LARGEST_TABLE = 2**24
 
 
+@exportable
 class EmbeddingParams(NamedTuple):
     """The parameter `weight` (V, F), a row for each id. It is penalised."""
 

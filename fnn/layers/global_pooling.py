@@ -98,7 +98,7 @@ class GlobalMaxPool(_Global):
     ) -> Backward:
         argmax, x_shape = saved
         n, *sizes, features = x_shape.shape[1:]
-        pixel = jnp.arange(math.prod(sizes))[:, None]
+        pixel = jnp.arange(math.prod(sizes))[None, :, None]
         dx = jnp.where(pixel == argmax, dy[:, None], 0)
         return Backward(dx.reshape(n, *sizes, features), ())
 

@@ -11,6 +11,7 @@ from typing import ClassVar
 
 from fnn.checks import as_inputs, positive_integer
 from fnn.core import NO_INPUT_FEATURES, Backward, Forward, Layer, Variables, layer, leaf
+from fnn.layers.features import per_feature
 from fnn.layers.normalization import (
     NormParams,
     check_eps,
@@ -21,6 +22,7 @@ from fnn.layers.normalization import (
     norm_dparams,
     norm_dx,
     normalize,
+    scale_and_shift,
 )
 from fnn.typing import Array, InShape, KeyArray, PyTree
 
@@ -67,7 +69,7 @@ class InstanceNorm(Layer):
         self._check_pixels(x.shape[1:])
         pixels = tuple(range(1, x.ndim - 1))
         normalized, inverse_std = normalize(x, *moments(x, pixels), self.eps)
-        y = normalized * params.scale + params.bias
+        y = scale_and_shift(normalized, params)
         return Forward(y, saved=(normalized, inverse_std), state=state)
 
     def backward(
@@ -75,7 +77,8 @@ class InstanceNorm(Layer):
     ) -> Backward:
         normalized, inverse_std = saved
         pixels = tuple(range(1, dy.ndim - 1))
-        dx = norm_dx(dy * params.scale, normalized, inverse_std, pixels)
+        grad = dy * per_feature(params.scale, dy)
+        dx = norm_dx(grad, normalized, inverse_std, pixels)
         return Backward(dx=dx, dparams=norm_dparams(dy, normalized))
 
     def reach(self, in_shape: InShape) -> None:
@@ -144,14 +147,14 @@ class GroupNorm(Layer):
         grouped, axes = self._grouped(x)
         normalized, inverse_std = normalize(grouped, *moments(grouped, axes), self.eps)
         normalized = normalized.reshape(x.shape)
-        y = normalized * params.scale + params.bias
+        y = scale_and_shift(normalized, params)
         return Forward(y, saved=(normalized, inverse_std), state=state)
 
     def backward(
         self, params: NormParams, saved: tuple[Array, Array], dy: Array
     ) -> Backward:
         normalized, inverse_std = saved
-        grad, axes = self._grouped(dy * params.scale)
+        grad, axes = self._grouped(dy * per_feature(params.scale, dy))
         dx = norm_dx(grad, normalized.reshape(grad.shape), inverse_std, axes)
         return Backward(dx.reshape(dy.shape), dparams=norm_dparams(dy, normalized))
 

@@ -2,8 +2,8 @@
 
 JAX's own are closures: two of them are never equal, so a network that held them would
 compile again each time it is built. An initialiser here is a small frozen dataclass
-that calls JAX's: `initializer(key, shape) -> Array`. Any function of that signature can
-take its place.
+that draws the same numbers as JAX's, but compiles less (see `fnn.layers.draws`):
+`initializer(key, shape) -> Array`. Any function of that signature can take its place.
 
 The default of a layer depends on the activation that follows it, because the variance
 of the activations must neither grow nor shrink from layer to layer:
@@ -15,12 +15,14 @@ of the activations must neither grow nor shrink from layer to layer:
 | none                         | `LecunNormal`   | 1 / I       | LeCun et al. 1998   |
 """
 
+import math
 from collections.abc import Callable
 from dataclasses import dataclass, fields
 
 from jax.nn import initializers as jax_initializers
 
 from fnn.checks import check_key
+from fnn.layers.draws import filled, normal, truncated_normal, uniform
 from fnn.typing import Array, KeyArray
 
 __all__ = [
@@ -56,7 +58,7 @@ class Zeros(_PasteableRepr):
     """An initialiser with 0 in all entries, for biases; for weights dx would be 0."""
 
     def __call__(self, key: KeyArray, shape: tuple[int, ...]) -> Array:
-        return jax_initializers.zeros(check_key(key), shape)
+        return filled(check_key(key), shape, 0.0)
 
 
 @dataclass(frozen=True, repr=False)
@@ -64,7 +66,7 @@ class Ones(_PasteableRepr):
     """An initialiser with 1 in all entries, for scales."""
 
     def __call__(self, key: KeyArray, shape: tuple[int, ...]) -> Array:
-        return jax_initializers.ones(check_key(key), shape)
+        return filled(check_key(key), shape, 1.0)
 
 
 @dataclass(frozen=True, repr=False)
@@ -74,7 +76,7 @@ class Constant(_PasteableRepr):
     value: float
 
     def __call__(self, key: KeyArray, shape: tuple[int, ...]) -> Array:
-        return jax_initializers.constant(self.value)(check_key(key), shape)
+        return filled(check_key(key), shape, self.value)
 
 
 @dataclass(frozen=True, repr=False)
@@ -84,7 +86,7 @@ class Normal(_PasteableRepr):
     stddev: float = 1.0
 
     def __call__(self, key: KeyArray, shape: tuple[int, ...]) -> Array:
-        return jax_initializers.normal(self.stddev)(check_key(key), shape)
+        return normal(check_key(key), shape, self.stddev)
 
 
 @dataclass(frozen=True, repr=False)
@@ -92,7 +94,7 @@ class HeNormal(_PasteableRepr):
     """A truncated normal of variance 2/I. He et al., arXiv:1502.01852, eq. 10."""
 
     def __call__(self, key: KeyArray, shape: tuple[int, ...]) -> Array:
-        return jax_initializers.he_normal()(check_key(key), shape)
+        return truncated_normal(check_key(key), shape, 2 / _fans(shape)[0])
 
 
 @dataclass(frozen=True, repr=False)
@@ -100,7 +102,7 @@ class HeUniform(_PasteableRepr):
     """A uniform distribution of variance 2/I. He et al., arXiv:1502.01852, eq. 10."""
 
     def __call__(self, key: KeyArray, shape: tuple[int, ...]) -> Array:
-        return jax_initializers.he_uniform()(check_key(key), shape)
+        return uniform(check_key(key), shape, 2 / _fans(shape)[0])
 
 
 @dataclass(frozen=True, repr=False)
@@ -108,7 +110,7 @@ class GlorotNormal(_PasteableRepr):
     """A truncated normal of variance 2/(I + O). Glorot and Bengio 2010, eq. 12."""
 
     def __call__(self, key: KeyArray, shape: tuple[int, ...]) -> Array:
-        return jax_initializers.glorot_normal()(check_key(key), shape)
+        return truncated_normal(check_key(key), shape, 2 / sum(_fans(shape)))
 
 
 @dataclass(frozen=True, repr=False)
@@ -116,7 +118,7 @@ class GlorotUniform(_PasteableRepr):
     """A uniform distribution of variance 2/(I + O). Glorot and Bengio 2010, eq. 16."""
 
     def __call__(self, key: KeyArray, shape: tuple[int, ...]) -> Array:
-        return jax_initializers.glorot_uniform()(check_key(key), shape)
+        return uniform(check_key(key), shape, 2 / sum(_fans(shape)))
 
 
 @dataclass(frozen=True, repr=False)
@@ -124,7 +126,7 @@ class LecunNormal(_PasteableRepr):
     """A truncated normal of variance 1/I. LeCun et al. 1998, "Efficient BackProp"."""
 
     def __call__(self, key: KeyArray, shape: tuple[int, ...]) -> Array:
-        return jax_initializers.lecun_normal()(check_key(key), shape)
+        return truncated_normal(check_key(key), shape, 1 / _fans(shape)[0])
 
 
 @dataclass(frozen=True, repr=False)
@@ -135,3 +137,17 @@ class Orthogonal(_PasteableRepr):
 
     def __call__(self, key: KeyArray, shape: tuple[int, ...]) -> Array:
         return jax_initializers.orthogonal(self.scale)(check_key(key), shape)
+
+
+def _fans(shape: tuple[int, ...]) -> tuple[int, int]:
+    """Return I and O: the numbers of inputs of an output, and of outputs of an input.
+
+    Of a convolution with k positions and weights (..., i, o) they are k i and k o.
+    """
+    if len(shape) < 2:
+        raise ValueError(
+            f"an array of shape {shape} has no inputs and outputs to draw it by: use "
+            "an initialiser that knows its variance, such as initializers.Normal(0.01)"
+        )
+    *positions, inputs, outputs = shape
+    return math.prod(positions) * inputs, math.prod(positions) * outputs

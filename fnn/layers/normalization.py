@@ -36,6 +36,8 @@ from jax import lax
 from fnn.checks import as_inputs, expect_params, expect_shape
 from fnn.core import NO_INPUT_FEATURES, Backward, Forward, Layer, Variables, layer, leaf
 from fnn.dtypes import widen
+from fnn.layers.features import per_feature, sum_per_feature
+from fnn.pytree import exportable
 from fnn.typing import Array, Float, InShape, KeyArray, PyTree
 
 __all__ = [
@@ -51,9 +53,11 @@ __all__ = [
     "norm_dparams",
     "norm_dx",
     "normalize",
+    "scale_and_shift",
 ]
 
 
+@exportable
 class NormParams(NamedTuple):
     """The parameters `scale` γ and `bias` β, each (C,). Neither is penalised."""
 
@@ -61,6 +65,7 @@ class NormParams(NamedTuple):
     bias: Array
 
 
+@exportable
 class RMSNormParams(NamedTuple):
     """The parameter `scale` γ of shape (C,). It is not penalised."""
 
@@ -120,6 +125,12 @@ def normalize(x: Array, mean: Array, var: Array, eps: float) -> tuple[Array, Arr
     return (x - mean.astype(x.dtype)) * inverse_std, inverse_std
 
 
+def scale_and_shift(normalized: Array, params: NormParams) -> Array:
+    """Compute y = γ x̂ + β."""
+    scale, bias = (per_feature(vector, normalized) for vector in params)
+    return normalized * scale + bias
+
+
 def norm_dx(
     grad: Float[Array, "*S"],
     normalized: Float[Array, "*S"],
@@ -136,11 +147,7 @@ def norm_dparams(
     dy: Float[Array, "*S C"], normalized: Float[Array, "*S C"]
 ) -> NormParams:
     """Compute dγ = Σ dy x̂ and dβ = Σ dy, over all axes but the features'."""
-    return NormParams(scale=_per_feature(dy * normalized), bias=_per_feature(dy))
-
-
-def _per_feature(elements: Float[Array, "*S C"]) -> Float[Array, "C"]:
-    return elements.sum(tuple(range(elements.ndim - 1)))
+    return NormParams(scale=sum_per_feature(dy * normalized), bias=sum_per_feature(dy))
 
 
 def _inverse_root(square: Array, eps: float) -> Array:
@@ -191,14 +198,15 @@ class LayerNorm(Layer):
         x = as_inputs(x)
         self._check_features(x.shape[-1])
         normalized, inverse_std = normalize(x, *moments(x, (-1,)), self.eps)
-        y = normalized * params.scale + params.bias
+        y = scale_and_shift(normalized, params)
         return Forward(y, saved=(normalized, inverse_std), state=state)
 
     def backward(
         self, params: NormParams, saved: tuple[Array, Array], dy: Array
     ) -> Backward:
         normalized, inverse_std = saved
-        dx = norm_dx(dy * params.scale, normalized, inverse_std, (-1,))
+        grad = dy * per_feature(params.scale, dy)
+        dx = norm_dx(grad, normalized, inverse_std, (-1,))
         return Backward(dx=dx, dparams=norm_dparams(dy, normalized))
 
     def _check_features(self, features: int) -> None:
@@ -251,14 +259,14 @@ class RMSNorm(Layer):
         mean_square = jnp.square(widen(x)).mean(-1, keepdims=True)
         inverse_rms = _inverse_root(mean_square, self.eps).astype(x.dtype)
         normalized = x * inverse_rms
-        saved = (normalized, inverse_rms)
-        return Forward(normalized * params.scale, saved=saved, state=state)
+        y = normalized * per_feature(params.scale, normalized)
+        return Forward(y, saved=(normalized, inverse_rms), state=state)
 
     def backward(
         self, params: RMSNormParams, saved: tuple[Array, Array], dy: Array
     ) -> Backward:
         normalized, inverse_rms = saved
-        grad = dy * params.scale
+        grad = dy * per_feature(params.scale, dy)
         stretch = (grad * normalized).mean(-1, keepdims=True)
         dx = inverse_rms * (grad - normalized * stretch)
-        return Backward(dx=dx, dparams=RMSNormParams(_per_feature(dy * normalized)))
+        return Backward(dx=dx, dparams=RMSNormParams(sum_per_feature(dy * normalized)))

@@ -18,11 +18,14 @@ import jax.numpy as jnp
 from fnn.checks import as_inputs, expect_params, expect_shape
 from fnn.core import Backward, Forward, Variables, layer, leaf
 from fnn.layers.activations import Rectifying, Saturating
+from fnn.layers.features import per_feature
+from fnn.pytree import exportable
 from fnn.typing import Array, InShape, KeyArray, PyTree
 
 __all__ = ["Clip", "HardSigmoid", "HardSwish", "PRelu", "PReluParams"]
 
 
+@exportable
 class PReluParams(NamedTuple):
     """The parameter `slope`: (C,), or () for one of all. It is not penalised."""
 
@@ -72,14 +75,18 @@ class PRelu(Rectifying):
         if self.per_channel:
             expect_shape(self, x, ("N", ..., *params.slope.shape))
         x = as_inputs(x)
-        return Forward(jnp.where(x > 0, x, params.slope * x), saved=x, state=state)
+        y = jnp.where(x > 0, x, self._slope(params, x) * x)
+        return Forward(y, saved=x, state=state)
 
     def backward(self, params: PReluParams, saved: Array, dy: Array) -> Backward:
         x = saved
         shared = x.ndim - params.slope.ndim  # axes of positions that share a slope
         dslope = jnp.where(x > 0, 0, dy * x).sum(tuple(range(shared)))
-        dx = jnp.where(x > 0, dy, params.slope * dy)
+        dx = jnp.where(x > 0, dy, self._slope(params, dy) * dy)
         return Backward(dx=dx, dparams=PReluParams(dslope))
+
+    def _slope(self, params: PReluParams, x: Array) -> Array:
+        return per_feature(params.slope, x) if self.per_channel else params.slope
 
 
 @layer

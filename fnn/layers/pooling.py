@@ -19,8 +19,10 @@ y, C features, K positions in a window, s the stride, lo and hi the padding, as 
 import math
 from collections.abc import Callable
 from dataclasses import field
+from functools import partial
 from typing import Any
 
+import jax
 import jax.numpy as jnp
 import numpy as np
 from jax import lax
@@ -139,9 +141,12 @@ class MaxPool(_Pool):
 
         return Backward(_dx(share, (self._argmax(x, window), dy), window, sizes), ())
 
+    # A program of its own outside `jit`, so that −∞ is in no result: `jax_debug_infs`
+    # would stop there.
+    @partial(jax.jit, static_argnums=(0, 2), inline=True)
     def _argmax(self, x: Array, window: Window) -> Int[Array, "N *P C"]:
         """Return k*, the row-major number of the maximum in every window."""
-        low = jnp.asarray(-jnp.inf, x.dtype)
+        low = np.asarray(-np.inf, x.dtype)
         ends = [(0, 0), *window.padding, (0, 0)]
         padded = lax.pad(x, low, [(lo, hi, 0) for lo, hi in ends])
         output_sizes = window.output_sizes(x.shape[1:-1])
@@ -214,7 +219,7 @@ class AvgPool(_Pool):
         return Backward(_dx(share, (dy,), window, sizes), ())
 
     def _counts(self, window: Window, sizes: tuple[int, ...], dtype: Any) -> Array:
-        """Return K_p, of shape (P, ..., 1), or one number for all windows."""
+        """Return K_p, of shape (1, P, ..., 1), or one number for all windows."""
         if self.divisor_override is not None:
             return jnp.asarray(self.divisor_override, dtype)
         if self.count_include_pad and not self.ceil_mode:
@@ -226,7 +231,7 @@ class AvgPool(_Pool):
             beyond = zip(window.padding, given, strict=True)
             rest = tuple((lo - a, hi - b) for (lo, hi), (a, b) in beyond)
             window = window._replace(padding=rest)
-        return _reduce_window(ones, np.float32(0), lax.add, window)[0].astype(dtype)
+        return _reduce_window(ones, np.float32(0), lax.add, window).astype(dtype)
 
 
 def keep_gradient_of_positions(y: Array) -> Array:
@@ -295,7 +300,7 @@ def _dx_of_separate_windows(
     numbers = np.full(window.stride, -1, np.int32)
     inside = tuple(map(slice, window.size))
     numbers[inside] = np.arange(math.prod(window.size)).reshape(window.size)
-    numbers = numbers.reshape([a for s in window.stride for a in (s, 1)])
+    numbers = numbers.reshape([1, *(a for s in window.stride for a in (1, s)), 1])
     single = [n, *(a for p in output_sizes for a in (p, 1)), features]
     axes = list(zip(output_sizes, window.stride, strict=True))
     blocks = [n, *(a for p, s in axes for a in (p, s)), features]

@@ -238,6 +238,7 @@ class SoftmaxCrossEntropy(Loss):
         v = total = jnp.ones((*z.shape[:-1], 1), t.dtype)
         if self.class_weights is not None:
             weight = weight_array(self, self.class_weights, z.shape[-1], t.dtype)
+            weight = jax.lax.expand_dims(weight, range(t.ndim - 1))
             v = (weight * plain).sum(-1, keepdims=True)
             t = weight * t
             total = t.sum(-1, keepdims=True)

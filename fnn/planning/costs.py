@@ -106,7 +106,7 @@ def load_costs(path: str | Path) -> Costs:
         'AMD EPYC, 2 cores, jax 0.10.2'
     """
     try:
-        table = json.loads(Path(path).read_text())
+        table = json.loads(Path(path).read_text("utf-8"))
         blocks = tuple((Work(**row["work"]), row["ms"]) for row in table["blocks"])
         elements = {RENAMED.get(k, k): ns for k, ns in dict(table["elements"]).items()}
         return Costs(table["machine"], blocks, elements)

@@ -4,6 +4,7 @@ from abc import abstractmethod
 from typing import NamedTuple
 
 from fnn.core import Backward, Forward, Layer, Reach, Variables, layer, leaf
+from fnn.letters import printable
 from fnn.shapes import example_shape, format_shapes, hashable
 from fnn.tables import format_rows
 from fnn.typing import Array, InShape, KeyArray, PyTree
@@ -115,10 +116,10 @@ class Plan(Planned):
 
     def __str__(self) -> str:
         if not self.changes:
-            return f"Nothing to plan: {self.note}."
+            return printable(f"Nothing to plan: {self.note}.")
         rows = [("layer", "done by", "before", "after")]
         rows += [
             (c.path, c.kernel, f"{c.before:.3f}", f"{c.after:.3f}")
             for c in self.changes
         ]
-        return "\n".join([*format_rows(rows, "<<>>"), self.note])
+        return printable("\n".join([*format_rows(rows, "<<>>"), self.note]))

@@ -26,6 +26,7 @@ __all__ = [
     "check_fits",
     "check_inputs",
     "check_last_batch",
+    "check_validation",
     "place_subset",
     "with_weights",
 ]
@@ -75,7 +76,7 @@ def check_inputs(name: str, x: Any) -> Any:
 
 def _check_input(name: str, x: Any) -> Array:
     x = as_array(name, x)
-    if x.ndim == 0 or len(x) == 0:
+    if x.ndim == 0 or x.shape[0] == 0:
         raise ValueError(f"{name} has no examples: its shape is {x.shape}")
     if x.dtype == jnp.uint8:
         raise TypeError(
@@ -83,7 +84,9 @@ def _check_input(name: str, x: Any) -> Array:
             "Pass x.astype('float32') / 255, here and wherever the network is used; "
             "or x.astype('int32') for the ids of an Embedding."
         )
-    if jnp.issubdtype(x.dtype, jnp.floating) and not bool(_all_finite(x)):
+    is_known = not isinstance(x, jax.core.Tracer)  # not where `predict` is traced
+    has_fractions = jnp.issubdtype(x.dtype, jnp.floating)
+    if is_known and has_fractions and not bool(_all_finite(x)):
         values = np.asarray(x, np.float32)
         index = np.argwhere(~np.isfinite(values))[0].tolist()
         number = "NaN" if np.isnan(values[tuple(index)]) else "inf"
@@ -181,6 +184,17 @@ def _is_array(leaf: Any) -> bool:
     dtype = leaf.dtype
     kinds = (np.number, np.bool_, jax.dtypes.extended)
     return any(jax.dtypes.issubdtype(dtype, kind) for kind in kinds)
+
+
+def check_validation(
+    net: Layer, loss: Loss, variables: Variables, validation: Any
+) -> Batch | None:
+    """Return validation data that fit the network, or None."""
+    if validation is None:
+        return None
+    data = check_data("validation", validation)
+    check_fits(net, loss, variables, data, "validation")
+    return data
 
 
 def place_subset(

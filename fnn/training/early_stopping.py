@@ -16,7 +16,7 @@ __all__ = ["EarlyStopping", "StoppingState"]
 class StoppingState(NamedTuple):
     """The state of early stopping, all scalars.
 
-    best: the best metric so far, ±inf before the first evaluation.
+    best: the best metric so far; before the first evaluation, the worst finite number.
     best_epoch: the epoch of that evaluation, 0 before the first.
     wait: the number of evaluations since.
     stop: whether to stop.
@@ -35,19 +35,18 @@ class EarlyStopping:
     With m the metric of this evaluation, and mode "min":
 
         m < best − min_delta     best ← m,  wait ← 0
-        otherwise                wait ← wait + 1,  stop once wait = patience
+        otherwise                wait ← wait + 1,  stop once wait = max(patience, 1)
 
-    so training stops after exactly `patience` evaluations without improvement. NaN is
-    never an improvement. The validation error is U-shaped in the number of steps; early
-    stopping chooses that number in a single run. It is a regularizer that changes
-    neither the procedure nor the objective.
+    so training stops after exactly `patience` evaluations without improvement; 0 stops
+    at the first one, as 1 does. NaN is never an improvement. The validation error is
+    U-shaped in the number of steps; early stopping chooses that number in a single run.
+    It is a regularizer that changes neither the procedure nor the objective.
 
     Its cost is the validation, which `every` makes rarer and `subset` smaller.
     `fnn.fit` keeps the best variables in the host's memory.
 
     Args:
-        patience: the number of evaluations without improvement to stop after, at least
-            1.
+        patience: the number of evaluations without improvement to stop after.
         min_delta: the metric has to be better by more than this, in its own units. A
             leaf.
         mode: "min" if smaller is better, "max" if larger is.
@@ -81,8 +80,8 @@ class EarlyStopping:
     subset: int | float | None = None
 
     def __post_init__(self) -> None:
-        for name in ("patience", "every"):
-            _expect_count(name, getattr(self, name))
+        _expect_count("patience", self.patience, least=0)
+        _expect_count("every", self.every, least=1)
         if not isinstance(self.min_delta, float | jax.Array):
             raise TypeError(
                 f"EarlyStopping: min_delta must be a number, got {self.min_delta!r}"
@@ -113,7 +112,10 @@ class EarlyStopping:
 
     def init(self) -> StoppingState:
         """Return the state before the first evaluation."""
-        best = jnp.asarray(jnp.inf if self.mode == "min" else -jnp.inf)
+        # Not infinity, at which `jax_debug_infs` would stop the program.
+        dtype = jax.dtypes.canonicalize_dtype(float)
+        largest = jnp.finfo(dtype).max
+        best = jnp.asarray(largest if self.mode == "min" else -largest, dtype)
         zero = jnp.zeros((), jnp.int32)
         return StoppingState(best, zero, zero, jnp.zeros((), bool))
 
@@ -141,18 +143,22 @@ class EarlyStopping:
                 improved, jnp.asarray(epoch, jnp.int32), state.best_epoch
             ),
             wait=wait,
-            stop=wait >= jnp.asarray(self.patience, wait.dtype),
+            stop=self.is_over(wait),
         )
         # Under vmap other runs go on; one that has stopped must keep its state.
         kept = [jnp.where(state.stop, o, n) for o, n in zip(state, new, strict=True)]
         return StoppingState(*kept)
 
+    def is_over(self, wait: Array) -> Array:
+        """Return whether so many evaluations without improvement are enough."""
+        return wait >= jnp.maximum(jnp.asarray(self.patience, wait.dtype), 1)
 
-def _expect_count(name: str, value: Any) -> None:
+
+def _expect_count(name: str, value: Any, least: int) -> None:
     if not is_integer(value) and not isinstance(value, jax.Array):
         raise TypeError(f"EarlyStopping: {name} must be an integer, got {value!r}")
-    if is_integer(value) and value < 1:
-        raise ValueError(f"EarlyStopping: {name} must be at least 1, got {value}")
+    if is_integer(value) and value < least:
+        raise ValueError(f"EarlyStopping: {name} must be at least {least}, got {value}")
 
 
 def _expect_subset(subset: Any) -> None:

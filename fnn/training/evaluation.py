@@ -16,11 +16,17 @@ import numpy as np
 from jax import lax
 from jax.sharding import Mesh, NamedSharding, PartitionSpec
 
-from fnn.checks import as_inputs
+from fnn.checks import as_inputs, is_integer
 from fnn.core import Layer, Variables, as_variables, expect_layer
 from fnn.dtypes import at_least_float32
 from fnn.losses import Loss, expect_loss
 from fnn.losses.several import compared_with, loss_parts, part_names
+from fnn.placement import (
+    explicit_mesh,
+    on_automatic_axes,
+    specs_of_examples,
+    with_automatic_axes,
+)
 from fnn.shapes import count_examples
 from fnn.training.checks import check_batch_size, check_metrics
 from fnn.training.compiled.meshes import shard_batch
@@ -35,6 +41,7 @@ from fnn.training.metrics import (
     in_metric,
     sort_metrics,
 )
+from fnn.transfers import own_numbers_may_move
 from fnn.typing import Array, Batch, PyTree
 
 __all__ = [
@@ -64,6 +71,8 @@ class Evaluation(NamedTuple):
     outputs: PyTree | None
 
 
+@with_automatic_axes
+@own_numbers_may_move()
 def evaluate(
     net: Layer,
     loss: Loss,
@@ -205,6 +214,7 @@ def average_batches(
     }
 
 
+@own_numbers_may_move()
 def predict(net: Layer, variables: Variables, x: Any, batch_size: int = 1000) -> Any:
     """Compute the outputs z (N, ...) of all examples, in their order.
 
@@ -213,6 +223,9 @@ def predict(net: Layer, variables: Variables, x: Any, batch_size: int = 1000) ->
         variables: the network's variables.
         x: the inputs (N, ...), an array or a tree of arrays.
         batch_size: how many examples go through the network at once.
+
+    Inside `jax.jit` and `jax.export` it computes the same; there x is not checked for
+    NaN. `fnn.export` makes a program of a network that is to be used without fnn.
 
     Returns:
         The last layer's outputs, which are logits for a network that was trained with a
@@ -233,7 +246,9 @@ def predict(net: Layer, variables: Variables, x: Any, batch_size: int = 1000) ->
     size = check_batch_size(batch_size)
     x = check_inputs("x", x)
     variables = check_fits(net, None, variables, (x, None), "x")
-    return _predict(net, variables, x, batch_size=min(size, count_examples(x)))
+    n = count_examples(x)  # `jax.export` may leave it open; then all go through at once
+    size = min(size, n) if is_integer(n) else None
+    return _predict(net, variables, x, batch_size=size)
 
 
 def evaluate_batches(
@@ -304,8 +319,19 @@ def _outputs(net: Layer, variables: Variables, x: PyTree) -> PyTree:
 
 
 @partial(jax.jit, static_argnames=("batch_size",))
-def _predict(net: Layer, variables: Variables, x: PyTree, *, batch_size: int) -> PyTree:
-    return _map_batches(partial(_outputs, net, variables), x, batch_size)
+def _predict(
+    net: Layer, variables: Variables, x: PyTree, *, batch_size: int | None
+) -> PyTree:
+    def outputs(variables: Variables, x: PyTree) -> PyTree:
+        forward = partial(_outputs, net, variables)
+        if batch_size is None:
+            return forward(x)
+        return _map_batches(forward, x, batch_size)
+
+    if mesh := explicit_mesh(variables, x):
+        specs = partial(specs_of_examples, x=x)
+        return on_automatic_axes(mesh, outputs, (variables, x), specs)
+    return outputs(variables, x)
 
 
 def _map_batches(

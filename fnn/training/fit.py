@@ -16,6 +16,7 @@ from fnn.gradients.precision import engine_in_precision
 from fnn.losses import Loss, expect_loss
 from fnn.network import output_shape
 from fnn.passes.per_example.private import Private
+from fnn.placement import with_automatic_axes
 from fnn.planning.planned import plain
 from fnn.shapes import count_examples, example_shape
 from fnn.training.checks import (
@@ -33,6 +34,7 @@ from fnn.training.data import (
     check_data,
     check_fits,
     check_last_batch,
+    check_validation,
     place_subset,
     with_weights,
 )
@@ -54,11 +56,13 @@ from fnn.training.run.result import (
 from fnn.training.run.spec import RunSpec
 from fnn.training.run.streams import Batches, as_batches
 from fnn.training.store.checkpoints import Checkpoints, CheckpointStore, as_checkpoints
+from fnn.transfers import own_numbers_may_move
 from fnn.typing import Array, Batch, KeyArray
 
 __all__ = ["fit"]
 
 
+@with_automatic_axes
 def fit(
     net: Layer,
     loss: Loss,
@@ -219,47 +223,47 @@ def fit(
     key, epochs = check_key(key), check_epochs(epochs)
     init_key, train_key = jax.random.split(key)
     mesh, engine = check_mesh(mesh), engine_in_precision(get_engine(engine), precision)
-    data = _check_training_data(loss, train, validation, batch_size, l2, mesh)
-    loss, x, size = data.loss, data.sample[0], count_examples(data.sample)
-    chosen = check_metrics(default_metrics(loss) if metrics is None else metrics)
-    early_stopping = check_early_stopping(
-        early_stopping, loss, chosen, data.validation is not None, epochs
-    )
-    checkpoints = as_checkpoints(checkpoint_dir)
-    earlier = _result_to_resume(resume, variables, checkpoints)
-    given = variables if earlier is None else earlier.carry.variables
-    variables = _initial_variables(net, data, given, init_key, mesh)
-    check_optimizer(optimizer, variables.params)
-    device = check_validation_device(validation_device, x, data.validation)
-    validation = _check_validation(net, loss, variables, data.validation)
-    validation = place_subset(validation, early_stopping, train_key, device, mesh)
-    spec = RunSpec(
-        net=plan_network(net, plan, example_shape(x), size, engine),
-        plain_net=plain(net),
-        loss=loss,
-        optimizer=as_optimizer(optimizer),
-        train=data.train,
-        sample=on_mesh(data.sample, mesh),
-        out_shape=output_shape(net, variables, example_shape(x)),
-        n=data.n,
-        key=on_mesh(train_key, mesh),
-        l2=check_l2(l2),
-        augment=check_augment(augment, x, data.n or size, size),
-        engine=engine,
-        batch_size=size,
-        mesh=mesh,
-        validation=validation,
-        validation_device=device,
-        on_nonfinite=check_policy(on_nonfinite),
-        health=check_flag("health", health),
-        private=check_private_run(private, data.train, engine, mesh, on_nonfinite),
-        observer=check_observe(observe, variables, data.sample, data.weighted),
-        metrics=metrics_of(net, loss, variables, validation, chosen),
-        train_metrics=_train_metrics(train_metrics, net, data, variables, chosen),
-        early_stopping=early_stopping,
-    )
+    with own_numbers_may_move():  # not in the loop
+        data = _check_training_data(loss, train, validation, batch_size, l2, mesh)
+        (x, _), loss, size = data.sample, data.loss, count_examples(data.sample)
+        chosen = check_metrics(default_metrics(loss) if metrics is None else metrics)
+        early_stopping = check_early_stopping(
+            early_stopping, loss, chosen, data.validation is not None, epochs
+        )
+        checkpoints = as_checkpoints(checkpoint_dir)
+        earlier = _result_to_resume(resume, variables, checkpoints)
+        variables = _initial_variables(net, data, variables, earlier, init_key, mesh)
+        check_optimizer(optimizer, variables.params)
+        device = check_validation_device(validation_device, x, data.validation)
+        held_out = check_validation(net, loss, variables, data.validation)
+        held_out = place_subset(held_out, early_stopping, train_key, device, mesh)
+        spec = RunSpec(
+            net=plan_network(net, plan, example_shape(x), size, engine),
+            plain_net=plain(net),
+            loss=loss,
+            optimizer=as_optimizer(optimizer),
+            train=data.train,
+            sample=on_mesh(data.sample, mesh),
+            out_shape=output_shape(net, variables, example_shape(x)),
+            n=data.n,
+            key=on_mesh(train_key, mesh),
+            l2=check_l2(l2),
+            augment=check_augment(augment, x, data.n or size, size),
+            engine=engine,
+            batch_size=size,
+            mesh=mesh,
+            validation=held_out,
+            validation_device=device,
+            on_nonfinite=check_policy(on_nonfinite),
+            health=check_flag("health", health),
+            private=check_private_run(private, data.train, engine, mesh, on_nonfinite),
+            observer=check_observe(observe, variables, data.sample, data.weighted),
+            metrics=metrics_of(net, loss, variables, held_out, chosen),
+            train_metrics=_train_metrics(train_metrics, net, data, variables, chosen),
+            early_stopping=early_stopping,
+        )
+        progress = initial_progress(spec, variables, earlier)
     run = partial(run_epochs, spec, epochs=epochs, on_epoch=on_epoch)
-    progress = initial_progress(spec, variables, earlier)
     if checkpoints is None:
         return make_result(spec, *run(progress))
     with CheckpointStore(checkpoints, spec, net, plan) as store:
@@ -270,6 +274,7 @@ def fit(
 # ---- Before the first epoch ------------------------------------------------------
 
 
+@own_numbers_may_move()
 def _restore(
     store: CheckpointStore, spec: RunSpec, initial: Progress, resume: bool | FitResult
 ) -> Progress:
@@ -339,25 +344,20 @@ def _check_training_data(
 
 
 def _initial_variables(
-    net: Layer, data: _TrainingData, given: Any, key: KeyArray, mesh: Mesh | None
+    net: Layer,
+    data: _TrainingData,
+    given: Any,
+    earlier: FitResult | None,
+    key: KeyArray,
+    mesh: Mesh | None,
 ) -> Variables:
     """Return the variables to start from, which fit the network and its data."""
+    given = given if earlier is None else earlier.carry.variables
     x, size = data.sample[0], count_examples(data.sample)
     given = net.init(key, example_shape(x)) if given is None else given
     variables = check_fits(net, data.loss, on_mesh(given, mesh), data.known, "train")
     check_last_batch(net, variables, x, data.n or size, size)
     return variables
-
-
-def _check_validation(
-    net: Layer, loss: Loss, variables: Variables, validation: Any
-) -> Batch | None:
-    """Return validation data that fit the network, or None."""
-    if validation is None:
-        return None
-    data = check_data("validation", validation)
-    check_fits(net, loss, variables, data, "validation")
-    return data
 
 
 def _train_metrics(

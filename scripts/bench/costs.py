@@ -22,6 +22,7 @@ import numpy as np
 
 import fnn
 from fnn.kernels.layout import swap_batch_and_channels
+from fnn.letters import make_stdout_printable
 from fnn.planning.costs import Costs, Work
 from fnn.planning.options import PlanOptions
 from fnn.planning.rewrites import REWRITES
@@ -149,6 +150,7 @@ def as_lines(table: dict) -> str:
 
 def main() -> None:
     """Run the command line."""
+    make_stdout_printable()
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--out", type=Path, default=Path("costs.json"))
     out = parser.parse_args().out
@@ -159,7 +161,7 @@ def main() -> None:
         "elements": elements(),
         "blocks": [block(*kind, channels, rows) for kind, channels, rows in SHAPES],
     }
-    out.write_text(as_lines(table))
+    out.write_text(as_lines(table), "utf-8")
     print(f"{out}: {len(SHAPES)} shapes, {time.time() - start:.0f} seconds")
 
 

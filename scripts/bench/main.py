@@ -27,6 +27,7 @@ import per_example
 import plans
 import runs
 import sweeps
+from fnn.letters import make_stdout_printable
 from tables import TABLES
 from timing import machine
 
@@ -101,6 +102,7 @@ def measure(part: str, options: argparse.Namespace, results: dict, out: Path) ->
 
 def main() -> int:
     """Do what the command line says; return the exit status."""
+    make_stdout_printable()
     options = arguments()
     if options.check:
         return 0 if check(options.only) else 1

@@ -69,6 +69,9 @@ def audit_trial(name: str, seed: int, make: Callable) -> tuple[str, str]:
 
 def main() -> int:
     """Run the command line."""
+    from fnn.letters import make_stdout_printable
+
+    make_stdout_printable()
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--networks", type=int, default=500)
     parser.add_argument("--images", type=int, default=300, help="networks for images")

@@ -96,6 +96,9 @@ def raise_no_end(number: int, frame: object) -> None:
 
 def main() -> int:
     """Parse the command line and run the inputs; return the exit status."""
+    from fnn.letters import make_stdout_printable
+
+    make_stdout_printable()
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--family", choices=COUNTS, help="only this one")
     parser.add_argument("--count", type=int, help="inputs of each family")

@@ -20,6 +20,9 @@ sys.path.insert(0, str(HERE.parents[1] / "tests"))
 
 def main() -> int:
     """Parse the command line and kill the runs; return the exit status."""
+    from fnn.letters import make_stdout_printable
+
+    make_stdout_printable()
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--kills", type=int, default=50)
     parser.add_argument("--each", type=int, default=5, help="kills of one run")

@@ -22,6 +22,9 @@ def check_plan(seed: int) -> tuple[str, str]:
 
 def main() -> int:
     """Run the command line."""
+    from fnn.letters import make_stdout_printable
+
+    make_stdout_printable()
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--plans", type=int, default=300)
     parser.add_argument("--first", type=int, default=0, help="the first seed")

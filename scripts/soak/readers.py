@@ -112,6 +112,9 @@ def fuzz_in_process(reader: str, seconds: int, seed: int) -> tuple[bool, str]:
 
 def main() -> int:
     """Run the command line."""
+    from fnn.letters import make_stdout_printable
+
+    make_stdout_printable()
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--seconds", type=int, default=600, help="of all together")
     parser.add_argument("--seed", type=int, default=1)
@@ -123,7 +126,7 @@ def main() -> int:
         fuzz(options.reader, options.folder, options.seconds, options.seed)
     chosen = [options.reader] if options.reader else list(READERS)
     passed = []
-    with options.log.open("w") as log:
+    with options.log.open("w", encoding="utf-8") as log:
         for reader in chosen:
             seconds = options.seconds // len(chosen)
             ok, line = fuzz_in_process(reader, seconds, options.seed)

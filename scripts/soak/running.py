@@ -14,7 +14,7 @@ __all__ = ["open_log", "run"]
 def open_log(path: Path) -> Iterator[Callable[[str], None]]:
     """Open a log; yield a function that prints a line and writes it into the log."""
     path.parent.mkdir(parents=True, exist_ok=True)
-    with path.open("w") as file:
+    with path.open("w", encoding="utf-8") as file:
 
         def write_line(line: str) -> None:
             print(line, flush=True)

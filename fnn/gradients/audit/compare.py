@@ -32,12 +32,16 @@ from fnn.gradients.claims import claimed
 from fnn.gradients.engines import Engine, get_engine, manual
 from fnn.gradients.precision import check_precision
 from fnn.losses import Loss, expect_loss
+from fnn.placement import with_automatic_axes
 from fnn.shapes import count_examples, example_shape, format_shapes
+from fnn.transfers import own_numbers_may_move
 from fnn.typing import Array, Batch, PyTree
 
 __all__ = ["compare_gradients"]
 
 
+@with_automatic_axes
+@own_numbers_may_move()
 def compare_gradients(
     net: Layer,
     loss: Loss,

@@ -5,6 +5,7 @@ from dataclasses import dataclass
 from textwrap import wrap
 from typing import Any, NamedTuple
 
+from fnn.letters import printable
 from fnn.tables import (
     WIDTH,
     format_number,
@@ -158,10 +159,11 @@ class Report:
 
     def __str__(self) -> str:
         if self.passed:
-            return "\n".join([*_table(self), *_legend(self), *_verdict(self)])
-        # What is wrong comes first: a deep network has many rows.
-        table = ["", *_table(self), *_legend(self)] if self.rows else []
-        return "\n".join([*_verdict(self), *table])
+            lines = [*_table(self), *_legend(self), *_verdict(self)]
+        else:  # What is wrong comes first: a deep network has many rows.
+            table = ["", *_table(self), *_legend(self)] if self.rows else []
+            lines = [*_verdict(self), *table]
+        return printable("\n".join(lines))
 
 
 def _as_json(part: Row | NodeCheck) -> dict[str, Any]:

@@ -40,9 +40,11 @@ from fnn.gradients.explain.symbols import symbols
 from fnn.gradients.precision import cast
 from fnn.losses import Loss, expect_loss
 from fnn.network import Node, named_params
+from fnn.placement import with_automatic_axes
 from fnn.planning.planned import plain
 from fnn.probes import probe
 from fnn.shapes import format_shapes
+from fnn.transfers import own_numbers_may_move
 from fnn.typing import Array, Batch, Bool, KeyArray, PyTree
 from fnn.visits import Seen, record
 
@@ -57,6 +59,8 @@ SMALL = 1e-3
 Entry = tuple[int, ...] | None
 
 
+@with_automatic_axes
+@own_numbers_may_move()
 def explain(
     net: Layer,
     loss: Loss,

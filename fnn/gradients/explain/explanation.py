@@ -7,6 +7,7 @@ from typing import NamedTuple
 
 import numpy as np
 
+from fnn.letters import printable
 from fnn.tables import WIDTH, format_number, format_rows, format_shape, rule
 
 __all__ = ["Explanation", "Factor"]
@@ -82,9 +83,8 @@ class Explanation:
         return next(wrong, None)
 
     def __str__(self) -> str:
-        return "\n".join(
-            [*_equation(self), "", *_table(self), *_matrices(self), "", *_summary(self)]
-        )
+        table = [*_table(self), *_matrices(self)]
+        return printable("\n".join([*_equation(self), "", *table, "", *_summary(self)]))
 
 
 # ---- The table -------------------------------------------------------------------

@@ -10,10 +10,11 @@ from typing import Any
 import jax
 import numpy as np
 from jax import lax
-from jax.sharding import AxisType, Mesh, NamedSharding, PartitionSpec, Sharding
+from jax.sharding import Mesh, NamedSharding, PartitionSpec, Sharding
 from jax.tree_util import keystr, tree_flatten_with_path, tree_unflatten
 
 from fnn.checks import is_key
+from fnn.placement import automatic
 from fnn.typing import Array, PyTree
 
 __all__ = [
@@ -21,6 +22,7 @@ __all__ = [
     "check_shards",
     "on_mesh",
     "put",
+    "put_numbers",
     "shard_batch",
     "shard_count",
     "state_on_mesh",
@@ -36,10 +38,7 @@ def check_mesh(mesh: Any) -> Mesh | None:
             "mesh must be a jax.sharding.Mesh, such as jax.make_mesh((8,), "
             f'("batch",)), got {mesh!r}'
         )
-    # `jax.make_mesh` makes explicit axes, with which every operation would have to say
-    # where its result is. Automatic axes leave that to XLA.
-    kinds = (AxisType.Auto,) * len(mesh.axis_names)
-    return Mesh(mesh.devices, mesh.axis_names, axis_types=kinds)
+    return automatic(mesh)
 
 
 def check_shards(mesh: Mesh | None, batch_size: int) -> None:
@@ -83,6 +82,17 @@ def on_mesh(tree: PyTree, mesh: Mesh | None) -> PyTree:
         return put(array, NamedSharding(mesh, spec or PartitionSpec()))
 
     return jax.tree.map(place, tree)
+
+
+def put_numbers(tree: PyTree, mesh: Mesh | None) -> PyTree:
+    """Move Python's numbers to the device, or to all of the mesh's.
+
+    With a mesh over several processes they stay: each device gets them from its host.
+    """
+    if mesh is None:
+        return jax.device_put(tree)
+    everywhere = NamedSharding(mesh, PartitionSpec())
+    return jax.device_put(tree, everywhere) if everywhere.is_fully_addressable else tree
 
 
 def put(array: Any, sharding: Sharding) -> Array:

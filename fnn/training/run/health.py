@@ -21,7 +21,7 @@ from fnn.losses import Loss
 from fnn.network import map_params, named_params, walk
 from fnn.probes import probe_with_outputs, read_outputs
 from fnn.training.compiled.descent import Carry, update
-from fnn.training.compiled.meshes import shard_batch
+from fnn.training.compiled.meshes import put_numbers, shard_batch
 from fnn.training.run.history import Record
 from fnn.training.run.spec import RunSpec
 from fnn.typing import Array, Batch, Float, KeyArray, Number, PyTree, Scalar
@@ -59,14 +59,14 @@ def measure_health(spec: RunSpec, carry: Carry, epoch: int) -> Health:
     names = [node.path for node in nodes if not node.layer.children]
     measured = _statistics(
         *(spec.plain_net, spec.loss, spec.optimizer, carry, spec.sample),
-        *(jax.random.fold_in(spec.key, epoch), spec.l2),
+        *(jax.random.fold_in(spec.key, put_numbers(epoch, spec.mesh)), spec.l2),
         engine=spec.engine,
         n=spec.n,
         mesh=spec.mesh,
     )
     return {
         name: dict(zip(STATISTICS, map(float, row), strict=True))
-        for name, row in zip(names, np.asarray(measured), strict=True)
+        for name, row in zip(names, jax.device_get(measured), strict=True)
     }
 
 

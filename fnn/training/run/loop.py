@@ -15,7 +15,7 @@ from fnn.core import Variables
 from fnn.dtypes import all_finite
 from fnn.optimizers import eval_params, last_learning_rate
 from fnn.training.compiled.descent import Carry
-from fnn.training.compiled.meshes import shard_count
+from fnn.training.compiled.meshes import put_numbers, shard_count
 from fnn.training.early_stopping import EarlyStopping, StoppingState
 from fnn.training.evaluation import (
     Evaluation,
@@ -31,6 +31,7 @@ from fnn.training.run.observed import observe_epoch
 from fnn.training.run.spec import RunSpec
 from fnn.training.run.streams import Batches
 from fnn.training.run.train_epoch import TrainedEpoch, train_epoch
+from fnn.transfers import own_numbers_may_move
 from fnn.typing import Batch
 
 __all__ = [
@@ -121,20 +122,15 @@ def run_epochs(
 
 
 def _numbers_on_device(spec: RunSpec) -> RunSpec:
-    """Move rates, λ and dropout rates once, which otherwise every epoch would move.
-
-    On a mesh they stay on the host, from where every device gets them.
-    """
-    if spec.mesh is not None:
-        return spec
-    net, loss, optimizer, l2 = jax.device_put(
-        (spec.net, spec.loss, spec.optimizer, spec.l2)
-    )
-    return spec._replace(net=net, loss=loss, optimizer=optimizer, l2=l2)
+    """Move rates, λ and dropout rates once, which otherwise every epoch would move."""
+    names = ("net", "plain_net", "loss", "optimizer", "l2", "augment")
+    numbers = put_numbers({name: getattr(spec, name) for name in names}, spec.mesh)
+    return spec._replace(**numbers)
 
 
 def _out_of_patience(progress: Progress) -> bool:
-    return progress.stopping is not None and bool(progress.stopping.stop)
+    stopping = progress.stopping
+    return stopping is not None and bool(jax.device_get(stopping.stop))
 
 
 class _Reporter:
@@ -218,12 +214,14 @@ def _train_metrics(spec: RunSpec, carry: Carry) -> Record:
 def _start_validation(spec: RunSpec, data: Batch, progress: Progress) -> Progress:
     """Start to evaluate the variables as they are now, without waiting for it."""
     variables = eval_variables(spec.optimizer, progress.carry)
-    mesh = spec.mesh
+    net, loss, mesh = spec.net, spec.loss, spec.mesh
     if spec.validation_device is not None:
         # A copy: the next epoch overwrites the variables that it trains.
-        variables, mesh = jax.device_put(variables, spec.validation_device), None
+        numbers = net, loss, variables
+        net, loss, variables = jax.device_put(numbers, spec.validation_device)
+        mesh = None
     values = start_evaluation(
-        *(spec.net, spec.loss, variables, data),
+        *(net, loss, variables, data),
         *(_validation_batch_size(spec), spec.metrics, mesh),
     )
     pending = PendingEvaluation(progress.records[-1], variables, values)
@@ -259,8 +257,9 @@ def _record_evaluation(
     if spec.early_stopping is None:
         return progress
     epoch, metric = evaluation.record["epoch"], values[spec.early_stopping.monitor]
-    stopping = _update(spec.early_stopping, progress.stopping, metric, epoch)
-    if int(stopping.best_epoch) == epoch:
+    numbers = jax.device_put((spec.early_stopping, progress.stopping, metric, epoch))
+    stopping = _update(*numbers)
+    if int(jax.device_get(stopping.best_epoch)) == epoch:
         progress = progress._replace(best=to_host(evaluation.variables))
     return progress._replace(stopping=stopping)
 
@@ -291,7 +290,8 @@ def eval_variables(optimizer: Any, carry: Carry) -> Variables:
     """Return the variables to validate and to keep, which may not be those trained."""
     params, state = carry.variables
     find = getattr(optimizer, "eval_params", eval_params)
-    return Variables(find(carry.optimizer_state, params), state)
+    with own_numbers_may_move():
+        return Variables(find(carry.optimizer_state, params), state)
 
 
 def to_host(variables: Variables) -> Variables:
@@ -304,7 +304,7 @@ def to_host(variables: Variables) -> Variables:
     def copy(leaf: Any) -> Any:
         if is_key(leaf):
             return jnp.copy(leaf)  # NumPy has no keys
-        return np.array(leaf)
+        return np.array(jax.device_get(leaf))
 
     return jax.tree.map(copy, variables)
 
@@ -324,4 +324,4 @@ def _has_diverged(spec: RunSpec, progress: Progress) -> bool:
     records = progress.records
     if not records or np.isfinite(records[-1]["train_loss"]):
         return False
-    return not bool(all_finite(progress.carry.variables.params))
+    return not bool(jax.device_get(all_finite(progress.carry.variables.params)))

@@ -14,11 +14,13 @@ import jax
 from fnn.core import Variables
 from fnn.dtypes import all_finite
 from fnn.gradients.first_nonfinite import first_nonfinite
+from fnn.letters import printable
 from fnn.named_leaves import leaves_by_name
 from fnn.network import named_params
 from fnn.training.compiled.descent import Carry, copy_arrays
 from fnn.training.compiled.epoch import Epoch
 from fnn.training.run.spec import RunSpec
+from fnn.transfers import own_numbers_may_move
 from fnn.typing import Batch, KeyArray
 
 __all__ = ["POLICIES", "Nonfinite", "check_policy", "run_guarded"]
@@ -41,7 +43,8 @@ class Nonfinite(NamedTuple):
     where: str
 
     def __str__(self) -> str:
-        return f"epoch {self.epoch}, step {self.step}: {self.where} is not finite"
+        place = f"epoch {self.epoch}, step {self.step}"
+        return printable(f"{place}: {self.where} is not finite")
 
 
 def check_policy(policy: Any) -> str | None:
@@ -83,7 +86,7 @@ def run_guarded(
         return run(carry=carry, guard=None), None
     before = _snapshot(carry)
     out = run(carry=carry, guard=None)
-    if bool(out.finite):
+    if bool(jax.device_get(out.finite)):
         return out, None
     skips = spec.on_nonfinite == "skip"
     if skips and read_batch is None:
@@ -109,11 +112,13 @@ def _locate_first_bad(
     read_batch: Callable[[int], tuple[Batch, KeyArray]],
 ) -> Nonfinite:
     """Return the first bad step, from an epoch that has stopped before it."""
-    t = int(stopped.bad_steps.first)
+    t = int(jax.device_get(stopped.bad_steps.first))
     if t < 0:  # each gradient was finite, but not the update made of it
-        where = _first_bad_variable(spec, stopped.carry.variables)
+        with own_numbers_may_move():
+            where = _first_bad_variable(spec, stopped.carry.variables)
         return Nonfinite(epoch, len(stopped.losses) - 1, where)
-    batch, key = read_batch(t)
+    with own_numbers_may_move():
+        batch, key = read_batch(t)
     where = first_nonfinite(
         spec.plain_net,
         spec.loss,

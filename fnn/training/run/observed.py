@@ -16,6 +16,7 @@ from jax.tree_util import keystr, tree_flatten_with_path
 
 from fnn.core import Variables
 from fnn.training.run.history import Record
+from fnn.transfers import own_numbers_may_move
 from fnn.typing import Array, Batch, KeyArray
 
 __all__ = ["Observer", "check_observe", "observe_epoch", "observed_history"]
@@ -71,7 +72,8 @@ def observe_epoch(
 ) -> Observed:
     """Return what the functions observe, as Python numbers and lists of them."""
     batch = observer.batch(sample)
-    found = jax.device_get(_observe(observer.functions, variables, batch, key))
+    with own_numbers_may_move():
+        found = jax.device_get(_observe(observer.functions, variables, batch, key))
     return {
         name: {
             keystr(path, simple=True, separator="."): np.asarray(leaf).tolist()

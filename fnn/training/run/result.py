@@ -161,7 +161,7 @@ def recheck_patience(spec: RunSpec, progress: Progress) -> Progress:
     """Decide anew whether to stop: a run may be resumed with more patience."""
     if spec.early_stopping is None or progress.stopping is None:
         return progress
-    stop = progress.stopping.wait >= spec.early_stopping.patience
+    stop = spec.early_stopping.is_over(progress.stopping.wait)
     return progress._replace(stopping=progress.stopping._replace(stop=stop))
 
 
@@ -183,7 +183,10 @@ def make_result(spec: RunSpec, progress: Progress, stopped: str) -> FitResult:
     )
     best, best_epoch = last, progress.epoch
     if progress.best is not None and progress.stopping is not None:
-        best, best_epoch = progress.best, int(progress.stopping.best_epoch)
+        best, best_epoch = (
+            progress.best,
+            int(jax.device_get(progress.stopping.best_epoch)),
+        )
     return FitResult(
         variables=best,
         last_variables=last,

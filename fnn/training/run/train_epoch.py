@@ -6,14 +6,13 @@ from functools import partial
 from typing import Any, NamedTuple
 
 import jax
-import jax.numpy as jnp
 import numpy as np
 
 from fnn.passes.per_example.private import Private
 from fnn.shapes import count_examples, example_shape, format_shapes, map_shapes
 from fnn.training.compiled.descent import Carry
 from fnn.training.compiled.epoch import BadSteps, epoch_program, steps_program
-from fnn.training.compiled.meshes import on_mesh
+from fnn.training.compiled.meshes import on_mesh, put_numbers
 from fnn.training.compiled.order import (
     batch_sizes,
     epoch_keys,
@@ -24,6 +23,7 @@ from fnn.training.compiled.private import run_private_epoch
 from fnn.training.run.nonfinite import Nonfinite, run_guarded
 from fnn.training.run.spec import RunSpec
 from fnn.training.run.streams import Batches, Chunk
+from fnn.transfers import own_numbers_may_move
 from fnn.typing import Array, Batch, KeyArray
 
 __all__ = ["TrainedEpoch", "train_epoch"]
@@ -72,7 +72,7 @@ def _from_arrays(spec: RunSpec, carry: Carry, epoch: int, locate: bool) -> Train
         *(spec.net, spec.loss, spec.optimizer),
         data=data,
         key=spec.key,
-        number=epoch,
+        number=put_numbers(epoch, spec.mesh),
         l2=spec.l2,
         augment=spec.augment,
         engine=spec.engine,
@@ -99,14 +99,15 @@ def _privately(
     spec: RunSpec, private: Private, carry: Carry, epoch: int
 ) -> TrainedEpoch:
     """Train in one program, whose batches are drawn at random."""
-    out = run_private_epoch(
-        *(spec.net, spec.loss, spec.optimizer, private, carry, spec.train),
-        *(spec.key, epoch, spec.l2),
-        augment=spec.augment,
-        precision=getattr(spec.engine, "precision", None),
-        batch_size=spec.batch_size,
-    )
-    losses = np.asarray(out.losses, np.float64)
+    with own_numbers_may_move():
+        out = run_private_epoch(
+            *(spec.net, spec.loss, spec.optimizer, private, carry, spec.train),
+            *(spec.key, epoch, spec.l2),
+            augment=spec.augment,
+            precision=getattr(spec.engine, "precision", None),
+            batch_size=spec.batch_size,
+        )
+    losses = np.asarray(jax.device_get(out.losses), np.float64)
     sizes = np.full(len(losses), spec.batch_size)
     return TrainedEpoch(out.carry, losses, sizes, 0, None)
 
@@ -124,19 +125,19 @@ def _from_chunks(
     spec: RunSpec, chunks: Iterator[Chunk], carry: Carry, epoch: int, locate: bool
 ) -> TrainedEpoch:
     """Train in a program for each chunk; while one runs, the next one is read."""
-    _, step_key = epoch_keys(spec.key, epoch)
+    _, step_key = epoch_keys(spec.key, put_numbers(epoch, spec.mesh))
     done: list[tuple[Array, BadSteps]] = []
     sizes: list[int] = []
     first_bad = None
     for chunk in chunks:
         _check_chunk(spec, chunk)
         _check_labels(spec, chunk, epoch)
-        data = on_mesh(jax.tree.map(jnp.asarray, (chunk.x, chunk.y)), spec.mesh)
+        data = on_mesh(jax.device_put((chunk.x, chunk.y)), spec.mesh)
         run = partial(
             steps_program(spec.mesh, carry),
             *(spec.net, spec.loss, spec.optimizer),
             data=data,
-            first=jnp.asarray(chunk.first),
+            first=jax.device_put(chunk.first),
             key=step_key,
             l2=spec.l2,
             n=spec.n,
@@ -167,8 +168,9 @@ def _from_chunks(
             jax.block_until_ready(done[-2])
     if not done:
         raise ValueError(f"train has no batches in epoch {epoch}: its source is empty")
-    losses = np.concatenate([np.asarray(part, np.float64) for part, _ in done])
-    skipped = sum(int(bad_steps.count) for _, bad_steps in done)
+    on_host = jax.device_get([(part, bad_steps.count) for part, bad_steps in done])
+    losses = np.concatenate([part.astype(np.float64) for part, _ in on_host])
+    skipped = sum(int(count) for _, count in on_host)
     return TrainedEpoch(carry, losses, np.array(sizes), skipped, first_bad)
 
 

@@ -281,7 +281,7 @@ def _bits(leaf: Any) -> Any:
 
 def _on_host(leaf: Any) -> np.ndarray:
     """Copy an array: the next epoch would overwrite it while it is written."""
-    return np.array(_bits(leaf))
+    return np.array(jax.device_get(_bits(leaf)))
 
 
 def _restored(

@@ -263,7 +263,7 @@ def _initial_state(
     names = spec.validated
     every = 1 if early_stopping is None else early_stopping.every
     stopping = (EarlyStopping() if early_stopping is None else early_stopping).init()
-    empty = jnp.full((m, spec.epochs // every), jnp.nan)
+    empty = jnp.zeros((m, spec.epochs // every))
     columns: dict[str, Any] = {}
     if validation is not None:
         columns = dict.fromkeys(names, empty)
@@ -274,7 +274,7 @@ def _initial_state(
         running=jnp.ones(m, bool),
         diverged=jnp.zeros(m, bool),
         epochs=jnp.zeros(m, jnp.int32),
-        train_loss=jnp.full((m, spec.epochs), jnp.nan),
+        train_loss=jnp.zeros((m, spec.epochs)),
         validation=columns,
     )
 

@@ -60,7 +60,8 @@ class SweepState(NamedTuple):
     running: (M,), False for members that have stopped.
     diverged: (M,), whether a parameter became NaN or infinite.
     epochs: (M,), how many each has trained.
-    train_loss: (M, E), NaN where no epoch was trained.
+    train_loss: (M, E), 0 where no epoch was trained: at NaN, `jax_debug_nans` would
+        stop the program.
     validation: {"loss": (M, V), ...}, {} without validation data.
     """
 

@@ -6,6 +6,7 @@ from typing import Any, NamedTuple
 import numpy as np
 
 from fnn.core import Variables
+from fnn.letters import printable
 from fnn.tables import WIDTH, format_number, format_rows, rule
 from fnn.training.sweep.records import TrainedMembers
 
@@ -126,14 +127,13 @@ class Sweep(NamedTuple):
         reasons, counts = np.unique(self.stopped, return_counts=True)
         stopped = [f"{r} ({n})" for r, n in zip(reasons, counts, strict=True)]
         line = rule([head, *lines])
-        return "\n".join(
-            [
-                *(head, line, *lines, line),
-                f"best {name}: {format_number(means[index])} (the mean of "
-                f"{losses.shape[-1]} keys)",
-                f"{self.stopped.size} members, stopped by {', '.join(stopped)}",
-            ]
-        )
+        shown = [
+            *(head, line, *lines, line),
+            f"best {name}: {format_number(means[index])} (the mean of "
+            f"{losses.shape[-1]} keys)",
+            f"{self.stopped.size} members, stopped by {', '.join(stopped)}",
+        ]
+        return printable("\n".join(shown))
 
 
 def _best_index(means: np.ndarray) -> tuple[int, ...]:
@@ -154,13 +154,17 @@ def make_sweep(
         trained: the results of the members, in the host's memory and with the axes of
             the grid.
     """
-    history: dict[str, Any] = {
-        "epoch": np.arange(1, epochs + 1),
-        "train_loss": trained.train_loss,
-    }
+    ran = np.asarray(trained.epochs)[..., None]  # beside the last axis of a history
+
+    def known(epochs: np.ndarray, column: Any) -> np.ndarray:
+        return np.where(epochs <= ran, column, np.nan)
+
+    each, evaluated = np.arange(1, epochs + 1), np.arange(every, epochs + 1, every)
+    history = {"epoch": each, "train_loss": known(each, trained.train_loss)}
     if trained.validation:
-        history["validation_epoch"] = np.arange(every, epochs + 1, every)
-        history |= {f"validation_{name}": v for name, v in trained.validation.items()}
+        history["validation_epoch"] = evaluated
+        for name, column in trained.validation.items():
+            history[f"validation_{name}"] = known(evaluated, column)
     conditions = [np.asarray(trained.diverged), np.asarray(trained.patience_ended)]
     return Sweep(
         axes=axes,

@@ -14,6 +14,7 @@ from fnn.gradients.engines import Engine, get_engine
 from fnn.layers.convolution import Conv, ConvTranspose
 from fnn.losses import expect_loss
 from fnn.network import walk
+from fnn.placement import with_automatic_axes
 from fnn.shapes import count_examples, example_shape
 from fnn.training.checks import (
     check_augment,
@@ -30,6 +31,7 @@ from fnn.training.metrics import Metric, NamedMetric, default_metrics
 from fnn.training.sweep.members import train_members
 from fnn.training.sweep.records import Member, MemberSpec, SweepSpec, TrainedMembers
 from fnn.training.sweep.result import Sweep, make_sweep
+from fnn.transfers import own_numbers_may_move
 from fnn.typing import Array, Batch
 
 __all__ = ["sweep"]
@@ -39,6 +41,8 @@ __all__ = ["sweep"]
 DEFAULT_AT_ONCE = 16
 
 
+@with_automatic_axes
+@own_numbers_may_move()
 def sweep(
     build: Callable[..., tuple[Any, ...]],
     grid: Mapping[str, Sequence[float]],
