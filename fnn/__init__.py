@@ -103,6 +103,11 @@ from fnn.network import Node as Node
 from fnn.network import map_params as map_params
 from fnn.network import named_params as named_params
 from fnn.network import walk as walk
+from fnn.passes import curvature as curvature
+from fnn.passes import per_example as per_example
+from fnn.passes import rules as rules
+from fnn.passes.rules.compare import RuleComparison as RuleComparison
+from fnn.passes.rules.compare import compare_rules as compare_rules
 from fnn.planning.costs import Costs as Costs
 from fnn.planning.costs import load_costs as load_costs
 from fnn.planning.planned import Change as Change
@@ -121,6 +126,7 @@ from fnn.training.evaluation import evaluate as evaluate
 from fnn.training.evaluation import predict as predict
 from fnn.training.export import export as export
 from fnn.training.fit import fit as fit
+from fnn.training.observed_figure import plot_observed as plot_observed
 from fnn.training.run.nonfinite import Nonfinite as Nonfinite
 from fnn.training.run.result import FitResult as FitResult
 from fnn.training.run.streams import Batches as Batches

@@ -59,9 +59,14 @@ MAY_IMPORT = {
         *("layers", "losses", "planning", "summary", "tables"),
         *("placement", "transfers", "letters"),
     },
+    "passes": {
+        *(GROUND | NETWORK),
+        *("layers", "losses", "planning", "gradients", "tables"),
+        *("placement", "transfers", "letters"),
+    },
     "training": {
         *(GROUND | NETWORK),
-        *("layers", "losses", "metrics", "planning", "gradients"),
+        *("layers", "losses", "metrics", "planning", "gradients", "passes"),
         *("optimizers", "augmentations", "data", "named_leaves", "tables"),
         *("host_arrays", "placement", "transfers", "letters"),
     },

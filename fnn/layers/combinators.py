@@ -13,7 +13,14 @@ from fnn.layers.tied import Tied
 from fnn.network import child_key, child_variables, located, output_shape
 from fnn.typing import Array, InShape, KeyArray, PyTree
 
-__all__ = ["Serial", "child_backward", "expect_layers", "join_variables", "serial"]
+__all__ = [
+    "Serial",
+    "child_backward",
+    "expect_layers",
+    "join_variables",
+    "serial",
+    "with_suited_inits",
+]
 
 
 def serial(*layers: Layer) -> "Serial":
@@ -187,3 +194,13 @@ def _unwrap(layer: Layer) -> Layer:
         return _unwrap(layer.layer)
     inner = layer.children
     return _unwrap(inner[""]) if list(inner) == [""] else layer
+
+
+def with_suited_inits(net: Serial) -> list[Layer]:
+    """Return the layers of a `serial`, each with the initialiser that `init` gives it.
+
+    A layer that is replaced by another one in its place then draws the same.
+    """
+    following = [net.layers[i + 1 :] for i in range(len(net.layers))]
+    pairs = zip(net.layers, following, strict=True)
+    return [_with_suited_init(child, rest) for child, rest in pairs]

@@ -30,7 +30,7 @@ from fnn.layers.tied import Tied, parameter_name
 from fnn.network import child_entries, path_of
 from fnn.typing import Array, InShape, KeyArray, PyTree
 
-__all__ = ["Shared", "TiedPlace", "row_of", "shared", "tied_places"]
+__all__ = ["Shared", "TiedPlace", "filled", "row_of", "shared", "summed", "tied_places"]
 
 
 def shared(net: Layer) -> "Shared":
@@ -106,7 +106,7 @@ class Shared(Layer):
         return self.net.penalized
 
     def child_params(self, params: PyTree) -> PyTree:
-        return self.net.child_params(_filled(self.net, params))
+        return self.net.child_params(filled(self.net, params))
 
     def with_children(self, *layers: Layer) -> Layer:
         inner = self.net.with_children(*layers) if layers else self.net
@@ -120,12 +120,12 @@ class Shared(Layer):
         self, params: PyTree, state: PyTree, x: Array, *,
         key: KeyArray | None = None, train: bool = False,
     ) -> Forward:  # fmt: skip
-        params = _filled(self.net, params)
+        params = filled(self.net, params)
         return self.net.forward(params, state, x, key=key, train=train)
 
     def backward(self, params: PyTree, saved: PyTree, dy: Array) -> Backward:
-        out = self.net.backward(_filled(self.net, params), saved, dy)
-        return Backward(out.dx, _summed(self.net, params, out.dparams))
+        out = self.net.backward(filled(self.net, params), saved, dy)
+        return Backward(out.dx, summed(self.net, params, out.dparams))
 
     def reach(self, in_shape: InShape) -> tuple[Reach, ...] | None:
         return self.net.reach(in_shape)
@@ -263,7 +263,7 @@ def _without_copies(net: Layer, params: PyTree) -> PyTree:
     return _at_places(once, net, params)
 
 
-def _filled(net: Layer, params: PyTree) -> PyTree:
+def filled(net: Layer, params: PyTree) -> PyTree:
     """Return the parameters with those of the first place at all others."""
     firsts: dict[str, dict[Any, Any]] = {}
 
@@ -281,7 +281,7 @@ def _filled(net: Layer, params: PyTree) -> PyTree:
     return _at_places(fill, net, params)
 
 
-def _summed(net: Layer, params: PyTree, dparams: PyTree) -> PyTree:
+def summed(net: Layer, params: PyTree, dparams: PyTree) -> PyTree:
     """Return gradients like `params`: those of all places are added up at the first."""
     totals: dict[str, dict[Any, Any]] = {}
     missing: list[set[Any]] = []

@@ -16,7 +16,9 @@ from fnn.dtypes import all_finite
 from fnn.losses import Loss, Weighted
 from fnn.named_leaves import differences, leaves_by_name
 from fnn.shapes import count_examples, example_shape, format_shapes
-from fnn.training.compiled.order import batch_sizes
+from fnn.training.compiled.meshes import on_mesh
+from fnn.training.compiled.order import batch_sizes, subset
+from fnn.training.early_stopping import EarlyStopping
 from fnn.typing import Array, Batch, PyTree
 
 __all__ = [
@@ -24,6 +26,8 @@ __all__ = [
     "check_fits",
     "check_inputs",
     "check_last_batch",
+    "check_validation",
+    "place_subset",
     "with_weights",
 ]
 
@@ -180,3 +184,29 @@ def _is_array(leaf: Any) -> bool:
     dtype = leaf.dtype
     kinds = (np.number, np.bool_, jax.dtypes.extended)
     return any(jax.dtypes.issubdtype(dtype, kind) for kind in kinds)
+
+
+def check_validation(
+    net: Layer, loss: Loss, variables: Variables, validation: Any
+) -> Batch | None:
+    """Return validation data that fit the network, or None."""
+    if validation is None:
+        return None
+    data = check_data("validation", validation)
+    check_fits(net, loss, variables, data, "validation")
+    return data
+
+
+def place_subset(
+    data: Batch | None,
+    early_stopping: EarlyStopping | None,
+    key: Array,
+    device: jax.Device | None,
+    mesh: Any,
+) -> Batch | None:
+    """Select the validation subset and move it to its device."""
+    if data is None:
+        return None
+    if early_stopping is not None:  # epochs count from 1: no other has the key of 0
+        data = subset(data, early_stopping.subset, jax.random.fold_in(key, 0))
+    return on_mesh(data, mesh) if device is None else jax.device_put(data, device)

@@ -1,7 +1,7 @@
 """The function `fit`: a training run, in a Python loop over compiled epochs."""
 
 import os
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from functools import partial
 from typing import Any, NamedTuple
 
@@ -15,6 +15,7 @@ from fnn.gradients.engines import Engine, get_engine
 from fnn.gradients.precision import engine_in_precision
 from fnn.losses import Loss, expect_loss
 from fnn.network import output_shape
+from fnn.passes.per_example.private import Private
 from fnn.placement import with_automatic_axes
 from fnn.planning.planned import plain
 from fnn.shapes import count_examples, example_shape
@@ -29,15 +30,23 @@ from fnn.training.checks import (
 )
 from fnn.training.compiled.descent import as_optimizer
 from fnn.training.compiled.meshes import check_mesh, check_shards, on_mesh
-from fnn.training.compiled.order import subset
-from fnn.training.data import check_data, check_fits, check_last_batch, with_weights
+from fnn.training.data import (
+    check_data,
+    check_fits,
+    check_last_batch,
+    check_validation,
+    place_subset,
+    with_weights,
+)
 from fnn.training.early_stopping import EarlyStopping
 from fnn.training.evaluation import metrics_of
 from fnn.training.metrics import Metric, NamedMetric, default_metrics
 from fnn.training.planned import plan_network
+from fnn.training.private import check_private_run
 from fnn.training.run.callbacks import OnEpoch
 from fnn.training.run.loop import Progress, run_epochs
 from fnn.training.run.nonfinite import check_policy
+from fnn.training.run.observed import check_observe
 from fnn.training.run.result import (
     FitResult,
     initial_progress,
@@ -77,6 +86,8 @@ def fit(
     l2: float = 0.0,
     on_nonfinite: str | None = None,
     health: bool = False,
+    observe: Mapping[str, Callable[..., Any]] | None = None,
+    private: Private | None = None,
     on_epoch: OnEpoch | Sequence[OnEpoch] | None = None,
     checkpoint_dir: str | os.PathLike[str] | Checkpoints | None = None,
     resume: FitResult | bool = False,
@@ -155,6 +166,15 @@ def fit(
             does under "skip".
         health: record after every epoch, layer by layer, the share of dead units and
             the size of activations, δ, parameters and updates: `result.health`.
+        observe: functions `(variables, (x, y), *, key)` by name, as `fnn.per_example`,
+            `fnn.curvature` and `fnn.compare_rules` are or make: what they return for
+            one minibatch of the training data is recorded after every epoch, in
+            `result.observed`, and drawn by `fnn.plot_observed`.
+        private: `fnn.per_example.Private(clip, noise_multiplier, delta)` trains by
+            DP-SGD: every step draws its examples anew, each with probability m/N
+            (Poisson sampling), clips the gradient of each, and adds noise from the
+            run's key. The history has the budget, "epsilon"; what it does not cover is
+            in `fnn.per_example.private`. Needs `dp-accounting`.
         on_epoch: called after every epoch with a record of Python numbers, such as
             `{"epoch": 1, "train_loss": .7, "seconds": .1, "validation_loss": .8}`, for
             example to draw a progress bar; a function, or a list of functions. One that
@@ -205,28 +225,26 @@ def fit(
     mesh, engine = check_mesh(mesh), engine_in_precision(get_engine(engine), precision)
     with own_numbers_may_move():  # not in the loop
         data = _check_training_data(loss, train, validation, batch_size, l2, mesh)
-        loss, x, size = data.loss, data.sample[0], count_examples(data.sample)
-        in_shape = example_shape(x)
+        (x, _), loss, size = data.sample, data.loss, count_examples(data.sample)
         chosen = check_metrics(default_metrics(loss) if metrics is None else metrics)
         early_stopping = check_early_stopping(
             early_stopping, loss, chosen, data.validation is not None, epochs
         )
         checkpoints = as_checkpoints(checkpoint_dir)
         earlier = _result_to_resume(resume, variables, checkpoints)
-        given = variables if earlier is None else earlier.carry.variables
-        variables = _initial_variables(net, data, given, init_key, mesh)
+        variables = _initial_variables(net, data, variables, earlier, init_key, mesh)
         check_optimizer(optimizer, variables.params)
         device = check_validation_device(validation_device, x, data.validation)
-        held_out = _check_validation(net, loss, variables, data.validation)
-        held_out = _place_subset(held_out, early_stopping, train_key, device, mesh)
+        held_out = check_validation(net, loss, variables, data.validation)
+        held_out = place_subset(held_out, early_stopping, train_key, device, mesh)
         spec = RunSpec(
-            net=plan_network(net, plan, in_shape, size, engine),
+            net=plan_network(net, plan, example_shape(x), size, engine),
             plain_net=plain(net),
             loss=loss,
             optimizer=as_optimizer(optimizer),
             train=data.train,
             sample=on_mesh(data.sample, mesh),
-            out_shape=output_shape(net, variables, in_shape),
+            out_shape=output_shape(net, variables, example_shape(x)),
             n=data.n,
             key=on_mesh(train_key, mesh),
             l2=check_l2(l2),
@@ -238,6 +256,8 @@ def fit(
             validation_device=device,
             on_nonfinite=check_policy(on_nonfinite),
             health=check_flag("health", health),
+            private=check_private_run(private, data.train, engine, mesh, on_nonfinite),
+            observer=check_observe(observe, variables, data.sample, data.weighted),
             metrics=metrics_of(net, loss, variables, held_out, chosen),
             train_metrics=_train_metrics(train_metrics, net, data, variables, chosen),
             early_stopping=early_stopping,
@@ -277,6 +297,7 @@ class _TrainingData(NamedTuple):
     known: its x, with all labels that are known.
     n: the number of examples, None if it is not known.
     validation: data that fit the loss, or None.
+    weighted: whether the examples have weights.
     """
 
     loss: Loss
@@ -285,6 +306,7 @@ class _TrainingData(NamedTuple):
     known: Batch
     n: int | None
     validation: Any
+    weighted: bool
 
 
 def _check_training_data(
@@ -299,14 +321,17 @@ def _check_training_data(
     expect_loss(loss)
     batches = as_batches(train)
     first = None if batches is None else batches.first()
+    given = loss
     loss, train, validation = with_weights(loss, batches or train, validation)
+    weighted = loss is not given
     if batches is None:
         x, y = check_data("train", train)
         train, n = on_mesh((x, y), mesh), count_examples(x)
         size = check_batch_size(batch_size, n)
         check_shards(mesh, size)
         sample = jax.tree.map(lambda part: part[:size], train)
-        return _TrainingData(loss, train, sample, (sample[0], y), n, validation)
+        known = sample[0], y
+        return _TrainingData(loss, train, sample, known, n, validation, weighted)
     if check_l2(l2) and batches.n is None:
         raise ValueError(
             "l2 needs the number of training examples, which is not known of batches: "
@@ -314,29 +339,25 @@ def _check_training_data(
         )
     sample = check_data("train", first)
     check_shards(mesh, count_examples(sample))
-    return _TrainingData(loss, batches, sample, sample, batches.n, validation)
+    shown = batches, sample, sample, batches.n
+    return _TrainingData(loss, *shown, validation, weighted)
 
 
 def _initial_variables(
-    net: Layer, data: _TrainingData, given: Any, key: KeyArray, mesh: Mesh | None
+    net: Layer,
+    data: _TrainingData,
+    given: Any,
+    earlier: FitResult | None,
+    key: KeyArray,
+    mesh: Mesh | None,
 ) -> Variables:
     """Return the variables to start from, which fit the network and its data."""
+    given = given if earlier is None else earlier.carry.variables
     x, size = data.sample[0], count_examples(data.sample)
     given = net.init(key, example_shape(x)) if given is None else given
     variables = check_fits(net, data.loss, on_mesh(given, mesh), data.known, "train")
     check_last_batch(net, variables, x, data.n or size, size)
     return variables
-
-
-def _check_validation(
-    net: Layer, loss: Loss, variables: Variables, validation: Any
-) -> Batch | None:
-    """Return validation data that fit the network, or None."""
-    if validation is None:
-        return None
-    data = check_data("validation", validation)
-    check_fits(net, loss, variables, data, "validation")
-    return data
 
 
 def _train_metrics(
@@ -359,21 +380,6 @@ def _train_metrics(
             "train_metrics=True, but there are none: pass metrics={name: function}"
         )
     return metrics_of(net, data.loss, variables, data.train, chosen)
-
-
-def _place_subset(
-    data: Batch | None,
-    early_stopping: EarlyStopping | None,
-    key: KeyArray,
-    device: jax.Device | None,
-    mesh: Mesh | None,
-) -> Batch | None:
-    """Select the validation subset and move it to its device."""
-    if data is None:
-        return None
-    if early_stopping is not None:  # epochs count from 1: no other has the key of 0
-        data = subset(data, early_stopping.subset, jax.random.fold_in(key, 0))
-    return on_mesh(data, mesh) if device is None else jax.device_put(data, device)
 
 
 def _result_to_resume(

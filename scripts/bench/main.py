@@ -17,11 +17,13 @@ import time
 from pathlib import Path
 
 import audits
+import curvature
 import engines
 import epochs
 import floor
 import imports
 import layers
+import per_example
 import plans
 import runs
 import sweeps
@@ -40,6 +42,8 @@ BENCHMARKS = {
     "sweeps": sweeps,
     "runs": runs,
     "epochs": epochs,
+    "per_example": per_example,
+    "curvature": curvature,
 }
 
 

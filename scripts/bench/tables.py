@@ -144,6 +144,18 @@ def _runs(rows: Rows) -> str:
     return "\n".join(lines)
 
 
+def _passes(rows: Rows) -> str:
+    lines = ["passes: ms, × a plain gradient [95% interval]; temporary MB, × likewise"]
+    for name, row in rows.items():
+        lines.append(name)
+        for what, ms in row["ms"].items():
+            relative = str(Ratio(**row["to_gradient"][what]))
+            size = row["memory_bytes"][what] / 1e6
+            more = row["memory_to_gradient"][what]
+            lines.append(f"  {what:26}{ms:>9.2f}{relative:>28}{size:>9.1f}{more:>7.2f}")
+    return "\n".join(lines)
+
+
 TABLES = {
     "import": _import,
     "audits": _audits,
@@ -154,4 +166,6 @@ TABLES = {
     "runs": _runs,
     "sweeps": _sweeps,
     "epochs": _epochs,
+    "per_example": _passes,
+    "curvature": _passes,
 }

@@ -7,7 +7,9 @@ own forward, both starting from autodiff's δ. A wrong layer fails alone; those 
 only inherit its error, and pass. The modules `verdict` and `slopes` define agreement.
 
 The gradients of a planned network are compared with autodiff, and with differences, of
-the plain network that it stands for.
+the plain network that it stands for. A backward that is not meant to be the derivative,
+as of `fnn.rules`, is compared with what it claims (see `fnn.gradients.claims`), and
+differences, which know nothing of claims, are not taken.
 """
 
 import functools
@@ -26,6 +28,7 @@ from fnn.gradients.audit.scaling import scaled_for_float16, unscaled
 from fnn.gradients.audit.slopes import NumericalCheck
 from fnn.gradients.audit.subject import Subject
 from fnn.gradients.audit.verdict import judge_row, measure_rows
+from fnn.gradients.claims import claimed
 from fnn.gradients.engines import Engine, get_engine, manual
 from fnn.gradients.precision import check_precision
 from fnn.losses import Loss, expect_loss
@@ -119,6 +122,7 @@ def compare_gradients(
     key = None if key is None else check_key(key)
     batch = check_pair("batch", batch)
     examples = _first_examples(batch, max_examples)
+    by_claims = claimed(net) is not net
     name = engine if isinstance(engine, str) else getattr(engine, "__name__", "engine")
     n = count_examples(examples) if n is None else n
     options = dict(train=train, l2=float(l2), n=n)
@@ -141,7 +145,7 @@ def compare_gradients(
         rounding = functools.cache(lambda: subject.rounding(run64))
         errors = measure_rows(run32, run64, subject.precision, rounding)
         checks: dict[str, NumericalCheck] = {}
-        if numerical:
+        if numerical and not by_claims:
             checks = check_network(
                 *(subject, run64, errors),
                 exhaustive=exhaustive,
@@ -160,7 +164,7 @@ def compare_gradients(
     always = engine_fn is not manual
     nodes = check_layers(subject, run64, errors, always=always)
     rows = tuple(unscaled(row, subject.loss) for row in rows)
-    return Report(rows, tuple(nodes), name, subject.precision)
+    return Report(rows, tuple(nodes), name, subject.precision, by_claims)
 
 
 def _first_examples(batch: Batch, count: int) -> Batch:

@@ -21,6 +21,7 @@ from fnn.gradients.audit.report import NodeCheck
 from fnn.gradients.audit.rounding import lost_digits
 from fnn.gradients.audit.subject import Subject
 from fnn.gradients.audit.wiring import rows_of
+from fnn.gradients.claims import claimed
 from fnn.losses import Loss
 from fnn.network import Node, named_params, walk
 from fnn.planning.planned import plain
@@ -100,9 +101,9 @@ def random_if_zero(dy: PyTree) -> PyTree:
 def _both_ways(
     layer: Layer, variables: Variables, seen: Seen, dy: PyTree, train: bool
 ) -> Comparison:
-    params, _ = variables
+    (params, _), judge = variables, claimed(plain(layer))
     y, vjp = jax.vjp(
-        lambda params, x: _forward(plain(layer), variables, params, x, seen, train).y,
+        lambda params, x: _forward(judge, variables, params, x, seen, train).y,
         params, seen.x,
     )  # fmt: skip
     dparams, dx = vjp(dy)

@@ -9,6 +9,7 @@ import jax
 from fnn.core import Layer, Variables
 from fnn.gradients.audit.rounding import lost_digits
 from fnn.gradients.audit.wiring import Values, run_forward
+from fnn.gradients.claims import claimed
 from fnn.gradients.engines import Engine, autodiff
 from fnn.gradients.precision import engine_in_precision
 from fnn.losses import Loss
@@ -104,7 +105,7 @@ def run_network(
     options = dict(key=key, train=train, l2=l2, n=n)
     forward = variables, batch[0], key, train
     ours = engine(probed, *arguments, **options)
-    theirs = referee(plain(probed), *arguments, **options)
+    theirs = referee(claimed(plain(probed)), *arguments, **options)
     run = NetworkRun(
         outputs=theirs.outputs,
         engine=gradients_by_path(net, probed, ours.grads),

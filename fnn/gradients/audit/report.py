@@ -94,12 +94,15 @@ class Report:
             all zero and hides a mistake.
         engine: the name of the engine that was audited.
         precision: the lower of the two precisions of the audit; the other is float64.
+        by_claims: whether some backward is not meant to be the derivative, and autodiff
+            differentiated what it claims.
     """
 
     rows: tuple[Row, ...]
     nodes: tuple[NodeCheck, ...]
     engine: str
     precision: str = "float32"
+    by_claims: bool = False
 
     @property
     def passed(self) -> bool:
@@ -211,6 +214,8 @@ def _legend(report: Report) -> list[str]:
     """Say what the columns are."""
     engine = report.engine
     lines = ["", f"error, scaled, cosine   {engine} against autodiff, in float64"]
+    if report.by_claims:
+        lines += ["autodiff    of what the rules of the network claim"]
     checked = sum(row.checked for row in report.rows)
     if checked:
         lines += [

@@ -15,7 +15,7 @@ COLUMNS = {"epoch": int, "train_loss": float, "seconds": float}
 
 
 def as_history(
-    records: list[Record], *, validated: list[str], skips: bool
+    records: list[Record], *, validated: list[str], skips: bool, budget: bool = False
 ) -> dict[str, np.ndarray]:
     """Return the records as columns, with an entry an epoch or an evaluation.
 
@@ -26,6 +26,7 @@ def as_history(
         validated: the names of the loss and the metrics of the validation data, which
             have columns without any record, too.
         skips: whether there is a column of the steps that were skipped.
+        budget: whether there is a column of ε, of private training.
     """
 
     def column(name: str, rows: list[Record], dtype: type = float) -> np.ndarray:
@@ -38,6 +39,8 @@ def as_history(
     history |= {n: column(n, records) for n in of_training if n not in COLUMNS}
     if skips:
         history["skipped"] = column("skipped", records, int)
+    if budget:
+        history["epsilon"] = column("epsilon", records)
     of_validation = [f"validation_{name}" for name in validated]
     of_validation += [n for n in names if n.startswith("validation_")]
     if of_validation:
@@ -48,9 +51,11 @@ def as_history(
 
 
 def records_of(
-    history: dict[str, np.ndarray], health: dict[str, dict[str, np.ndarray]] | None
+    history: dict[str, np.ndarray],
+    health: dict[str, dict[str, np.ndarray]] | None,
+    observed: dict[str, dict[str, np.ndarray]] | None = None,
 ) -> list[Record]:
-    """Return the records that a history, and that of health, were made of."""
+    """Return the records that a history, that of health, and observations are from."""
     evaluations = history.get("validation_epoch", np.array([], int)).tolist()
     records = []
     for t, epoch in enumerate(history["epoch"].tolist()):
@@ -64,6 +69,11 @@ def records_of(
             record["health"] = {
                 layer: {name: float(column[t]) for name, column in columns.items()}
                 for layer, columns in health.items()
+            }
+        if observed:
+            record["observed"] = {
+                function: {part: column[t].tolist() for part, column in parts.items()}
+                for function, parts in observed.items()
             }
         records.append(record)
     return records

@@ -27,6 +27,7 @@ from fnn.training.run.health import measure_health
 from fnn.training.run.history import Record
 from fnn.training.run.interrupt import deferred_interrupt
 from fnn.training.run.nonfinite import Nonfinite
+from fnn.training.run.observed import observe_epoch
 from fnn.training.run.spec import RunSpec
 from fnn.training.run.streams import Batches
 from fnn.training.run.train_epoch import TrainedEpoch, train_epoch
@@ -168,6 +169,12 @@ def _one_epoch(spec: RunSpec, progress: Progress) -> Progress:
         record["skipped"] = trained.skipped
     if spec.health:
         record["health"] = measure_health(spec, trained.carry, epoch)
+    if spec.observer is not None:
+        key = jax.random.fold_in(spec.key, epoch)
+        seen = spec.observer, trained.carry.variables, spec.sample, key
+        record["observed"] = observe_epoch(*seen)
+    if spec.private is not None and spec.n is not None:
+        record["epsilon"] = spec.private.epsilon(spec.n, spec.batch_size, epoch)
     progress = progress._replace(
         epoch=epoch,
         carry=trained.carry,

@@ -15,9 +15,10 @@ from fnn.training.compiled.meshes import on_mesh, state_on_mesh
 from fnn.training.early_stopping import StoppingState
 from fnn.training.evaluation import names_of
 from fnn.training.run.health import health_history
-from fnn.training.run.history import as_history, records_of
+from fnn.training.run.history import Record, as_history, records_of
 from fnn.training.run.loop import Progress, eval_variables, to_host
 from fnn.training.run.nonfinite import Nonfinite
+from fnn.training.run.observed import observed_history
 from fnn.training.run.spec import RunSpec
 from fnn.typing import PyTree
 
@@ -35,7 +36,8 @@ class FitResult(NamedTuple):
         included, while the parameters change), "seconds" (of training alone; the
         first epoch includes compilation), "learning_rate" (of the last step, where the
         optimizer tells it: see `fnn.optimizers.last_learning_rate`) and, with
-        fit(train_metrics=True), "train_<metric>". With an entry an evaluation:
+        fit(train_metrics=True), "train_<metric>"; of private training also
+        "epsilon", the budget spent so far. With an entry an evaluation:
         "validation_epoch", "validation_loss" (no penalty, no dropout) and
         "validation_<metric>". A NaN in them is a NaN that was computed.
     best_epoch: the number of epochs after which `variables` were found, 0 for the
@@ -52,6 +54,9 @@ class FitResult(NamedTuple):
     health: with fit(health=True), an array with an entry per epoch for every layer and
         every statistic of `fnn.training.run.health.STATISTICS`, as in
         `health["0/Dense"]["delta"]`; else None.
+    observed: with fit(observe=...), an array with an entry per epoch for every function
+        and every part of what it returned, as in `observed["noise"]["signal"]`
+        (`fnn.plot_observed` draws them); else None.
     carry: the state that training carries from step to step, `carry.variables` and
         `carry.optimizer_state`. For a look-ahead optimizer its parameters are θ̂, and
         `last_variables` holds θ.
@@ -68,6 +73,7 @@ class FitResult(NamedTuple):
     stopping: StoppingState | None
     nonfinite: Nonfinite | None
     health: dict[str, dict[str, np.ndarray]] | None
+    observed: dict[str, dict[str, np.ndarray]] | None = None
 
     @property
     def optimizer_state(self) -> PyTree:
@@ -115,7 +121,9 @@ def initial_progress(
     state = state_on_mesh(carry.optimizer_state, variables.params, spec.mesh)
     carry = Carry(variables, state)
     current = eval_variables(spec.optimizer, carry)  # raises where a chain is refused
-    records = [] if resume is None else records_of(resume.history, resume.health)
+    records: list[Record] = []
+    if resume is not None:
+        records = records_of(resume.history, resume.health, resume.observed)
     if spec.early_stopping is None:
         return Progress(epoch, carry, records, None, None)
     if resume is None or resume.stopping is None:
@@ -171,6 +179,7 @@ def make_result(spec: RunSpec, progress: Progress, stopped: str) -> FitResult:
         progress.records,
         validated=validated if spec.validation is not None else [],
         skips=spec.on_nonfinite == "skip",
+        budget=spec.private is not None,
     )
     best, best_epoch = last, progress.epoch
     if progress.best is not None and progress.stopping is not None:
@@ -189,4 +198,5 @@ def make_result(spec: RunSpec, progress: Progress, stopped: str) -> FitResult:
         stopping=progress.stopping,
         nonfinite=progress.nonfinite,
         health=health_history(progress.records) if spec.health else None,
+        observed=observed_history(progress.records) if spec.observer else None,
     )

@@ -8,8 +8,10 @@ from fnn.augmentations import Augmentation
 from fnn.core import Layer
 from fnn.gradients.engines import Engine
 from fnn.losses import Loss
+from fnn.passes.per_example.private import Private
 from fnn.training.early_stopping import EarlyStopping
 from fnn.training.metrics import NamedMetric
+from fnn.training.run.observed import Observer
 from fnn.training.run.streams import Batches
 from fnn.typing import Array, Batch, InShape
 
@@ -51,3 +53,5 @@ class RunSpec(NamedTuple):
     metrics: tuple[NamedMetric, ...]
     train_metrics: tuple[NamedMetric, ...]
     early_stopping: EarlyStopping | None
+    private: Private | None = None
+    observer: Observer | None = None

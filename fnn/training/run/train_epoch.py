@@ -8,6 +8,7 @@ from typing import Any, NamedTuple
 import jax
 import numpy as np
 
+from fnn.passes.per_example.private import Private
 from fnn.shapes import count_examples, example_shape, format_shapes, map_shapes
 from fnn.training.compiled.descent import Carry
 from fnn.training.compiled.epoch import BadSteps, epoch_program, steps_program
@@ -18,9 +19,11 @@ from fnn.training.compiled.order import (
     epoch_order,
     minibatch,
 )
+from fnn.training.compiled.private import run_private_epoch
 from fnn.training.run.nonfinite import Nonfinite, run_guarded
 from fnn.training.run.spec import RunSpec
 from fnn.training.run.streams import Batches, Chunk
+from fnn.transfers import own_numbers_may_move
 from fnn.typing import Array, Batch, KeyArray
 
 __all__ = ["TrainedEpoch", "train_epoch"]
@@ -55,6 +58,8 @@ def train_epoch(spec: RunSpec, carry: Carry, epoch: int, locate: bool) -> Traine
     Returns:
         The new carry, and the losses.
     """
+    if spec.private is not None:
+        return _privately(spec, spec.private, carry, epoch)
     train = _from_batches if isinstance(spec.train, Batches) else _from_arrays
     return train(spec, carry, epoch, locate)
 
@@ -88,6 +93,23 @@ def _from_arrays(spec: RunSpec, carry: Carry, epoch: int, locate: bool) -> Train
     sizes = batch_sizes(n, spec.batch_size)
     losses = losses.astype(np.float64)
     return TrainedEpoch(out.carry, losses, sizes, int(skipped), first_bad)
+
+
+def _privately(
+    spec: RunSpec, private: Private, carry: Carry, epoch: int
+) -> TrainedEpoch:
+    """Train in one program, whose batches are drawn at random."""
+    with own_numbers_may_move():
+        out = run_private_epoch(
+            *(spec.net, spec.loss, spec.optimizer, private, carry, spec.train),
+            *(spec.key, epoch, spec.l2),
+            augment=spec.augment,
+            precision=getattr(spec.engine, "precision", None),
+            batch_size=spec.batch_size,
+        )
+    losses = np.asarray(jax.device_get(out.losses), np.float64)
+    sizes = np.full(len(losses), spec.batch_size)
+    return TrainedEpoch(out.carry, losses, sizes, 0, None)
 
 
 def _from_batches(

@@ -46,7 +46,13 @@ def describe_run(spec: RunSpec, plan: str | None, net: Any) -> dict[str, str]:
         "validation data": _describe_data(spec.validation),
         "metrics": str([_describe_metric(metric) for metric in spec.metrics]),
         "early stopping": _without_patience(spec.early_stopping),
+        **_private(spec),
     } | _functions(spec, net)
+
+
+def _private(spec: RunSpec) -> dict[str, str]:
+    """Describe private training, where it is."""
+    return {} if spec.private is None else {"private": repr(spec.private)}
 
 
 def _functions(spec: RunSpec, net: Any) -> dict[str, str]:

@@ -13,6 +13,7 @@ from fnn.training.compiled.descent import Carry
 from fnn.training.run.health import health_history
 from fnn.training.run.history import as_history
 from fnn.training.run.nonfinite import Nonfinite
+from fnn.training.run.observed import observed_history
 from fnn.training.run.result import FitResult
 from fnn.training.store.folder import latest_undamaged, open_manager
 from fnn.training.store.structure import build
@@ -97,7 +98,12 @@ def _as_result(
     return FitResult(
         variables=last if best is None else jax.device_get(best),
         last_variables=last,
-        history=as_history(records, validated=validated, skips="skipped" in names),
+        history=as_history(
+            records,
+            validated=validated,
+            skips="skipped" in names,
+            budget="epsilon" in names,
+        ),
         best_epoch=epoch if stopping is None else int(stopping.best_epoch),
         epochs=epoch,
         stopped="restored",
@@ -105,4 +111,5 @@ def _as_result(
         stopping=stopping,
         nonfinite=rest["nonfinite"] and Nonfinite(*rest["nonfinite"]),
         health=health_history(records) if "health" in names else None,
+        observed=observed_history(records) if "observed" in names else None,
     )

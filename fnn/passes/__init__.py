@@ -1,0 +1,1 @@
+"""Other backward passes over the same network: see README.md in this folder."""
