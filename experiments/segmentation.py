@@ -75,7 +75,7 @@ class Config:
 
 
 def main(argv: Sequence[str] | None = None) -> int:
-    """Train both networks, compare their gradients first, and draw what they answer."""
+    """Train both networks, measure them, and draw what they answer."""
     with command_line.plain_errors(PROG):
         config = command_line.parse(Config(), argv, PROG, __doc__)
         command_line.require_at_least(
