@@ -304,7 +304,9 @@ def test_feedback_and_direct_feedback_are_the_papers_equations():
     e = (h2 @ w[2] - y) / len(x)
     b = [feedback_of(given[0], variables, i) for i in (2, 4)]
     direct = [
-        np.asarray(jax.random.normal(jax.random.fold_in(KEY, i), (3, features)))
+        np.asarray(
+            jax.random.normal(for_rule(jax.random.fold_in(KEY, i)), (3, features))
+        )
         / features**0.5
         for i, features in ((2, 6), (4, 5))
     ]
@@ -314,6 +316,28 @@ def test_feedback_and_direct_feedback_are_the_papers_equations():
     for grads, (d1, d2) in zip(found, deltas, strict=True):
         for i, expected in ((4, h2.T @ e), (2, h1.T @ d2), (0, x.T @ d1)):
             np.testing.assert_allclose(grads[i].weight, expected, rtol=1e-4, atol=1e-6)
+
+
+@pytest.mark.parametrize(
+    "make", [rules.feedback_alignment, rules.direct_feedback_alignment]
+)
+def test_feedback_is_independent_of_weights_drawn_from_the_same_key(make):
+    """Else it would be backpropagation, almost."""
+    net = fnn.serial(
+        fnn.Dense(64), fnn.Relu(), fnn.Dense(64), fnn.Tanh(), fnn.Dense(32)
+    )
+    key = jax.random.key(5)
+    x = jax.random.normal(jax.random.key(1), (128, 32))
+    batch = x, jnp.zeros((128, 32))
+    compared = fnn.compare_rules(
+        net,
+        {"rule": make(net, key)},
+        fnn.losses.SquaredError(),
+        net.init(key, (32,)),
+        batch,
+    )
+    for path in ("0/Dense", "2/Dense"):
+        assert 70 < float(compared.angle["rule"][path]) < 110
 
 
 def test_feedback_alignment_comes_to_agree_with_backpropagation():

@@ -24,7 +24,7 @@ from jax import lax
 from fnn.core import Backward, Forward, Layer, layer, leaf
 from fnn.gradients.claims import Claim, Claiming, claimed
 from fnn.passes.rules.base import Rule, has_weight, may_have_weight, rewrite
-from fnn.passes.rules.keys import FixedKey
+from fnn.passes.rules.keys import FixedKey, for_rule
 from fnn.typing import Array, Float, KeyArray, PyTree
 
 __all__ = ["DirectFeedback", "direct_feedback_alignment"]
@@ -104,7 +104,7 @@ class DirectFeedback(Claiming):
 def _weights(key: KeyArray, outputs: int, x: Array) -> Array:
     """Draw B (K, features of x), so that e B has about the length of e."""
     features = math.prod(x.shape[1:])
-    drawn = jax.random.normal(key, (outputs, features), jnp.float32)
+    drawn = jax.random.normal(for_rule(key), (outputs, features), jnp.float32)
     return (drawn / math.sqrt(features)).astype(x.dtype)
 
 

@@ -124,10 +124,11 @@ def _with_feedback(net: Layer, key: Array, kind: str) -> Layer:
 def draw_feedback(weight: Array, key: KeyArray) -> Array:
     """Draw feedback weights of a weight's shape, by Glorot's uniform initialiser.
 
-    They are drawn in float32 whatever the dtype: the same key must draw the same B.
+    They are drawn in float32 whatever the dtype: the same key must draw the same B. And
+    they are independent of weights that an initialiser draws from the same key.
     """
     bound = math.sqrt(6 / _sum_of_fans(weight))
-    drawn = jax.random.uniform(key, weight.shape, jnp.float32, -bound, bound)
+    drawn = jax.random.uniform(for_rule(key), weight.shape, jnp.float32, -bound, bound)
     return drawn.astype(weight.dtype)
 
 

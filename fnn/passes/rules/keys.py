@@ -64,8 +64,9 @@ class FixedKey:
 
 
 def for_rule(key: KeyArray) -> KeyArray:
-    """Return the key that a rule draws from in a step.
+    """Return the key that a rule draws from, in a step or for fixed weights.
 
-    It is another one than the wrapped layer's, whose draws stay what they are.
+    It is another one than the wrapped layer's, whose draws stay what they are, and
+    whose initial weights must not come out again as the feedback.
     """
     return fold_in(key, 0x72756C65)
