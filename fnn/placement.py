@@ -13,7 +13,7 @@ the next. The gradient by an array that is the same everywhere is a sum over the
 """
 
 import functools
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from typing import Any, ParamSpec, TypeVar
 
 import jax
@@ -225,7 +225,7 @@ def _on_automatic_axes(argument: Any) -> Any:
     is_data = isinstance(argument, (tuple, list)) and len(argument) in (2, 3)
     if not is_data and not isinstance(argument, jax.Array):
         return argument
-    return jax.tree.map(_moved, argument, is_leaf=_is_list_of_numbers)
+    return jax.tree.map(_moved, argument, is_leaf=_is_no_container_of_arrays)
 
 
 def _moved(leaf: Any) -> Any:
@@ -238,6 +238,8 @@ def _moved(leaf: Any) -> Any:
     return jax.device_put(leaf, on)
 
 
-def _is_list_of_numbers(node: Any) -> bool:
-    """Return whether a node holds data, which may be long and is on no device."""
+def _is_no_container_of_arrays(node: Any) -> bool:
+    """Return whether a node holds numbers, which are on no device, or is an iterator."""
+    if isinstance(node, Iterator):
+        return True
     return isinstance(node, list) and bool(node) and isinstance(node[0], int | float)

@@ -290,4 +290,5 @@ def test_the_table_has_every_factory():
     kinds = {
         c for c in classes if hasattr(c, "update") and c is not optimizers.Optimizer
     }
-    assert kinds <= made | {type(loss_scaled(optimizers.adam(0.1)))}
+    around = loss_scaled(optimizers.adam(0.1)), optimizers.ema(optimizers.adam(0.1))
+    assert kinds <= made | {type(optimizer) for optimizer in around}

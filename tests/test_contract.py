@@ -9,6 +9,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
+from breadth import some_of
 from cases import LAYERS
 
 import fnn
@@ -22,6 +23,18 @@ WITH_CODE_AS_REPR = pytest.mark.parametrize(
     "case",
     [c for c in LAYERS if c.repr_is_code],
     ids=[c.name for c in LAYERS if c.repr_is_code],
+)
+
+
+def kind_of(case):
+    """Return what a row is of: its layer, and the number of spatial axes."""
+    return type(case.layer), len(case.in_shape)
+
+
+#: All rows; those but one of each kind of layer compile much that is alike.
+ONE_OF_EACH_KIND = pytest.mark.parametrize(
+    "case",
+    some_of(LAYERS, {kind_of(c): c for c in LAYERS}.values(), lambda c: c.name),
 )
 BOTH_MODES = pytest.mark.parametrize("train", [True, False], ids=["train", "eval"])
 
@@ -150,7 +163,7 @@ def test_backward_is_the_derivative_of_forward_in_float64(case, train):
             assert abs(sum(map(np.sum, products)) - slope) <= 1e-8 * scale
 
 
-@EVERY_LAYER
+@ONE_OF_EACH_KIND
 @BOTH_MODES
 def test_backward_holds_across_jit_in_float32_and_bfloat16(case, train):
     # Two programs, so that `saved` leaves one and enters the other.
@@ -233,7 +246,7 @@ def test_init_is_a_pure_function_of_its_key(case):
 # ---- vmap ------------------------------------------------------------------------
 
 
-@EVERY_LAYER
+@ONE_OF_EACH_KIND
 @BOTH_MODES
 def test_vmap_over_networks_is_a_loop_over_networks(case, train):
     # vmap runs over the parameters and over the layer's own numbers, such as dropout

@@ -15,7 +15,7 @@ import pytest
 from fnn import optimizers
 
 #: Functions of the package that build no optimizer.
-OTHERS = {"eval_params", "loss_scale", "projection_max_norm"}
+OTHERS = {"eval_params", "last_learning_rate", "loss_scale", "projection_max_norm"}
 FACTORIES = [
     name for name in optimizers.__all__ if name.islower() and name not in OTHERS
 ]
@@ -31,7 +31,7 @@ KIND = {
     **dict.fromkeys(["mu_dtype", "accumulator_dtype"], "dtype"),
     **dict.fromkeys(["learning_rate", "weight_decay"], "schedule"),
     "optimizer": "optimizer",
-    "period": "count",
+    **dict.fromkeys(["period", "start", "every"], "count"),
 }
 
 
@@ -88,6 +88,7 @@ def build(factory, **given):
     """Call a factory with this argument, and with the least of all others."""
     parameters = inspect.signature(getattr(optimizers, factory)).parameters
     least = {"learning_rate": 0.1, "optimizer": optimizers.sgd(0.1), "c": 1.0}
+    least["start"] = 1
     needed = {
         name: least[name]
         for name, parameter in parameters.items()

@@ -115,7 +115,9 @@ def by_optax(learning_rate, rate):
     return net, loss, chain, l2
 
 
-@pytest.mark.parametrize("build", [look_ahead, by_optax])
+@pytest.mark.parametrize(
+    "build", [look_ahead, pytest.param(by_optax, marks=pytest.mark.thorough)]
+)
 def test_look_ahead_optax_and_every(build):
     early_stopping = fnn.EarlyStopping(patience=2, every=3, subset=0.7)
     options = OPTIONS | dict(early_stopping=early_stopping, epochs=11)

@@ -71,6 +71,9 @@ WITH_KEY = {
     "autodiff": lambda k: fnn.autodiff(NET, LOSS, VARIABLES, BATCH, key=k, **STEP),
     "manual": lambda k: fnn.manual(NET, LOSS, VARIABLES, BATCH, key=k, **STEP),
     "compare_gradients": lambda k: fnn.compare_gradients(*PARTS, key=k),
+    "compare_rules": lambda k: fnn.compare_rules(
+        NET, {"itself": NET}, LOSS, VARIABLES, BATCH, key=k
+    ),
     "directional_derivatives": lambda k: fnn.directional_derivatives(
         lambda w: w.sum(), jnp.ones(3), jnp.ones(3), key=k
     ),

@@ -95,14 +95,11 @@ def _dtype() -> Any:
 
 
 def _is_local(key: KeyArray) -> bool:
-    """Return whether a key is a concrete one, on the device where arrays are made."""
+    """Return whether nothing is traced, and the key is where arrays are made."""
     if isinstance(key, jax.core.Tracer) or not jax.sharding.get_abstract_mesh().empty:
         return False
-    return key.devices() == _default_devices()
-
-
-def _default_devices() -> set[jax.Device]:
-    return jnp.asarray(np.float32(0)).devices()
+    made = jnp.zeros(())
+    return not isinstance(made, jax.core.Tracer) and key.devices() == made.devices()
 
 
 def _has_prefixes(key: KeyArray) -> bool:

@@ -22,7 +22,7 @@ from dataclasses import dataclass, fields
 from jax.nn import initializers as jax_initializers
 
 from fnn.checks import check_key
-from fnn.layers.draws import filled, normal, truncated_normal, uniform
+from fnn.layers import draws
 from fnn.typing import Array, KeyArray
 
 __all__ = [
@@ -58,7 +58,7 @@ class Zeros(_PasteableRepr):
     """An initialiser with 0 in all entries, for biases; for weights dx would be 0."""
 
     def __call__(self, key: KeyArray, shape: tuple[int, ...]) -> Array:
-        return filled(check_key(key), shape, 0.0)
+        return draws.filled(check_key(key), shape, 0.0)
 
 
 @dataclass(frozen=True, repr=False)
@@ -66,7 +66,7 @@ class Ones(_PasteableRepr):
     """An initialiser with 1 in all entries, for scales."""
 
     def __call__(self, key: KeyArray, shape: tuple[int, ...]) -> Array:
-        return filled(check_key(key), shape, 1.0)
+        return draws.filled(check_key(key), shape, 1.0)
 
 
 @dataclass(frozen=True, repr=False)
@@ -76,7 +76,7 @@ class Constant(_PasteableRepr):
     value: float
 
     def __call__(self, key: KeyArray, shape: tuple[int, ...]) -> Array:
-        return filled(check_key(key), shape, self.value)
+        return draws.filled(check_key(key), shape, self.value)
 
 
 @dataclass(frozen=True, repr=False)
@@ -86,7 +86,7 @@ class Normal(_PasteableRepr):
     stddev: float = 1.0
 
     def __call__(self, key: KeyArray, shape: tuple[int, ...]) -> Array:
-        return normal(check_key(key), shape, self.stddev)
+        return draws.normal(check_key(key), shape, self.stddev)
 
 
 @dataclass(frozen=True, repr=False)
@@ -94,7 +94,7 @@ class HeNormal(_PasteableRepr):
     """A truncated normal of variance 2/I. He et al., arXiv:1502.01852, eq. 10."""
 
     def __call__(self, key: KeyArray, shape: tuple[int, ...]) -> Array:
-        return truncated_normal(check_key(key), shape, 2 / _fans(shape)[0])
+        return draws.truncated_normal(check_key(key), shape, 2 / _fans(shape)[0])
 
 
 @dataclass(frozen=True, repr=False)
@@ -102,7 +102,7 @@ class HeUniform(_PasteableRepr):
     """A uniform distribution of variance 2/I. He et al., arXiv:1502.01852, eq. 10."""
 
     def __call__(self, key: KeyArray, shape: tuple[int, ...]) -> Array:
-        return uniform(check_key(key), shape, 2 / _fans(shape)[0])
+        return draws.uniform(check_key(key), shape, 2 / _fans(shape)[0])
 
 
 @dataclass(frozen=True, repr=False)
@@ -110,7 +110,7 @@ class GlorotNormal(_PasteableRepr):
     """A truncated normal of variance 2/(I + O). Glorot and Bengio 2010, eq. 12."""
 
     def __call__(self, key: KeyArray, shape: tuple[int, ...]) -> Array:
-        return truncated_normal(check_key(key), shape, 2 / sum(_fans(shape)))
+        return draws.truncated_normal(check_key(key), shape, 2 / sum(_fans(shape)))
 
 
 @dataclass(frozen=True, repr=False)
@@ -118,7 +118,7 @@ class GlorotUniform(_PasteableRepr):
     """A uniform distribution of variance 2/(I + O). Glorot and Bengio 2010, eq. 16."""
 
     def __call__(self, key: KeyArray, shape: tuple[int, ...]) -> Array:
-        return uniform(check_key(key), shape, 2 / sum(_fans(shape)))
+        return draws.uniform(check_key(key), shape, 2 / sum(_fans(shape)))
 
 
 @dataclass(frozen=True, repr=False)
@@ -126,7 +126,7 @@ class LecunNormal(_PasteableRepr):
     """A truncated normal of variance 1/I. LeCun et al. 1998, "Efficient BackProp"."""
 
     def __call__(self, key: KeyArray, shape: tuple[int, ...]) -> Array:
-        return truncated_normal(check_key(key), shape, 1 / _fans(shape)[0])
+        return draws.truncated_normal(check_key(key), shape, 1 / _fans(shape)[0])
 
 
 @dataclass(frozen=True, repr=False)

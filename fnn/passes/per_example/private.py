@@ -57,7 +57,7 @@ class Private:
     Example:
         >>> import fnn
         >>> fnn.per_example.Private(clip=1.0, noise_multiplier=1.1, delta=1e-5)
-        Private(clip=1.0, noise_multiplier=1.1, delta=1e-05)
+        Private(clip=1.0, noise_multiplier=1.1)
 
     Source: Abadi et al., arXiv:1607.00133, algorithm 1.
     """
