@@ -239,7 +239,7 @@ def _moved(leaf: Any) -> Any:
 
 
 def _is_no_container_of_arrays(node: Any) -> bool:
-    """Return whether a node holds numbers, which are on no device, or is an iterator."""
+    """Return whether a node holds numbers, which are nowhere yet, or is an iterator."""
     if isinstance(node, Iterator):
         return True
     return isinstance(node, list) and bool(node) and isinstance(node[0], int | float)

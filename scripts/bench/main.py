@@ -27,6 +27,7 @@ import per_example
 import plans
 import runs
 import sweeps
+import zoo
 from fnn.letters import make_stdout_printable
 from tables import TABLES
 from timing import machine
@@ -42,6 +43,7 @@ BENCHMARKS = {
     "sweeps": sweeps,
     "runs": runs,
     "epochs": epochs,
+    "zoo": zoo,
     "per_example": per_example,
     "curvature": curvature,
 }
@@ -72,9 +74,10 @@ def selected_rows(part: str, only: str) -> dict:
 def check(only: str) -> bool:
     """Return whether all peers do the same work on each network."""
     passed = True
-    for name, network in selected_rows("epochs", only).items():
-        print(f"{name}: losses of the first steps on one batch", flush=True)
-        passed &= epochs.check(network)
+    for part in ("epochs", "zoo"):
+        for name, network in selected_rows(part, only).items():
+            print(f"{name}: losses of the first steps on one batch", flush=True)
+            passed &= BENCHMARKS[part].check(network)
     return passed
 
 

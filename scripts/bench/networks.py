@@ -80,24 +80,26 @@ class Part(NamedTuple):
                 shape = output_shape(layer, part.variables, shape)
 
     def geometry(self) -> tuple[tuple, tuple, tuple]:
-        """Return a window's size, strides and padding ((low, high), (low, high))."""
-        layer, pixels = self.layer, self.in_shape[:2]
-        size = _pair(layer.kernel_size if _is_conv(layer) else layer.window)
-        strides = _pair(layer.stride or size)
+        """Return a window's size, strides and padding ((low, high), ...)."""
+        layer, pixels = self.layer, self.in_shape[:-1]
+        axes = len(pixels)
+        size = _each(layer.kernel_size if _is_conv(layer) else layer.window, axes)
+        strides = _each(layer.stride or size, axes)
         padding = layer.padding
         if isinstance(padding, str):
             padding = tuple(lax.padtype_to_pads(pixels, size, strides, padding))
-        return size, strides, tuple(map(_pair, _pair(padding)))
+        return size, strides, tuple(_each(p, 2) for p in _each(padding, axes))
 
     def outputs_first(self) -> tuple[np.ndarray, np.ndarray | None]:
         """Return weight and bias in the layout of libraries with images (N, C, H, W).
 
-        A convolution's weight is (O, C, kh, kw); a dense layer's is (O, I), its inputs
+        A convolution's weight is (O, C, kh, kw), with one spatial axis (O, C, k); a
+        dense layer's is (O, I), its inputs
         in the order in which such an image is flattened.
         """
         weight = np.array(self.params.weight)
         if _is_conv(self.layer):
-            weight = weight.transpose(3, 2, 0, 1)
+            weight = np.moveaxis(weight, (-1, -2), (0, 1))
         else:
             if self.flattened is not None:
                 images = weight.reshape(*self.flattened, -1).transpose(2, 0, 1, 3)
@@ -111,8 +113,8 @@ def _is_conv(layer: fnn.Layer) -> bool:
     return isinstance(layer, fnn.Conv)
 
 
-def _pair(value) -> tuple:
-    return tuple(value) if isinstance(value, tuple | list) else (value, value)
+def _each(value, axes: int) -> tuple:
+    return tuple(value) if isinstance(value, tuple | list) else (value,) * axes
 
 
 # ---- The networks ----------------------------------------------------------------

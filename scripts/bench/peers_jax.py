@@ -14,7 +14,7 @@ from peers import Peer, Run, by_steps
 
 __all__ = ["peers"]
 
-DIMENSIONS = ("NHWC", "HWIO", "NHWC")
+DIMENSIONS = {3: ("NHC", "HIO", "NHC"), 4: ("NHWC", "HWIO", "NHWC")}
 
 
 def forward(part: Part, params, state, x):
@@ -32,6 +32,15 @@ def forward(part: Part, params, state, x):
                 for child, p, s in zip(part.children(), params, state, strict=True)
             )
             return y + shortcut, type(state)(s, t)
+        case fnn.Parallel(merge="concatenate"):
+            ys, states = zip(
+                *(
+                    forward(child, p, s, x)
+                    for child, p, s in zip(part.children(), params, state, strict=True)
+                ),
+                strict=True,
+            )
+            return jnp.concatenate(ys, -1), states
         case fnn.BatchNorm(momentum=momentum, eps=eps):
             axes = tuple(range(x.ndim - 1))
             mean, var = x.mean(axes), x.var(axes)
@@ -48,21 +57,40 @@ def forward(part: Part, params, state, x):
         case fnn.Conv(bias=bias):
             _, strides, padding = part.geometry()
             x = lax.conv_general_dilated(
-                x, params.weight, strides, padding, dimension_numbers=DIMENSIONS
+                *(x, params.weight, strides, padding),
+                dimension_numbers=DIMENSIONS[x.ndim],
+                feature_group_count=part.layer.groups,
             )
             return x + params.bias if bias else x, state
         case fnn.MaxPool():
             size, strides, _ = part.geometry()
             size, strides = (1, *size, 1), (1, *strides, 1)
             return lax.reduce_window(x, -jnp.inf, lax.max, size, strides, "VALID"), ()
+        case fnn.AvgPool():
+            size, strides, _ = part.geometry()
+            window = (1, *size, 1), (1, *strides, 1)
+            return lax.reduce_window(x, 0.0, lax.add, *window, "VALID") / np.prod(
+                size, dtype=np.float32
+            ), ()
         case fnn.GlobalAvgPool():
-            return x.mean((1, 2)), state
+            return x.mean(tuple(range(1, x.ndim - 1))), state
         case fnn.Flatten():
             return x.reshape(len(x), -1), state
         case fnn.Relu():
             return jax.nn.relu(x), state
         case fnn.Identity():
             return x, state
+        case fnn.Gelu(approximate=approximate):
+            return jax.nn.gelu(x, approximate), state
+        case fnn.LayerNorm(eps=eps):
+            mean, var = x.mean(-1, keepdims=True), x.var(-1, keepdims=True)
+            normalized = (x - mean) * lax.rsqrt(var + eps)
+            return normalized * params.scale + params.bias, state
+        case fnn.Dropout(rate=rate):
+            # The numbers of the batch make a key, since no step has one here.
+            bits = lax.bitcast_convert_type(x.sum(), np.uint32)
+            kept = jax.random.bernoulli(jax.random.key(bits), 1 - rate, x.shape)
+            return jnp.where(kept, x / (1 - rate), 0), state
     raise NotImplementedError(f"plain JAX: {part.layer!r}")
 
 

@@ -25,6 +25,24 @@ class Residual(nn.Module):
         return self.body(x) + self.projection(x)
 
 
+class Concatenated(nn.Module):
+    """Branches on the same input, whose features are concatenated."""
+
+    def __init__(self, *branches):
+        super().__init__()
+        self.branches = nn.ModuleList(branches)
+
+    def forward(self, x):
+        return torch.cat([branch(x) for branch in self.branches], 1)
+
+
+class MeanOfPositions(nn.Module):
+    """The mean over all positions of an image, or of a series."""
+
+    def forward(self, x):
+        return x.flatten(2).mean(2)
+
+
 def module(part: Part) -> nn.Module:
     """Build the layer in torch, with the same parameters."""
     match part.layer:
@@ -32,6 +50,8 @@ def module(part: Part) -> nn.Module:
             return nn.Sequential(*map(module, part.children()))
         case fnn.Residual():
             return Residual(*map(module, part.children()))
+        case fnn.Parallel(merge="concatenate"):
+            return Concatenated(*map(module, part.children()))
         case fnn.BatchNorm(momentum=momentum, eps=eps):
             return nn.BatchNorm2d(part.in_shape[-1], eps=eps, momentum=1 - momentum)
         case fnn.Dense(features=outputs, bias=bias):
@@ -44,12 +64,23 @@ def module(part: Part) -> nn.Module:
                     f"torch pads both sides alike: {part.layer!r}"
                 )
             pads = tuple(low for low, _ in padding)
-            conv = nn.Conv2d(part.in_shape[-1], outputs, size, strides, pads, bias=bias)
+            kind = {1: nn.Conv1d, 2: nn.Conv2d}[len(size)]
+            groups = part.layer.groups
+            conv = kind(
+                *(part.in_shape[-1], outputs, size, strides, pads),
+                groups=groups,
+                bias=bias,
+            )
             return _with_params(conv, *part.outputs_first())
         case fnn.MaxPool():
             size, strides, _ = part.geometry()
-            return nn.MaxPool2d(size, strides)
+            return {1: nn.MaxPool1d, 2: nn.MaxPool2d}[len(size)](size, strides)
+        case fnn.AvgPool():
+            size, strides, _ = part.geometry()
+            return nn.AvgPool2d(size, strides)
         case fnn.GlobalAvgPool():
+            if len(part.in_shape) == 2:
+                return MeanOfPositions()
             return nn.Sequential(nn.AdaptiveAvgPool2d(1), nn.Flatten())
         case fnn.Flatten():
             return nn.Flatten()
@@ -57,6 +88,12 @@ def module(part: Part) -> nn.Module:
             return nn.ReLU()
         case fnn.Identity():
             return nn.Identity()
+        case fnn.Gelu(approximate=approximate):
+            return nn.GELU(approximate="tanh" if approximate else "none")
+        case fnn.LayerNorm(eps=eps):
+            return nn.LayerNorm(part.in_shape[-1], eps)
+        case fnn.Dropout(rate=rate):
+            return nn.Dropout(rate)
     raise NotImplementedError(f"torch: {part.layer!r}")
 
 
@@ -107,6 +144,8 @@ def _peer(net: nn.Module, memory_format: torch.memory_format) -> Peer:
 
     def to_device(a: np.ndarray) -> torch.Tensor:
         tensor = torch.as_tensor(a, device=device)
+        if a.ndim == 3:  # a series: features before positions
+            return tensor.permute(0, 2, 1).contiguous()
         if a.ndim == 4:
             return tensor.permute(0, 3, 1, 2).contiguous(memory_format=memory_format)
         return tensor if tensor.is_floating_point() else tensor.long()

@@ -166,6 +166,7 @@ TABLES = {
     "runs": _runs,
     "sweeps": _sweeps,
     "epochs": _epochs,
+    "zoo": _epochs,
     "per_example": _passes,
     "curvature": _passes,
 }
