@@ -182,3 +182,26 @@ def test_a_mask_is_a_prefix_and_may_hold_numpys_bools():
         updates, _ = optimizer.update(zeros, optimizer.init(params), params)
         moved.append([bool((u != 0).all()) for u in jax.tree.leaves(updates)])
     assert moved == [[True] * 3, [True, False, False], [True] * 3]
+
+
+@pytest.mark.parametrize(
+    "schedule",
+    [
+        optax.cosine_decay_schedule(0.1, 10),
+        optax.exponential_decay(0.1, 10, 0.5),
+        optax.polynomial_schedule(0.1, 0.01, 2, 10),
+        optax.warmup_cosine_decay_schedule(0.0, 0.1, 2, 10),
+        optax.piecewise_constant_schedule(0.1, {5: 0.5}),
+    ],
+)
+def test_schedules_of_optax_work_under_strict_dtypes(schedule):
+    """They divide the step, an integer, by floating-point numbers."""
+    optimizer, params = optimizers.sgd(schedule), jnp.ones(2)
+    state = optimizer.init(params)
+    for step in range(2):
+        updates, state = optimizer.update(params, state, params)
+        with jax.numpy_dtype_promotion("standard"):
+            expected = schedule(jnp.int32(step))
+        np.testing.assert_allclose(-updates, expected * np.ones(2), rtol=1e-6)
+        rate = optimizers.last_learning_rate(optimizer, state)
+        np.testing.assert_allclose(rate, expected, rtol=1e-6)

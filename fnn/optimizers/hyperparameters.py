@@ -119,7 +119,8 @@ def value_at_step(number: Schedule, count: Int[Array, ""]) -> Number:
     """Return the number, or the schedule's value at this step (0, 1, ...)."""
     if not callable(number):
         return number
-    value = number(count)
+    with jax.numpy_dtype_promotion("standard"):  # optax's schedules mix dtypes freely
+        value = number(count)
     if not _is_real(value) or jnp.ndim(value) != 0:
         raise TypeError(
             "a schedule must return one number, the value at the step that it is "
