@@ -34,7 +34,7 @@ class OptimizerState(NamedTuple):
 
     @property
     def count(self) -> Any:  # pyrefly: ignore[bad-override]
-        """The number of updates so far. (A tuple has a method of this name.)"""
+        """The number of updates so far; a tuple has a method of this name."""
         return self[0].count
 
     def __getattr__(self, name: str) -> Any:
