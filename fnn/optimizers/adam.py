@@ -128,6 +128,7 @@ def adam(
         An `Adam`, whose state holds an `AdamState` (count, mu, nu).
 
     Raises:
+        TypeError: an argument has another type.
         ValueError: a number is out of range.
 
     Example:
@@ -170,6 +171,7 @@ def nadam(
         An `Adam` with nesterov=True, whose state holds an `AdamState` (count, mu, nu).
 
     Raises:
+        TypeError: an argument has another type.
         ValueError: a number is out of range.
 
     Example:

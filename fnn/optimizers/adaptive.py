@@ -152,6 +152,7 @@ def adagrad(
         An `AdaGrad`, whose state holds an `AdaGradState` (count, sum_of_squares).
 
     Raises:
+        TypeError: an argument has another type.
         ValueError: a number is negative or not finite.
 
     Example:

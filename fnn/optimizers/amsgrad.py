@@ -107,6 +107,7 @@ def amsgrad(
         An `AMSGrad`, whose state holds an `AMSGradState` (count, mu, nu, nu_max).
 
     Raises:
+        TypeError: an argument has another type.
         ValueError: a number is out of range.
 
     Example:

@@ -232,4 +232,5 @@ def _expect_match(grads: PyTree, reference: PyTree, owner: str) -> None:
 
 
 def _describe(leaf: Any) -> str:
-    return f"shape {jnp.shape(leaf)}"
+    known = hasattr(leaf, "shape") or isinstance(leaf, int | float | complex)
+    return f"shape {jnp.shape(leaf)}" if known else f"a {type(leaf).__name__}"

@@ -149,6 +149,7 @@ def sgd(
         `MomentumState` (count, trace, lookahead).
 
     Raises:
+        TypeError: an argument has another type.
         ValueError: α or β out of range, or nesterov without momentum.
 
     Example:
@@ -196,6 +197,7 @@ def momentum(learning_rate: Schedule, momentum: Number = 0.9) -> Momentum:
         A `Momentum`, whose state holds a `MomentumState` (count, trace, None).
 
     Raises:
+        TypeError: an argument has another type.
         ValueError: α or β out of range.
 
     Example:
@@ -229,8 +231,8 @@ def nesterov(learning_rate: Schedule, momentum: Number = 0.9) -> Momentum:
         A `Momentum`, whose state holds a `MomentumState` (count, trace, lookahead).
 
     Raises:
+        TypeError: an argument has another type, or β is a schedule.
         ValueError: α or β out of range.
-        TypeError: β is a schedule.
 
     Example:
         >>> import jax.numpy as jnp

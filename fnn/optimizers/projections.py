@@ -125,6 +125,7 @@ def max_norm(c: Number) -> MaxNorm:
         A `MaxNorm` with optax's `init` and `update`.
 
     Raises:
+        TypeError: an argument has another type.
         ValueError: c is not a finite number > 0; `update` without params.
 
     Example:

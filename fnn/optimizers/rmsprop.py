@@ -163,8 +163,8 @@ def rmsprop(
         lookahead).
 
     Raises:
+        TypeError: an argument has another type, or β is a schedule.
         ValueError: a number is out of range, or nesterov without momentum.
-        TypeError: β is a schedule.
 
     Example:
         >>> import jax.numpy as jnp
