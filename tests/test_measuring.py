@@ -362,6 +362,10 @@ WRONG_COLUMNS = {
         lambda z, y: jnp.where(y == 1, jax.nn.sigmoid(z), jax.nn.sigmoid(-z)).mean(),
     ),
     "where": (SIGMOID, lambda z, y: jnp.where(z > 0, y, 1 - y).mean()),
+    "where by NumPy": (
+        SIGMOID,
+        lambda z, y: float(np.mean(np.where(z > 0, y, 1 - y))),
+    ),
     "jit": (SIGMOID, jax.jit(lambda z, y: ((z > 0) == y).mean())),
     "a row": (SQUARED, lambda z, y: jnp.abs(z[:, 0] - y).mean()),
     "a row by NumPy": (SQUARED, lambda z, y: np.abs(z[:, 0] - y).mean()),
