@@ -479,7 +479,6 @@ def test_a_metric_of_the_host_is_part_of_a_run_that_goes_on(tmp_path):
     ("before", "after"),
     [
         (metrics.top_k(1), metrics.top_k(2)),
-        (own_f1, sklearn_f1),
         (
             functools.partial(metrics.f1, positive=0),
             functools.partial(metrics.f1, positive=1),

@@ -152,7 +152,6 @@ class _Watched(np.ndarray):
             return tuple(watched(part, self.n) for part in result)
         return watched(result, self.n)
 
-
     def __array_function__(
         self, function: Any, types: Any, args: Any, kwargs: Any
     ) -> Any:
