@@ -88,7 +88,7 @@ EXAMPLES = scored(40, 45, 2)
 F1 = sk.f1_score(EXAMPLES[1], EXAMPLES[0].argmax(1))
 
 
-@pytest.mark.parametrize("size", [7, 45, 1000])
+@pytest.mark.parametrize("size", [7, 1000])
 def test_a_number_of_all_examples_is_computed_once(size):
     z, y = EXAMPLES
     got = evaluate(SOFTMAX, z, y, size, **TRACED, **ON_HOST, right=right)

@@ -521,7 +521,7 @@ SAVED = {
     "states of optax": lambda r: some_optax_states(),
     "a history": lambda r: r[0].history,
     "variables of a sweep": lambda r: r[1].variables,
-    "gradients": lambda r: fnn.value_and_grad(NET, LOSS)(VARIABLES, BATCH, key=KEY),
+    "gradients": lambda r: fnn.Gradients(jnp.ones(()), X, (), PARAMS),
     "a dict": lambda r: {"a": np.ones(2), "b": [jnp.ones(2, jnp.bfloat16), (KEY,)]},
     "an array": lambda r: jnp.ones(3),
     "keys": lambda r: jax.random.split(KEY),
