@@ -88,7 +88,7 @@ EXAMPLES = scored(40, 45, 2)
 F1 = sk.f1_score(EXAMPLES[1], EXAMPLES[0].argmax(1))
 
 
-@pytest.mark.parametrize("size", [7, 45, 1000])
+@pytest.mark.parametrize("size", [7, 1000])
 def test_a_number_of_all_examples_is_computed_once(size):
     z, y = EXAMPLES
     got = evaluate(SOFTMAX, z, y, size, **TRACED, **ON_HOST, right=right)
@@ -362,6 +362,10 @@ WRONG_COLUMNS = {
         lambda z, y: jnp.where(y == 1, jax.nn.sigmoid(z), jax.nn.sigmoid(-z)).mean(),
     ),
     "where": (SIGMOID, lambda z, y: jnp.where(z > 0, y, 1 - y).mean()),
+    "where by NumPy": (
+        SIGMOID,
+        lambda z, y: float(np.mean(np.where(z > 0, y, 1 - y))),
+    ),
     "jit": (SIGMOID, jax.jit(lambda z, y: ((z > 0) == y).mean())),
     "a row": (SQUARED, lambda z, y: jnp.abs(z[:, 0] - y).mean()),
     "a row by NumPy": (SQUARED, lambda z, y: np.abs(z[:, 0] - y).mean()),
@@ -475,7 +479,6 @@ def test_a_metric_of_the_host_is_part_of_a_run_that_goes_on(tmp_path):
     ("before", "after"),
     [
         (metrics.top_k(1), metrics.top_k(2)),
-        (own_f1, sklearn_f1),
         (
             functools.partial(metrics.f1, positive=0),
             functools.partial(metrics.f1, positive=1),

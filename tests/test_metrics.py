@@ -49,10 +49,16 @@ def rounded(seed, n):
     return z.round(), y
 
 
+def nowhere(seed, n):
+    z, y = scored(seed, n, 3, of=2)
+    return z - np.array([0, 0, 9], np.float32), y
+
+
 #: Outputs (N, 3) and classes (N,).
 CLASSES = {
     "in order": scored(0, 45, 3),
-    "an absent class": scored(4, 45, 3, of=2),
+    "a class without examples": scored(4, 45, 3, of=2),
+    "a class that is nowhere": nowhere(5, 45),
     "ties": rounded(6, 45),
     "one example": scored(8, 1, 3),
 }
@@ -195,8 +201,8 @@ TARGETS = {
     "a column": (draw(20, 45, 1), np.sort(draw(21, 45))),
     "three outputs": (draw(22, 45, 3), draw(23, 45, 3)),
     "far from 0": (draw(24, 45, 1) + 1e4, np.sort(draw(25, 45)) + 1e4),
-    "equal targets": (draw(26, 45, 1), np.full(45, 0.1)),
-    "equal targets, right": (np.full((45, 1), 0.1), np.full(45, 0.1)),
+    "equal targets": (draw(26, 45, 1), np.full(45, 0.3)),
+    "equal targets, right": (np.full((45, 1), 0.3), np.full(45, 0.3)),
     "one example": (draw(27, 1, 1), draw(28, 1)),
 }
 
@@ -224,7 +230,13 @@ POSITIONS = draw(30, 9, 4, 5, 3), integers(31, 3, 9, 4, 5)
 
 
 @pytest.mark.parametrize(
-    "metric", [fnn.accuracy, metrics.top_k(2), metrics.f1, metrics.iou]
+    "metric",
+    [
+        fnn.accuracy,
+        metrics.f1,
+        pytest.param(metrics.top_k(2), marks=pytest.mark.thorough),
+        pytest.param(metrics.iou, marks=pytest.mark.thorough),
+    ],
 )
 def test_positions_count_as_examples_do(metric):
     """Images of 4 × 5 pixels, of three classes each, or of one logit."""
@@ -293,7 +305,7 @@ def test_wrong_arguments_of_metrics(call, text):
 
 
 def test_a_confusion_matrix_is_drawn():
-    counts = metrics.confusion_matrix(*CLASSES["in order"])
+    counts = confusion_matrix(*CLASSES["in order"])
     figure = metrics.plot_confusion_matrix(counts, ["a", "b", "c"])
     (axes,) = figure.axes
     assert [text.get_text() for text in axes.texts] == [str(n) for n in counts.ravel()]

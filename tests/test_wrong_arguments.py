@@ -165,9 +165,6 @@ def test_the_error_says_how_to_make_the_key():
 def test_good_keys(key):
     expected = fnn.data.xor(KEY, 4)
     jax.tree.map(np.testing.assert_array_equal, fnn.data.xor(key, 4), expected)
-    assert fnn.objective(*PARTS, key=key)(VARIABLES.params) == fnn.objective(
-        *PARTS, key=KEY
-    )(VARIABLES.params)
 
 
 # ---- Arrays ----------------------------------------------------------------------
@@ -372,11 +369,8 @@ DATA = {
         lambda v: fnn.data.read_cifar_batch(v),
         [*NO_PATHS, None],
     ),
-    ("digits", "test_fraction"): (lambda v: fnn.data.digits(v), [*NO_NUMBERS, 1, 0]),
-    ("digits", "seed"): (
-        lambda v: fnn.data.digits(seed=v),
-        ["0", None, 1.5, 2**70, [0]],
-    ),
+    ("digits", "test_fraction"): (lambda v: fnn.data.digits(v), ["0.2", 1]),
+    ("digits", "seed"): (lambda v: fnn.data.digits(seed=v), ["0", 2**70]),
     ("split", "x"): (lambda v: fnn.data.split(v, Y, 0.5), NO_ROWS),
     ("split", "y"): (lambda v: fnn.data.split(X, v, 0.5), NO_ROWS),
     ("split", "fraction"): (
@@ -452,17 +446,16 @@ def test_good_arguments_of_the_data_functions():
 # ---- fnn.save and fnn.load -------------------------------------------------------
 
 
-def results():
-    result = fit(validation=BATCH, early_stopping=fnn.EarlyStopping())
-    swept = fnn.sweep(
-        lambda: (NET, LOSS, SGD), {}, train=BATCH, keys=KEY, epochs=1, batch_size=4
-    )
-    return result, swept
-
-
 @pytest.fixture(scope="module")
 def runs():
-    return results()
+    """A result of fit and one of sweep."""
+    stopping = fnn.EarlyStopping()
+    result = fnn.fit(
+        NET, LOSS, fnn.optimizers.adam(0.1), train=BATCH, validation=BATCH, key=KEY,
+        epochs=0, batch_size=4, early_stopping=stopping,
+    )  # fmt: skip
+    one = np.zeros(1)
+    return result, fnn.Sweep({"key": one}, VARIABLES, VARIABLES, {}, one, one, one)
 
 
 NOT_SAVED = {
@@ -531,7 +524,7 @@ SAVED = {
     "states of optax": lambda r: some_optax_states(),
     "a history": lambda r: r[0].history,
     "variables of a sweep": lambda r: r[1].variables,
-    "gradients": lambda r: fnn.value_and_grad(NET, LOSS)(VARIABLES, BATCH, key=KEY),
+    "gradients": lambda r: fnn.Gradients(jnp.ones(()), X, (), PARAMS),
     "a dict": lambda r: {"a": np.ones(2), "b": [jnp.ones(2, jnp.bfloat16), (KEY,)]},
     "an array": lambda r: jnp.ones(3),
     "keys": lambda r: jax.random.split(KEY),

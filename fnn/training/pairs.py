@@ -143,17 +143,26 @@ class _Watched(np.ndarray):
     def __array_ufunc__(
         self, ufunc: Any, method: str, *inputs: Any, out: Any = None, **options: Any
     ) -> Any:
-        shapes = tuple(a.shape for a in inputs if isinstance(a, _Watched))
-        is_elementwise = method == "__call__" and ufunc.signature is None
-        is_promoted = len({len(shape) for shape in shapes}) > 1
-        if is_elementwise and is_promoted and _pairs(shapes, self.n):
-            raise Paired(shapes)
+        if method == "__call__" and ufunc.signature is None:  # element by element
+            _expect_no_promotion(inputs, self.n)
         if out is not None:
             options["out"] = tuple(map(_plain, out))
         result = getattr(ufunc, method)(*map(_plain, inputs), **options)
         if isinstance(result, tuple):
             return tuple(watched(part, self.n) for part in result)
         return watched(result, self.n)
+
+    def __array_function__(self, func: Any, types: Any, args: Any, kwargs: Any) -> Any:
+        if func in (np.where, np.broadcast_arrays):
+            _expect_no_promotion(args, self.n)
+        return super().__array_function__(func, types, args, kwargs)
+
+
+def _expect_no_promotion(inputs: Any, n: int) -> None:
+    """Raise where arrays of n examples get another axis, and become pairs of them."""
+    shapes = tuple(a.shape for a in inputs if isinstance(a, _Watched))
+    if len({len(shape) for shape in shapes}) > 1 and _pairs(shapes, n):
+        raise Paired(shapes)
 
 
 def _plain(a: Any) -> Any:
