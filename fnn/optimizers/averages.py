@@ -19,7 +19,13 @@ import optax
 
 from fnn.typing import Array, Int, Number, PyTree
 
-__all__ = ["AverageState", "average_with", "exponential_weight", "mean_weight"]
+__all__ = [
+    "AverageState",
+    "average_like",
+    "average_with",
+    "exponential_weight",
+    "mean_weight",
+]
 
 
 class AverageState(NamedTuple):
@@ -57,6 +63,12 @@ def average_with(state: AverageState, params: PyTree) -> PyTree:
         return jnp.where(weight == 1, wide, mean + weight * (wide - mean))
 
     return jax.tree.map(one, state.average, params, is_leaf=is_masked)
+
+
+def average_like(state: AverageState, params: PyTree) -> PyTree:
+    """Return θ̄ₜ in the parameters' dtypes."""
+    mean = average_with(state, params)
+    return jax.tree.map(lambda m, p: jnp.asarray(m, jnp.result_type(p)), mean, params)
 
 
 def exponential_weight(decay: Number, t: Int[Array, ""]) -> Array:

@@ -13,7 +13,7 @@ import jax.numpy as jnp
 import optax
 from jax.tree_util import keystr, tree_flatten_with_path
 
-from fnn.optimizers.averages import AverageState, average_with
+from fnn.optimizers.averages import AverageState, average_like
 from fnn.optimizers.lookahead import looks_ahead, undo_lookahead
 from fnn.optimizers.state import OptimizerState
 from fnn.typing import PyTree
@@ -124,10 +124,7 @@ def _undo_lookahead(state: Any, found: list[Any], params: PyTree) -> PyTree:
 def _mean_of(means: list[AverageState], params: PyTree) -> PyTree:
     """Return the averages; each is of the parameters that its optimizer trains."""
     for part in means:
-        mean = average_with(part, eval_params(part.inner, params))
-        params = jax.tree.map(
-            lambda m, p: jnp.asarray(m, jnp.result_type(p)), mean, params
-        )
+        params = average_like(part, eval_params(part.inner, params))
     return params
 
 

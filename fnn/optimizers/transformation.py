@@ -4,7 +4,7 @@ import inspect
 from collections.abc import Callable, Iterator
 from typing import Any, cast
 
-__all__ = ["Transformation", "expect_optimizer", "takes_extra"]
+__all__ = ["Transformation", "expect_optimizer", "is_optimizer", "takes_extra"]
 
 
 class Transformation:
@@ -32,10 +32,15 @@ def takes_extra(update: Callable[..., Any]) -> bool:
     return any(p.kind is inspect.Parameter.VAR_KEYWORD for p in parameters)
 
 
+def is_optimizer(thing: Any) -> bool:
+    """Return whether a thing has the pair `init` and `update`; a class has not."""
+    verbs = (getattr(thing, verb, None) for verb in ("init", "update"))
+    return not isinstance(thing, type) and all(map(callable, verbs))
+
+
 def expect_optimizer(name: str, optimizer: Any) -> None:
     """Raise where an argument is no pair of `init` and `update`."""
-    verbs = (getattr(optimizer, verb, None) for verb in ("init", "update"))
-    if isinstance(optimizer, type) or not all(map(callable, verbs)):
+    if not is_optimizer(optimizer):
         raise TypeError(
             f"{name} must be an optimizer, with init(params) and "
             f"update(grads, state, params), got {optimizer!r}: pass "

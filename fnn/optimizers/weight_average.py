@@ -6,12 +6,12 @@ The optimizer inside trains as it would alone: gradients are taken at θ, and th
 
 from typing import Any
 
-import jax
 import jax.numpy as jnp
 import numpy as np
 
 from fnn.optimizers.averages import (
     AverageState,
+    average_like,
     average_with,
     exponential_weight,
     mean_weight,
@@ -93,10 +93,7 @@ class WeightAverage(Transformation):
 
     def eval_params(self, state: AverageState, params: PyTree) -> PyTree:
         """Return θ̄ₜ, in the parameters' dtypes."""
-        mean = average_with(state, self._inner_params(state, params))
-        return jax.tree.map(
-            lambda m, p: jnp.asarray(m, jnp.result_type(p)), mean, params
-        )
+        return average_like(state, self._inner_params(state, params))
 
 
 def ema(optimizer: Any, decay: float = 0.999) -> WeightAverage:

@@ -19,6 +19,7 @@ from fnn.losses.several import part_names
 from fnn.metrics.kinds import Metric, better
 from fnn.named_leaves import leaves_by_name
 from fnn.optimizers import Optimizer
+from fnn.optimizers.transformation import is_optimizer
 from fnn.shapes import format_shapes
 from fnn.training.compiled.order import batch_sizes
 from fnn.training.early_stopping import EarlyStopping
@@ -132,8 +133,7 @@ def check_optimizer(optimizer: Any, params: PyTree) -> None:
             f"optimizer must be an object, got the string {optimizer!r}: pass "
             "fnn.optimizers.adam(1e-3), for instance, or one of optax's"
         )
-    verbs = (getattr(optimizer, verb, None) for verb in ("init", "update"))
-    if isinstance(optimizer, type) or not all(map(callable, verbs)):
+    if not is_optimizer(optimizer):
         raise TypeError(
             "optimizer must have init(params) and update(grads, state, params), as "
             f"fnn's and optax's have, got {optimizer!r}. A function that makes one "
