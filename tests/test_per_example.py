@@ -157,8 +157,8 @@ def statistics(case: Problem, variables, batch) -> dict:
         *(case.net, case.loss, variables, batch), key=KEY, train=case.train
     ))  # fmt: skip
     with pytest.MonkeyPatch.context() as patch:
-        for name in ("norms", "gradients", "gram", "noise", "clipping"):
-            module = importlib.import_module(f"fnn.passes.per_example.{name}")
+        for name in ("observe", "per_example.gram", "per_example.clipping"):
+            module = importlib.import_module(f"fnn.passes.{name}")
             patch.setattr(module, "observe_losses", lambda *_, **__: walk())
         return statistics_by_name(case, variables, batch)
 

@@ -9,12 +9,21 @@ import dataclasses
 import functools
 from collections.abc import Callable
 from functools import partial
-from typing import Any, NamedTuple
+from typing import Any, NamedTuple, TypeVar
 
 import jax
 
 from fnn.checks import as_inputs, check_key, check_pair, is_key
-from fnn.core import Backward, Forward, Layer, Variables, as_variables, layer, leaf
+from fnn.core import (
+    Backward,
+    Forward,
+    Layer,
+    Variables,
+    as_variables,
+    expect_layer,
+    layer,
+    leaf,
+)
 from fnn.dtypes import at_least_float32, widen
 from fnn.gradients.precision import cast, check_precision
 from fnn.layers.branches import Parallel, Residual
@@ -22,7 +31,7 @@ from fnn.layers.combinators import Serial
 from fnn.layers.several import Each, Fork
 from fnn.layers.shared import Shared, filled
 from fnn.layers.tied import Tied
-from fnn.losses import Loss, Weighted
+from fnn.losses import Loss, Weighted, expect_loss
 from fnn.network import path_of
 from fnn.passes.formulas import Axes
 from fnn.passes.independence import expect_independent
@@ -37,9 +46,12 @@ __all__ = [
     "Observation",
     "as_batch",
     "example_deltas",
+    "function_of_records",
     "observe",
     "observe_losses",
 ]
+
+T = TypeVar("T")
 
 #: Layers made of layers that hand on the `dparams` of their children as they are. Any
 #: other layer made of layers may add them up: it has one record as a whole.
@@ -131,6 +143,41 @@ def observe_losses(
     deltas = example_deltas(loss, seen.outputs, y)
     losses = jax.vmap(loss.value)(*_alone(seen.outputs, y))
     return ExampleRecords(seen.records(deltas), count_examples(x), losses)
+
+
+def function_of_records(
+    net: Layer,
+    loss: Loss,
+    precision: str | None,
+    compute: Callable[[ExampleRecords, PyTree], T],
+) -> Callable[..., T]:
+    """Make a function of a batch from one of the records of its examples.
+
+    Args:
+        net: the network.
+        loss: the loss.
+        precision: a half precision to compute the network in, or None.
+        compute: a function of the records and the parameters.
+
+    Returns:
+        `f(variables, (x, y), *, key=None, train=True)`.
+    """
+    expect_layer("net", net)
+    expect_loss(loss)
+
+    def f(
+        variables: Variables,
+        batch: Batch,
+        *,
+        key: Array | None = None,
+        train: bool = True,
+    ) -> T:
+        found = observe_losses(
+            *(net, loss, variables, batch), key=key, train=train, precision=precision
+        )
+        return compute(found, variables[0])
+
+    return f
 
 
 def example_deltas(loss: Loss, z: PyTree, y: PyTree) -> PyTree:

@@ -1,4 +1,4 @@
-"""What the backward of each layer is given, kept for one walk back: a `Record`.
+"""Records of what the backward of each layer is given, kept for one walk back.
 
 What is asked of single examples is computed from the records of all layers:
 

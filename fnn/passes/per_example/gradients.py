@@ -11,12 +11,12 @@ import jax.numpy as jnp
 from jax import lax
 
 from fnn.checks import positive_integer
-from fnn.core import Layer, Variables, expect_layer
-from fnn.losses import Loss, expect_loss
+from fnn.core import Layer
+from fnn.losses import Loss
 from fnn.passes.factors import formed, is_factor
-from fnn.passes.observe import observe_losses
+from fnn.passes.observe import ExampleRecords, function_of_records
 from fnn.passes.records import factors_in
-from fnn.typing import Array, Batch, PyTree
+from fnn.typing import Array, PyTree
 
 __all__ = ["gradients", "map_gradients"]
 
@@ -50,18 +50,7 @@ def gradients(
         >>> f(variables, batch)[0].weight.shape
         (5, 2, 3)
     """
-    of_chunks = map_gradients(lambda g: g, net, loss, precision=precision)
-
-    def f(
-        variables: Variables,
-        batch: Batch,
-        *,
-        key: Array | None = None,
-        train: bool = True,
-    ) -> PyTree:
-        return of_chunks(variables, batch, key=key, train=train)
-
-    return f
+    return map_gradients(lambda g: g, net, loss, precision=precision)
 
 
 def map_gradients(
@@ -103,25 +92,11 @@ def map_gradients(
         >>> jax.jit(f)(variables, batch).shape
         (5,)
     """
-    expect_layer("net", net)
-    expect_loss(loss)
     if chunk_size is not None:
         chunk_size = positive_integer("chunk_size", chunk_size)
 
-    def f(
-        variables: Variables,
-        batch: Batch,
-        *,
-        key: Array | None = None,
-        train: bool = True,
-    ) -> PyTree:
-        records, n, _ = observe_losses(
-            *(net, loss, variables, batch),
-            key=key,
-            train=train,
-            precision=precision,
-        )
-        params = variables[0]
+    def compute(found: ExampleRecords, params: PyTree) -> PyTree:
+        records, n, _ = found
         # The numbers say how many there are, also where there is no parameter.
         numbered = jnp.arange(n), factors_in(records)
 
@@ -132,7 +107,7 @@ def map_gradients(
             return jax.vmap(one)(numbered)
         return lax.map(one, numbered, batch_size=chunk_size)
 
-    return f
+    return function_of_records(net, loss, precision, compute)
 
 
 def _form_one(factors: PyTree, params: PyTree) -> PyTree:

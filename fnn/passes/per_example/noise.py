@@ -25,10 +25,10 @@ from typing import NamedTuple
 import jax
 import jax.numpy as jnp
 
-from fnn.core import Layer, Variables, expect_layer
+from fnn.core import Layer, Variables
 from fnn.dtypes import widen
-from fnn.losses import Loss, expect_loss
-from fnn.passes.observe import observe_losses
+from fnn.losses import Loss
+from fnn.passes.observe import ExampleRecords, function_of_records
 from fnn.passes.records import (
     squares_in,
     sum_of_squares_in,
@@ -92,31 +92,18 @@ def signal_noise(
         >>> print(found.signal, found.noise, found.signal_to_noise(2))
         3.0 2.0 3.0
     """
-    expect_layer("net", net)
-    expect_loss(loss)
 
-    def f(
-        variables: Variables,
-        batch: Batch,
-        *,
-        key: Array | None = None,
-        train: bool = True,
-    ) -> SignalNoise:
-        records, n, _ = observe_losses(
-            *(net, loss, variables, batch),
-            key=key,
-            train=train,
-            precision=precision,
-        )
+    def compute(found: ExampleRecords, params: PyTree) -> SignalNoise:
+        records, n, _ = found
         _expect_two(n)
         each = total_of(squares_in(records), n).mean()
-        mean = weighted_sum(records, jnp.full(n, 1 / n), variables[0])
+        mean = weighted_sum(records, jnp.full(n, 1 / n), params)
         whole = _squared_norm(mean, each)
         return SignalNoise(
             signal=(n * whole - each) / (n - 1), noise=(each - whole) * n / (n - 1)
         )
 
-    return f
+    return function_of_records(net, loss, precision, compute)
 
 
 def noise_scale(
@@ -244,29 +231,15 @@ def variance(
 
     Source: Dangel, Kunstner and Hennig, arXiv:1912.10985, table 1.
     """
-    expect_layer("net", net)
-    expect_loss(loss)
 
-    def f(
-        variables: Variables,
-        batch: Batch,
-        *,
-        key: Array | None = None,
-        train: bool = True,
-    ) -> PyTree:
-        records, n, _ = observe_losses(
-            *(net, loss, variables, batch),
-            key=key,
-            train=train,
-            precision=precision,
-        )
+    def compute(found: ExampleRecords, params: PyTree) -> PyTree:
+        records, n, _ = found
         _expect_two(n)
-        params = variables[0]
         means = weighted_sum(records, jnp.full(n, 1 / n), params)
         squares = sum_of_squares_in(records)
         return jax.tree.map(lambda s, m: _variance(s, widen(m), n), squares, means)
 
-    return f
+    return function_of_records(net, loss, precision, compute)
 
 
 def _variance(squares: Array, mean: Array, n: int) -> Array:

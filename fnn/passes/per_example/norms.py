@@ -9,13 +9,13 @@ from typing import NamedTuple
 import jax
 import jax.numpy as jnp
 
-from fnn.core import Layer, Variables, expect_layer
-from fnn.losses import Loss, expect_loss
+from fnn.core import Layer
+from fnn.losses import Loss
 from fnn.network import named_params
-from fnn.passes.observe import observe_losses
+from fnn.passes.observe import ExampleRecords, function_of_records
 from fnn.passes.records import squares_in, total_of
 from fnn.planning.planned import plain
-from fnn.typing import Array, Batch, PyTree
+from fnn.typing import Array, PyTree
 
 __all__ = ["ExampleNorms", "by_layer", "norms"]
 
@@ -73,27 +73,13 @@ def norms(
 
     Source: Goodfellow, arXiv:1510.01799, section 3, for dense layers.
     """
-    expect_layer("net", net)
-    expect_loss(loss)
 
-    def f(
-        variables: Variables,
-        batch: Batch,
-        *,
-        key: Array | None = None,
-        train: bool = True,
-    ) -> ExampleNorms:
-        records, n, _ = observe_losses(
-            *(net, loss, variables, batch),
-            key=key,
-            train=train,
-            precision=precision,
-        )
-        squares = squares_in(records)
+    def compute(found: ExampleRecords, params: PyTree) -> ExampleNorms:
+        squares = squares_in(found.records)
         roots = jax.tree.map(jnp.sqrt, squares)
-        return ExampleNorms(jnp.sqrt(total_of(squares, n)), roots)
+        return ExampleNorms(jnp.sqrt(total_of(squares, found.count)), roots)
 
-    return f
+    return function_of_records(net, loss, precision, compute)
 
 
 def by_layer(net: Layer, by_parameter: PyTree) -> dict[str, Array]:
