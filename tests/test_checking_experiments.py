@@ -131,6 +131,7 @@ def test_seeds_are_summed_by_their_median():
 # ---- Cost of checking ------------------------------------------------------------
 
 
+@pytest.mark.thorough
 def test_cost_of_checking_end_to_end(tmp_path, capsys, monkeypatch):
     monkeypatch.setattr(cost_of_checking, "CALLS", dict.fromkeys(CALLS, 1))
     out = tmp_path / "run"

@@ -223,6 +223,7 @@ def test_a_folder_has_one_run_at_a_time(tmp_path):
     assert fit(3, checkpoint_dir=tmp_path, resume=True).epochs == 3
 
 
+@pytest.mark.thorough
 def test_processes_that_start_in_one_folder_leave_it_to_one(tmp_path):
     code = (
         "import sys, time, warnings; warnings.simplefilter('ignore')\n"
@@ -318,6 +319,7 @@ def test_a_signal_finishes_the_epoch_and_saves(tmp_path, number):
     assert killed_runs.digest_of(again) == killed_runs.digest_of(fit())
 
 
+@pytest.mark.thorough
 def test_killed_three_times_it_ends_with_the_same_bits(tmp_path):
     digest, lines = killed_runs.kill_and_go_on(tmp_path / "run", kills=3, seed=0)
     assert all(line.startswith("epoch") for line in lines)

@@ -3,13 +3,13 @@
 import dataclasses
 import functools
 import pickle
+import re
 from typing import NamedTuple
 
 import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
-from breadth import some_of
 from cases import LAYERS
 
 import fnn
@@ -31,11 +31,29 @@ def kind_of(case):
     return type(case.layer), len(case.in_shape)
 
 
-#: All rows; those but one of each kind of layer compile much that is alike.
-ONE_OF_EACH_KIND = pytest.mark.parametrize(
-    "case",
-    some_of(LAYERS, {kind_of(c): c for c in LAYERS}.values(), lambda c: c.name),
-)
+def modes(quick):
+    """Return the rows of a table in both modes.
+
+    Only layers with dropout or statistics of batches know their mode. The others
+    compute the same in both, and run in the second mode in the thorough run alone.
+    """
+
+    def row(case, train):
+        runs = case in quick and (train or KNOWS_ITS_MODE.search(repr(case.layer)))
+        return pytest.param(
+            case,
+            train,
+            id=f"{case.name}-{'train' if train else 'eval'}",
+            marks=() if runs else pytest.mark.thorough,
+        )
+
+    rows = [row(case, train) for case in LAYERS for train in (True, False)]
+    return pytest.mark.parametrize(("case", "train"), rows)
+
+
+KNOWS_ITS_MODE = re.compile("Dropout|BatchNorm|Probe")
+BY_KIND = list({kind_of(case): case for case in LAYERS}.values())
+BY_LAYER = list({type(case.layer): case for case in LAYERS}.values())
 BOTH_MODES = pytest.mark.parametrize("train", [True, False], ids=["train", "eval"])
 
 
@@ -127,8 +145,7 @@ def rebuilt(value):
 # ---- The backward ----------------------------------------------------------------
 
 
-@EVERY_LAYER
-@BOTH_MODES
+@modes(quick=LAYERS)
 def test_backward_is_the_derivative_of_forward_in_float64(case, train):
     def slope(p, dp, dx):
         """Return the central difference of <y, dy> along (dp, dx)."""
@@ -163,8 +180,7 @@ def test_backward_is_the_derivative_of_forward_in_float64(case, train):
             assert abs(sum(map(np.sum, products)) - slope) <= 1e-8 * scale
 
 
-@ONE_OF_EACH_KIND
-@BOTH_MODES
+@modes(quick=BY_KIND)
 def test_backward_holds_across_jit_in_float32_and_bfloat16(case, train):
     # Two programs, so that `saved` leaves one and enters the other.
     single, half = (problem(case, dtype) for dtype in (jnp.float32, jnp.bfloat16))
@@ -246,8 +262,7 @@ def test_init_is_a_pure_function_of_its_key(case):
 # ---- vmap ------------------------------------------------------------------------
 
 
-@ONE_OF_EACH_KIND
-@BOTH_MODES
+@modes(quick=BY_LAYER)
 def test_vmap_over_networks_is_a_loop_over_networks(case, train):
     # vmap runs over the parameters and over the layer's own numbers, such as dropout
     # rates. These are float32 and the computation is float64: a layer casts them.

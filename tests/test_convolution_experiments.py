@@ -119,6 +119,7 @@ def test_a_field_that_is_computed_wrongly_is_found(tmp_path, monkeypatch):
 # ---- Dense or convolution --------------------------------------------------------
 
 
+@pytest.mark.thorough
 def test_dense_or_convolution_compares_networks_of_one_size(tmp_path, capsys):
     out = tmp_path / "run"
     options = ["--features", "2", "5", "--seeds", "2", "--epochs", "2"]

@@ -108,6 +108,7 @@ def test_the_saved_parameters_have_the_reported_accuracy(run):
     assert measured["loss"] == pytest.approx(result["test_loss"], rel=1e-5)
 
 
+@pytest.mark.thorough
 def test_both_engines_reach_the_same_history(run, tmp_path):
     out = tmp_path / "autodiff"
     options = ["--engine", "autodiff", "--no-check", "--out", str(out)]
@@ -119,6 +120,7 @@ def test_both_engines_reach_the_same_history(run, tmp_path):
     assert not (out / "gradient_check.txt").exists()
 
 
+@pytest.mark.thorough
 def test_several_seeds_give_mean_and_deviation(tmp_path, capsys):
     out = tmp_path / "seeds"
     options = ["--no-check", "--seed", "3", "--seeds", "2", "--out", str(out)]
@@ -347,6 +349,7 @@ def test_learning_curves_label_their_axes_and_mark_the_best(tmp_path):
 # ---- Resuming --------------------------------------------------------------------
 
 
+@pytest.mark.thorough
 def test_an_interrupted_run_is_resumed(tmp_path, capsys, monkeypatch):
     """Interrupt the third epoch, then resume: the results of an uninterrupted run."""
     options = ["--no-check", "--layers", "8", "--epochs", "5", "--health"]

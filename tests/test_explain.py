@@ -184,6 +184,7 @@ def test_a_block_around_the_parameter_leads_into_the_branch():
     np.testing.assert_array_equal(into.value, np.eye(3))
 
 
+@pytest.mark.thorough
 def test_only_what_the_parameter_has_an_influence_on_is_shown():
     net, loss, variables, batch = problem("conv", examples=1)
     options = {"index": (0, 0, 0, 1), "key": jax.random.key(0)}
@@ -225,6 +226,7 @@ def test_no_jacobian_is_larger_than_the_limit():
     assert all(factor.value is None for factor in nothing.factors)
 
 
+@pytest.mark.thorough
 def test_a_plan_is_explained_by_its_own_backward_and_judged_by_the_plain_network():
     net, loss, variables, batch = problem("conv")
     plan = fnn.plan(net, IMAGES, batch_size=64, platform="cpu")

@@ -117,6 +117,7 @@ def test_autodiff_trains_the_same_network(run, tmp_path):
     np.testing.assert_allclose(ours, theirs, rtol=1e-3)
 
 
+@pytest.mark.thorough
 @pytest.mark.usefixtures("_small")
 def test_wrong_gradients_stop_the_run(tmp_path, capsys, monkeypatch):
     @fnn.layer

@@ -128,6 +128,7 @@ def test_the_best_variables_survive_a_stop():
     assert all(np.isfinite(leaf).all() for leaf in jax.tree.leaves(result.variables))
 
 
+@pytest.mark.thorough
 def test_on_eight_devices_and_from_a_checkpoint(tmp_path):
     if len(jax.devices()) < 8:
         pytest.skip("needs eight devices")

@@ -301,6 +301,7 @@ def test_a_run_leaves_a_line_for_every_seed_and_a_sentence(images, tmp_path, cap
     assert max(map(len, printed.splitlines())) <= 80
 
 
+@pytest.mark.thorough
 def test_deep_networks_are_trained_and_measured(images, tmp_path, monkeypatch):
     # A narrow one in place of 3×1024: the layers count here, not their width.
     layers = tuple(

@@ -146,6 +146,7 @@ def test_an_error_of_the_source_comes_with_its_own_traceback():
     assert "fnn-batches" not in [thread.name for thread in threading.enumerate()]
 
 
+@pytest.mark.thorough
 def test_bad_steps_are_found_in_batches_too():
     x = np.array(X)
     x[7] = 1e38
@@ -216,6 +217,7 @@ def of_grain():
     return [lambda: iter(loader), lambda: iter(dataset.to_iter_dataset())]
 
 
+@pytest.mark.thorough
 def test_grain_and_positions_in_bytes_go_on_from_a_checkpoint(tmp_path):
     for i, source in enumerate([InBytes, *of_grain()]):
         options = dict(checkpoint_dir=tmp_path / str(i))

@@ -79,6 +79,7 @@ def test_every_member_is_what_fit_trains():
     assert set(swept.stopped.ravel()) == {"epochs", "patience"}
 
 
+@pytest.mark.thorough
 def test_in_float32_losses_agree_to_1e_5():
     swept = fnn.sweep(build, GRID, keys=KEYS, **data(), **OPTIONS)
     for index in np.ndindex(3, 2, 2):
@@ -146,6 +147,7 @@ def test_a_member_that_diverges_stops_and_harms_no_other():
     assert swept.best() == {"learning_rate": 0.1}
 
 
+@pytest.mark.thorough
 def test_convolutions_are_trained_one_after_the_other_on_the_cpu():
     def build(rate):
         body = fnn.serial(

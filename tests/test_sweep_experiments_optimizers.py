@@ -162,6 +162,7 @@ def test_the_table_fits_80_columns():
     assert sum(widths) + 2 * (len(widths) - 1) <= 80
 
 
+@pytest.mark.thorough
 def test_optimizers_are_compared(few, tmp_path, capsys):
     out = tmp_path / "run"
     small = "--per-decade 1 --lowest 1e-3 --highest 1 --starts 3 --epochs 2 --seeds 2"
