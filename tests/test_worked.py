@@ -1,6 +1,6 @@
 """The pages that derive a backward: all layers and losses, quoted as the code is.
 
-Their Python blocks run in test_readme, which compares what they print, numbers included.
+Their Python blocks run in test_readme, which also compares the numbers they print.
 """
 
 import inspect
@@ -121,14 +121,37 @@ def test_what_a_page_prints_is_written_out_by_hand(page):
         assert any(abs(number - other) < 1.1e-4 for other in written), number
 
 
+def formulas(text):
+    """Return the mathematics of a page, outside of its code."""
+    text = re.sub("```.*?```", "", text, flags=re.DOTALL)
+    return re.findall(r"\$\$.*?\$\$|\$[^$]+\$", text, re.DOTALL)
+
+
 def markdown_hazards(text):
     """What Markdown, on GitHub, would take away from mathematics.
 
     A backslash before punctuation vanishes, and _ after punctuation may begin italics.
     """
-    text = re.sub("```.*?```", "", text, flags=re.DOTALL)
-    formulas = re.findall(r"\$\$.*?\$\$|\$[^$]+\$", text, re.DOTALL)
-    return [f for f in formulas if re.search(r"\\[^\w\s]|[^\w\s]_|\*|<\w", f)]
+    hazard = re.compile(r"\\[^\w\s]|[^\w\s]_|\*|<\w")
+    return [formula for formula in formulas(text) if hazard.search(formula)]
+
+
+def unbalanced(text):
+    """Formulas in which a brace, an environment or a pair of delimiters stays open."""
+    pairs = [("{", "}"), (r"\begin", r"\end"), (r"\left", r"\right")]
+    pairs += [(r"\bigl", r"\bigr"), (r"\Bigl", r"\Bigr")]
+    return [
+        f for f in formulas(text) if any(f.count(a) != f.count(b) for a, b in pairs)
+    ]
+
+
+def test_an_open_brace_is_found():
+    assert unbalanced(r"$a_{n}$ $b_{n$") == ["$b_{n$"]
+
+
+@EVERY_PAGE
+def test_mathematics_is_balanced(page):
+    assert unbalanced(TEXTS[page]) == []
 
 
 @EVERY_PAGE

@@ -45,8 +45,7 @@ def quote(module: str, names: list[str]) -> str:
     The lines of the body are as they are, without the docstring; the signature is
     without annotations, and methods stand under the first line of their class.
     """
-    parts: list[str] = []
-    last = ""
+    text = last = ""
     for name in names:
         owner = name.rpartition(".")[0]
         lines = _quote(pkgutil.resolve_name(f"{module}:{name}"))
@@ -54,9 +53,11 @@ def quote(module: str, names: list[str]) -> str:
             lines = textwrap.indent(lines, "    ")
         if owner and owner != last:
             lines = _class_line(pkgutil.resolve_name(f"{module}:{owner}")) + lines
-        parts.append(lines)
+        if text:  # as ruff formats it
+            text += "\n" if owner and owner == last else "\n\n"
+        text += lines
         last = owner
-    return "\n".join(parts)
+    return text
 
 
 def _quote(function: object) -> str:
@@ -68,8 +69,8 @@ def _quote(function: object) -> str:
             argument.annotation = None
     body = node.body[ast.get_docstring(node) is not None :]
     lines = source.splitlines(keepends=True)
-    header = node.returns or node
-    start = node.body[0].end_lineno if body != node.body else header.end_lineno
+    header = node.returns.end_lineno if node.returns else node.lineno
+    start = header if body == node.body else node.body[0].end_lineno
     return f"def {node.name}({ast.unparse(node.args)}):\n" + "".join(lines[start:])
 
 
