@@ -130,9 +130,10 @@ def formulas(text):
 def markdown_hazards(text):
     """What Markdown, on GitHub, would take away from mathematics.
 
-    A backslash before punctuation vanishes, and _ after punctuation may begin italics.
+    A backslash before punctuation vanishes, _ after punctuation may begin italics, and
+    a $ beside a space is a dollar.
     """
-    hazard = re.compile(r"\\[^\w\s]|[^\w\s]_|\*|<\w")
+    hazard = re.compile(r"\\[^\w\s]|[^\w\s]_|\*|<\w|^\$[^$\S]|[^$\S]\$$")
     return [formula for formula in formulas(text) if hazard.search(formula)]
 
 
@@ -161,7 +162,8 @@ def test_mathematics_survives_markdown(page):
 
 
 @pytest.mark.parametrize(
-    "formula", [r"$a \\ b$", r"$\{a\}$", r"$$\hat{x}_i$$", r"$(a)_b$", "$a * b$"]
+    "formula",
+    [r"$a \\ b$", r"$\{a\}$", r"$$\hat{x}_i$$", r"$(a)_b$", "$a * b$", "$a $"],
 )
 def test_mathematics_that_does_not_survive_is_found(formula):
     assert markdown_hazards(f"text {formula} $x_i$ text") == [formula]
