@@ -1,4 +1,7 @@
-"""The pages: their Python runs and prints what they show; their links lead on."""
+"""The pages: their Python runs and prints what they show; their links lead on.
+
+On pages that derive a backward the numbers are compared, too.
+"""
 
 import contextlib
 import io
@@ -6,16 +9,21 @@ import re
 from pathlib import Path
 
 import pytest
+from worked_pages import PAGES as WORKED_PAGES
+from worked_pages import numbers
 
 ROOT = Path(__file__).parent.parent
 PAGES = [
     ROOT / "README.md",
-    *sorted(ROOT.glob("fnn/**/README.md")),
+    *sorted(ROOT.glob("fnn/**/*.md")),
+    *sorted(ROOT.glob("scripts/site/pages/*.md")),
     ROOT / "experiments" / "README.md",
     ROOT / "scripts" / "bench" / "README.md",
 ]
 TEXTS = {str(path.relative_to(ROOT)): path.read_text("utf-8") for path in PAGES}
-BLOCK = re.compile(r"```python\n(.*?)```(?:\n+```text\n(.*?)```)?", re.DOTALL)
+#: A block after a comment, `-->`, quotes the source (see test_worked), and is not run.
+BLOCK = re.compile(r"(?<!-->\n)```python\n(.*?)```(?:\n+```text\n(.*?)```)?", re.DOTALL)
+WORKED = {str(path.relative_to(ROOT)) for path in WORKED_PAGES}
 WITH_CODE = [name for name, text in TEXTS.items() if BLOCK.search(text)]
 
 
@@ -46,6 +54,9 @@ def test_code_of_a_page_runs_and_prints_what_is_shown(page, tmp_path, monkeypatc
             continue
         if shown:
             assert words(printed.getvalue()) == words(shown), code
+            if page in WORKED:  # 4 decimals, of which rounding may change the last
+                expected = pytest.approx(numbers(shown), rel=0, abs=1.1e-4)
+                assert numbers(printed.getvalue()) == expected, code
 
 
 def anchor(heading: str) -> str:
