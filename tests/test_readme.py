@@ -10,7 +10,8 @@ import pytest
 ROOT = Path(__file__).parent.parent
 PAGES = [
     ROOT / "README.md",
-    *sorted(ROOT.glob("fnn/**/README.md")),
+    *sorted(ROOT.glob("fnn/**/*.md")),
+    *sorted(ROOT.glob("scripts/site/pages/*.md")),
     ROOT / "experiments" / "README.md",
     ROOT / "scripts" / "bench" / "README.md",
 ]

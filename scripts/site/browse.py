@@ -1,7 +1,7 @@
 """Open every page of the built site in a headless Chromium, and look at it.
 
     scripts/docs && python scripts/site/browse.py          # needs chromium (apt-get)
-    python scripts/site/browse.py --pictures DIR [PAGE ..] # screenshots, 390 and 1280 px
+    python scripts/site/browse.py --pictures DIR [PAGE ..] # screenshots, two widths
 
 A page fails where its console has an error, where it asks for anything that is not a
 file of the site, where mathematics has no size or could not be drawn, or where it is

@@ -1,4 +1,4 @@
-"""What mkdocs is told while it builds the site: its pages, their links, the mathematics.
+"""What mkdocs is told while it builds the site: pages, links, mathematics.
 
 Every page keeps its place in the repository, where its links work, too. Here each link
 is turned into one that works on the site: to another page, to a picture, or to a page
@@ -32,7 +32,7 @@ ADDRESSES = {
     ".github/CHANGELOG.md": "changelog.md",
     ".github/CONTRIBUTING.md": "contributing.md",
 }
-#: The tabs, and the order of what stands in pages/; folders of fnn/ follow by themselves.
+#: The order of what stands in pages/; the other pages follow by themselves.
 FIRST = ["start.md", "how_to.md", "coming_from.md", "how_the_audit_decides.md"]
 LANGUAGES = {".py": "python", ".toml": "toml", ".json": "json", ".yml": "yaml"}
 PICTURES = {".png", ".svg", ".jpg"}
