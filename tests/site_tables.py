@@ -186,6 +186,7 @@ COMMANDS = {
     "learning_curves": "train_digits",
     "mnist_lenet": "train_images --dataset mnist",
 }
+TITLES = {"laplace": "A Laplace posterior", "mnist_lenet": "A LeNet on MNIST"}
 
 
 def question(script: str) -> str:
@@ -212,7 +213,7 @@ def gallery() -> str:
     parts = [GALLERY]
     for picture in sorted((ROOT / "experiments" / "pictures").glob("*.png")):
         command = COMMANDS.get(picture.stem, picture.stem)
-        title = picture.stem.replace("_", " ").capitalize()
+        title = TITLES.get(picture.stem, picture.stem.replace("_", " ").capitalize())
         says = sentence(command)
         asked = question(command)
         parts.append(

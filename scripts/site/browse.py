@@ -146,6 +146,7 @@ class Browser:
         """Return a screenshot as PNG."""
         scheme = "slate" if dark else "default"
         self.evaluate(f"document.body.dataset.mdColorScheme = '{scheme}'")
+        time.sleep(0.4)  # colours change slowly
         shot = self.call("Page.captureScreenshot", captureBeyondViewport=whole)
         return base64.b64decode(shot["data"])
 

@@ -33,12 +33,13 @@ ADDRESSES = {
     ".github/CONTRIBUTING.md": "contributing.md",
 }
 #: The order of what stands in pages/; the other pages follow by themselves.
-FIRST = ["start.md", "how_to.md", "coming_from.md", "how_the_audit_decides.md"]
+FIRST = ["start.md", "how_to.md", "coming_from.md"]
 LANGUAGES = {".py": "python", ".toml": "toml", ".json": "json", ".yml": "yaml"}
 PICTURES = {".png", ".svg", ".jpg"}
 LONGEST_SHOWN = 300_000  # characters; a longer file is copied as it is
 
 FENCE = re.compile(r"^(```|~~~).*?^\1[ \t]*$", re.MULTILINE | re.DOTALL)
+ITEM = re.compile(r"(?:[-*]|\d+\.) +")
 LINK = re.compile(r"(?<=\]\()([^)\s]+)(?=\))")
 ARITHMATEX = re.compile(
     r'<(?P<tag>span|div) class="arithmatex">\\[(\[](?P<tex>.*?)\\[)\]]</(?P=tag)>',
@@ -82,7 +83,7 @@ def on_config(config):
     reference = [f"reference/{name}.md" for name in REFERENCE]
     config.nav = [
         {"fnn": ["index.md", "speed.md", "changelog.md", "contributing.md"]},
-        {"Learn": [page for page in FIRST if page in PLACES] + learn},
+        {"Learn": [*FIRST, *learn]},
         {"How it works": folder_nav(folders)},
         {"Experiments": ["experiments.md", *shown]},
         {"Reference": ["reference/index.md", *reference]},
@@ -257,7 +258,28 @@ def on_page_markdown(markdown, page, config, files):
     for fence in FENCE.finditer(markdown):
         pieces += [LINK.sub(on_site, markdown[end : fence.start()]), fence[0]]
         end = fence.end()
-    return "".join([*pieces, LINK.sub(on_site, markdown[end:])])
+    return four_spaces("".join([*pieces, LINK.sub(on_site, markdown[end:])]))
+
+
+def four_spaces(markdown: str) -> str:
+    """Indent what belongs to an item of a list by four spaces.
+
+    GitHub takes the width of "- " or "1. ", Python-Markdown nothing but four.
+    """
+    lines, width, in_fence = [], 0, False
+    for line in markdown.split("\n"):
+        if line.startswith(("```", "~~~")):
+            in_fence = not in_fence
+        if in_fence:
+            width = 0
+        elif item := ITEM.match(line):
+            width = len(item[0])
+        elif width and line[:width].isspace() and len(line) > width:
+            line = "    " + line[width:]
+        elif line and not line[0].isspace() and lines and not lines[-1]:
+            width = 0
+        lines.append(line)
+    return "\n".join(lines)
 
 
 def format_math(source, language, css_class, options, md, **kwargs) -> str:
