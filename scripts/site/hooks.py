@@ -266,16 +266,19 @@ def four_spaces(markdown: str) -> str:
 
     GitHub takes the width of "- " or "1. ", Python-Markdown nothing but four.
     """
-    lines, width, in_fence = [], 0, False
+    lines, width, in_fence, is_loose = [], 0, False, False
     for line in markdown.split("\n"):
         if line.startswith(("```", "~~~")):
             in_fence = not in_fence
         if in_fence:
             width = 0
         elif item := ITEM.match(line):
-            width = len(item[0])
+            if width and is_loose and lines[-1]:
+                lines.append("")  # else it would go on with the item's last paragraph
+            width, is_loose = len(item[0]), is_loose and width > 0
         elif width and line[:width].isspace() and len(line) > width:
             line = "    " + line[width:]
+            is_loose = is_loose or not lines[-1]
         elif line and not line[0].isspace() and lines and not lines[-1]:
             width = 0
         lines.append(line)
@@ -284,7 +287,15 @@ def four_spaces(markdown: str) -> str:
 
 def format_math(source, language, css_class, options, md, **kwargs) -> str:
     """Return a fence of mathematics as MathML."""
-    return f'<div class="math">{convert(source, display="block")}</div>'
+    return f'<div class="math">{mathml(source, "block")}</div>'
+
+
+def mathml(tex: str, display: str) -> str:
+    """Turn LaTeX into MathML, or raise where it is not understood."""
+    drawn = convert(tex, display=display)
+    if unknown := re.findall(r">(\\\w+)", drawn):
+        raise PluginError(f"no MathML for {', '.join(unknown)} in {tex}")
+    return drawn
 
 
 def on_page_content(content, page, config, files):
@@ -292,7 +303,7 @@ def on_page_content(content, page, config, files):
 
     def draw(match: re.Match) -> str:
         display = "block" if match["tag"] == "div" else "inline"
-        mathml = convert(html.unescape(match["tex"]), display=display)
-        return f'<{match["tag"]} class="math">{mathml}</{match["tag"]}>'
+        drawn = mathml(html.unescape(match["tex"]), display)
+        return f'<{match["tag"]} class="math">{drawn}</{match["tag"]}>'
 
     return ARITHMATEX.sub(draw, content)
