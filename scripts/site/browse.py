@@ -132,7 +132,13 @@ class Browser:
         for event in self.events:
             params = event.get("params", {})
             if event.get("method") == "Runtime.exceptionThrown":
-                found.append(str(params["exceptionDetails"]))
+                details = params["exceptionDetails"]
+                what = details.get("exception", {}).get("description")
+                found.append(what or details["text"])
+            if event.get("method") == "Runtime.consoleAPICalled":
+                if params["type"] in ("error", "assert"):
+                    said = [str(part.get("value")) for part in params["args"]]
+                    found.append(" ".join(said))
             if event.get("method") == "Log.entryAdded":
                 if params["entry"]["level"] == "error":
                     found.append(params["entry"]["text"])
