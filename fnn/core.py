@@ -55,7 +55,6 @@ __all__ = [
     "leaf",
 ]
 
-
 T = TypeVar("T")
 L = TypeVar("L", bound="Layer")
 
@@ -84,7 +83,7 @@ def as_variables(variables: Any) -> Variables:
 
 
 class Forward(NamedTuple):
-    """The result of a forward pass: output, what the backward needs, new state."""
+    """The result of a forward pass: y, `saved` for the backward, the new state."""
 
     y: Any
     saved: PyTree
@@ -92,7 +91,7 @@ class Forward(NamedTuple):
 
 
 class Backward(NamedTuple):
-    """The result of a backward pass: ∂loss/∂x and ∂loss/∂params."""
+    """The result of a backward pass: dx = ∂loss/∂x and dparams = ∂loss/∂params."""
 
     dx: Any
     dparams: PyTree
@@ -251,13 +250,21 @@ RESERVED = (
 def layer(cls: type[T]) -> type[T]:
     """Make a subclass of `Layer` a frozen dataclass that JAX treats as a pytree.
 
-    Fields are described in `fnn.pytree`. The class's own `init`, `forward` and
-    `backward` are checked whenever they are called: they must return `Variables`,
-    `Forward` and `Backward`, and must work on traced arrays. (A loss of your own may be
-    decorated likewise: it becomes a pytree, and nothing else.)
+    The class's own `init`, `forward` and `backward` are checked whenever they are
+    called: they must return `Variables`, `Forward` and `Backward`, and must work on
+    traced arrays.
+
+    Args:
+        cls: the class, whose fields are numbers marked by `fnn.leaf`, layers, or
+            settings; or a loss of your own, which becomes a pytree, and nothing else.
+
+    Returns:
+        The class, as a frozen dataclass.
 
     Raises:
         TypeError: a field has the name of a part of the contract.
+
+    Example: see `Layer`.
     """
     if not issubclass(cls, Layer):  # a loss, or an augmentation
         return pytree(cls)
@@ -284,8 +291,7 @@ def _checked_init(init: Callable[..., Any]) -> Callable[..., Variables]:
         if not isinstance(out, Variables):
             raise TypeError(
                 f"{self!r}.init must return fnn.Variables(params, state), got "
-                f"{describe(out)}. Where there is no state: "
-                "fnn.Variables(params, ())."
+                f"{describe(out)}. Where there is no state: fnn.Variables(params, ())."
             )
         return out
 
@@ -297,14 +303,9 @@ def _checked_forward(forward: Callable[..., Any]) -> Callable[..., Forward]:
 
     @functools.wraps(forward)
     def checked(
-        self: Layer,
-        params: PyTree,
-        state: PyTree,
-        x: Any,
-        *,
-        key: Any = None,
-        train: bool = False,
-    ) -> Forward:
+        self: Layer, params: PyTree, state: PyTree, x: Any, *,
+        key: Any = None, train: bool = False,
+    ) -> Forward:  # fmt: skip
         key = None if key is None else check_key(key)
         expect_arrays("x", x)
         if mesh := explicit_mesh(params, x):
@@ -336,8 +337,7 @@ def _checked_backward(backward: Callable[..., Any]) -> Callable[..., Backward]:
         if not isinstance(out, Backward):
             raise TypeError(
                 f"{self!r}.backward must return fnn.Backward(dx, dparams), got "
-                f"{describe(out)}. Where there are no parameters: "
-                "fnn.Backward(dx, ())."
+                f"{describe(out)}. Where there are no parameters: fnn.Backward(dx, ())."
             )
         _expect_arrays(self, "backward", "dx", out.dx)
         return out._replace(dparams=sum_like(out.dparams, params))

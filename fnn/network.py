@@ -95,7 +95,23 @@ class Node(NamedTuple):
 
 
 def walk(net: Layer, variables: Variables, path: str | None = None) -> Iterator[Node]:
-    """Yield every layer of a network, parents before children, in forward order."""
+    """Yield every layer of a network, parents before children, in forward order.
+
+    Args:
+        net: the network.
+        variables: its variables.
+        path: the path of the network itself; by default that of an outermost one.
+
+    Returns:
+        An iterator of `Node`: path, layer, variables.
+
+    Example:
+        >>> import jax, fnn
+        >>> net = fnn.serial(fnn.Dense(3), fnn.Tanh())
+        >>> variables = net.init(jax.random.key(0), (2,))
+        >>> [node.path for node in walk(net, variables)]
+        ['', '0/Dense', '1/Tanh']
+    """
     node = Node(net.kind if path is None else path, net, variables)
     yield node
     for child in child_nodes(node):
@@ -144,7 +160,22 @@ def map_params(
 ) -> PyTree:
     """Replace every parameter by `f(path, layer, leaf)`, path as in `2/Dense.weight`.
 
-    `layer` is the innermost layer that owns the parameter.
+    Args:
+        f: a function of the path, of the innermost layer that owns the parameter, and
+            of the parameter.
+        net: the network.
+        params: its parameters, or a tree like them.
+        path: the path of the network itself; by default that of an outermost one.
+
+    Returns:
+        A tree like `params`.
+
+    Example:
+        >>> import jax, fnn
+        >>> net = fnn.serial(fnn.Dense(3), fnn.Tanh(), fnn.Dense(1))
+        >>> params = net.init(jax.random.key(0), (2,)).params
+        >>> map_params(lambda path, layer, leaf: path, net, params)[2].weight
+        '2/Dense.weight'
     """
     path = net.kind if path is None else path
     if labelled := net.children:
@@ -177,7 +208,25 @@ def _map_leaves(
 
 
 def named_params(net: Layer, params: PyTree) -> dict[str, Any]:
-    """Return all parameters by path, in forward order: `{"0/Dense.weight": ...}`."""
+    """Return all parameters by path, in forward order: `{"0/Dense.weight": ...}`.
+
+    Args:
+        net: the network.
+        params: its parameters, or a tree like them, such as gradients.
+
+    Returns:
+        A dictionary.
+
+    Raises:
+        ValueError: two parameters would have the same path.
+
+    Example:
+        >>> import jax, fnn
+        >>> net = fnn.serial(fnn.Dense(3), fnn.Tanh())
+        >>> params = net.init(jax.random.key(0), (2,)).params
+        >>> {path: leaf.shape for path, leaf in named_params(net, params).items()}
+        {'0/Dense.weight': (2, 3), '0/Dense.bias': (3,)}
+    """
     named: dict[str, Any] = {}
 
     def add(path: str, layer: Layer, part: Any) -> None:

@@ -31,7 +31,7 @@ __all__ = [
 
 @exportable
 class ProbedParams(NamedTuple):
-    """The wrapped layer's `params`, and the zero of y's shape (N, ...)."""
+    """The wrapped layer's `params`, and `delta`, the zero of y's shape (N, ...)."""
 
     params: PyTree
     delta: PyTree

@@ -36,6 +36,21 @@ def leaf(
         default: the value that the field has where none is passed.
         kw_only: whether it must be passed by name.
         shown: whether the repr shows it even where it is the default.
+
+    Returns:
+        A field of a dataclass.
+
+    Example:
+        >>> import fnn
+        >>> @fnn.layer
+        ... class Scale(fnn.Layer):
+        ...     factor: float = fnn.leaf(2)
+        ...     def forward(self, params, state, x, *, key=None, train=False):
+        ...         return fnn.Forward(self.factor * x, saved=(), state=state)
+        ...     def backward(self, params, saved, dy):
+        ...         return fnn.Backward(dx=self.factor * dy, dparams=())
+        >>> Scale(3).factor
+        3.0
     """
     return dataclasses.field(
         default=default, kw_only=kw_only, metadata={"leaf": True, "shown": shown}

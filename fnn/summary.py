@@ -40,7 +40,12 @@ class SummaryRow(NamedTuple):
 
 
 class Summary(NamedTuple):
-    """The rows of a network, in forward order; it prints as a table."""
+    """The rows of a network, in forward order; it prints as a table.
+
+    Args:
+        in_shape: the shape of one example.
+        rows: a `SummaryRow` for every layer.
+    """
 
     in_shape: InShape
     rows: tuple[SummaryRow, ...]

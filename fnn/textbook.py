@@ -44,10 +44,15 @@ Thetas = Sequence[Data]
 def sigmoid(z: float) -> float:
     """Return the logistic function g(z) = 1 / (1 + e^(−z)); g'(z) = g(z) (1 − g(z)).
 
-    Args: z, a number. Returns: g(z), in [0, 1].
+    Args:
+        z: a number.
 
-    >>> sigmoid(0.0), sigmoid(-1000.0), sigmoid(1000.0)
-    (0.5, 0.0, 1.0)
+    Returns:
+        g(z), in [0, 1].
+
+    Example:
+        >>> sigmoid(0.0), sigmoid(-1000.0), sigmoid(1000.0)
+        (0.5, 0.0, 1.0)
     """
     # Both forms are equal; the one whose exponential cannot overflow is computed.
     return 1 / (1 + math.exp(-z)) if z >= 0 else math.exp(z) / (1 + math.exp(z))
@@ -56,11 +61,19 @@ def sigmoid(z: float) -> float:
 def weighted_inputs(theta: Matrix, a: Vector) -> Vector:
     """Return z^(l+1) = Θ^(l) a^(l): z^(l+1)_i = Σ_{j=0..s_l} Θ^(l)_ij a^(l)_j.
 
-    Args: theta is Θ^(l), shape (s_(l+1), s_l + 1); a is a^(l), shape (s_l,), no bias.
-    Returns: z^(l+1), shape (s_(l+1),). Raises: ValueError if the shapes do not fit.
+    Args:
+        theta: Θ^(l), of shape (s_(l+1), s_l + 1).
+        a: a^(l), of shape (s_l,), without the bias.
 
-    >>> weighted_inputs(np.array([[0.5, 1.0, 2.0]]), np.array([10.0, 100.0]))
-    array([210.5])
+    Returns:
+        z^(l+1), of shape (s_(l+1),).
+
+    Raises:
+        ValueError: the shapes do not fit.
+
+    Example:
+        >>> weighted_inputs(np.array([[0.5, 1.0, 2.0]]), np.array([10.0, 100.0]))
+        array([210.5])
     """
     z, expected = np.zeros(len(theta)), (len(theta), *(s_l + 1 for s_l in a.shape))
     _expect_shape(f"Θ^(l) for a^(l) of shape {a.shape}", expected, theta.shape)
@@ -75,12 +88,20 @@ def forward(thetas: Thetas, x: Data) -> list[Vector]:
 
         a^(1) = x,    a^(l+1) = g(z^(l+1)),    a^(L) = h_Θ(x)
 
-    Args: thetas; x, shape (s_1,). Raises: ValueError if the shapes do not fit.
-    Returns: [a^(1), .., a^(L)], shapes (s_l,), without bias units.
+    Args:
+        thetas: [Θ^(1), .., Θ^(L−1)].
+        x: the example, of shape (s_1,).
 
-    >>> and_unit = np.array([[-30.0, 20.0, 20.0]])  # fires when both inputs do
-    >>> [round(float(forward([and_unit], x)[-1][0])) for x in [(0, 1), (1, 1)]]
-    [0, 1]
+    Returns:
+        [a^(1), .., a^(L)], of shapes (s_l,), without bias units.
+
+    Raises:
+        ValueError: the shapes do not fit.
+
+    Example:
+        >>> and_unit = np.array([[-30.0, 20.0, 20.0]])  # fires when both inputs do
+        >>> [round(float(forward([and_unit], x)[-1][0])) for x in [(0, 1), (1, 1)]]
+        [0, 1]
     """
     a = [np.asarray(x, np.float64)]
     for theta in _matrices(thetas):
@@ -94,11 +115,21 @@ def cost(thetas: Thetas, X: Data, Y: Data, lam: float = 0.0) -> float:
         J(Θ) = −(1/n) Σ_{t=1..n} Σ_{k=1..K} [ y_k log h_k + (1 − y_k) log(1 − h_k) ]
                + (λ/2n) Σ_{l=1..L−1} Σ_{i=1..s_(l+1)} Σ_{j=1..s_l} (Θ^(l)_ij)²
 
-    Args: thetas; X, shape (n, s_1); Y, shape (n, K); lam is λ, the penalty's strength.
-    Returns: J(Θ), finite even if h_k = 0, 1. Raises: ValueError if shapes do not fit.
+    Args:
+        thetas: [Θ^(1), .., Θ^(L−1)].
+        X: the examples, of shape (n, s_1).
+        Y: the labels, of shape (n, K).
+        lam: λ, the strength of the penalty.
 
-    >>> round(cost([np.zeros((1, 3))], X=[[1, 2]], Y=[[0]]), 6)  # h = 1/2 costs log 2
-    0.693147
+    Returns:
+        J(Θ), finite even where h_k is 0 or 1.
+
+    Raises:
+        ValueError: the shapes do not fit.
+
+    Example:
+        >>> round(cost([np.zeros((1, 3))], X=[[1, 2]], Y=[[0]]), 6)  # h = 1/2: log 2
+        0.693147
     """
     matrices, X, Y = _as_float64(thetas, X, Y)
     n, K = Y.shape
@@ -125,11 +156,20 @@ def deltas(thetas: Thetas, activations: Sequence[Vector], y: Data) -> list[Vecto
     A unit's blame is its share in the blame of the units it feeds, in proportion to
     the connecting weights. The bias row of (Θ^(l))ᵀ is dropped: nothing feeds a bias.
 
-    Args: thetas; [a^(1), .., a^(L)], from `forward`; y, shape (K,).
-    Returns: [δ^(2), .., δ^(L)], shapes (s_l,). Raises: ValueError if shapes do not fit.
+    Args:
+        thetas: [Θ^(1), .., Θ^(L−1)].
+        activations: [a^(1), .., a^(L)], from `forward`.
+        y: the labels, of shape (K,).
 
-    >>> deltas([np.zeros((1, 2))], forward([np.zeros((1, 2))], [3]), y=[1])
-    [array([-0.5])]
+    Returns:
+        [δ^(2), .., δ^(L)], of shapes (s_l,).
+
+    Raises:
+        ValueError: the shapes do not fit.
+
+    Example:
+        >>> deltas([np.zeros((1, 2))], forward([np.zeros((1, 2))], [3]), y=[1])
+        [array([-0.5])]
     """
     matrices = _matrices(thetas)
     L, K = len(matrices) + 1, len(matrices[-1])
@@ -156,10 +196,21 @@ def gradients(thetas: Thetas, X: Data, Y: Data, lam: float = 0.0) -> list[Matrix
         Δ^(l)_ij = 0;   for every example:   Δ^(l)_ij ← Δ^(l)_ij + a^(l)_j δ^(l+1)_i
         D^(l)_ij = (1/n) Δ^(l)_ij + (λ/n) Θ^(l)_ij    without the λ for j = 0
 
-    Args, Raises: as in `cost`. Returns: [D^(1), .., D^(L−1)], of the shapes of Θ.
+    Args:
+        thetas: [Θ^(1), .., Θ^(L−1)].
+        X: the examples, of shape (n, s_1).
+        Y: the labels, of shape (n, K).
+        lam: λ, the strength of the penalty.
 
-    >>> gradients([np.zeros((1, 3))], X=[[1, 2], [3, 4]], Y=[[0], [1]])
-    [array([[ 0. , -0.5, -0.5]])]
+    Returns:
+        [D^(1), .., D^(L−1)], of the shapes of Θ.
+
+    Raises:
+        ValueError: the shapes do not fit.
+
+    Example:
+        >>> gradients([np.zeros((1, 3))], X=[[1, 2], [3, 4]], Y=[[0], [1]])
+        [array([[ 0. , -0.5, -0.5]])]
     """
     matrices, X, Y = _as_float64(thetas, X, Y)
     n = len(X)
@@ -186,12 +237,20 @@ def initialise(sizes: Sequence[int], seed: int, spread: float = 1.0) -> list[Mat
     They must not be constant: the hidden units of a layer would compute the same,
     receive the same blame and the same update, and stay equal for ever.
 
-    Args: sizes, s_1, .., s_L; seed, which determines Θ; spread: see above.
-    Returns: [Θ^(1), .., Θ^(L−1)], shapes (s_(l+1), s_l + 1).
-    Raises: ValueError if there are fewer than two layers, or one without units.
+    Args:
+        sizes: s_1, .., s_L, the numbers of units.
+        seed: determines Θ.
+        spread: the largest |Θ_ij|.
 
-    >>> [theta.shape for theta in initialise([4, 3, 2], seed=0)]
-    [(3, 5), (2, 4)]
+    Returns:
+        [Θ^(1), .., Θ^(L−1)], of shapes (s_(l+1), s_l + 1).
+
+    Raises:
+        ValueError: there are fewer than two layers, or one has no units.
+
+    Example:
+        >>> [theta.shape for theta in initialise([4, 3, 2], seed=0)]
+        [(3, 5), (2, 4)]
     """
     if len(sizes) < 2 or min(sizes) < 1:
         got = f"got sizes={list(sizes)}: give the units of all layers, as in [4, 3, 2]"
@@ -221,13 +280,26 @@ def gradient_descent(
 ) -> Descent:
     """Update Θ^(l) ← Θ^(l) − α D^(l) once per epoch, until the weights converge.
 
-    Args: as in `cost`, with thetas as the start; learning_rate, α; tolerance: converged
-        means that no weight's last update reached it; max_epochs, the most updates.
-    Returns: a `Descent`. Raises: ValueError as `cost`, and if max_epochs is below 1.
+    Args:
+        thetas: the start, [Θ^(1), .., Θ^(L−1)].
+        X: the examples, of shape (n, s_1).
+        Y: the labels, of shape (n, K).
+        learning_rate: α.
+        lam: λ, the strength of the penalty.
+        tolerance: the weights have converged when no update reaches it.
+        max_epochs: the most updates.
 
-    >>> descent = gradient_descent([np.zeros((1, 2))], [[3]], [[1]], learning_rate=1)
-    >>> descent.costs[-1] < 0.001 < descent.costs[0]
-    True
+    Returns:
+        A `Descent`: the weights, the costs, and whether they converged.
+
+    Raises:
+        ValueError: the shapes do not fit, or max_epochs is below 1.
+
+    Example:
+        >>> start = [np.zeros((1, 2))]
+        >>> descent = gradient_descent(start, [[3]], [[1]], learning_rate=1)
+        >>> descent.costs[-1] < 0.001 < descent.costs[0]
+        True
     """
     if max_epochs < 1:
         raise ValueError(f"expected max_epochs of at least 1, got {max_epochs}")
@@ -248,12 +320,23 @@ def numerical_gradients(
 
         ∂J/∂Θ^(l)_ij ≈ (J(.., Θ^(l)_ij + h, ..) − J(.., Θ^(l)_ij − h, ..)) / 2h
 
-    Args, Raises: as in `cost`; h, the step: with a small one the two costs cancel, with
-        a large one the slope is not that at Θ; best is ε^(1/3) ≈ 1e-5.
-    Returns: slopes, of the shapes of Θ.
+    Args:
+        thetas: [Θ^(1), .., Θ^(L−1)].
+        X: the examples, of shape (n, s_1).
+        Y: the labels, of shape (n, K).
+        lam: λ, the strength of the penalty.
+        h: the step. With a small one the two costs cancel, with a large one the slope
+            is not that at Θ; best is ε^(1/3) ≈ 1e-5.
 
-    >>> numerical_gradients([np.zeros((1, 2))], X=[[3]], Y=[[1]])[0].round(8)
-    array([[-0.5, -1.5]])
+    Returns:
+        The slopes, of the shapes of Θ.
+
+    Raises:
+        ValueError: the shapes do not fit.
+
+    Example:
+        >>> numerical_gradients([np.zeros((1, 2))], X=[[3]], Y=[[1]])[0].round(8)
+        array([[-0.5, -1.5]])
     """
     matrices = _matrices(thetas)
     slopes = [np.zeros_like(theta) for theta in matrices]

@@ -7,6 +7,7 @@ import jaxlib
 __all__ = ["__version__", "transposes_mapped_products", "warn_about_jaxlib"]
 
 __version__ = "0.2.0"
+"""The version of fnn, as in `0.2.0`."""
 
 #: Versions of jaxlib that compute wrong results. The entry of 0.10.2 can go when fnn
 #: needs jax 0.11 or newer, which Python 3.11 cannot install.
@@ -23,6 +24,12 @@ def warn_about_jaxlib(version: str = jaxlib.__version__) -> None:
     """Warn where this version of jaxlib computes wrong results.
 
     `import fnn` calls it, and so warns once in a process.
+
+    Args:
+        version: the version of jaxlib, by default that which is installed.
+
+    Example:
+        >>> warn_about_jaxlib("0.12.0")
     """
     if version in WRONG:
         warnings.warn(WRONG[version], RuntimeWarning, stacklevel=3)

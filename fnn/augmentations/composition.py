@@ -13,6 +13,7 @@ __all__ = ["Augmentation", "Compose", "Function", "as_augmentation", "compose"]
 
 #: `augment(key, x) -> x`, a batch (N, H, W, C) to one of the same shape and dtype.
 Augmentation = Callable[[Array, Array], Array]
+"""The type of an augmentation: a function of a key and of images (N, H, W, C)."""
 
 
 def compose(*augmentations: Augmentation) -> "Compose":
@@ -90,6 +91,14 @@ def as_augmentation(augment: Any) -> Augmentation:
 
     Raises:
         TypeError: it is not a function, or cannot be compiled in.
+
+    Example:
+        >>> import jax, jax.numpy as jnp, fnn
+        >>> def darker(key, x):
+        ...     return x / 2
+        >>> augment = fnn.augmentations.as_augmentation(darker)
+        >>> float(augment(jax.random.key(0), jnp.ones((1, 2, 2, 1))).max())
+        0.5
     """
     expect_instance("augment", augment)
     if not callable(augment):

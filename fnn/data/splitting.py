@@ -17,7 +17,7 @@ Examples = tuple[np.ndarray, np.ndarray]
 
 
 class Split(NamedTuple):
-    """The two parts that `split` makes."""
+    """The two parts that `split` makes: train and validation, each (x, y)."""
 
     train: Examples
     validation: Examples

@@ -87,7 +87,23 @@ def manual(
     l2: Number,
     n: int | Array,
 ) -> Gradients:
-    """Compute gradients by the handwritten backward of each layer."""
+    """Compute gradients by the handwritten backward of each layer.
+
+    Args:
+        net: the network.
+        loss: the loss.
+        variables: the network's variables.
+        batch: x and y.
+        key: the key of the step, or None.
+        train: whether the network is in training mode.
+        l2: λ of the penalty.
+        n: n of the penalty.
+
+    Returns:
+        `Gradients`.
+
+    Example: see `value_and_grad`, which calls it for `engine="manual"`.
+    """
     x, y = batch
     params, state = variables
     out = net.forward(params, state, x, key=key, train=train)
@@ -121,7 +137,23 @@ def autodiff(
     l2: Number,
     n: int | Array,
 ) -> Gradients:
-    """Compute gradients by `jax.grad` of the forward and of the loss's value."""
+    """Compute gradients by `jax.grad` of the forward and of the loss's value.
+
+    Args:
+        net: the network.
+        loss: the loss.
+        variables: the network's variables.
+        batch: x and y.
+        key: the key of the step, or None.
+        train: whether the network is in training mode.
+        l2: λ of the penalty.
+        n: n of the penalty.
+
+    Returns:
+        `Gradients`.
+
+    Example: see `value_and_grad`, which calls it for `engine="autodiff"`.
+    """
     x, y = batch
     params, state = variables
 

@@ -113,7 +113,13 @@ class Sigmoid(Saturating):
 
 @layer
 class Tanh(Saturating):
-    """The hyperbolic tangent: y = tanh x, and dx = dy (1 − y²)."""
+    """The hyperbolic tangent: y = tanh x, and dx = dy (1 − y²).
+
+    Example:
+        >>> import jax.numpy as jnp, fnn
+        >>> print(fnn.Tanh().forward((), (), jnp.array([-1.0, 0.0, 1.0])).y.round(2))
+        [-0.76  0.    0.76]
+    """
 
     def forward(
         self, params: PyTree, state: PyTree, x: Array, *,
@@ -133,6 +139,11 @@ class Relu(Rectifying):
     """The rectifier: y = max(x, 0), and dx = dy where y > 0, else 0; so relu'(0) = 0.
 
     At NaN y is NaN and dx is 0.
+
+    Example:
+        >>> import jax.numpy as jnp, fnn
+        >>> print(fnn.Relu().forward((), (), jnp.array([-1.0, 0.0, 1.0])).y.round(2))
+        [0. 0. 1.]
 
     Source: Nair and Hinton, ICML 2010.
     """
@@ -158,6 +169,12 @@ class LeakyRelu(Rectifying):
 
     Args:
         negative_slope: s.
+
+    Example:
+        >>> import jax.numpy as jnp, fnn
+        >>> x = jnp.array([[-1.0, 0.0, 1.0]])
+        >>> print(fnn.LeakyRelu(0.5).forward((), (), x).y.round(2))
+        [[-0.5  0.   1. ]]
 
     Source: Maas, Hannun and Ng, ICML 2013.
     """
@@ -186,6 +203,11 @@ class Elu(Rectifying):
 
     Args:
         alpha: α, minus the limit for x → −∞.
+
+    Example:
+        >>> import jax.numpy as jnp, fnn
+        >>> print(fnn.Elu().forward((), (), jnp.array([-1.0, 0.0, 1.0])).y.round(2))
+        [-0.63  0.    1.  ]
 
     Source: Clevert, Unterthiner and Hochreiter, arXiv:1511.07289, eq. 15.
     """
@@ -220,6 +242,12 @@ class Gelu(Rectifying):
 
     Args:
         approximate: whether to use the tanh approximation of Φ.
+
+    Example:
+        >>> import jax.numpy as jnp, fnn
+        >>> x = jnp.array([[-1.0, 0.0, 1.0]])
+        >>> print(fnn.Gelu().forward((), (), x).y.round(2))
+        [[-0.16  0.    0.84]]
 
     Source: Hendrycks and Gimpel, arXiv:1606.08415, section 2.
     """
@@ -263,6 +291,11 @@ class Gelu(Rectifying):
 class Silu(Rectifying):
     """The SiLU or swish: y = x σ(x), and dx = dy σ(x) (1 + x (1 − σ(x))).
 
+    Example:
+        >>> import jax.numpy as jnp, fnn
+        >>> print(fnn.Silu().forward((), (), jnp.array([-1.0, 0.0, 1.0])).y.round(2))
+        [-0.26999998  0.          0.72999996]
+
     Source: Elfwing, Uchibe and Doya, arXiv:1702.03118, eqs. 4 and 5.
     """
 
@@ -288,7 +321,14 @@ class Silu(Rectifying):
 
 @layer
 class Softplus(Rectifying):
-    """The softplus: y = log(1 + eˣ), and dx = dy σ(x)."""
+    """The softplus: y = log(1 + eˣ), and dx = dy σ(x).
+
+    Example:
+        >>> import jax.numpy as jnp, fnn
+        >>> x = jnp.array([[-1.0, 0.0, 1.0]])
+        >>> print(fnn.Softplus().forward((), (), x).y.round(2))
+        [[0.31 0.69 1.31]]
+    """
 
     def forward(
         self, params: PyTree, state: PyTree, x: Array, *,
@@ -311,6 +351,12 @@ class Softmax(Saturating):
     For classification leave it out: `SoftmaxCrossEntropy` works on the logits, where
     nothing saturates. A score of −∞ gets y = 0 and dx = 0. Scores with a NaN, a +∞ or
     nothing but −∞ have no softmax: y and dx are NaN in all of them.
+
+    Example:
+        >>> import jax.numpy as jnp, fnn
+        >>> x = jnp.array([[-1.0, 0.0, 1.0]])
+        >>> print(fnn.Softmax().forward((), (), x).y.round(2))
+        [[0.09       0.24       0.66999996]]
     """
 
     def forward(

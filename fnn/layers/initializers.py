@@ -41,6 +41,7 @@ __all__ = [
 
 #: A function (key, shape) -> Array.
 Initializer = Callable[[KeyArray, tuple[int, ...]], Array]
+"""The type of an initializer: a function of a key and of the shape to draw."""
 
 
 @dataclass(frozen=True, repr=False)

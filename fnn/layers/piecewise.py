@@ -144,6 +144,12 @@ class HardSigmoid(Saturating):
 
         backward    dx = dy/6 where −3 < x < 3, else 0
 
+    Example:
+        >>> import jax.numpy as jnp, fnn
+        >>> x = jnp.array([[-1.0, 0.0, 1.0]])
+        >>> print(fnn.HardSigmoid().forward((), (), x).y.round(2))
+        [[0.32999998 0.5        0.66999996]]
+
     Source: Howard et al., arXiv:1905.02244, section 5.2.
     """
 
@@ -165,6 +171,12 @@ class HardSwish(Rectifying):
     """The swish of a hard sigmoid: y = x (x + 3)/6 between −3 and 3, 0 below, x above.
 
         backward    dx = dy (2x + 3)/6 where −3 < x < 3, 0 below, dy above
+
+    Example:
+        >>> import jax.numpy as jnp, fnn
+        >>> x = jnp.array([[-1.0, 0.0, 1.0]])
+        >>> print(fnn.HardSwish().forward((), (), x).y.round(2))
+        [[-0.32999998  0.          0.66999996]]
 
     Source: Howard et al., arXiv:1905.02244, section 5.2.
     """

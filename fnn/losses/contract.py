@@ -55,9 +55,19 @@ class Loss(Protocol):
 def expect_loss(loss: Any) -> None:
     """Raise unless `loss` has the methods of a loss and is a pytree.
 
+    Args:
+        loss: anything.
+
     Raises:
         TypeError: it is a class or a function, lacks a method, or is not registered
             with JAX.
+
+    Example:
+        >>> import fnn
+        >>> fnn.losses.expect_loss(fnn.losses.SquaredError())
+        >>> fnn.losses.expect_loss(fnn.losses.SquaredError)
+        Traceback (most recent call last):
+        TypeError: ...
     """
     expect_instance("loss", loss)
     if inspect.isroutine(loss) or isinstance(loss, functools.partial):

@@ -24,7 +24,7 @@ __all__ = ["AMSGrad", "AMSGradState", "amsgrad"]
 
 
 class AMSGradState(NamedTuple):
-    """The statistics of `AMSGrad`: Adam's, and the largest v̂ (nu_max, like nu)."""
+    """The statistics of `AMSGrad`: count, mu, nu as Adam's; nu_max, the largest v̂."""
 
     count: Array
     mu: PyTree

@@ -65,7 +65,11 @@ DTYPES = ("mu_dtype", "accumulator_dtype")
 
 @pytree
 class Optimizer(Transformation):
-    """The base of all optimizers: a subclass writes `init` and `update_leaf`."""
+    """The base of all optimizers: a subclass writes `init` and `update_leaf`.
+
+    Args:
+        learning_rate: α, a number, a traced value, or an optax schedule.
+    """
 
     learning_rate: Schedule = leaf()
 

@@ -53,7 +53,11 @@ class FormulaCheck(NamedTuple):
 
 @dataclass(frozen=True)
 class CheckedFormulas:
-    """The result of `check`: print it, or read `passed` and `first_failure`."""
+    """The result of `check`: print it, or read `passed` and `first_failure`.
+
+    Args:
+        rows: a `FormulaCheck` for every parameter.
+    """
 
     rows: tuple[FormulaCheck, ...]
 

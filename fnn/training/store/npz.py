@@ -98,6 +98,8 @@ def load(path: str | os.PathLike[str], like: PyTree) -> PyTree:
         ValueError: the file is not a checkpoint, or is damaged; or its names, shapes or
             dtypes are not those of `like`: the message lists what is missing, extra or
             different.
+
+    Example: see `save`.
     """
     path = as_path("path", path)
     expect_tree_of_arrays("fnn.load", like)
