@@ -1,6 +1,7 @@
 """What every test runs under."""
 
 import os
+from collections import Counter
 from importlib.metadata import version
 
 # Compiling is nearly all that the tests do, and here it is done once for one run: half
@@ -43,6 +44,19 @@ def forget_compiled_programs():
     """Thousands of compiled programs would fill a process's memory map."""
     yield
     jax.clear_caches()
+
+
+@pytest.hookimpl(tryfirst=True)  # before `-m` chooses
+def pytest_collection_modifyitems(items):
+    """Make all rows of a table marked `one_in(n)` thorough but every n-th."""
+    rows = Counter()
+    for item in items:
+        chosen = item.get_closest_marker("one_in")
+        if chosen and not item.get_closest_marker("thorough"):
+            table = item.nodeid.partition("[")[0]
+            if rows[table] % chosen.args[0]:
+                item.add_marker(pytest.mark.thorough)
+            rows[table] += 1
 
 
 def converts_float16() -> bool:

@@ -85,6 +85,7 @@ def test_reflected_at_both_borders():
     assert all(any((after == image).all() for image in images) for after in y)
 
 
+@pytest.mark.one_in(3)
 @EACH
 def test_every_draw_is_as_likely_as_any_other(augment, possible):
     images = possible(IMAGE)
@@ -133,6 +134,7 @@ def test_same_key_same_images_another_key_others(augment):
     assert (first != np.asarray(augment(jax.random.key(4), IMAGES))).any()
 
 
+@pytest.mark.one_in(7)
 @EVERY_ONE
 @pytest.mark.parametrize(
     "dtype",

@@ -94,6 +94,7 @@ WHERE = {
 }  # fmt: skip
 
 
+@pytest.mark.one_in(3)
 @pytest.mark.parametrize("where", WHERE)
 @pytest.mark.parametrize("what", BAD)
 def test_a_bad_label_is_refused(what, where, tmp_path):

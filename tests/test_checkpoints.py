@@ -48,6 +48,7 @@ def steps(folder):
     return sorted(int(path.name) for path in Path(folder).iterdir())
 
 
+@pytest.mark.one_in(3)
 @pytest.mark.parametrize("optimizer", [None, optax.adamw(0.01)], ids=["fnn", "optax"])
 @pytest.mark.parametrize("early_stopping", [PATIENT, None], ids=["stopping", "plain"])
 def test_a_resumed_run_is_bit_identical_to_an_uninterrupted_one(
@@ -109,6 +110,7 @@ def leave_nothing(folder, epoch):
         path.rmdir() if path.is_dir() else path.unlink()
 
 
+@pytest.mark.one_in(3)
 @pytest.mark.parametrize("harm", [damage, remove, leave_nothing])
 def test_a_damaged_checkpoint_is_skipped_and_written_again(tmp_path, harm):
     whole = fit()
@@ -151,6 +153,7 @@ def scaled_by(number):
 COSINE = optax.cosine_decay_schedule
 
 
+@pytest.mark.one_in(4)
 @pytest.mark.parametrize(
     ("first", "second"),
     [
@@ -303,6 +306,7 @@ def test_a_run_that_goes_on_from_a_result_has_a_folder_of_its_own(tmp_path):
     assert third.history["train_loss"][1] == second.history["train_loss"][1]
 
 
+@pytest.mark.one_in(2)
 @pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGINT])
 def test_a_signal_finishes_the_epoch_and_saves(tmp_path, number):
     def send(record):

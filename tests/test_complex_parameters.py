@@ -39,6 +39,7 @@ def most(table, *always):
 # ---- Complex numbers ---------------------------------------------------------------
 
 
+@pytest.mark.one_in(2)
 @ours
 def test_a_rotation_of_the_plane_rotates_the_steps(build):
     """|g|² is the only square that no rotation changes."""

@@ -151,6 +151,7 @@ def test_pooling_of_any_geometry(geometry, largest, ties, ceil_mode):
         assert_backward_is_vjp(layer, (*sizes, 2), x.round() if ties else x)
 
 
+@pytest.mark.one_in(3)
 @pytest.mark.parametrize("mode", COPY_MODES)
 @pytest.mark.parametrize(
     ("sizes", "size", "stride", "dilation"),
@@ -260,6 +261,7 @@ def test_dx_of_the_first_layer_is_not_computed_where_nobody_uses_it():
 # ---- The receptive field ---------------------------------------------------------
 
 
+@pytest.mark.one_in(3)
 @pytest.mark.parametrize(
     "net",
     [

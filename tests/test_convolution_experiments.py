@@ -35,6 +35,7 @@ def test_a_response_is_the_sum_that_the_page_says():
     assert kernels["edge ↙"][2, 0] > 0 > kernels["edge ↙"][0, 2]
 
 
+@pytest.mark.thorough
 def test_templates_find_the_stroke_where_it_was_cut(tmp_path, capsys):
     out = tmp_path / "run"
     assert templates.main(["--digit", "7", "--out", str(out)]) == 0

@@ -80,6 +80,7 @@ def limit(case, x):
     return x if y is None else y(x) if callable(y) else y, dx
 
 
+@pytest.mark.one_in(2)
 @DTYPES
 def test_activations_have_their_limits_in_both_engines(dtype):
     with jax.enable_x64(dtype == "float64"):
@@ -167,6 +168,7 @@ def upstream(pool):
     return 1.0 + np.arange(len(LINES) * count).reshape(len(LINES), count) % 7
 
 
+@pytest.mark.one_in(3)
 @DTYPES
 def test_the_first_maximum_gets_dy_and_none_where_it_has_no_position(dtype):
     with jax.enable_x64(dtype == "float64"):

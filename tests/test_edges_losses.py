@@ -99,6 +99,7 @@ def assert_same_gradient(delta, gradient, dtype):
     np.testing.assert_allclose(gradient, delta, rtol=4 * eps, atol=4 * eps)
 
 
+@pytest.mark.one_in(3)
 @DTYPES
 @pytest.mark.parametrize("as_rows", [False, True], ids=["classes", "one-hot"])
 def test_a_bad_row_is_seen_and_both_engines_agree(dtype, as_rows):
@@ -191,6 +192,7 @@ def test_an_empty_batch_costs_nothing(loss):
     assert value == 0 and delta.shape == gradient.shape == (0, K)
 
 
+@pytest.mark.one_in(3)
 @pytest.mark.parametrize("engine", ["manual", "autodiff"])
 @pytest.mark.parametrize("smoothing", [0.0, 0.1])
 def test_a_masked_class_trains_and_smoothing_it_is_reported(engine, smoothing):

@@ -26,6 +26,7 @@ def one_hot_twin(params):
     return net, fnn.Variables((first, *params[1:]), ((),) * 3)
 
 
+@pytest.mark.one_in(2)
 @pytest.mark.parametrize("engine", ["manual", "autodiff"])
 def test_it_is_dense_on_one_hot_rows(engine):
     variables = NET.init(KEY, (3,))
@@ -50,6 +51,7 @@ def test_ids_may_be_of_any_dtype(dtype):
         np.testing.assert_array_equal(forward(*variables, given).y, expected)
 
 
+@pytest.mark.one_in(3)
 @pytest.mark.parametrize("precision", ["bfloat16", "float16"])
 @pytest.mark.parametrize("engine", ["manual", "autodiff"])
 def test_half_precision_does_not_round_ids(precision, engine):

@@ -30,6 +30,7 @@ def to_params(theta: np.ndarray) -> DenseParams:
     )
 
 
+@pytest.mark.one_in(3)
 @pytest.mark.parametrize("engine", ENGINES)
 @pytest.mark.parametrize("sizes", [(4, 3), (3, 5, 2), (5, 4, 3, 2)], ids=str)
 @pytest.mark.parametrize("l2", [0.0, 0.7])

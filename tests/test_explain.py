@@ -239,6 +239,7 @@ def test_a_plan_is_explained_by_its_own_backward_and_judged_by_the_plain_network
     assert why.agrees and why.product == pytest.approx(plain.product, rel=1e-9)
 
 
+@pytest.mark.thorough
 @pytest.mark.parametrize("trial", [random_trial, random_image_trial])
 @pytest.mark.parametrize("seed", some_of(range(2), [0]))
 def test_random_networks(trial, seed):

@@ -145,6 +145,7 @@ def runs(x, y) -> dict[str, dict[str, Any]]:
     }  # fmt: skip
 
 
+@pytest.mark.one_in(2)
 @pytest.mark.parametrize(
     "name", some_of(runs(FEATURES, LABELS), ["much at once", "another device"])
 )

@@ -67,6 +67,7 @@ def test_its_repr_can_be_pasted_back():
 # ---- Gradients -------------------------------------------------------------------
 
 
+@pytest.mark.one_in(3)
 @pytest.mark.parametrize("engine", some_of(["manual", "autodiff"], ["manual"]))
 @pytest.mark.parametrize(
     "options", [{}, {"l2": 3.0}, {"precision": "bfloat16"}], ids=str
@@ -304,6 +305,7 @@ def scaled(body):
     return Scaled(body)
 
 
+@pytest.mark.one_in(3)
 @pytest.mark.parametrize("engine", ["manual", "autodiff"])
 def test_what_a_layer_of_layers_owns_is_frozen_with_it(engine):
     net = fnn.serial(fnn.Dense(4), fnn.frozen(scaled(fnn.Dense(3))))

@@ -65,6 +65,7 @@ CHANGES = {
 }
 
 
+@pytest.mark.one_in(3)
 @pytest.mark.parametrize("name", CHANGES)
 def test_what_may_be_another_from_a_result_and_from_a_folder(name, folder, first):
     from_result = fit(epochs=4, resume=first, **CHANGES[name])

@@ -74,6 +74,7 @@ def test_it_changes_nothing_and_is_kept_in_checkpoints(tmp_path):
     jax.tree.map(np.testing.assert_array_equal, again.health, whole.health)
 
 
+@pytest.mark.thorough
 def test_planned_images_and_optax():
     """The health of a plan is that of the layers it was made of."""
     net = fnn.serial(

@@ -40,6 +40,7 @@ RATES = {
 }
 
 
+@pytest.mark.one_in(3)
 @pytest.mark.parametrize("name", RATES)
 def test_the_learning_rate_of_each_epoch_is_that_of_its_last_step(name):
     make, expected = RATES[name]

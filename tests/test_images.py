@@ -144,6 +144,7 @@ def test_the_learning_rate_falls_to_zero_at_the_last_step():
     assert constant.optimizer.learning_rate == 0.5
 
 
+@pytest.mark.thorough
 @pytest.mark.parametrize("name", PRESETS)
 def test_every_preset_has_a_network_and_an_augmentation_for_its_images(name):
     config = PRESETS[name]

@@ -62,6 +62,7 @@ def check(kernel, kernel_size, window=((1, 1), NONE, (1, 1)), tolerance=1e-12):
             np.testing.assert_allclose(a, b, atol=tolerance * float(abs(b).max()))
 
 
+@pytest.mark.one_in(3)
 @pytest.mark.parametrize(
     ("stride", "padding", "dilation", "group", "kernel_size"),
     [
@@ -78,6 +79,7 @@ def test_im2col_is_the_convolution(stride, padding, dilation, group, kernel_size
     check(kernel, kernel_size, (stride, padding, dilation))
 
 
+@pytest.mark.one_in(3)
 @pytest.mark.parametrize(("m", "r"), [(2, 3), (4, 3), (2, 5), (4, 5), (3, 2)])
 @pytest.mark.parametrize("padding", [NONE, SOME])
 def test_winograd_is_the_convolution(m, r, padding):
@@ -209,6 +211,7 @@ BLOCKS = [
 ]
 
 
+@pytest.mark.one_in(3)
 @pytest.mark.parametrize("block", BLOCKS, ids=repr)
 @pytest.mark.parametrize("bias", [True, False])
 def test_block_is_its_layers_ties_included(block, bias):

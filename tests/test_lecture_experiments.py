@@ -330,6 +330,7 @@ DIVERGING = [
 ]
 
 
+@pytest.mark.one_in(4)
 @pytest.mark.parametrize(("name", "options"), DIVERGING)
 def test_where_training_diverges_nothing_is_concluded(name, options, tmp_path):
     with pytest.raises(

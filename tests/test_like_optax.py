@@ -298,6 +298,7 @@ WRAPPERS = {
 }
 
 
+@pytest.mark.one_in(2)
 @pytest.mark.parametrize(
     "name", ["adam", pytest.param("sgd", marks=pytest.mark.thorough)]
 )

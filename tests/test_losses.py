@@ -155,6 +155,7 @@ def test_delta_is_the_derivative_of_value(case):
             np.testing.assert_allclose(slope, (delta * direction).sum(), atol=1e-8)
 
 
+@pytest.mark.one_in(4)
 @EVERY_LOSS
 @pytest.mark.parametrize("dtype", [jnp.float16, jnp.bfloat16, jnp.float32])
 def test_delta_has_the_outputs_dtype_and_value_at_least_float32(case, dtype):
@@ -225,6 +226,7 @@ FINITE = [
 ]
 
 
+@pytest.mark.one_in(4)
 @pytest.mark.parametrize(("case", "dtype"), FINITE)
 def test_value_is_exact_or_inf_and_delta_finite_for_any_finite_outputs(case, dtype):
     shape = (N, *case.positions, case.outputs)
@@ -289,6 +291,7 @@ def test_a_confident_success_keeps_the_digits_of_its_small_loss(magnitude):
 WITH_IGNORE = [SigmoidCrossEntropy, SoftmaxCrossEntropy, Hinge]
 
 
+@pytest.mark.one_in(5)
 @pytest.mark.parametrize("bad", [np.nan, np.inf, -np.inf])
 @pytest.mark.parametrize("make", WITH_IGNORE)
 @pytest.mark.parametrize("rows", [False, True], ids=["classes", "rows"])

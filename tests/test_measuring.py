@@ -156,6 +156,7 @@ FITS = {
 }
 
 
+@pytest.mark.one_in(3)
 @pytest.mark.parametrize("how", FITS)
 def test_fit_records_the_metrics_of_all_examples(how, monkeypatch):
     monkeypatch.setattr("fnn.training.run.loop.VALIDATION_BATCH", 8)

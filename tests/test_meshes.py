@@ -99,6 +99,7 @@ def test_batch_norm_sees_the_whole_batch():
     np.testing.assert_allclose(state.mean, x.mean(0), rtol=1e-5)
 
 
+@pytest.mark.one_in(2)
 @pytest.mark.parametrize(
     "optimizer",
     [

@@ -47,6 +47,7 @@ def as_a_user_has_it():
     jax.config.update("jax_traceback_filtering", before)
 
 
+@pytest.mark.one_in(4)
 @pytest.mark.parametrize("name", SAMPLE)
 def test_odd_inputs_are_right_or_refused(name):
     @settings(

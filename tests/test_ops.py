@@ -181,6 +181,7 @@ def test_unsupported_options_are_refused(options):
         )
 
 
+@pytest.mark.one_in(2)
 @pytest.mark.parametrize("library", ["flax", "equinox"])
 def test_networks_of_other_libraries_train_with_it_inside_scan(
     library, tmp_path, capsys

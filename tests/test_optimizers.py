@@ -142,6 +142,7 @@ def distance(ours, theirs):
     return np.max(np.where(error == 0, 0, error / np.maximum(scale, 1e-300)))
 
 
+@pytest.mark.one_in(2)
 @pytest.mark.parametrize("dtype", some_of(["float32", "float64"], ["float32"]))
 @pytest.mark.parametrize("name, args, kwargs, ulps", OPTAX)
 def test_follows_optax_for_a_thousand_steps(name, args, kwargs, ulps, dtype):
@@ -351,6 +352,7 @@ def test_an_optimizer_is_an_ordinary_argument_of_jit(build):
     assert jax.tree.map(jnp.shape, params) == jax.tree.map(jnp.shape, SMALL)
 
 
+@pytest.mark.one_in(3)
 @every
 def test_as_an_argument_it_makes_the_steps_that_it_makes_as_a_constant(build):
     # Only 1 − β differs a little: β is a float32, not a Python number.
@@ -361,6 +363,7 @@ def test_as_an_argument_it_makes_the_steps_that_it_makes_as_a_constant(build):
         np.testing.assert_allclose(a, b, rtol=1e-4)
 
 
+@pytest.mark.one_in(3)
 @every
 def test_learning_rates_are_vmapped_and_traced(build):
     rates = jnp.array([1e-3, 1e-2, 1e-1])

@@ -324,6 +324,7 @@ def test_what_is_no_layer_says_what_it_lacks(make, error):
         make()
 
 
+@pytest.mark.one_in(3)
 @pytest.mark.parametrize("name", ["plain", "net", "layers", "weight_init", "merge"])
 def test_a_field_may_have_a_name_that_fnn_uses_elsewhere(name):
     made = fnn.layer(type("Named", (Layer,), {"__annotations__": {name: bool}}))(True)

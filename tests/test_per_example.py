@@ -318,6 +318,7 @@ def tied_problem() -> Problem:
     return given._replace(batch=(ids, given.batch[1]))
 
 
+@pytest.mark.one_in(2)
 @pytest.mark.parametrize(
     "case", [SMALL, parts_problem(), tied_problem()], ids=["small", "parts", "tied"]
 )

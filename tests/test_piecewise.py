@@ -203,6 +203,7 @@ IMAGES = {
 }  # fmt: skip
 
 
+@pytest.mark.one_in(4)
 @pytest.mark.parametrize("name", IMAGES)
 def test_a_plan_of_it_computes_the_same(name):
     net, loss = IMAGES[name], fnn.losses.SquaredError()

@@ -97,6 +97,7 @@ def test_gradients_lie_where_what_they_belong_to_lies(case):
                 assert set(leaf.sharding.spec) <= {None}
 
 
+@pytest.mark.one_in(3)
 @COMPILED
 def test_every_layer_on_a_mesh_is_that_of_one_device(case):
     variables, x, dy = problem(case, jnp.float32)
@@ -326,6 +327,7 @@ FUNCTIONS = {
 QUICK = [("fit", "outside"), ("evaluate", "inside"), ("predict", "outside")]
 
 
+@pytest.mark.one_in(3)
 @pytest.mark.parametrize(
     "where", some_of(product(FUNCTIONS, ["outside", "inside"]), QUICK, ", ".join)
 )
@@ -372,6 +374,7 @@ PLACES = {
 }
 
 
+@pytest.mark.one_in(3)
 @pytest.mark.parametrize("place", PLACES)
 @pytest.mark.parametrize("check_vma", [True, False], ids=["checked", "unchecked"])
 def test_drop_ins_in_shard_map(place, check_vma):

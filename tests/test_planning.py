@@ -316,6 +316,7 @@ def unplanned():
     return fit(None)
 
 
+@pytest.mark.one_in(4)
 @pytest.mark.parametrize("mode", some_of(MODES, ["fast"]))
 def test_fit_gives_the_same_result_planned(mode, unplanned, monkeypatch):
     """With remainder batches of one, dropout and running statistics."""

@@ -77,6 +77,7 @@ def fit(case, **options):
     return fnn.fit(case.net, case.loss, optimizers.adam(1e-2), **given | options)
 
 
+@pytest.mark.one_in(2)
 @EVERY_CASE
 def test_the_audit_passes(case):
     variables = case.net.init(KEY, case.in_shape)
@@ -85,6 +86,7 @@ def test_the_audit_passes(case):
     assert report.passed, str(report)
 
 
+@pytest.mark.one_in(2)
 @EVERY_CASE
 def test_both_engines_train_to_the_same(case):
     by_hand, by_jax = (fit(case, engine=engine) for engine in ("manual", "autodiff"))
@@ -93,6 +95,7 @@ def test_both_engines_train_to_the_same(case):
     assert losses[0][-1] < losses[0][0]
 
 
+@pytest.mark.one_in(3)
 @pytest.mark.parametrize("case", CASES[:4], ids=lambda case: case.name)
 def test_evaluate_counts_the_labels_that_are_not_ignored(case):
     variables = case.net.init(KEY, case.in_shape)
@@ -181,6 +184,7 @@ def test_explain_follows_one_token():
     assert why.agrees
 
 
+@pytest.mark.one_in(2)
 def test_a_plan_computes_the_same():
     case = CASES[2]
     variables = case.net.init(KEY, IMAGE)

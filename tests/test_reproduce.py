@@ -280,6 +280,7 @@ def test_the_optimizers_are_those_of_the_settings():
 # ---- A run -----------------------------------------------------------------------
 
 
+@pytest.mark.thorough
 def test_a_run_leaves_a_line_for_every_seed_and_a_sentence(images, tmp_path, capsys):
     out, names = tmp_path / "run", ["nielsen-1", "nielsen-3-l2"]
     options = ["--seeds", "2", "--epochs", "3", "--out", str(out)]

@@ -283,6 +283,7 @@ def test_each_output_is_named_in_the_history(result):
     np.testing.assert_allclose(last["validation_accuracy_digit"], right, rtol=1e-5)
 
 
+@pytest.mark.one_in(2)
 def test_both_engines_train_alike(result):
     other = train(engine="autodiff")
     agree(result.variables, other.variables, rtol=1e-3, atol=1e-4)
@@ -299,6 +300,7 @@ def test_batches_that_are_read_train_as_arrays_do():
         train(lambda: ((X, Y) for _ in range(1)), validation=(X, Y, W))
 
 
+@pytest.mark.one_in(2)
 def test_a_run_resumes_bit_for_bit(weighted, tmp_path):
     options = dict(checkpoint_dir=tmp_path / "run")
     train((X, IGNORED, W), epochs=1, **options)

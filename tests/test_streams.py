@@ -237,6 +237,7 @@ def test_a_position_that_json_cannot_hold(tmp_path):
         fit(fnn.Batches(Odd, steps=3), checkpoint_dir=tmp_path)
 
 
+@pytest.mark.thorough
 def test_health_mesh_and_a_smaller_last_batch():
     if len(jax.devices()) < 8:
         pytest.skip("needs eight devices")
@@ -326,6 +327,7 @@ def interrupted_in_an_epoch():
     return fnn.Batches(source), {}
 
 
+@pytest.mark.one_in(3)
 @pytest.mark.parametrize(
     "ending", [stopped_by_a_bad_step, ended_by_an_error, interrupted_in_an_epoch]
 )
@@ -370,6 +372,7 @@ ENDS = {
 }
 
 
+@pytest.mark.one_in(4)
 @pytest.mark.parametrize("what", ENDS)
 def test_a_script_that_ends_while_batches_are_read_does_not_abort(what):
     """A process that ends while a thread is inside JAX aborts: it must have ended."""

@@ -35,6 +35,7 @@ def stopped(tmp_path_factory):
     return out
 
 
+@pytest.mark.one_in(2)
 def test_early_stopping_measures_what_fit_trains(stopped):
     numbers = json_lines(stopped / "numbers.jsonl")
     assert [(n["seed"], n["penalty"]) for n in numbers] == [

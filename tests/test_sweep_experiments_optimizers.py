@@ -89,6 +89,7 @@ def test_on_a_surface_the_rate_is_chosen_on_other_starts():
     np.testing.assert_allclose(tuned.scores, expected[2][4:], atol=1e-4)
 
 
+@pytest.mark.thorough
 def test_on_digits_the_rate_is_chosen_on_validation_and_measured_on_test_images():
     rates = [1e-3, 1.0, 1e30]  # with 1 the second epoch is worse than the first
     tuned = tune_on_digits(OPTIMIZERS["sgd"], rates, epochs=2, seeds=2)

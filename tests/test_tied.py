@@ -24,6 +24,7 @@ SIAMESE = fnn.serial(siamese(fnn.Dense(5), fnn.Tanh()), fnn.Dense(3))
 DECODER = autoencoder(3, 8)
 
 
+@pytest.mark.one_in(2)
 @ENGINES
 def test_gradients_of_all_places_are_added_up(engine):
     """A network with two copies of the same numbers has the two summands."""
@@ -137,6 +138,7 @@ EVERY_NET = pytest.mark.parametrize(
 )
 
 
+@pytest.mark.one_in(4)
 @EVERY_NET
 def test_the_audit_passes_and_names_each_parameter_once(name):
     net, loss, y = NETS[name]
@@ -152,6 +154,7 @@ def test_the_audit_passes_and_names_each_parameter_once(name):
     assert unchecked == []
 
 
+@pytest.mark.one_in(4)
 @pytest.mark.parametrize("name", some_of(NETS, ["siamese", "autoencoder"]))
 def test_both_engines_train_to_the_same(name):
     net, loss, y = NETS[name]
@@ -166,6 +169,7 @@ def test_both_engines_train_to_the_same(name):
     assert histories[0][-1] < histories[0][0]
 
 
+@pytest.mark.one_in(2)
 @pytest.mark.parametrize("precision", ["bfloat16", "float16"])
 def test_half_precision_agrees_with_full(precision):
     variables = SIAMESE.init(KEY, (8,))
@@ -203,6 +207,7 @@ def test_the_audit_finds_a_place_that_is_forgotten_and_a_wrong_layer():
         assert report.first_divergence == found, str(report)
 
 
+@pytest.mark.one_in(3)
 @pytest.mark.parametrize("name", ["siamese", "autoencoder", "recurrent"])
 def test_explain_treats_all_places_as_one_factor(name):
     net, loss, y = NETS[name]

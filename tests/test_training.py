@@ -376,6 +376,7 @@ OPTAX = {
 }
 
 
+@pytest.mark.one_in(3)
 @pytest.mark.parametrize("make", OPTAX.values(), ids=OPTAX.keys())
 def test_optax_optimizers_descend(make):
     given = linear().init(KEY, (FEATURES,))

@@ -113,6 +113,7 @@ def needs_more(case: LayerCase, size: int) -> bool:
     return size == 1 and "BatchNorm" in repr(case.layer)
 
 
+@pytest.mark.one_in(2)
 @pytest.mark.parametrize("shape", SHAPES, ids=str)
 @pytest.mark.parametrize("case", ROWS, ids=[case.name for case in ROWS])
 def test_every_transformation_is_a_loop(case, shape):
@@ -133,6 +134,7 @@ def test_every_transformation_is_a_loop(case, shape):
     check("tangents", *found["tangents"])
 
 
+@pytest.mark.one_in(3)
 @pytest.mark.parametrize("engine", ["manual", "autodiff"])
 @pytest.mark.parametrize("classes", [5, 40])
 def test_the_gradient_is_mapped_over_batches(classes, engine):

@@ -72,6 +72,7 @@ def test_the_average_is_that_of_all_points(average, inside):
             np.testing.assert_allclose(eval_params(state, params)["w"], found)
 
 
+@pytest.mark.one_in(2)
 @pytest.mark.parametrize("average", AVERAGES)
 def test_fit_validates_and_returns_the_average(average):
     wrap, expected = AVERAGES[average]
