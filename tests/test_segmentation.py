@@ -48,6 +48,7 @@ def test_the_audit_passes_with_pixels_that_do_not_count():
     assert report.passed, str(report)
 
 
+@pytest.mark.thorough
 def test_it_runs_end_to_end(tmp_path, capsys):
     out = tmp_path / "run"
     options = ["--examples", "40", "--tests", "8", "--epochs", "1", "--seeds", "1"]

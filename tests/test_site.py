@@ -154,6 +154,7 @@ def test_another_library_does_the_same_task(library, code):
 # ---- Notebooks -------------------------------------------------------------------
 
 
+@pytest.mark.one_in(2)
 @pytest.mark.parametrize("path", NOTEBOOKS, ids=lambda path: path.stem)
 def test_a_notebook_is_whole_and_runs(path, monkeypatch, tmp_path):
     notebook = json.loads(path.read_text("utf-8"))
