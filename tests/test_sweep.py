@@ -250,13 +250,21 @@ def refuse(rate):
     return fnn.serial(fnn.Dropout(rate), fnn.Dense(3)), LOSS, fnn.optimizers.sgd(0.1)
 
 
+SIZES = "(?s)batch_size=1000 is larger.*in the members .* with batch_size=1000"
+
+
 @pytest.mark.parametrize(
     ("options", "message"),
     [
         (dict(grid=[0.1, 0.2]), "grid must map names to the values"),
         (dict(grid={"rate": 0.1}), "a sequence of numbers"),
         (dict(grid={"rate": []}), "a sequence of numbers"),
-        (dict(grid={"rate": ["a"]}), "a sequence of numbers"),
+        (dict(grid={"rate": "0.1"}), "a sequence of numbers"),
+        (dict(grid={"rate": optax.sgd(0.1)}), "a sequence of numbers"),
+        (dict(grid={"rate": ["a"]}), r"in build\(rate='a'\), for the member at \(0,\)"),
+        (dict(grid={"batch_size": [8, 1000]}, build=lambda: refuse(0.1)), SIZES),
+        (dict(grid={"batch_size": [8.5]}, build=lambda: refuse(0.1)), "an integer"),
+        (dict(train=lambda: iter([])), "fnn.sweep trains on arrays"),
         (dict(grid={"key": [1.0]}), "other than 'key'"),
         (dict(grid={"rate": [0.1, float("nan")]}), "must be finite"),
         (dict(build=3), "build must be a function"),

@@ -20,7 +20,7 @@ import numpy as np
 
 from fnn.checks import is_key
 
-__all__ = ["code_checksum", "first_equal", "without_addresses"]
+__all__ = ["code_checksum", "description", "first_equal", "without_addresses"]
 
 #: Parts of a thing that are looked into, at most this deep.
 DEPTH = 20
@@ -67,14 +67,35 @@ def first_equal(thing: Any) -> Any:
         >>> first_equal(optax.adam(1e-3)) is first_equal(optax.adam(2e-3))
         False
     """
-    try:
-        description = f"{type(thing).__qualname__} " + "\n".join(_exactly(thing))
-    except _NotComparable:
+    described = description(thing)
+    if described is None:
         return thing
-    known = _KNOWN.setdefault(description, thing)
+    known = _KNOWN.setdefault(described, thing)
     if len(_KNOWN) > MAX_KNOWN:
         del _KNOWN[next(iter(_KNOWN))]
     return known
+
+
+def description(thing: Any) -> str | None:
+    """Describe a thing so that another one with the same description acts like it.
+
+    Parts that cannot be looked into are described by their identity: keep the thing
+    for as long as its description.
+
+    Args:
+        thing: as in `code_checksum`.
+
+    Returns:
+        A text, or None where the thing holds tracers.
+
+    Example:
+        >>> description([1, 2]) == description([1, 2]) != description([1, 2.0])
+        True
+    """
+    try:
+        return f"{type(thing).__qualname__} " + "\n".join(_exactly(thing))
+    except _NotComparable:
+        return None
 
 
 def without_addresses(thing: Any) -> str:

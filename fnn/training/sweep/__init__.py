@@ -1,1 +1,1 @@
-"""Many training runs at once, in one compiled program."""
+"""Many training runs at once: one compiled program for all that share their shapes."""

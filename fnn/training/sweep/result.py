@@ -1,19 +1,24 @@
 """The result of a sweep: arrays whose first axes are those of the grid."""
 
+import math
 import textwrap
 from typing import Any, NamedTuple
 
+import jax
 import numpy as np
 
 from fnn.core import Variables
 from fnn.letters import printable
 from fnn.tables import WIDTH, format_number, format_rows, rule
+from fnn.training.sweep.grid import value_at
 from fnn.training.sweep.records import TrainedMembers
 
 __all__ = ["Sweep", "make_sweep"]
 
 #: A printed sweep has at most this many axes, so that it fits 24 lines.
 MAX_AXES = 12
+#: And a value that is no number this many letters.
+MAX_LABEL = 20
 
 
 class Sweep(NamedTuple):
@@ -24,14 +29,18 @@ class Sweep(NamedTuple):
     axes: the values along each of the first axes, in order: every hyperparameter with
         its values, then "key" with the numbers 0 .. S−1 of the keys. G stands for all
         their lengths, such as (8, 5).
-    variables: with early stopping the best ones, else the last: NumPy, (*G, ...).
+    variables: with early stopping the best ones, else the last: NumPy, (*G, ...). Where
+        not all members have the same shapes, an array (*G,) of each one's variables.
+        `variables_at(index)` has those of one member in either case.
     last_variables: the variables after each member's last epoch.
     history: "train_loss" (*G, E), "validation_loss" and "validation_<metric>" (*G, V)
         by name, and for their last axis "epoch" (E,) and "validation_epoch" (V,). NaN
-        where a member had stopped.
+        where a member had stopped, or its loss has no such metric.
     best_epoch: (*G,), as in `FitResult`.
     epochs: (*G,), the number of epochs trained.
     stopped: (*G,), "epochs", "patience" or "diverged".
+    compiled_in: the hyperparameters of which each value, and each combination of their
+        values, is a compiled program.
     """
 
     axes: dict[str, np.ndarray]
@@ -41,6 +50,23 @@ class Sweep(NamedTuple):
     best_epoch: np.ndarray
     epochs: np.ndarray
     stopped: np.ndarray
+    compiled_in: tuple[str, ...] = ()
+
+    def variables_at(self, index: tuple[int, ...]) -> Variables:
+        """Return the variables of one member.
+
+        Args:
+            index: its place along each axis of the grid, the key's included.
+
+        Raises:
+            ValueError: the index has another length than the grid has axes.
+        """
+        if not isinstance(index, tuple) or len(index) != len(self.axes):
+            raise ValueError(
+                f"index must be a tuple with a place along each of {[*self.axes]}, got "
+                f"{index!r}"
+            )
+        return jax.tree.map(lambda leaf: leaf[index], self.variables)
 
     def at_best(self, name: str) -> np.ndarray:
         """Return a metric of the validation data at each member's best epoch.
@@ -66,7 +92,7 @@ class Sweep(NamedTuple):
         values = np.where(here, self.history[column], 0).sum(-1)
         return np.where(here.any(-1), values, np.nan)
 
-    def best(self, name: str = "loss", mode: str = "min") -> dict[str, float]:
+    def best(self, name: str = "loss", mode: str = "min") -> dict[str, Any]:
         """Return the hyperparameters with the best mean of a metric over the keys.
 
         Args:
@@ -85,11 +111,11 @@ class Sweep(NamedTuple):
         means = self.at_best(name).mean(-1)
         return self._values_at(_best_index(means if mode == "min" else -means))
 
-    def _values_at(self, index: tuple[int, ...]) -> dict[str, float]:
+    def _values_at(self, index: tuple[int, ...]) -> dict[str, Any]:
         """Return the hyperparameters at an index of the grid, without the key's."""
         names = [axis for axis in self.axes if axis != "key"]
         return {
-            name: self.axes[name][i].item()
+            name: value_at(self.axes[name], i)
             for name, i in zip(names, index, strict=True)
         }
 
@@ -115,8 +141,8 @@ class Sweep(NamedTuple):
         rows += [
             (
                 axis if len(axis) <= WIDTH // 2 else f"{axis[: WIDTH // 2 - 3]}...",
-                *(str(len(values)), f"{values.min():.4g}", f"{values.max():.4g}"),
-                f"{best[axis]:.4g}" if axis in best else "",
+                *(str(len(values)), *_range(values)),
+                _label(best[axis]) if axis in best else "",
             )
             for axis, values in self.axes.items()
         ]
@@ -133,7 +159,26 @@ class Sweep(NamedTuple):
             f"{losses.shape[-1]} keys)",
             f"{self.stopped.size} members, stopped by {', '.join(stopped)}",
         ]
+        if self.compiled_in:
+            count = math.prod(len(self.axes[name]) for name in self.compiled_in)
+            names = f"compiled for each {', '.join(self.compiled_in)}: {count} programs"
+            shown.append(textwrap.shorten(names, WIDTH, placeholder=" ..."))
         return printable("\n".join(shown))
+
+
+def _range(values: np.ndarray) -> tuple[str, str]:
+    """Return the lowest and the highest of numbers as text; other values have none."""
+    if values.dtype == object:
+        return "", ""
+    return f"{values.min():.4g}", f"{values.max():.4g}"
+
+
+def _label(value: Any) -> str:
+    """Return a value of the grid as a short text."""
+    if isinstance(value, int | float) and not isinstance(value, bool):
+        return f"{value:.4g}"
+    text = getattr(value, "__name__", None) or str(value)
+    return text if len(text) <= MAX_LABEL else f"{text[: MAX_LABEL - 3]}..."
 
 
 def _best_index(means: np.ndarray) -> tuple[int, ...]:
@@ -143,7 +188,11 @@ def _best_index(means: np.ndarray) -> tuple[int, ...]:
 
 
 def make_sweep(
-    axes: dict[str, np.ndarray], epochs: int, every: int, trained: TrainedMembers
+    axes: dict[str, np.ndarray],
+    epochs: int,
+    every: int,
+    trained: TrainedMembers,
+    compiled_in: tuple[str, ...] = (),
 ) -> Sweep:
     """Return the result of a sweep.
 
@@ -153,6 +202,7 @@ def make_sweep(
         every: the number of epochs from one evaluation to the next.
         trained: the results of the members, in the host's memory and with the axes of
             the grid.
+        compiled_in: the names of the hyperparameters that are compiled in.
     """
     ran = np.asarray(trained.epochs)[..., None]  # beside the last axis of a history
 
@@ -174,4 +224,5 @@ def make_sweep(
         best_epoch=np.asarray(trained.best_epoch),
         epochs=np.asarray(trained.epochs),
         stopped=np.select(conditions, ["diverged", "patience"], "epochs"),
+        compiled_in=compiled_in,
     )

@@ -1,18 +1,20 @@
-"""Training runs over a grid of hyperparameters and keys, compiled once."""
+"""Training runs over a grid of hyperparameters and keys, compiled once a shape."""
 
-from collections.abc import Callable, Mapping, Sequence
-from typing import Any
+import math
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from typing import Any, NamedTuple
 
 import jax
 import jax.numpy as jnp
 import numpy as np
 
 from fnn.augmentations import Augmentation
-from fnn.checks import check_keys, check_l2, positive_integer
-from fnn.core import Variables, expect_layer
+from fnn.checks import check_keys, positive_integer
+from fnn.core import Variables
 from fnn.gradients.engines import Engine, get_engine
 from fnn.layers.convolution import Conv, ConvTranspose
-from fnn.losses import expect_loss
+from fnn.losses import Weighted
 from fnn.network import walk
 from fnn.placement import with_automatic_axes
 from fnn.shapes import count_examples, example_shape
@@ -28,6 +30,9 @@ from fnn.training.data import check_data, check_fits, check_last_batch, with_wei
 from fnn.training.early_stopping import EarlyStopping
 from fnn.training.evaluation import metrics_of, names_of
 from fnn.training.metrics import Metric, NamedMetric, default_metrics
+from fnn.training.run.streams import as_batches
+from fnn.training.sweep.grid import Group, groups, read_grid
+from fnn.training.sweep.groups import join_groups
 from fnn.training.sweep.members import train_members
 from fnn.training.sweep.records import Member, MemberSpec, SweepSpec, TrainedMembers
 from fnn.training.sweep.result import Sweep, make_sweep
@@ -45,7 +50,7 @@ DEFAULT_AT_ONCE = 16
 @own_numbers_may_move()
 def sweep(
     build: Callable[..., tuple[Any, ...]],
-    grid: Mapping[str, Sequence[float]],
+    grid: Mapping[str, Sequence[Any]],
     *,
     train: tuple[Any, Any],
     validation: tuple[Any, Any] | None = None,
@@ -60,21 +65,28 @@ def sweep(
     at_once: int | None = None,
     on_chunk: Callable[[int, int], Any] | None = None,
 ) -> Sweep:
-    """Train a network for every point of a grid and every key, in one compiled program.
+    """Train a network for every point of a grid and every key, in compiled programs.
 
     A member is what `fit` would train with its key: the same initial variables, orders,
     masks and decisions of early stopping, and results that differ by rounding (which a
     learning rate far too high amplifies). Once stopped, a member's variables and
-    history stay as they are; the program ends when all have stopped.
+    history stay as they are; a program ends when all its members have stopped.
+
+    Numbers that `build` can be traced with, such as a learning rate, are traced: one
+    program trains all of them. A value that `build` must know, such as a width, a
+    number of layers, a condition of an `if`, an optimizer or a string, is compiled in:
+    there is one program for each combination of such values, whatever their number of
+    keys and traced numbers. The result names them in `compiled_in`.
 
     Args:
-        build: called with a number for each name of the grid, `build(rate=.., lr=..)`,
-            it returns `(net, loss, optimizer)` or `(net, loss, optimizer, l2)`. It is
-            traced: the numbers may go wherever a layer, a loss or an optimizer takes a
-            number, not where one takes a size, nor into an `if`. Pass the same function
-            again, or the program is compiled again.
+        build: called with a value for each name of the grid, `build(rate=.., lr=..)`,
+            it returns `(net, loss, optimizer)` or `(net, loss, optimizer, l2)`. Traced
+            numbers may go wherever a layer, a loss or an optimizer takes a number.
+            Pass the same function again, or the programs are compiled again.
         grid: the values of each hyperparameter; all combinations are trained. With {}
-            only the keys vary.
+            only the keys vary. Sizes are integers; any object may be a value. The name
+            "batch_size" is that of the minibatches, in place of the argument; `build`
+            gets it if it takes it.
         train: x (N, ...) and y (N, ...).
         validation: x and y of examples that are not trained on.
         keys: (S,), such as `jax.random.split(jax.random.key(0), 5)`; or one key.
@@ -84,9 +96,10 @@ def sweep(
         plan: as in `fit`, but for "memory": `at_once` bounds the memory here.
         augment: as in `fit`.
         early_stopping: as in `fit`; each member stops by its own metric.
-        metrics: as in `fit`, but written with jax.numpy: all runs are one program.
+        metrics: as in `fit`, but written with jax.numpy: many runs are one program.
         at_once: how many members are trained side by side, by `vmap`; the memory grows
-            with it. The others follow in chunks of the same program. By default 16, and
+            with it. The others follow in chunks, of the same program where only traced
+            numbers and keys differ. By default 16, and
             1 for networks with convolutions on the CPU, where `vmap` is slower.
         on_chunk: called after each chunk with the number of members done and of all
             members, for example to draw a progress bar.
@@ -96,7 +109,7 @@ def sweep(
 
     Raises:
         ValueError, TypeError: arguments that do not fit, before anything is compiled;
-            an error of `build` names the numbers that it was called with.
+            an error of `build` names the member, and the values it was called with.
 
     Example:
         >>> import jax, fnn
@@ -111,139 +124,140 @@ def sweep(
         ...                       jax.random.key(1), 3), epochs=5, batch_size=25)
         >>> swept.history["validation_loss"].shape, swept.best()
         ((2, 3, 5), {'learning_rate': 0.01})
+
+        A width changes shapes, so that each is a program of its own:
+
+        >>> def build(width, learning_rate):
+        ...     net = fnn.serial(fnn.Dense(width), fnn.Tanh(), fnn.Dense(2))
+        ...     return net, loss, fnn.optimizers.adam(learning_rate)
+        >>> swept = fnn.sweep(build, {"width": [4, 16], "learning_rate": [1e-3, 1e-2]},
+        ...                   train=(x, y), keys=jax.random.key(1), epochs=2,
+        ...                   batch_size=25)
+        >>> swept.compiled_in, swept.history["train_loss"].shape
+        (('width',), (2, 2, 1, 2))
+        >>> swept.variables_at((1, 0, 0)).params[0].weight.shape
+        (2, 16)
     """
     keys, epochs = check_keys(keys), positive_integer("epochs", check_epochs(epochs))
-    axes = _grid_axes(grid) | {"key": np.arange(len(keys))}
-    first = _check_build(build, axes)
-    loss, train, validation = with_weights(first.loss, train, validation)
-    is_weighted, first = loss is not first.loss, first._replace(loss=loss)
-    data = check_data("train", train)
-    n = count_examples(data)
-    size = check_batch_size(batch_size, n)
-    variables = _check_member(first, data, "train")
-    check_last_batch(first.net, variables, data[0], len(data[0]), size)
-    check_optimizer(first.optimizer, variables.params)
-    chosen = check_metrics(default_metrics(first.loss) if metrics is None else metrics)
-    early_stopping = check_early_stopping(
-        early_stopping, first.loss, chosen, validation is not None, epochs
-    )
-    held_out = None
-    if validation is not None:
-        held_out = check_data("validation", validation)
-        _check_member(first, held_out, "validation")
-    known = _traceable_metrics(first, variables, held_out, chosen)
-    spec = SweepSpec(
-        build=build,
-        plan=_check_plan(plan),
-        engine=get_engine(engine),
-        batch_size=size,
-        epochs=epochs,
+    axes = read_grid(grid)
+    found = groups(build, axes)
+    first = found[0].first
+    loss, data, held_out = with_weights(first.loss, _arrays(train), validation)
+    is_weighted = loss is not first.loss
+    options = _Options(
+        data=check_data("train", data),
+        validation=None if held_out is None else check_data("validation", held_out),
         is_weighted=is_weighted,
-        metrics=known,
-        validated=names_of(first.loss, known),
+        batch_size=batch_size,
+        engine=get_engine(engine),
+        plan=_check_plan(plan),
+        augment=augment,
+        early_stopping=early_stopping,
+        metrics=metrics,
+        epochs=epochs,
+        at_once=at_once,
     )
-    augment = check_augment(augment, data[0], n, size)
-    trained = _train_in_chunks(
-        *(spec, axes, keys),
-        shared=(data, held_out, augment, early_stopping),
-        at_once=_members_at_once(at_once, first, variables),
-        on_chunk=on_chunk,
-    )
+    programs = [_check_group(group, options) for group in found]
+    traced = {n: a for n, a in axes.items() if n not in found[0].index}
+    lengths = [*map(len, axes.values()), len(keys)]
+    report = _report_chunks(on_chunk, math.prod(lengths))
+    parts = []
+    for group, program in zip(found, programs, strict=True):
+        with _noting(group):
+            parts.append(_train_in_chunks(program, traced, keys, report))
+    shown = {n: a.astype(float) if n in traced else a for n, a in axes.items()}
     every = 1 if early_stopping is None else early_stopping.every
-    return make_sweep(axes, epochs, every, trained)
+    trained = join_groups([*axes], lengths, [g.index for g in found], parts)
+    shown["key"] = np.arange(len(keys))
+    return make_sweep(shown, epochs, every, trained, tuple(found[0].index))
 
 
 # ---- Before ----------------------------------------------------------------------
 
 
-def _grid_axes(grid: Any) -> dict[str, np.ndarray]:
-    """Return the grid as arrays of finite numbers."""
-    if not isinstance(grid, Mapping):
+class _Options(NamedTuple):
+    """The arguments of a sweep that all its groups share."""
+
+    data: Batch
+    validation: Batch | None
+    is_weighted: bool
+    batch_size: Any
+    engine: Engine
+    plan: str | None
+    augment: Any
+    early_stopping: Any
+    metrics: Any
+    epochs: int
+    at_once: Any
+
+
+class _Program(NamedTuple):
+    """A compiled program of a sweep: its specification, and its other arguments."""
+
+    spec: SweepSpec
+    shared: tuple[Any, ...]
+    at_once: int
+
+
+def _arrays(train: Any) -> Any:
+    """Return training data that are not read in batches."""
+    if as_batches(train) is not None:
         raise TypeError(
-            "grid must map names to the values they take, such as "
-            f'{{"learning_rate": [0.01, 0.1]}}, got {grid!r}'
+            "fnn.sweep trains on arrays (x, y), which lie on the device for all "
+            f"members, and train is read in batches: {type(train).__name__}. Pass "
+            "arrays, or call fnn.fit for each member."
         )
-    axes = {}
-    for name, values in grid.items():
-        try:
-            array = np.asarray(values, float)
-        except (TypeError, ValueError):
-            array = np.array("no numbers")
-        if name == "key" or array.ndim != 1 or not len(array):
-            raise ValueError(
-                f"grid[{name!r}] must be a sequence of numbers under a name other than "
-                f"'key', got {values!r}"
-            )
-        if not np.isfinite(array).all():
-            raise ValueError(f"grid[{name!r}] must be finite, got {values!r}")
-        axes[str(name)] = array
-    return axes
+    return train
 
 
-def _check_build(
-    build: Callable[..., tuple[Any, ...]], axes: dict[str, np.ndarray]
-) -> MemberSpec:
-    """Call `build` with each number once, so that its errors are raised here.
-
-    Returns:
-        The parts of the first member.
-    """
-    if not callable(build):
-        raise TypeError(
-            "build must be a function that returns (net, loss, optimizer) for the "
-            f"numbers of the grid, got {build!r}"
-        )
-    origin = {name: values[0].item() for name, values in axes.items() if name != "key"}
-    points = [origin]
-    for name in origin:
-        points += [origin | {name: value.item()} for value in axes[name][1:]]
-    first, *_ = [_call_build(build, point) for point in points]
-    for name in origin:
-        _expect_traceable(build, origin, name)
-    return first
-
-
-def _expect_traceable(
-    build: Callable[..., tuple[Any, ...]], numbers: dict[str, float], name: str
-) -> None:
-    """Raise where `build` needs to know a number that is traced in the sweep."""
-
-    def traced(number: Array) -> Array:
-        build(**numbers | {name: number})
-        return number
-
+@contextmanager
+def _noting(group: Group) -> Iterator[None]:
+    """Add the values of a group to its errors."""
     try:
-        jax.eval_shape(traced, jnp.asarray(numbers[name], float))
-    except Exception as error:  # without tracing, `build` has just worked
-        raise TypeError(
-            f"build needs the value of {name!r}, which is traced: a sweep is one "
-            "compiled program for all numbers of the grid. They can be rates and "
-            "coefficients, but not sizes, numbers of layers or conditions of an `if`. "
-            f"For these call fnn.fit, or fnn.sweep, once for each {name!r}."
-        ) from error
-
-
-def _call_build(
-    build: Callable[..., tuple[Any, ...]], numbers: dict[str, float]
-) -> MemberSpec:
-    try:
-        made = build(**numbers)
-        if not isinstance(made, tuple) or len(made) not in (3, 4):
-            raise TypeError(
-                "build must return (net, loss, optimizer) or (net, loss, optimizer, "
-                f"l2), got {made!r}"
-            )
-        built = MemberSpec(*made)
-        expect_layer("net", built.net)
-        expect_loss(built.loss)
-        return built._replace(l2=check_l2(built.l2 or 0.0))
+        yield
     except Exception as error:
-        shown = ", ".join(f"{name}={value!r}" for name, value in numbers.items())
-        error.add_note(
-            f"in build({shown}): numbers of a grid are floats, and traced in the "
-            "sweep; they cannot be sizes"
-        )
+        if group.settings:
+            shown = ", ".join(f"{n}={v!r}" for n, v in group.settings.items())
+            error.add_note(f"in the members of the sweep with {shown}")
         raise
+
+
+def _check_group(group: Group, options: _Options) -> _Program:
+    """Return a group's program, whose parts and data fit one another."""
+    with _noting(group):
+        first, data, held_out = group.first, options.data, options.validation
+        if options.is_weighted:
+            first = first._replace(loss=Weighted(first.loss))
+        n = count_examples(data)
+        size = group.settings.get("batch_size", options.batch_size)
+        size = check_batch_size(size, n)
+        variables = _check_member(first, data, "train")
+        check_last_batch(first.net, variables, data[0], n, size)
+        check_optimizer(first.optimizer, variables.params)
+        metrics = options.metrics
+        chosen = check_metrics(
+            default_metrics(first.loss) if metrics is None else metrics
+        )
+        early_stopping = check_early_stopping(
+            *(options.early_stopping, first.loss, chosen, held_out is not None),
+            options.epochs,
+        )
+        if held_out is not None:
+            _check_member(first, held_out, "validation")
+        known = _traceable_metrics(first, variables, held_out, chosen)
+        spec = SweepSpec(
+            build=group.build,
+            plan=options.plan,
+            engine=options.engine,
+            batch_size=size,
+            epochs=options.epochs,
+            is_weighted=options.is_weighted,
+            metrics=known,
+            validated=names_of(first.loss, known),
+        )
+        augment = check_augment(options.augment, data[0], n, size)
+        at_once = _members_at_once(options.at_once, first, variables)
+        return _Program(spec, (data, held_out, augment, early_stopping), at_once)
 
 
 def _check_member(built: MemberSpec, data: Batch, name: str) -> Variables:
@@ -291,40 +305,58 @@ def _members_at_once(
 # ---- The members, chunk by chunk -------------------------------------------------
 
 
+def _report_chunks(
+    on_chunk: Callable[[int, int], Any] | None, count: int
+) -> Callable[[int], None]:
+    """Return a function that counts the members done, and calls `on_chunk`."""
+    done = 0
+
+    def report(more: int) -> None:
+        nonlocal done
+        done += more
+        if on_chunk is not None:
+            on_chunk(done, count)
+
+    return report
+
+
 def _train_in_chunks(
-    spec: SweepSpec,
+    program: _Program,
     axes: dict[str, np.ndarray],
     keys: Array,
-    *,
-    shared: tuple[Any, ...],
-    at_once: int,
-    on_chunk: Callable[[int, int], Any] | None,
+    report: Callable[[int], None],
 ) -> TrainedMembers:
-    """Train all members, `at_once` of them in each run of the compiled program.
+    """Train a group's members, `at_once` of them in each run of the compiled program.
+
+    Args:
+        program: the group's program.
+        axes: the values of the traced hyperparameters.
+        keys: (S,).
+        report: called with the number of members of each chunk.
 
     Returns:
-        Their results in the host's memory, with the axes of the grid.
+        Their results in the host's memory, with these axes, and the keys' as the last.
     """
-    lengths = [len(values) for values in axes.values()]
-    indices = np.indices(lengths).reshape(len(axes), -1)  # of each member in the grid
+    lengths = [*map(len, axes.values()), len(keys)]
+    indices = np.indices(lengths).reshape(len(lengths), -1)  # of each member
     count = indices.shape[1]
-    at_once = min(at_once, count)
+    at_once = min(program.at_once, count)
     done = []
     for start in range(0, count, at_once):
         # The last chunk is filled up with the last member: a second program for fewer
         # would take longer to compile than they take to train.
         chunk = np.minimum(np.arange(start, start + at_once), count - 1)
-        chosen = dict(zip(axes, indices[:, chunk], strict=True))
-        chosen_keys = keys[chosen.pop("key")]
+        *chosen, of_keys = indices[:, chunk]
         numbers = {
-            name: jnp.asarray(axes[name][i], float) for name, i in chosen.items()
+            name: jnp.asarray(values[i], float)
+            for (name, values), i in zip(axes.items(), chosen, strict=True)
         }
-        members = Member(numbers, chosen_keys)
-        trained = jax.device_get(train_members(spec, members, *shared))
+        members = Member(numbers, keys[of_keys])
+        out = train_members(program.spec, members, *program.shared)
+        trained = jax.device_get(out)
         real = min(at_once, count - start)
         done.append(jax.tree.map(lambda leaf, real=real: leaf[:real], trained))
-        if on_chunk is not None:
-            on_chunk(start + real, count)
+        report(real)
     return jax.tree.map(
         lambda *parts: np.concatenate(parts).reshape(*lengths, *parts[0].shape[1:]),
         *done,
