@@ -14,6 +14,7 @@ import odd_commands
 import odd_inputs
 import odd_layers
 import odd_losses
+import odd_positions
 import pytest
 from hypothesis import HealthCheck, Phase, given, settings
 from odd_files import READERS, Wrong, is_refusal
@@ -23,15 +24,17 @@ import fnn
 
 FAMILIES = {
     name: family
-    for module in (odd_inputs, odd_layers, odd_losses, odd_commands)
+    for module in (odd_inputs, odd_layers, odd_losses, odd_positions, odd_commands)
     for name, family in module.FAMILIES.items()
 }
+VERDICTS = ("right", "refused", "not a label of this dtype")
 SAMPLE = {
     "fit": 60,
     "evaluate, predict": 40,
     "layers": 80,
     "numbers": 20,
     "losses": 80,
+    "positions": 15,
     "files": 80,
     "command lines": 6,
 }
@@ -57,7 +60,7 @@ def test_odd_inputs_are_right_or_refused(name):
     )
     @given(FAMILIES[name].inputs)
     def every(line):
-        assert FAMILIES[name].run(line) in ("right", "refused")
+        assert FAMILIES[name].run(line) in VERDICTS
 
     every()
 

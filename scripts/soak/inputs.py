@@ -1,7 +1,8 @@
 """Wrong and odd inputs by the thousand: each must be answered right, or refused.
 
 hypothesis draws calls of fit, evaluate and predict, of layers and losses, files for the
-readers, and command lines of the experiments (tests/odd_*.py). No input is counted
+readers, bad numbers in any position of the data, and command lines of the experiments
+(tests/odd_*.py). No input is counted
 twice. What went wrong is written into scripts/soak/results/inputs.log, with a line for
 each family. The exit status is 1 if an input led to a raw error, to a wrong result, or
 did not end.
@@ -29,6 +30,7 @@ COUNTS = {
     "layers": 2500,
     "numbers": 1000,
     "losses": 1000,
+    "positions": 10_000,
     "files": 2500,
     "command lines": 300,
 }
@@ -42,11 +44,12 @@ def soak(name: str, count: int, seed: int, write_line: Callable[[str], None]) ->
     import odd_inputs
     import odd_layers
     import odd_losses
+    import odd_positions
     from hypothesis import HealthCheck, Phase, given, settings
     from hypothesis import seed as seeded
     from odd_files import Wrong
 
-    modules = (odd_inputs, odd_layers, odd_losses, odd_commands)
+    modules = (odd_inputs, odd_layers, odd_losses, odd_positions, odd_commands)
     [family] = [m.FAMILIES[name] for m in modules if name in m.FAMILIES]
     started = time.time()
     verdicts: collections.Counter[str] = collections.Counter()
