@@ -2,8 +2,8 @@
 
 A bad label may stand in the last minibatch, in a later batch of a stream, among the
 validation data, or in the data of a run that goes on. It must be refused wherever it
-is. Good data of any dtype must train as the same numbers in float32 do, in both engines.
-(Images of uint8 are refused: they are meant to be scaled.)
+is. Good data of any dtype must train as the same numbers in float32 do, in both
+engines. (Images of uint8 are refused: they are meant to be scaled.)
 """
 
 import functools
