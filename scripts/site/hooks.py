@@ -41,6 +41,7 @@ LONGEST_SHOWN = 300_000  # characters; a longer file is copied as it is
 FENCE = re.compile(r"^(```|~~~).*?^\1[ \t]*$", re.MULTILINE | re.DOTALL)
 ITEM = re.compile(r"(?:[-*]|\d+\.) +")
 LINK = re.compile(r"(?<=\]\()([^)\s]+)(?=\))")
+CODE = re.compile(r"<(code|pre)\b.*?</\1>", re.DOTALL)
 ARITHMATEX = re.compile(
     r'<(?P<tag>span|div) class="arithmatex">\\[(\[](?P<tex>.*?)\\[)\]]</(?P=tag)>',
     re.DOTALL,
@@ -277,7 +278,8 @@ def four_spaces(markdown: str) -> str:
                 lines.append("")  # else it would go on with the item's last paragraph
             width, is_loose = len(item[0]), is_loose and width > 0
         elif width and line[:width].isspace() and len(line) > width:
-            line = "    " + line[width:]
+            if not re.match(r" {4}\S", line):  # it has them already
+                line = "    " + line[width:]
             is_loose = is_loose or not lines[-1]
         elif line and not line[0].isspace() and lines and not lines[-1]:
             width = 0
@@ -306,4 +308,7 @@ def on_page_content(content, page, config, files):
         drawn = mathml(html.unescape(match["tex"]), display)
         return f'<{match["tag"]} class="math">{drawn}</{match["tag"]}>'
 
-    return ARITHMATEX.sub(draw, content)
+    drawn = ARITHMATEX.sub(draw, content)
+    if "$$" in CODE.sub("", drawn):
+        raise PluginError(f"{page.file.src_uri}: mathematics that was not drawn")
+    return drawn
