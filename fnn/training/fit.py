@@ -141,7 +141,8 @@ def fit(
         plan: the mode of `fnn.plan` ("fast", "exact", "memory") by which the network is
             planned for these images and this batch size: the same results up to
             rounding, sooner. None trains the network as it is. Only the manual engine
-            is planned for; a network that is a plan already stays one.
+            is planned for; a network that is a plan already stays one. The smaller last
+            step of long epochs takes plain layers, which compile sooner.
         augment: a function `(key, x) -> x` of a training minibatch, such as
             `fnn.augmentations.compose(RandomCrop(4), Flip())`, compiled into the epoch
             (see `fnn.augmentations`). The validation data are never augmented.

@@ -1,5 +1,7 @@
 """The network that is trained: a planned one, unless the caller wants otherwise."""
 
+import jax
+
 from fnn.core import Layer
 from fnn.gradients.engines import Engine, manual
 from fnn.planning.options import MODES
@@ -7,7 +9,12 @@ from fnn.planning.planned import Plan
 from fnn.planning.planner import plan
 from fnn.typing import InShape
 
-__all__ = ["plan_network"]
+__all__ = ["WHOLE_BATCHES", "plan_network", "remainder_network"]
+
+#: From this number of whole batches on, the smaller last one goes through plain layers:
+#: the step is a small part of an epoch then, and a second plan to compile takes a third
+#: of the first epoch's overhead.
+WHOLE_BATCHES = 16
 
 
 def plan_network(
@@ -40,3 +47,19 @@ def plan_network(
         return net
     made = plan(net, in_shape, batch_size=batch_size, mode=mode, ensemble=ensemble)
     return made.net
+
+
+def remainder_network(
+    net: Layer, plain_net: Layer, n: int, batch_size: int
+) -> Layer | None:
+    """Return the network of an epoch's smaller last step; None for that of the others.
+
+    Args:
+        net: the network of all other steps.
+        plain_net: the layers that it was planned from.
+        n: the number of examples.
+        batch_size: the batch size.
+    """
+    is_planned = jax.tree.structure(net) != jax.tree.structure(plain_net)
+    steps, rest = divmod(n, batch_size)
+    return plain_net if is_planned and rest and steps >= WHOLE_BATCHES else None

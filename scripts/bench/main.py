@@ -20,6 +20,7 @@ import audits
 import curvature
 import engines
 import epochs
+import first_epoch
 import floor
 import imports
 import layers
@@ -43,6 +44,7 @@ BENCHMARKS = {
     "sweeps": sweeps,
     "runs": runs,
     "epochs": epochs,
+    "first_epoch": first_epoch,
     "zoo": zoo,
     "per_example": per_example,
     "curvature": curvature,

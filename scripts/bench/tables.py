@@ -156,6 +156,25 @@ def _passes(rows: Rows) -> str:
     return "\n".join(lines)
 
 
+def _first_epoch(rows: Rows) -> str:
+    lines = [
+        "first epoch: overhead in seconds of the processor and of the clock, and × "
+        "Equinox's [95% interval]; the parts, without what is below 0.1 s"
+    ]
+    for name, row in rows.items():
+        candidates = {n: c for n, c in row.items() if n != "machine"}
+        lines.append(name)
+        for candidate, found in candidates.items():
+            relative = str(Ratio(**found["to Equinox"]))
+            clock = str(Ratio(**found["clock to Equinox"]))
+            lines.append(
+                f"  {candidate:22}{found['processor']:>7.2f}{relative:>24}"
+                f"{found['clock']:>8.2f}{clock:>24}"
+            )
+            lines += [f"      {s:6.2f}  {part}" for part, s in found["parts"].items()]
+    return "\n".join(lines)
+
+
 TABLES = {
     "import": _import,
     "audits": _audits,
@@ -166,6 +185,7 @@ TABLES = {
     "runs": _runs,
     "sweeps": _sweeps,
     "epochs": _epochs,
+    "first_epoch": _first_epoch,
     "zoo": _epochs,
     "per_example": _passes,
     "curvature": _passes,

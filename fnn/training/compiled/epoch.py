@@ -4,7 +4,9 @@
 
 The program never calls back to Python. With N examples and batches of B, an epoch has
 ⌊N/B⌋ steps of B examples and, where B does not divide N, one smaller step for the
-rest. (Padding the rest would be wrong: BatchNorm would see the padding.)
+rest. (Padding the rest would be wrong: BatchNorm would see the padding.) The smaller
+step is compiled by itself; a plan takes longer to compile than plain layers, which
+can take its place there.
 
 The network, the loss and fnn's augmentations and optimizers are pytrees and go in as
 ordinary arguments: rebuilding the same network, or changing a dropout rate, a learning
@@ -90,6 +92,7 @@ def epoch(
     number: int | Array,
     l2: Number | None = None,
     *,
+    rest_net: Layer | None = None,
     augment: Augmentation | None = None,
     engine: Engine,
     batch_size: int,
@@ -117,6 +120,8 @@ def epoch(
         key: the key of the run.
         number: the number of this epoch: 1, 2, ...
         l2: λ of the penalty λ/(2N) Σ Θ²; None computes none at all.
+        rest_net: an equivalent network for the last step, where that is smaller; None
+            for `net`.
         augment: one that `as_augmentation` returned, or None. The order and the keys of
             the layers do not depend on it.
         engine: a function with an engine's signature.
@@ -151,10 +156,12 @@ def epoch(
         indices, t = inputs
         return minibatch(data, indices, t, step_key, augment, mesh)
 
-    step = _scan_body(net, loss, optimizer, read_batch, l2, n, engine, guard)
+    others = loss, optimizer, read_batch, l2, n, engine, guard
+    step = _scan_body(net, *others)
     inputs = full, jnp.arange(len(full))
     state, losses = lax.scan(step, (carry, NO_BAD_STEPS), inputs)
     if len(rest):
+        step = step if rest_net is None else _scan_body(rest_net, *others)
         state, last = step(state, (rest, jnp.asarray(len(losses))))
         losses = jnp.append(losses, last)
     return _as_epoch(state, losses)

@@ -20,6 +20,7 @@ from fnn.training.compiled.order import (
     minibatch,
 )
 from fnn.training.compiled.private import run_private_epoch
+from fnn.training.planned import remainder_network
 from fnn.training.run.nonfinite import Nonfinite, run_guarded
 from fnn.training.run.spec import RunSpec
 from fnn.training.run.streams import Batches, Chunk
@@ -67,6 +68,7 @@ def train_epoch(spec: RunSpec, carry: Carry, epoch: int, locate: bool) -> Traine
 def _from_arrays(spec: RunSpec, carry: Carry, epoch: int, locate: bool) -> TrainedEpoch:
     """Train in one program for the whole epoch."""
     data: Any = spec.train
+    n = count_examples(data)
     run = partial(
         epoch_program(spec.mesh, carry),
         *(spec.net, spec.loss, spec.optimizer),
@@ -74,12 +76,12 @@ def _from_arrays(spec: RunSpec, carry: Carry, epoch: int, locate: bool) -> Train
         key=spec.key,
         number=put_numbers(epoch, spec.mesh),
         l2=spec.l2,
+        rest_net=remainder_network(spec.net, spec.plain_net, n, spec.batch_size),
         augment=spec.augment,
         engine=spec.engine,
         batch_size=spec.batch_size,
         mesh=spec.mesh,
     )
-    n = count_examples(data)
 
     def read_batch(t: int) -> tuple[Batch, KeyArray]:
         full, rest, step_key = epoch_order(spec.key, epoch, n, spec.batch_size)
