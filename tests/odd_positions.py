@@ -108,11 +108,8 @@ def run_position(line: str) -> str:
     """Train on the data with one label that may be bad, and judge what came of it."""
     place, name, engine, x_dtype, y_dtype, index, value = line.split(" | ")
     _, _, good, bad = LOSSES[name]
-    is_bad = value != "good" and (int(value) if value.isdigit() else value) in (
-        *bad,
-        *map(str, bad),
-    )
-    wanted = good if value == "good" or not is_bad else changed(good, int(index), value)
+    is_bad = value in map(str, bad)
+    wanted = changed(good, int(index), value) if is_bad else good
     if not is_held(wanted, y_dtype):
         return "not a label of this dtype"
     x, y = as_dtype(X, x_dtype), as_dtype(wanted, y_dtype)

@@ -116,7 +116,6 @@ def by_optax(learning_rate, rate):
     return net, loss, chain, l2
 
 
-@pytest.mark.one_in(2)
 @pytest.mark.parametrize(
     "build", [look_ahead, pytest.param(by_optax, marks=pytest.mark.thorough)]
 )
