@@ -205,7 +205,7 @@ class Layer(ABC):
 
     @property
     def takes_ids(self) -> bool:
-        """Whether inputs may be ids, which half precision must not round.
+        """Inputs may be ids, which half precision must not round.
 
         That is so where any layer inside takes ids.
         """
@@ -215,7 +215,7 @@ class Layer(ABC):
 
     @property
     def takes_trees(self) -> bool:
-        """Whether x and y may be trees of arrays; a class says so: takes_trees = True.
+        """x and y may be trees of arrays; a class says so: takes_trees = True.
 
         Those of a layer made of layers always may.
         """

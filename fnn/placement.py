@@ -1,4 +1,4 @@
-"""Where arrays lie on many devices, and where the sums over a sharded batch go.
+"""The placement of arrays on many devices, and of sums over a sharded batch.
 
 The type of an array on a mesh of *explicit* axes (`jax.make_mesh` makes such) says how
 it is split, and every product and reshape must say where its result lies. Layers are

@@ -1,4 +1,4 @@
-"""What every test runs under."""
+"""Flags, fixtures and marks that every test runs under."""
 
 import os
 from collections import Counter

@@ -1,4 +1,4 @@
-"""What the docstrings of the public names say, and what they ought to."""
+"""Read the docstrings of the public names, and list the parts that they ought to have."""
 
 import ast
 import dataclasses

@@ -1,4 +1,4 @@
-"""What fnn supports of inputs, losses, weights and layers, in every way of training.
+"""Supported kinds of inputs, losses, weights and layers, in every way of training.
 
 Each cell of the table is a run, or an audit. The page of names shows the same table.
 """

@@ -1,4 +1,4 @@
-"""What fnn prints, on terminals that lack its letters."""
+"""Printing on terminals that lack fnn's letters."""
 
 import ast
 import io

@@ -1,4 +1,4 @@
-"""How a metric is computed: averaged, of all examples at once, or on the host.
+"""Metrics are averaged, computed of all examples at once, or on the host.
 
 Examples are sorted by class and evaluated in small batches, so that a mean over batches
 would be another number.

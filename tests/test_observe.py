@@ -1,4 +1,4 @@
-"""What functions observe after every epoch of a run, and its figure."""
+"""Functions that observe a run after every epoch, and their figure."""
 
 import jax
 import jax.numpy as jnp

@@ -54,7 +54,7 @@ class PRelu(Rectifying):
         >>> layer.forward(params, (), jnp.array([[-1.0, 2.0, -4.0]])).y
         Array([[-0.25,  2.  , -1.  ]], dtype=float32)
 
-    Source: He et al., arXiv:1502.01852, eqs. 1 and 5.
+    Source: He et al., arXiv:1502.01852, eqs. 1 to 3.
     """
 
     per_channel: bool = True

@@ -1,4 +1,4 @@
-"""What is known of fnn's own metrics: which are means over examples, which end is good.
+"""Properties of fnn's own metrics: which are means over examples, which end is good.
 
 `fnn.evaluate` averages a mean batch by batch, and keeps no outputs for it.
 """

@@ -1,4 +1,4 @@
-"""How well a score ranks the examples of one class above those of another.
+"""Ranking metrics: does a score put the examples of one class above the others?
 
 Legend: N examples, s (N,) their scores.
 """

@@ -1,4 +1,4 @@
-"""How far predictions are from real-valued targets.
+"""Regression metrics: distances between predictions and real-valued targets.
 
 Legend: N examples, K outputs; z (N, ..., K) predictions, t targets of z's shape, which
 for K = 1 may also be given as (N, ...).

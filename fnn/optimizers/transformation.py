@@ -1,4 +1,4 @@
-"""What makes an optimizer one of optax's transformations in all but its class."""
+"""Behaviour that fnn's optimizers share with optax's gradient transformations."""
 
 import inspect
 from collections.abc import Callable, Iterator

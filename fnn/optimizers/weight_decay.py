@@ -1,4 +1,4 @@
-"""Which weights decay: the mask of `adamw` and `adadelta`.
+"""The mask of `adamw` and `adadelta`, which says which weights decay.
 
 Legend: λ weight decay, θ parameters.
 """

@@ -1,4 +1,4 @@
-"""What mkdocs is told while it builds the site: pages, links, mathematics.
+"""Hooks that mkdocs calls while it builds the site: pages, links, mathematics.
 
 Every page keeps its place in the repository, where its links work, too. Here each link
 is turned into one that works on the site: to another page, to a picture, or to a page

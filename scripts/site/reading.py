@@ -1,4 +1,4 @@
-"""How griffe, which reads the source for the reference, understands what is fnn's own.
+"""Extensions of griffe, which reads the source for the reference: fnn's own habits.
 
 It knows `@dataclass` and `field`, but not `@layer`, `@pytree` and `leaf`; and of the
 sections of a docstring it knows "Examples:", where the house writes "Example:".
@@ -15,7 +15,7 @@ DATACLASSES = {"layer", "pytree"}
 
 
 class HouseStyle(griffe.Extension):
-    """What differs between fnn's source and what griffe expects."""
+    """Translate fnn's habits into what griffe expects."""
 
     def on_instance(self, *, obj: griffe.Object, **kwargs: Any) -> None:
         """Let examples be code, and let an equation be code, too."""

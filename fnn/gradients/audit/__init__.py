@@ -1,1 +1,1 @@
-"""The audit: are gradients right, and if not, which layer is wrong?"""
+"""The audit: decide whether gradients are right, and name the layer that is wrong."""

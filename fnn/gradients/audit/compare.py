@@ -1,4 +1,4 @@
-"""The audit: are the gradients right, and if not, which layer is wrong?
+"""The audit: decide whether gradients are right, and name the layer that is wrong.
 
 Every gradient is computed in three ways, for each parameter and, through probes, for
 each δ: by the engine under audit, by autodiff, and by central differences. Where the

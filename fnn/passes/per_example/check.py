@@ -1,4 +1,4 @@
-"""A check of formulas: do they give what the layer's own backward gives?
+"""Check registered formulas against the layer's own backward.
 
 The gradients of single examples are computed twice, in float64, layer by layer from the
 same δ: by the layer's formula, and by its backward of the whole batch with a δ that is

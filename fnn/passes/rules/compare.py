@@ -1,4 +1,4 @@
-"""How far each rule's gradient is from the true one, layer by layer."""
+"""Compare each rule's gradient with the true one, layer by layer."""
 
 from collections.abc import Mapping
 from typing import Any, NamedTuple

@@ -1,4 +1,4 @@
-"""What functions of the user observe after every epoch: `fit(..., observe=...)`.
+"""Call the user's functions after every epoch: `fit(..., observe=...)`.
 
 Each is a function `f(variables, (x, y), *, key)`, as those that `fnn.per_example`,
 `fnn.rules` and `fnn.curvature` make. It is given one minibatch of the training data,
