@@ -39,6 +39,23 @@ settings.register_profile("fnn", derandomize=True, deadline=None, database=None)
 settings.load_profile("fnn")
 
 
+def pytest_configure(config):
+    """Keep compiled programs for the next run, which takes a third of the time.
+
+    They lie in pytest's cache, which `pytest --cache-clear` empties. JAX's key of a
+    program has its code, the flags, the processor and the versions of jax and jaxlib.
+    """
+    if hasattr(config, "cache"):  # not with `-p no:cacheprovider`
+        kept = {
+            "jax_compilation_cache_dir": str(config.cache.mkdir("compiled")),
+            "jax_persistent_cache_min_compile_time_secs": 0,
+            "jax_persistent_cache_min_entry_size_bytes": 0,
+        }
+        for name, value in kept.items():
+            jax.config.update(name, value)
+            os.environ[name.upper()] = str(value)  # for processes that tests start
+
+
 @pytest.fixture(autouse=True, scope="module")
 def forget_compiled_programs():
     """Thousands of compiled programs would fill a process's memory map."""
