@@ -215,9 +215,9 @@ class Layer(ABC):
 
     @property
     def takes_trees(self) -> bool:
-        """x and y may be trees of arrays; a class says so: takes_trees = True.
+        """Inputs and outputs may be trees of arrays.
 
-        Those of a layer made of layers always may.
+        Those of a layer made of layers always may; another class says takes_trees = True.
         """
         return bool(self.children if self.wrapped is None else self.wrapped.takes_trees)
 

@@ -1,4 +1,4 @@
-"""Read the docstrings of the public names, and list the parts that they ought to have."""
+"""Read the docstrings of the public names, and list the parts that they should have."""
 
 import ast
 import dataclasses
