@@ -217,7 +217,7 @@ class Layer(ABC):
     def takes_trees(self) -> bool:
         """Inputs and outputs may be trees of arrays.
 
-        Those of a layer made of layers always may; another class says takes_trees = True.
+        Those of a layer made of layers always may; any other says takes_trees = True.
         """
         return bool(self.children if self.wrapped is None else self.wrapped.takes_trees)
 
