@@ -2,7 +2,7 @@
 
 import numbers
 import os
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Generator
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
@@ -365,7 +365,7 @@ def check_in_shape(in_shape: Any) -> Any:
 
 
 @contextmanager
-def explain_traced_arrays(layer: object, method: str) -> Iterator[None]:
+def explain_traced_arrays(layer: object, method: str) -> Generator[None, None, None]:
     """Explain the errors of code that only works on concrete numbers."""
     try:
         yield

@@ -4,7 +4,7 @@ A path reads `2/Dense`, or `1/Residual/body/0/Dense`; that of a parameter ends i
 name, as in `2/Dense.weight`.
 """
 
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Generator, Iterator
 from contextlib import contextmanager
 from typing import Any, NamedTuple
 
@@ -40,7 +40,7 @@ def child_key(key: Array | None, i: int) -> Any:
 @contextmanager
 def located(
     parent: Layer, label: str, child: Layer, x: Any, of: str = "input"
-) -> Iterator[None]:
+) -> Generator[None, None, None]:
     """Add the child's place in the network to any error raised inside.
 
     `x` is the child's input, or what `of` says, or the shape of one example of it.

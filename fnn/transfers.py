@@ -7,7 +7,7 @@ lets its own pass. The loop of `fnn.fit` does without: it moves numbers by
 `jax.device_put` and `jax.device_get` only, which the guard allows.
 """
 
-from collections.abc import Iterator
+from collections.abc import Generator
 from contextlib import ExitStack, contextmanager
 from typing import Any
 
@@ -26,7 +26,7 @@ _GUARDS: dict[str, Any] = {
 
 
 @contextmanager
-def own_numbers_may_move(*given: PyTree) -> Iterator[None]:
+def own_numbers_may_move(*given: PyTree) -> Generator[None, None, None]:
     """Lift the guards "disallow" and "log" inside the `with` statement.
 
     Args:

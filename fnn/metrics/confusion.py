@@ -250,4 +250,4 @@ def _class_number(positive: int, classes: int) -> int:
         raise ValueError(
             f"positive must be one of the classes 0 .. {classes - 1}, got {positive}"
         )
-    return int(positive)
+    return positive

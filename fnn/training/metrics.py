@@ -14,7 +14,7 @@ Labels have the shape in which the loss compares them: beside outputs (N, 1) and
 that does not classify, labels (N,) become (N, 1).
 """
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Generator, Mapping
 from contextlib import contextmanager
 from functools import lru_cache
 from typing import Any, NamedTuple
@@ -87,7 +87,7 @@ def compared_labels(loss: Loss, outputs: Any, y: Any) -> Any:
 
 
 @contextmanager
-def in_metric(name: str, outputs: Any, y: Any) -> Iterator[None]:
+def in_metric(name: str, outputs: Any, y: Any) -> Generator[None, None, None]:
     """Add the metric's name to any error raised inside, which stays as it is."""
     try:
         yield

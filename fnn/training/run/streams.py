@@ -228,7 +228,7 @@ def _join(reader: threading.Thread) -> None:
 
 
 @contextmanager
-def _closed(batches: Iterator[Any]) -> Iterator[Iterator[Any]]:
+def _closed(batches: Iterator[Any]) -> Generator[Iterator[Any], None, None]:
     """Close a generator at the end; any other iterator has nothing to close."""
     try:
         yield batches

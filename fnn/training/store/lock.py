@@ -5,7 +5,7 @@ nothing is left to be cleaned up.
 """
 
 import os
-from collections.abc import Iterator
+from collections.abc import Generator
 from contextlib import contextmanager
 from functools import partial
 from pathlib import Path
@@ -15,7 +15,7 @@ __all__ = ["locked"]
 
 
 @contextmanager
-def locked(folder: str | os.PathLike[str]) -> Iterator[None]:
+def locked(folder: str | os.PathLike[str]) -> Generator[None, None, None]:
     """Lock a folder, which is made if it does not exist.
 
     Raises:

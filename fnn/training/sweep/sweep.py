@@ -1,7 +1,7 @@
 """Training runs over a grid of hyperparameters and keys, compiled once a shape."""
 
 import math
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Generator, Mapping, Sequence
 from contextlib import contextmanager
 from typing import Any, NamedTuple
 
@@ -211,7 +211,7 @@ def _arrays(train: Any) -> Any:
 
 
 @contextmanager
-def _noting(group: Group) -> Iterator[None]:
+def _noting(group: Group) -> Generator[None, None, None]:
     """Add the values of a group to its errors."""
     try:
         yield
