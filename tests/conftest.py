@@ -1,6 +1,7 @@
 """Flags, fixtures and marks that every test runs under."""
 
 import os
+import signal
 from collections import Counter
 from importlib.metadata import version
 
@@ -40,20 +41,28 @@ settings.load_profile("fnn")
 
 
 def pytest_configure(config):
+    """Prepare every process that runs tests."""
+    # What a shell starts in the background ignores Ctrl-C, which some tests press.
+    if signal.getsignal(signal.SIGINT) is signal.SIG_IGN:
+        signal.signal(signal.SIGINT, signal.default_int_handler)
+    if hasattr(config, "cache"):  # not with `-p no:cacheprovider`
+        keep_compiled_programs(config.cache.mkdir("compiled"))
+
+
+def keep_compiled_programs(folder):
     """Keep compiled programs for the next run, which takes a third of the time.
 
     They lie in pytest's cache, which `pytest --cache-clear` empties. JAX's key of a
     program has its code, the flags, the processor and the versions of jax and jaxlib.
     """
-    if hasattr(config, "cache"):  # not with `-p no:cacheprovider`
-        kept = {
-            "jax_compilation_cache_dir": str(config.cache.mkdir("compiled")),
-            "jax_persistent_cache_min_compile_time_secs": 0,
-            "jax_persistent_cache_min_entry_size_bytes": 0,
-        }
-        for name, value in kept.items():
-            jax.config.update(name, value)
-            os.environ[name.upper()] = str(value)  # for processes that tests start
+    kept = {
+        "jax_compilation_cache_dir": str(folder),
+        "jax_persistent_cache_min_compile_time_secs": 0,
+        "jax_persistent_cache_min_entry_size_bytes": 0,
+    }
+    for name, value in kept.items():
+        jax.config.update(name, value)
+        os.environ[name.upper()] = str(value)  # for processes that tests start
 
 
 @pytest.fixture(autouse=True, scope="module")
