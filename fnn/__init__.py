@@ -3,6 +3,8 @@
 The public names, each listed once.
 """
 
+import sys as _sys
+
 from fnn import augmentations as augmentations
 from fnn import data as data
 from fnn import losses as losses
@@ -143,3 +145,13 @@ from fnn.visits import Seen as Seen
 from fnn.visits import record as record
 
 warn_about_jaxlib()
+
+# These lie deeper; so `from fnn.rules import meprop` works, as `from os.path import join`.
+_sys.modules.update(
+    {
+        "fnn.curvature": curvature,
+        "fnn.initializers": initializers,
+        "fnn.per_example": per_example,
+        "fnn.rules": rules,
+    }
+)

@@ -4,11 +4,13 @@ A wrong compiler may end the process, or never come back: such programs run in a
 of their own, with a time limit.
 """
 
+import importlib
 import os
 import re
 import subprocess
 import sys
 import tomllib
+from inspect import ismodule
 from pathlib import Path
 
 import jax
@@ -135,6 +137,12 @@ def test_the_wrong_jaxlib_is_not_installed(package):
 
 def test_fnn_has_a_version():
     assert re.fullmatch(r"\d+\.\d+\.\d+", fnn.__version__)
+
+
+@pytest.mark.parametrize("name", [n for n in dir(fnn) if ismodule(vars(fnn)[n])])
+def test_every_public_module_can_be_imported_from(name):
+    if not name.startswith("_"):
+        assert importlib.import_module(f"fnn.{name}") is getattr(fnn, name)
 
 
 def test_a_checkout_that_is_not_installed_works_entirely(tmp_path):
