@@ -146,7 +146,7 @@ from fnn.visits import record as record
 
 warn_about_jaxlib()
 
-# These lie deeper; so `from fnn.rules import meprop` works, as `from os.path import join`.
+# These lie deeper. `from fnn.rules import meprop` works as `from os.path import join`.
 _sys.modules.update(
     {
         "fnn.curvature": curvature,
