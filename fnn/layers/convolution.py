@@ -5,6 +5,7 @@ output features (channels), G groups, each of I/G inputs and O/G outputs; K, s, 
 and hi as in `fnn.layers.windows`.
 """
 
+from abc import abstractmethod
 from dataclasses import KW_ONLY, field
 from fractions import Fraction
 from typing import ClassVar, NamedTuple
@@ -103,9 +104,9 @@ class _Convolution(Layer):
         weight = draw_weight(weight_key, shape)
         return Variables(ConvParams(weight, bias), ())
 
+    @abstractmethod
     def window_for(self, sizes: tuple[int, ...]) -> Window:
         """Return the window of the convolution, for x of these spatial sizes."""
-        raise NotImplementedError
 
     def _check(self, params: ConvParams, x: Array, inputs: int, *ends: int) -> None:
         """Raise unless x has `inputs` features and the weight ends in these axes."""

@@ -12,6 +12,8 @@ images stay in the inner layout as long as one stage follows another.
 Legend: images (N, H, W, C) outside, (C, H, W, N) in the inner layout.
 """
 
+from abc import abstractmethod
+
 import jax.numpy as jnp
 
 from fnn.checks import as_inputs
@@ -27,16 +29,16 @@ __all__ = ["Absorbed", "InnerLayer", "InnerView", "PlainSequence", "Stage"]
 class InnerLayer(Layer):
     """A layer that is written in the inner layout and called in the outer one."""
 
+    @abstractmethod
     def inner_forward(
         self, params: PyTree, state: PyTree, x: Array, *,
         key: KeyArray | None, train: bool,
     ) -> Forward:  # fmt: skip
         """Compute `forward` from x (C, H, W, N) to y (C', ..., N)."""
-        raise NotImplementedError
 
+    @abstractmethod
     def inner_backward(self, params: PyTree, saved: PyTree, dy: Array) -> Backward:
         """Compute `backward` from dy (C', ..., N) to dx (C, H, W, N)."""
-        raise NotImplementedError
 
     def forward(
         self, params: PyTree, state: PyTree, x: Array, *,

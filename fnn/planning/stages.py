@@ -11,6 +11,7 @@ Legend: images (C, H, W, N); y of O channels, Hy × Wy pixels.
 """
 
 import math
+from abc import abstractmethod
 from collections.abc import Callable
 from typing import Any
 
@@ -166,9 +167,9 @@ class GlobalAvgPoolStage(Stage):
 class InnerBranches(InnerLayer, Planned):
     """A base class for blocks whose branches are seen from the inner layout."""
 
+    @abstractmethod
     def map_branches(self, change: Callable[[Layer], Layer]) -> Layer:
         """Return the plain layer whose branches are these, each changed."""
-        raise NotImplementedError
 
     def to_plain(self) -> Layer:
         return self.map_branches(plain)
