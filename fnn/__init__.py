@@ -41,11 +41,9 @@ from fnn.layers.activations import Elu as Elu
 from fnn.layers.activations import Gelu as Gelu
 from fnn.layers.activations import Identity as Identity
 from fnn.layers.activations import LeakyRelu as LeakyRelu
-from fnn.layers.activations import LogSoftmax as LogSoftmax
 from fnn.layers.activations import Relu as Relu
 from fnn.layers.activations import Sigmoid as Sigmoid
 from fnn.layers.activations import Silu as Silu
-from fnn.layers.activations import Softmax as Softmax
 from fnn.layers.activations import Softplus as Softplus
 from fnn.layers.activations import Tanh as Tanh
 from fnn.layers.batch_norm import BatchNorm as BatchNorm
@@ -98,6 +96,8 @@ from fnn.layers.shape import Reshape as Reshape
 from fnn.layers.shape import Upsample as Upsample
 from fnn.layers.shared import Shared as Shared
 from fnn.layers.shared import shared as shared
+from fnn.layers.softmax import LogSoftmax as LogSoftmax
+from fnn.layers.softmax import Softmax as Softmax
 from fnn.layers.tied import Tied as Tied
 from fnn.layers.tied import tied as tied
 from fnn.metrics.classification import accuracy as accuracy

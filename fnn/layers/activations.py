@@ -1,6 +1,7 @@
-"""Activations: y = g(x), element by element, and the softmax over the last axis.
+"""Activations: y = g(x), element by element.
 
-Those that are made of pieces with kinks, but for the ReLUs, are in `piecewise`.
+Those that are made of pieces with kinks, but for the ReLUs, are in `piecewise`, and
+those that couple the entries of the last axis in `softmax`.
 
 Each forward saves x or y, whichever makes the derivative cheaper: y where possible,
 because the next layer saves it anyway. At the edges y and dx are fixed by convention,
@@ -31,13 +32,11 @@ __all__ = [
     "Gelu",
     "Identity",
     "LeakyRelu",
-    "LogSoftmax",
     "Rectifying",
     "Relu",
     "Saturating",
     "Sigmoid",
     "Silu",
-    "Softmax",
     "Softplus",
     "Tanh",
 ]
@@ -340,61 +339,3 @@ class Softplus(Rectifying):
     def backward(self, params: PyTree, saved: Array, dy: Array) -> Backward:
         x = saved
         return Backward(dx=dy * jax.nn.sigmoid(x), dparams=())
-
-
-@layer
-class Softmax(Saturating):
-    """The softmax over the last axis: y_k = e^(x_k) / Σ_j e^(x_j).
-
-        backward    dx = y (dy − Σ_j dy_j y_j)
-
-    For classification leave it out: `SoftmaxCrossEntropy` works on the logits, where
-    nothing saturates. A score of −∞ gets y = 0 and dx = 0. Scores with a NaN, a +∞ or
-    nothing but −∞ have no softmax: y and dx are NaN in all of them.
-
-    Example:
-        >>> import jax.numpy as jnp, fnn
-        >>> x = jnp.array([[-1.0, 0.0, 1.0]])
-        >>> print(fnn.Softmax().forward((), (), x).y.round(2))
-        [[0.09       0.24       0.66999996]]
-    """
-
-    def forward(
-        self, params: PyTree, state: PyTree, x: Array, *,
-        key: KeyArray | None = None, train: bool = False,
-    ) -> Forward:  # fmt: skip
-        x = as_inputs(x)
-        y = jax.nn.softmax(x, axis=-1)
-        return Forward(y, saved=y, state=state)
-
-    def backward(self, params: PyTree, saved: Array, dy: Array) -> Backward:
-        y = saved
-        dx = y * (dy - (dy * y).sum(-1, keepdims=True))
-        return Backward(dx=dx, dparams=())
-
-
-@layer
-class LogSoftmax(Saturating):
-    """The logarithm of the softmax over the last axis: y_k = x_k − log Σ_j e^(x_j).
-
-        backward    dx_k = dy_k − e^(y_k) Σ_j dy_j
-
-    `SoftmaxCrossEntropy` needs neither this nor `Softmax` before it.
-
-    Example:
-        >>> import jax.numpy as jnp, fnn
-        >>> fnn.LogSoftmax().forward((), (), jnp.array([[0.0, 1000.0]])).y
-        Array([[-1000.,     0.]], dtype=float32)
-    """
-
-    def forward(
-        self, params: PyTree, state: PyTree, x: Array, *,
-        key: KeyArray | None = None, train: bool = False,
-    ) -> Forward:  # fmt: skip
-        y = jax.nn.log_softmax(as_inputs(x), axis=-1)
-        return Forward(y, saved=y, state=state)
-
-    def backward(self, params: PyTree, saved: Array, dy: Array) -> Backward:
-        y = saved
-        dx = dy - jnp.exp(y) * dy.sum(-1, keepdims=True)
-        return Backward(dx=dx, dparams=())
