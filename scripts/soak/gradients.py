@@ -73,6 +73,7 @@ def main() -> int:
 
     make_stdout_printable()
     parser = argparse.ArgumentParser(description=__doc__)
+    parser.add_argument("--bugs", type=int, help="the first so many, or all")
     parser.add_argument("--networks", type=int, default=500)
     parser.add_argument("--images", type=int, default=300, help="networks for images")
     parser.add_argument("--first", type=int, default=0, help="the first seed of both")
@@ -81,13 +82,14 @@ def main() -> int:
     options = parser.parse_args()
     from planted_bugs import BUGS
 
+    bugs = len(BUGS) if options.bugs is None else options.bugs
     first, networks, images = options.first, options.networks, options.images
     work = [
-        (check_bug, range(len(BUGS))),
+        (check_bug, range(bugs)),
         (check_network, range(first, first + networks)),
         (check_images, range(first, first + images)),
     ]
-    what = f"{len(BUGS)} bugs, {networks} networks, {images} image networks"
+    what = f"{bugs} bugs, {networks} networks, {images} image networks"
     return run(work, what, options.log, options.processes, maxtasksperchild=25)
 
 
