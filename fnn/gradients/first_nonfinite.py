@@ -7,7 +7,7 @@ from jax.tree_util import keystr, tree_flatten_with_path
 
 from fnn.checks import check_key, check_pair
 from fnn.core import Layer, Variables
-from fnn.dtypes import all_finite
+from fnn.dtypes import all_finite, explain_kept_constants
 from fnn.gradients.engines import Engine, value_and_grad
 from fnn.losses import Loss
 from fnn.network import named_params, walk
@@ -22,6 +22,7 @@ __all__ = ["first_nonfinite"]
 
 @with_automatic_axes
 @own_numbers_may_move()
+@explain_kept_constants()
 def first_nonfinite(
     net: Layer,
     loss: Loss,

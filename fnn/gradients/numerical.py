@@ -19,6 +19,7 @@ import numpy as np
 from jax.flatten_util import ravel_pytree
 
 from fnn.checks import check_key
+from fnn.dtypes import explain_kept_constants
 from fnn.transfers import own_numbers_may_move
 from fnn.typing import Array, Float, KeyArray, Number, PyTree, Shaped
 
@@ -121,6 +122,7 @@ def _by_leaf(f: Objective, params: PyTree) -> Iterator[tuple[Array, Objective]]:
 
 
 @own_numbers_may_move()
+@explain_kept_constants()
 def numerical_gradients(
     f: Objective, params: PyTree, *, h: float | None = None
 ) -> PyTree:
@@ -167,6 +169,7 @@ def numerical_gradients(
 
 
 @own_numbers_may_move()
+@explain_kept_constants()
 def directional_derivatives(
     f: Objective,
     params: PyTree,
@@ -227,6 +230,7 @@ class HSweep(NamedTuple):
 
 
 @own_numbers_may_move()
+@explain_kept_constants()
 def h_sweep(
     f: Objective,
     params: PyTree,

@@ -3,7 +3,7 @@
 import os
 from collections.abc import Callable, Mapping, Sequence
 from functools import partial
-from typing import Any, NamedTuple
+from typing import Any
 
 import jax
 from jax.sharding import Mesh
@@ -11,9 +11,10 @@ from jax.sharding import Mesh
 from fnn.augmentations import Augmentation
 from fnn.checks import check_flag, check_key, check_l2
 from fnn.core import Layer, Variables, expect_layer
+from fnn.dtypes import explain_kept_constants
 from fnn.gradients.engines import Engine, get_engine
 from fnn.gradients.precision import engine_in_precision
-from fnn.losses import Loss, expect_loss
+from fnn.losses import Loss
 from fnn.network import output_shape
 from fnn.passes.per_example.private import Private
 from fnn.placement import with_automatic_axes
@@ -21,7 +22,6 @@ from fnn.planning.planned import plain
 from fnn.shapes import count_examples, example_shape
 from fnn.training.checks import (
     check_augment,
-    check_batch_size,
     check_early_stopping,
     check_epochs,
     check_metrics,
@@ -29,40 +29,42 @@ from fnn.training.checks import (
     check_validation_device,
 )
 from fnn.training.compiled.descent import as_optimizer
-from fnn.training.compiled.meshes import check_mesh, check_shards, on_mesh
+from fnn.training.compiled.meshes import check_mesh, on_mesh
 from fnn.training.data import (
-    check_data,
-    check_fits,
-    check_last_batch,
     check_validation,
     place_subset,
-    with_weights,
 )
 from fnn.training.early_stopping import EarlyStopping
 from fnn.training.evaluation import metrics_of
-from fnn.training.metrics import Metric, NamedMetric, default_metrics
+from fnn.training.metrics import Metric, default_metrics
 from fnn.training.planned import plan_network
 from fnn.training.private import check_private_run
 from fnn.training.run.callbacks import OnEpoch
-from fnn.training.run.loop import Progress, run_epochs
+from fnn.training.run.loop import run_epochs
 from fnn.training.run.nonfinite import check_policy
 from fnn.training.run.observed import check_observe
 from fnn.training.run.result import (
     FitResult,
     initial_progress,
     make_result,
-    recheck_patience,
 )
 from fnn.training.run.spec import RunSpec
-from fnn.training.run.streams import Batches, as_batches
+from fnn.training.run.start import (
+    check_training_data,
+    initial_variables,
+    restored_progress,
+    result_to_resume,
+    training_metrics,
+)
 from fnn.training.store.checkpoints import Checkpoints, CheckpointStore, as_checkpoints
 from fnn.transfers import own_numbers_may_move
-from fnn.typing import Array, Batch, KeyArray
+from fnn.typing import Array
 
 __all__ = ["fit"]
 
 
 @with_automatic_axes
+@explain_kept_constants()
 def fit(
     net: Layer,
     loss: Loss,
@@ -225,15 +227,15 @@ def fit(
     init_key, train_key = jax.random.split(key)
     mesh, engine = check_mesh(mesh), engine_in_precision(get_engine(engine), precision)
     with own_numbers_may_move():  # not in the loop
-        data = _check_training_data(loss, train, validation, batch_size, l2, mesh)
+        data = check_training_data(loss, train, validation, batch_size, l2, mesh)
         (x, _), loss, size = data.sample, data.loss, count_examples(data.sample)
         chosen = check_metrics(default_metrics(loss) if metrics is None else metrics)
         early_stopping = check_early_stopping(
             early_stopping, loss, chosen, data.validation is not None, epochs
         )
         checkpoints = as_checkpoints(checkpoint_dir)
-        earlier = _result_to_resume(resume, variables, checkpoints)
-        variables = _initial_variables(net, data, variables, earlier, init_key, mesh)
+        earlier = result_to_resume(resume, variables, checkpoints)
+        variables = initial_variables(net, data, variables, earlier, init_key, mesh)
         check_optimizer(optimizer, variables.params)
         device = check_validation_device(validation_device, x, data.validation)
         held_out = check_validation(net, loss, variables, data.validation)
@@ -260,7 +262,7 @@ def fit(
             private=check_private_run(private, data.train, engine, mesh, on_nonfinite),
             observer=check_observe(observe, variables, data.sample, data.weighted),
             metrics=metrics_of(net, loss, variables, held_out, chosen),
-            train_metrics=_train_metrics(train_metrics, net, data, variables, chosen),
+            train_metrics=training_metrics(train_metrics, net, data, variables, chosen),
             early_stopping=early_stopping,
         )
         progress = initial_progress(spec, variables, earlier)
@@ -268,133 +270,5 @@ def fit(
     if checkpoints is None:
         return make_result(spec, *run(progress))
     with CheckpointStore(checkpoints, spec, net, plan) as store:
-        progress = _restore(store, spec, progress, resume)
+        progress = restored_progress(store, spec, progress, resume)
         return make_result(spec, *run(progress, save=store.save))
-
-
-# ---- Before the first epoch ------------------------------------------------------
-
-
-@own_numbers_may_move()
-def _restore(
-    store: CheckpointStore, spec: RunSpec, initial: Progress, resume: bool | FitResult
-) -> Progress:
-    """Return the progress of the last checkpoint, or the initial one of a new run."""
-    if resume is not True:
-        store.check_is_new()
-        return initial
-    progress = recheck_patience(spec, store.restore(initial))
-    if isinstance(spec.train, Batches):
-        spec.train.seek(progress.position)
-    return progress
-
-
-class _TrainingData(NamedTuple):
-    """The data of a run, checked.
-
-    loss: the loss; that of examples with weights, where there are some.
-    train: arrays, or batches that are read.
-    sample: the first minibatch.
-    known: its x, with all labels that are known.
-    n: the number of examples, None if it is not known.
-    validation: data that fit the loss, or None.
-    weighted: whether the examples have weights.
-    """
-
-    loss: Loss
-    train: Batches | Batch
-    sample: Batch
-    known: Batch
-    n: int | None
-    validation: Any
-    weighted: bool
-
-
-def _check_training_data(
-    loss: Loss,
-    train: Any,
-    validation: Any,
-    batch_size: int,
-    l2: Any,
-    mesh: Mesh | None,
-) -> _TrainingData:
-    """Check the training data: all examples of arrays, the first ones of batches."""
-    expect_loss(loss)
-    batches = as_batches(train)
-    first = None if batches is None else batches.first()
-    given = loss
-    loss, train, validation = with_weights(loss, batches or train, validation)
-    weighted = loss is not given
-    if batches is None:
-        x, y = check_data("train", train)
-        train, n = on_mesh((x, y), mesh), count_examples(x)
-        size = check_batch_size(batch_size, n)
-        check_shards(mesh, size)
-        sample = jax.tree.map(lambda part: part[:size], train)
-        known = sample[0], y
-        return _TrainingData(loss, train, sample, known, n, validation, weighted)
-    if check_l2(l2) and batches.n is None:
-        raise ValueError(
-            "l2 needs the number of training examples, which is not known of batches: "
-            "pass train=fnn.Batches(source, n=...)"
-        )
-    sample = check_data("train", first)
-    check_shards(mesh, count_examples(sample))
-    shown = batches, sample, sample, batches.n
-    return _TrainingData(loss, *shown, validation, weighted)
-
-
-def _initial_variables(
-    net: Layer,
-    data: _TrainingData,
-    given: Any,
-    earlier: FitResult | None,
-    key: KeyArray,
-    mesh: Mesh | None,
-) -> Variables:
-    """Return the variables to start from, which fit the network and its data."""
-    given = given if earlier is None else earlier.carry.variables
-    x, size = data.sample[0], count_examples(data.sample)
-    given = net.init(key, example_shape(x)) if given is None else given
-    variables = check_fits(net, data.loss, on_mesh(given, mesh), data.known, "train")
-    check_last_batch(net, variables, x, data.n or size, size)
-    return variables
-
-
-def _train_metrics(
-    wanted: Any,
-    net: Layer,
-    data: _TrainingData,
-    variables: Variables,
-    chosen: tuple[tuple[str, Metric], ...],
-) -> tuple[NamedMetric, ...]:
-    """Return the metrics of the training data, where they are wanted."""
-    if not check_flag("train_metrics", wanted):
-        return ()
-    if isinstance(data.train, Batches):
-        raise ValueError(
-            "train_metrics=True needs all training examples in arrays, and train is "
-            "read in batches: evaluate some of them in on_epoch, by fnn.evaluate"
-        )
-    if not chosen:
-        raise ValueError(
-            "train_metrics=True, but there are none: pass metrics={name: function}"
-        )
-    return metrics_of(net, data.loss, variables, data.train, chosen)
-
-
-def _result_to_resume(
-    resume: Any, variables: Any, checkpoints: Checkpoints | None
-) -> FitResult | None:
-    """Return the result to continue from, if any."""
-    if not isinstance(resume, FitResult | bool):
-        raise TypeError(
-            f"resume must be True, False or a FitResult, got {type(resume).__name__}"
-        )
-    if resume is True and checkpoints is None:
-        raise ValueError("resume=True goes on from a checkpoint: pass checkpoint_dir")
-    if isinstance(resume, bool):
-        return None
-    if variables is not None:
-        raise ValueError("resume goes on from its own variables: pass no others")
-    return resume

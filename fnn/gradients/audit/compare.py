@@ -19,6 +19,7 @@ import numpy as np
 
 from fnn.checks import as_inputs, check_key, check_l2, check_pair
 from fnn.core import Layer, Variables, as_variables, expect_layer
+from fnn.dtypes import explain_kept_constants
 from fnn.gradients.audit.alone import check_layers
 from fnn.gradients.audit.differences import check_network
 from fnn.gradients.audit.layerwise import structural_faults
@@ -42,6 +43,7 @@ __all__ = ["compare_gradients"]
 
 @with_automatic_axes
 @own_numbers_may_move()
+@explain_kept_constants()
 def compare_gradients(
     net: Layer,
     loss: Loss,

@@ -28,6 +28,7 @@ import numpy as np
 
 from fnn.checks import as_inputs, check_key, check_pair, is_integer
 from fnn.core import Layer, Variables, as_variables, expect_layer
+from fnn.dtypes import explain_kept_constants
 from fnn.gradients.engines import value_and_grad
 from fnn.gradients.explain.chain import (
     LayerDerivative,
@@ -61,6 +62,7 @@ Entry = tuple[int, ...] | None
 
 @with_automatic_axes
 @own_numbers_may_move()
+@explain_kept_constants()
 def explain(
     net: Layer,
     loss: Loss,

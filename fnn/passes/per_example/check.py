@@ -14,6 +14,7 @@ import numpy as np
 
 from fnn.checks import check_key
 from fnn.core import Layer, Variables, expect_layer
+from fnn.dtypes import explain_kept_constants
 from fnn.gradients.precision import cast_on_host
 from fnn.losses import Loss, expect_loss
 from fnn.network import named_params
@@ -84,6 +85,7 @@ class CheckedFormulas:
         return "\n".join([header, rule(body), *body, end])
 
 
+@explain_kept_constants()
 def check(
     net: Layer,
     loss: Loss,

@@ -12,6 +12,7 @@ import numpy as np
 from fnn.augmentations import Augmentation
 from fnn.checks import check_keys, positive_integer
 from fnn.core import Variables
+from fnn.dtypes import explain_kept_constants
 from fnn.gradients.engines import Engine, get_engine
 from fnn.layers.convolution import Conv, ConvTranspose
 from fnn.losses import Weighted
@@ -48,6 +49,7 @@ DEFAULT_AT_ONCE = 16
 
 @with_automatic_axes
 @own_numbers_may_move()
+@explain_kept_constants()
 def sweep(
     build: Callable[..., tuple[Any, ...]],
     grid: Mapping[str, Sequence[Any]],
