@@ -136,13 +136,14 @@ BLOCKS = re.findall(r"^## (\w+)\n\n```py\n(.*?)```", COMING_FROM, re.DOTALL | re
 
 
 def test_the_blocks_of_other_libraries_are_found():
-    assert [library for library, _ in BLOCKS] == ["PyTorch", "Flax", "Equinox"]
+    assert [library for library, _ in BLOCKS] == ["PyTorch", "Keras", "Flax", "Equinox"]
 
 
 @pytest.mark.thorough
 @pytest.mark.filterwarnings("default")
 @pytest.mark.parametrize(("library", "code"), BLOCKS, ids=[name for name, _ in BLOCKS])
-def test_another_library_does_the_same_task(library, code):
+def test_another_library_does_the_same_task(library, code, monkeypatch):
+    monkeypatch.setenv("KERAS_BACKEND", "jax")
     pytest.importorskip({"PyTorch": "torch"}.get(library, library.lower()))
     x, y = fnn.data.digits().train
     names = {"x": x, "y": y}
