@@ -16,21 +16,33 @@ Each is written in one layout, NHWC images and HWIO weights, with explicit trans
 Autodiff leaves them to dimension numbers for which XLA's CPU backend has no fast path
 inside a loop: up to a hundred times slower there (jax issue 12868).
 
+A depthwise convolution (J = 1) has no sum over features, and XLA's CPU backend no fast
+path for it, in a loop or outside (jax issue 23713): it is computed by shifted
+multiply-adds, `fnn.kernels.depthwise`.
+
 Legend: N examples, H and P positions along each spatial axis of x and y, K of the
 template, I input and O output features (channels), G groups, each of J = I/G inputs and
 L = O/G outputs.
 """
 
+import math
+from collections.abc import Sequence
 from typing import Any
 
+import jax
 import jax.numpy as jnp
 import numpy as np
 from jax import lax
 
+from fnn.kernels.depthwise import Depthwise
 from fnn.layers.windows import Window
 from fnn.typing import Array, Float
 
 __all__ = ["convolve", "convolve_dw", "convolve_dx", "transpose"]
+
+#: Depthwise convolutions with larger templates are left to XLA: each tap is a part of
+#: the program, and takes time to compile.
+MOST_TAPS = 128
 
 
 def convolve(
@@ -38,6 +50,8 @@ def convolve(
 ) -> Float[Array, "N *P O"]:
     """Compute y = x ⋆ W from x (N, H, ..., I) and W (K, ..., J, O)."""
     x, weight = _of_one_dtype(x, weight)
+    if kernel := _depthwise(weight.shape[-2], x.shape[1:-1], window, groups):
+        return kernel.forward(_for_each_output(x, weight, groups), weight[..., 0, :])
     mistaken = _mistaken_axes(window, x.shape[1:-1])
     if any(mistaken):  # so that autodiff's dx is of another window
         ends = [
@@ -67,6 +81,9 @@ def convolve_dx(
 ) -> Float[Array, "N *H I"]:
     """Compute dx from dy (N, P, ..., O) and W, for x of these spatial sizes."""
     dy, weight = _of_one_dtype(dy, weight)
+    if kernel := _depthwise(weight.shape[-2], sizes, window, groups):
+        dx = kernel.backward_dx(dy, weight[..., 0, :], sizes)
+        return dx.reshape(*dx.shape[:-1], groups, -1).sum(-1)
     padding = [
         (extent - 1 - lo, h + lo - (p - 1) * stride - 1)
         for extent, stride, (lo, _), h, p in zip(
@@ -93,6 +110,9 @@ def convolve_dw(
     """Compute dW from x and dy."""
     x, dy = _of_one_dtype(x, dy)
     n, *sizes, inputs = x.shape
+    if kernel := _depthwise(inputs // groups, sizes, window, groups):
+        x = _for_each_output(x, dy, groups)
+        return kernel.backward_dw(x, dy, window.size)[..., None, :]
     # Just enough padding for the K positions of the template. Where the stride leaves
     # positions of x out, it is negative, which cuts them off.
     padding = [
@@ -121,6 +141,29 @@ def transpose(weight: Array, groups: int = 1) -> Float[Array, "*K L I"]:
     swapped = jnp.moveaxis(grouped, -1, -3)  # (K, ..., L, J, G)
     swapped = jnp.swapaxes(swapped, -1, -2)  # (K, ..., L, G, J)
     return swapped.reshape(*kernel, outputs // groups, groups * inputs)
+
+
+def _depthwise(
+    inputs: int, sizes: Sequence[int], window: Window, groups: int
+) -> Depthwise | None:
+    """Return the kernel of a depthwise convolution, if it is one and on a CPU.
+
+    Args:
+        inputs: J.
+        sizes: H of each axis.
+        window: the window.
+        groups: G.
+    """
+    several = min(*sizes, *window.output_sizes(tuple(sizes))) > 0
+    few = math.prod(window.size) <= MOST_TAPS
+    if inputs == 1 < groups and few and several and jax.default_backend() == "cpu":
+        return Depthwise(window.stride, window.padding, window.dilation)
+    return None
+
+
+def _for_each_output(x: Array, like: Array, groups: int) -> Float[Array, "N *H O"]:
+    """Repeat each feature of x for the L outputs of its group."""
+    return jnp.repeat(x, like.shape[-1] // groups, axis=-1)
 
 
 def _mistaken_axes(window: Window, sizes: tuple[int, ...]) -> list[bool]:
