@@ -1,32 +1,40 @@
 """Depthwise convolution: each channel has a template of its own, and meets no other.
 
 There is no sum over channels, so there is nothing for a product of matrices to do. What
-is left of the convolution is one multiply-add of whole images for each tap:
+is left of the convolution is one multiply-add of whole images for each tap k, and for
+each channel by itself:
 
-    y_p  = Σ_k x_(sp+dk−lo) w_k                          forward
-    dx_q = Σ_{p,k: sp+dk−lo = q} dy_p w_k                backward
+    y_p  = Σ_k x_(sp+dk−lo) w_k                     forward
+    dx_q = Σ_{p,k: sp+dk−lo = q} dy_p w_k           backward
     dw_k = Σ_n Σ_p x_(sp+dk−lo) dy_p
 
-for every channel by itself. All three read images shifted by k. For dx, position q
-belongs to the remainder r = q mod s, q = s m + r, and tap k reaches it from
+All three read images that are shifted by k. For dx, take positions of one remainder
+r = q mod s, q = s m + r. Tap k reaches them from
 
     p = m + t,    t = (r + lo − dk)/s,    where that is an integer
 
-so that dx at all positions of one remainder is again a sum of shifted images of dy, and
-dx is these s sums, interleaved (with s = 1 there is one). XLA merges the sum over the
-taps into one loop, which reads and writes each image about once.
+so that dx there is again a sum of shifted images of dy. There are s such sums, and dx
+is made of them by turns.
 
-Half precision is summed in float32, as XLA's convolutions are.
+XLA makes one loop of a sum over taps, which reads x about once. It does not of the sums
+for dw: each is a loop of its own over all images, and where these do not fit into the
+cache, all loops wait for memory. So dw is added up example by example.
 
-Legend: images are (N, H, ..., C), the channels last, or (C, H, ..., N), as in `layout`:
-in both, the spatial axes are those between the first and the last. H positions of x
-along each of them, P of y; K taps, w is (K, ..., C); s, d, lo, hi: stride, dilation,
-padding before and after.
+With L outputs for each channel, x is repeated L times before, and dx is summed over
+them afterwards.
+
+Half precision is summed in float32, as in XLA's convolutions.
+
+Legend: images (N, H, ..., C) and (N, P, ..., O) with one to three spatial axes, where
+O = C L, and output o is of channel ⌊o/L⌋; a template of K taps, w (K, ..., 1, O); s, d,
+lo, hi: stride, dilation, padding before and after.
 """
 
 from collections.abc import Sequence
 from dataclasses import dataclass
+from functools import reduce
 from itertools import product
+from operator import add
 from typing import Any, NamedTuple
 
 import jax.numpy as jnp
@@ -36,104 +44,110 @@ from fnn.typing import Array, Float
 
 __all__ = ["Depthwise"]
 
+#: dw is added up in this many blocks of rows at most: more make longer programs, fewer
+#: larger sums to keep.
+MOST_BLOCKS = 8
+
 
 @dataclass(frozen=True)
 class Depthwise:
     """A depthwise convolution by shifted multiply-adds.
 
-        forward     y = Σ_k x shifted by k, times w_k
-        backward    dx = Σ_k dy shifted back by k, times w_k
-                    dw_k = Σ x shifted by k, times dy
+        forward         y = Σ_k (x shifted by k) w_k
+        backward_dx     dx = Σ_k (dy shifted back by k) w_k
+        backward_dw     dw_k = Σ (x shifted by k) dy
 
     Rounding is that of a sum in another order: |error of y| ≤ n ε Σ|w||x| with n = K
-    terms, and N P terms for dw.
+    terms; the same holds for dx, and for dw with n = N P.
 
     Args:
         stride: s of each spatial axis.
-        padding: the pair (lo, hi) of each spatial axis; negative ones cut off.
+        padding: the pair (lo, hi) of each spatial axis; a negative one cuts off.
         dilation: d of each spatial axis.
-        channels: the axis of the channels, −1 or 0.
     """
 
     stride: tuple[int, ...]
     padding: tuple[tuple[int, int], ...]
     dilation: tuple[int, ...]
-    channels: int = -1
 
     def forward(
-        self, x: Float[Array, "_ *H _"], weight: Float[Array, "*K C"]
-    ) -> Float[Array, "_ *P _"]:
+        self, x: Float[Array, "N *H C"], weight: Float[Array, "*K 1 O"]
+    ) -> Float[Array, "N *P O"]:
         """Compute y."""
-        dtype, (x, weight) = x.dtype, _widened(x, weight)
-        sizes = self._output_sizes(weight.shape[:-1], x.shape[1:-1])
-        x = _pad(x, self.padding)
-        y: Any = 0
-        for k in product(*map(range, weight.shape[:-1])):
-            y += self._shifted(x, k, sizes) * self._per_channel(weight[k], x)
-        return y.astype(dtype)
+        dtype, (x, weight) = x.dtype, _widened(x, weight[..., 0, :])
+        *template, outputs = weight.shape
+        places = self._output_sizes(template, x.shape[1:-1])
+        x = _pad(_repeat(x, outputs), self.padding)
+        terms = [self._shifted(x, k, places) * weight[k] for k in _taps(template)]
+        return reduce(add, terms).astype(dtype)
 
     def backward_dx(
-        self, dy: Float[Array, "_ *P _"], weight: Float[Array, "*K C"],
-        sizes: Sequence[int],
-    ) -> Float[Array, "_ *H _"]:  # fmt: skip
-        """Compute dx, for x of these spatial sizes."""
-        dtype, (dy, weight) = dy.dtype, _widened(dy, weight)
+        self, dy: Float[Array, "N *P O"], weight: Float[Array, "*K 1 O"],
+        sizes: Sequence[int], channels: int,
+    ) -> Float[Array, "N *H C"]:  # fmt: skip
+        """Compute dx, for x of these spatial sizes and C channels."""
+        dtype, (dy, weight) = dy.dtype, _widened(dy, weight[..., 0, :])
+        geometry = self.stride, self.padding, self.dilation
         axes = [
             _Axis(*axis)
             for axis in zip(
-                *(weight.shape[:-1], self.stride, self.padding, self.dilation),
-                *(sizes, dy.shape[1:-1]),
-                strict=True,
+                *(weight.shape[:-1], *geometry, sizes, dy.shape[1:-1]), strict=True
             )
         ]
-        dy = _pad(dy, [axis.ends for axis in axes])
-        counts = [axis.count for axis in axes]
-        first, *_, last = dy.shape
+        dy, counts = _pad(dy, [axis.ends for axis in axes]), [a.count for a in axes]
         parts = []
-        for taps in product(*(axis.taps() for axis in axes)):
-            part: Any = jnp.zeros((first, *counts, last), dy.dtype)
-            for number, pairs in enumerate(product(*taps)):
-                k, starts = zip(*pairs, strict=True)
-                shifted = _slice(dy, starts, counts, (1,) * len(axes))
-                term = shifted * self._per_channel(weight[k], dy)
-                part = part + term if number else term
-            parts.append(part)
-        return _interleave(parts, self.stride, sizes).astype(dtype)
+        for reached in product(*(axis.reached() for axis in axes)):
+            taps = [zip(*pairs, strict=True) for pairs in product(*reached)]
+            terms = [_slice(dy, starts, counts) * weight[k] for k, starts in taps]
+            between = jnp.zeros((len(dy), *counts, dy.shape[-1]), dy.dtype)
+            parts.append(reduce(add, terms) if terms else between)
+        dx = _interleave(parts, self.stride, sizes)
+        return dx.reshape(*dx.shape[:-1], channels, -1).sum(-1).astype(dtype)
 
     def backward_dw(
-        self, x: Float[Array, "_ *H _"], dy: Float[Array, "_ *P _"],
+        self, x: Float[Array, "N *H C"], dy: Float[Array, "N *P O"],
         template: Sequence[int],
-    ) -> Float[Array, "*K C"]:  # fmt: skip
+    ) -> Float[Array, "*K 1 O"]:  # fmt: skip
         """Compute dw, for a template of these sizes."""
         dtype, (x, dy) = x.dtype, _widened(x, dy)
-        axes = tuple(axis for axis in range(x.ndim) if axis != self.channels % x.ndim)
-        x, sizes = _pad(x, self.padding), dy.shape[1:-1]
-        parts = [
-            (self._shifted(x, k, sizes) * dy).sum(axes)
-            for k in product(*map(range, template))
-        ]
-        return jnp.stack(parts).reshape(*template, -1).astype(dtype)
+        taps, (_, rows, *others, outputs) = _taps(template), dy.shape
+        # The rows are cut into blocks, which are added in one loop.
+        blocks = max(n for n in range(1, MOST_BLOCKS + 1) if rows % n == 0)
+        places = rows // blocks, *others
+
+        def add_example(
+            sums: list[Array], example: tuple[Array, Array]
+        ) -> tuple[Any, None]:
+            x, dy = _pad(_repeat(example[0], outputs), self.padding), example[1]
+            for row in range(0, rows, places[0]):
+                dy_block = dy[:, row : row + places[0]]
+                sums = [
+                    total + self._shifted(x, k, places, row) * dy_block
+                    for total, k in zip(sums, taps, strict=True)
+                ]
+            return sums, None
+
+        zeros = jnp.zeros((1, *places, outputs), dy.dtype)
+        sums, _ = lax.scan(add_example, [zeros] * len(taps), (x[:, None], dy[:, None]))
+        dweight = jnp.stack([a.reshape(-1, outputs).sum(0) for a in sums])
+        return dweight.reshape(*template, 1, outputs).astype(dtype)
 
     def _output_sizes(
         self, template: Sequence[int], sizes: Sequence[int]
     ) -> tuple[int, ...]:
-        axes = zip(
-            *(template, sizes, self.stride, self.padding, self.dilation), strict=True
-        )
+        geometry = self.stride, self.padding, self.dilation
         return tuple(
             (lo + h + hi - d * (taps - 1) - 1) // s + 1
-            for taps, h, s, (lo, hi), d in axes
+            for taps, h, s, (lo, hi), d in zip(template, sizes, *geometry, strict=True)
         )
 
-    def _shifted(self, padded: Array, k: Sequence[int], sizes: Sequence[int]) -> Array:
-        """Return what tap k meets at every position of y."""
-        starts = [d * i for d, i in zip(self.dilation, k, strict=True)]
-        return _slice(padded, starts, sizes, self.stride)
-
-    def _per_channel(self, numbers: Float[Array, "C"], image: Array) -> Array:
-        shape = [1] * image.ndim
-        shape[self.channels] = -1
-        return numbers.reshape(shape)
+    def _shifted(
+        self, padded: Array, k: Sequence[int], places: Sequence[int], row: int = 0
+    ) -> Array:
+        """Return what tap k meets at these places of y, from some row on."""
+        first, *others = (d * i for d, i in zip(self.dilation, k, strict=True))
+        starts = first + self.stride[0] * row, *others
+        return _slice(padded, starts, places, self.stride)
 
 
 class _Axis(NamedTuple):
@@ -144,35 +158,42 @@ class _Axis(NamedTuple):
     padding: tuple[int, int]
     dilation: int
     size: int
-    outputs: int
+    places: int
 
     @property
     def count(self) -> int:
-        """Return the number of positions of each remainder, the last ones beyond H."""
+        """Return the number of positions of each remainder, beyond H included."""
         return -(-self.size // self.stride)
 
     @property
     def ends(self) -> tuple[int, int]:
-        """Return how far dy is padded, so that it has a value wherever one is read."""
-        shifts = [shift for pairs in self._shifts() for _, shift in pairs]
-        return max(0, -min(shifts)), max(0, max(shifts) + self.count - self.outputs)
+        """Return how far dy is padded, so that all that is read exists."""
+        shifts = [t for pairs in self._shifts() for _, t in pairs]
+        return max(0, -min(shifts)), max(0, max(shifts) + self.count - self.places)
 
-    def taps(self) -> list[list[tuple[int, int]]]:
-        """Return, for each remainder, pairs of a tap and where in dy it begins."""
+    def reached(self) -> list[list[tuple[int, int]]]:
+        """Return, for each remainder, taps and where in the padded dy each begins."""
         lo, _ = self.ends
-        return [[(k, shift + lo) for k, shift in pairs] for pairs in self._shifts()]
+        return [[(k, t + lo) for k, t in pairs] for pairs in self._shifts()]
 
     def _shifts(self) -> list[list[tuple[int, int]]]:
-        """Return, for each remainder r, the taps k that reach it, each with its t."""
-        lo = self.padding[0]
+        """Return, for each remainder, the taps k that reach it, each with its t."""
+        lo, _ = self.padding
         found = [
-            [
-                (k, divmod(r + lo - self.dilation * k, self.stride))
-                for k in range(self.template)
-            ]
+            [(k, divmod(r + lo - self.dilation * k, self.stride))
+             for k in range(self.template)]
             for r in range(self.stride)
-        ]
+        ]  # fmt: skip
         return [[(k, t) for k, (t, rest) in pairs if rest == 0] for pairs in found]
+
+
+def _taps(template: Sequence[int]) -> list[tuple[int, ...]]:
+    return list(product(*map(range, template)))
+
+
+def _repeat(x: Array, outputs: int) -> Array:
+    """Repeat each channel for each of its outputs."""
+    return jnp.repeat(x, outputs // x.shape[-1], axis=-1)
 
 
 def _pad(x: Array, ends: Sequence[tuple[int, int]]) -> Array:
@@ -181,21 +202,22 @@ def _pad(x: Array, ends: Sequence[tuple[int, int]]) -> Array:
 
 
 def _slice(
-    x: Array, starts: Sequence[int], counts: Sequence[int], strides: Sequence[int]
-) -> Array:
+    x: Array, starts: Sequence[int], counts: Sequence[int],
+    strides: Sequence[int] | None = None,
+) -> Array:  # fmt: skip
     """Return `counts` positions of each spatial axis, `strides` apart."""
+    strides = strides or (1,) * len(counts)
     axes = zip(starts, counts, strides, strict=True)
     ends = [start + (count - 1) * stride + 1 for start, count, stride in axes]
-    first, *_, last = x.shape
-    return lax.slice(x, (0, *starts, 0), (first, *ends, last), (1, *strides, 1))
+    n, *_, channels = x.shape
+    return lax.slice(x, (0, *starts, 0), (n, *ends, channels), (1, *strides, 1))
 
 
 def _interleave(
     parts: list[Array], strides: Sequence[int], sizes: Sequence[int]
 ) -> Array:
-    """Join the parts of each remainder, in row-major order; crop to these sizes."""
-    for axis in range(len(strides), 0, -1):
-        s = strides[axis - 1]
+    """Join the parts of all remainders, in row-major order, and crop to these sizes."""
+    for axis, s in reversed(list(enumerate(strides, 1))):
         if s > 1:
             shape = list(parts[0].shape)
             shape[axis] *= s
