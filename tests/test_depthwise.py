@@ -1,5 +1,7 @@
 """Depthwise and grouped convolutions: those of `lax`, and its vjp, faster."""
 
+from functools import partial
+
 import jax
 import jax.numpy as jnp
 import numpy as np
