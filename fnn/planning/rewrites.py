@@ -31,7 +31,7 @@ from fnn.layers.convolution import Conv
 from fnn.layers.global_pooling import GlobalAvgPool
 from fnn.layers.padding import COPY_MODES
 from fnn.layers.piecewise import Clip, HardSigmoid, HardSwish
-from fnn.layers.pooling import MaxPool
+from fnn.layers.pooling import AvgPool, MaxPool
 from fnn.planning.costs import Work
 from fnn.planning.options import PlanOptions
 from fnn.planning.stage import Stage
@@ -158,6 +158,21 @@ def _pooling_tiles(layers: Layers, shape: InShape) -> bool:
     return _tiles(layers[0], shape[:2])
 
 
+def _pooling_does_not_tile(layers: Layers, shape: InShape) -> bool:
+    return type(layers[0]) is AvgPool or not _tiles(layers[0], shape[:2])
+
+
+def _same_in_any_layout(
+    layers: Layers, shape: InShape, options: PlanOptions
+) -> Iterator[Candidate]:
+    """Yield a layer along rows and columns alone: it takes as long in either layout.
+
+    What counts is that the stages before and after it need no transposes.
+    """
+    cost = plain_cost(layers[0], shape, options)
+    yield Candidate(PointwiseStage(layers), "as it is", cost)
+
+
 def _single_stage(
     name: str, stage: Callable[[Layers], Stage]
 ) -> Callable[[Layers, InShape, PlanOptions], Iterator[Candidate]]:
@@ -195,6 +210,7 @@ REWRITES = (
     Rewrite(((BatchNorm,), (Relu,)), _always, _NORM_RELU),
     Rewrite(((BatchNorm,),), _always, _NORM),
     Rewrite(((MaxPool,),), _pooling_tiles, _MAX_POOL),
+    Rewrite(((MaxPool, AvgPool),), _pooling_does_not_tile, _same_in_any_layout),
     Rewrite(((GlobalAvgPool,),), _always, _AVG_POOL),
     Rewrite((POINTWISE,), _always, _POINTWISE),
 )
@@ -215,7 +231,7 @@ def plain_cost(layer: Any, shape: InShape, options: PlanOptions) -> float:
         return slowdown * options.costs.block("plain", work)
     for kinds, name in (
         ((BatchNorm,), "BatchNorm"),
-        ((MaxPool,), "MaxPool"),
+        ((MaxPool, AvgPool), "MaxPool"),
         ((GlobalAvgPool,), "GlobalAvgPool"),
         (POINTWISE[:-1], "Relu"),
     ):

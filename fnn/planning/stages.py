@@ -5,6 +5,7 @@ BatchNorm [+ Relu]             kernels.batch_norm
 MaxPool                        kernels.pooling
 GlobalAvgPool                  a mean over rows and columns
 Relu, Tanh, ... Identity       themselves: element by element, in any layout
+MaxPool, AvgPool               themselves, where windows overlap or are averaged
 Residual, Parallel             themselves, with their branches in the inner layout
 
 Legend: images (C, H, W, N); y of O channels, Hy × Wy pixels.
@@ -104,7 +105,10 @@ class BatchNormStage(Stage):
 
 @layer
 class PointwiseStage(Stage):
-    """A stage for a layer that works element by element, unchanged."""
+    """A stage for a layer that is the same in both layouts, unchanged.
+
+    It works element by element, or along rows and columns alone.
+    """
 
     def inner_forward(
         self, params: PyTree, state: PyTree, x: Float[Array, "C H W N"], *,
