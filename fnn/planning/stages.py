@@ -37,7 +37,7 @@ from fnn.layers.normalization import NormParams, moments
 from fnn.layers.shape import shape_only
 from fnn.planning.planned import Planned, plain
 from fnn.planning.stage import InnerLayer, InnerView, Stage
-from fnn.typing import Array, Float, KeyArray, PyTree
+from fnn.typing import Array, Float, InShape, KeyArray, PyTree
 
 __all__ = [
     "BatchNormStage",
@@ -181,11 +181,14 @@ class InnerBranches(InnerLayer, Planned):
         self, params: PyTree, state: PyTree, x: Array, *,
         key: KeyArray | None, train: bool,
     ) -> Forward:  # fmt: skip
-        net = self.map_branches(InnerView)
-        return net.forward(params, state, x, key=key, train=train)
+        return self.inner_net().forward(params, state, x, key=key, train=train)
 
     def inner_backward(self, params: PyTree, saved: PyTree, dy: Array) -> Backward:
-        return self.map_branches(InnerView).backward(params, saved, dy)
+        return self.inner_net().backward(params, saved, dy)
+
+    def inner_net(self) -> Layer:
+        """Return the layer that takes and returns images in the inner layout."""
+        return self.map_branches(InnerView)
 
 
 @layer
@@ -204,8 +207,7 @@ class InnerResidual(InnerBranches, Residual):
 class InnerParallel(InnerBranches, Parallel):
     """A block of branches in the inner layout, with the fields of `Parallel`.
 
-    It only adds branches up and never concatenates them: channels are the last axis in
-    the outer layout, the first in the inner one.
+    It adds or multiplies branches, or concatenates their channels.
     """
 
     @property
@@ -213,4 +215,25 @@ class InnerParallel(InnerBranches, Parallel):
         return "Parallel"
 
     def map_branches(self, change: Callable[[Layer], Layer]) -> Parallel:
-        return Parallel(tuple(map(change, self.branches)), self.merge)
+        return Parallel(tuple(map(change, self.branches)), self.merge, self.axis)
+
+    def inner_net(self) -> Parallel:
+        views = tuple(map(InnerView, self.branches))
+        if self.merge == "concatenate":
+            return _ConcatenatedChannels(views, self.merge, 0)
+        return Parallel(views, self.merge)
+
+
+@layer
+class _ConcatenatedChannels(Parallel):
+    """A concatenation in the inner layout, where channels are the first axis.
+
+    In a `Parallel`, that is the axis of the examples; shapes were checked in the plain
+    network.
+    """
+
+    def __post_init__(self) -> None:
+        pass
+
+    def _check(self, shapes: list[InShape], axes_before: int) -> None:
+        pass
