@@ -18,16 +18,17 @@ is made of them by turns.
 
 XLA makes one loop of a sum over taps, which reads x about once. It does not of the sums
 for dw: each is a loop of its own over all images, and where these do not fit into the
-cache, all loops wait for memory. So dw is added up example by example.
+cache, all loops wait for memory. So dw is added up example by example, in the inner
+layout channel by channel.
 
 With L outputs for each channel, x is repeated L times before, and dx is summed over
 them afterwards.
 
 Half precision is summed in float32, as in XLA's convolutions.
 
-Legend: images (N, H, ..., C) and (N, P, ..., O) with one to three spatial axes, where
-O = C L, and output o is of channel ⌊o/L⌋; a template of K taps, w (K, ..., 1, O); s, d,
-lo, hi: stride, dilation, padding before and after.
+Legend: images (N, H, ..., C) and (N, P, ..., O) with one to three spatial axes, or in
+the inner layout (C, H, ..., N); O = C L, and output o is of channel ⌊o/L⌋; a template
+of K taps, w (K, ..., 1, O); s, d, lo, hi: stride, dilation, padding before and after.
 """
 
 from collections.abc import Sequence
@@ -35,7 +36,7 @@ from dataclasses import dataclass
 from functools import reduce
 from itertools import product
 from operator import add
-from typing import Any, NamedTuple
+from typing import NamedTuple
 
 import jax.numpy as jnp
 from jax import lax
@@ -64,27 +65,32 @@ class Depthwise:
         stride: s of each spatial axis.
         padding: the pair (lo, hi) of each spatial axis; a negative one cuts off.
         dilation: d of each spatial axis.
+        channels_first: whether images are (C, H, ..., N), as in `layout`.
     """
 
     stride: tuple[int, ...]
     padding: tuple[tuple[int, int], ...]
     dilation: tuple[int, ...]
+    channels_first: bool = False
 
     def forward(
-        self, x: Float[Array, "N *H C"], weight: Float[Array, "*K 1 O"]
-    ) -> Float[Array, "N *P O"]:
+        self, x: Float[Array, "_ *H _"], weight: Float[Array, "*K 1 O"]
+    ) -> Float[Array, "_ *P _"]:
         """Compute y."""
         dtype, (x, weight) = x.dtype, _widened(x, weight[..., 0, :])
         *template, outputs = weight.shape
         places = self._output_sizes(template, x.shape[1:-1])
-        x = _pad(_repeat(x, outputs), self.padding)
-        terms = [self._shifted(x, k, places) * weight[k] for k in _taps(template)]
+        x = _pad(self._repeat(x, outputs), self.padding)
+        terms = [
+            self._shifted(x, k, places) * self._per_channel(weight[k], x)
+            for k in _taps(template)
+        ]
         return reduce(add, terms).astype(dtype)
 
     def backward_dx(
-        self, dy: Float[Array, "N *P O"], weight: Float[Array, "*K 1 O"],
+        self, dy: Float[Array, "_ *P _"], weight: Float[Array, "*K 1 O"],
         sizes: Sequence[int], channels: int,
-    ) -> Float[Array, "N *H C"]:  # fmt: skip
+    ) -> Float[Array, "_ *H _"]:  # fmt: skip
         """Compute dx, for x of these spatial sizes and C channels."""
         dtype, (dy, weight) = dy.dtype, _widened(dy, weight[..., 0, :])
         geometry = self.stride, self.padding, self.dilation
@@ -98,39 +104,75 @@ class Depthwise:
         parts = []
         for reached in product(*(axis.reached() for axis in axes)):
             taps = [zip(*pairs, strict=True) for pairs in product(*reached)]
-            terms = [_slice(dy, starts, counts) * weight[k] for k, starts in taps]
+            terms = [
+                _slice(dy, starts, counts) * self._per_channel(weight[k], dy)
+                for k, starts in taps
+            ]
             between = jnp.zeros((len(dy), *counts, dy.shape[-1]), dy.dtype)
             parts.append(reduce(add, terms) if terms else between)
         dx = _interleave(parts, self.stride, sizes)
-        return dx.reshape(*dx.shape[:-1], channels, -1).sum(-1).astype(dtype)
+        return self._sum_outputs(dx, channels).astype(dtype)
 
     def backward_dw(
-        self, x: Float[Array, "N *H C"], dy: Float[Array, "N *P O"],
+        self, x: Float[Array, "_ *H _"], dy: Float[Array, "_ *P _"],
         template: Sequence[int],
     ) -> Float[Array, "*K 1 O"]:  # fmt: skip
-        """Compute dw, for a template of these sizes."""
+        """Compute dw, for a template of these sizes.
+
+        It is added up slice by slice: example by example, or channel by channel.
+        """
         dtype, (x, dy) = x.dtype, _widened(x, dy)
-        taps, (_, rows, *others, outputs) = _taps(template), dy.shape
+        x = self._repeat(x, dy.shape[self._axis])
+        taps, (rows, *others) = _taps(template), dy.shape[1:-1]
         # The rows are cut into blocks, which are added in one loop.
         blocks = max(n for n in range(1, MOST_BLOCKS + 1) if rows % n == 0)
         places = rows // blocks, *others
 
-        def add_example(
-            sums: list[Array], example: tuple[Array, Array]
-        ) -> tuple[Any, None]:
-            x, dy = _pad(_repeat(example[0], outputs), self.padding), example[1]
-            for row in range(0, rows, places[0]):
-                dy_block = dy[:, row : row + places[0]]
-                sums = [
-                    total + self._shifted(x, k, places, row) * dy_block
-                    for total, k in zip(sums, taps, strict=True)
-                ]
-            return sums, None
+        def sums_of(x: Array, dy: Array) -> list[Array]:
+            """Sum products over the blocks, one sum for each tap."""
+            x, starts = _pad(x, self.padding), range(0, rows, places[0])
+            pairs = [(row, dy[:, row : row + places[0]]) for row in starts]
+            return [
+                reduce(
+                    add, [self._shifted(x, k, places, r) * part for r, part in pairs]
+                )
+                for k in taps
+            ]
 
-        zeros = jnp.zeros((1, *places, outputs), dy.dtype)
-        sums, _ = lax.scan(add_example, [zeros] * len(taps), (x[:, None], dy[:, None]))
-        dweight = jnp.stack([a.reshape(-1, outputs).sum(0) for a in sums])
-        return dweight.reshape(*template, 1, outputs).astype(dtype)
+        slices = x[:, None], dy[:, None]
+        if self.channels_first:
+            _, sums = lax.scan(
+                lambda _, pair: (0, [_sum_places(a) for a in sums_of(*pair)]), 0, slices
+            )
+            dweight = jnp.stack(sums).sum(-1)
+        else:
+            zeros = jnp.zeros((1, *places, dy.shape[-1]), dy.dtype)
+            sums, _ = lax.scan(
+                lambda sums, pair: (list(map(add, sums, sums_of(*pair))), 0),
+                [zeros] * len(taps),
+                slices,
+            )
+            dweight = jnp.stack([_sum_places(a) for a in sums])
+        return dweight.reshape(*template, 1, -1).astype(dtype)
+
+    @property
+    def _axis(self) -> int:
+        return 0 if self.channels_first else -1
+
+    def _repeat(self, x: Array, outputs: int) -> Array:
+        """Repeat each channel for each of its outputs."""
+        return jnp.repeat(x, outputs // x.shape[self._axis], axis=self._axis)
+
+    def _sum_outputs(self, dx: Array, channels: int) -> Array:
+        """Sum over the outputs of each channel: the transpose of `_repeat`."""
+        if self.channels_first:
+            return dx.reshape(channels, -1, *dx.shape[1:]).sum(1)
+        return dx.reshape(*dx.shape[:-1], channels, -1).sum(-1)
+
+    def _per_channel(self, numbers: Array, image: Array) -> Array:
+        """Reshape one number for each channel, so that it broadcasts over an image."""
+        axes = image.ndim - 1 if self.channels_first else 0
+        return numbers.reshape(-1, *[1] * axes)
 
     def _output_sizes(
         self, template: Sequence[int], sizes: Sequence[int]
@@ -191,9 +233,9 @@ def _taps(template: Sequence[int]) -> list[tuple[int, ...]]:
     return list(product(*map(range, template)))
 
 
-def _repeat(x: Array, outputs: int) -> Array:
-    """Repeat each channel for each of its outputs."""
-    return jnp.repeat(x, outputs // x.shape[-1], axis=-1)
+def _sum_places(image: Array) -> Array:
+    """Sum over all axes but the last."""
+    return image.reshape(-1, image.shape[-1]).sum(0)
 
 
 def _pad(x: Array, ends: Sequence[tuple[int, int]]) -> Array:

@@ -43,7 +43,7 @@ from fnn.kernels.pointwise import Pointwise
 from fnn.layers.windows import Window
 from fnn.typing import Array, Float
 
-__all__ = ["convolve", "convolve_dw", "convolve_dx", "transpose"]
+__all__ = ["convolve", "convolve_dw", "convolve_dx", "is_written_out", "transpose"]
 
 #: Groups of fewer features, and more groups, are left to XLA.
 LEAST_FEATURES, MOST_GROUPS = 8, 16
@@ -181,9 +181,14 @@ def _kernel(
         return None
     if taps == groups == 1:
         return Pointwise(window.stride, window.padding, precision)
-    if inputs == 1 < groups and taps <= MOST_TAPS:
+    if inputs == 1 < groups and is_written_out(window):
         return Depthwise(window.stride, window.padding, window.dilation)
     return None
+
+
+def is_written_out(window: Window) -> bool:
+    """Return whether a depthwise convolution has few enough taps to write them out."""
+    return math.prod(window.size) <= MOST_TAPS
 
 
 def _is_split(inputs: int, outputs: int, groups: int) -> bool:

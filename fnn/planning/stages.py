@@ -1,6 +1,8 @@
 """All stages: plain layers on the left, the kernel that computes them on the right.
 
 Conv [+ Relu] [+ MaxPool]      kernels.conv_block, by im2col or by Winograd
+Conv with as many groups as    kernels.depthwise
+    inputs
 BatchNorm [+ Relu]             kernels.batch_norm
 MaxPool                        kernels.pooling
 GlobalAvgPool                  a mean over rows and columns
@@ -20,8 +22,9 @@ import jax.numpy as jnp
 from fnn.core import Backward, Forward, Layer, layer
 from fnn.kernels.batch_norm import batch_norm_backward, batch_norm_forward
 from fnn.kernels.conv_block import ConvBlock, ConvBlockSaved
+from fnn.kernels.depthwise import Depthwise
 from fnn.kernels.im2col import Im2col
-from fnn.kernels.layout import ALL_BUT_CHANNELS
+from fnn.kernels.layout import ALL_BUT_CHANNELS, per_channel
 from fnn.kernels.planes import (
     Group,
     pad_or_crop,
@@ -42,6 +45,7 @@ from fnn.typing import Array, Float, InShape, KeyArray, PyTree
 __all__ = [
     "BatchNormStage",
     "ConvStage",
+    "DepthwiseStage",
     "GlobalAvgPoolStage",
     "InnerParallel",
     "InnerResidual",
@@ -73,6 +77,35 @@ class ConvStage(Stage):
     ) -> Backward:
         dx, dweight, dbias = self.block.backward(params.weight, params.bias, saved, dy)
         return Backward(dx, ConvParams(dweight, dbias))
+
+
+@layer
+class DepthwiseStage(Stage):
+    """A stage for a depthwise convolution."""
+
+    def inner_forward(
+        self, params: ConvParams, state: PyTree, x: Float[Array, "C H W N"], *,
+        key: KeyArray | None, train: bool,
+    ) -> Forward:  # fmt: skip
+        y = self._kernel(x.shape[1:3]).forward(x, params.weight)
+        y = y if isinstance(params.bias, tuple) else y + per_channel(params.bias)
+        return Forward(y, x, state)
+
+    def inner_backward(
+        self, params: ConvParams, saved: Array, dy: Float[Array, "O Hy Wy N"]
+    ) -> Backward:
+        x, (weight, bias) = saved, params
+        channels, *sizes, _ = x.shape
+        kernel = self._kernel(tuple(sizes))
+        dx = kernel.backward_dx(dy, weight, sizes, channels)
+        dweight = kernel.backward_dw(x, dy, weight.shape[:2])
+        dbias = () if isinstance(bias, tuple) else dy.sum(ALL_BUT_CHANNELS)
+        return Backward(dx, ConvParams(dweight, dbias))
+
+    def _kernel(self, sizes: tuple[int, ...]) -> Depthwise:
+        conv: Any = self.layers[0]
+        window = conv.window_for(sizes)
+        return Depthwise(window.stride, window.padding, window.dilation, True)
 
 
 @layer
