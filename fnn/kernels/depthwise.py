@@ -16,10 +16,10 @@ r = q mod s, q = s m + r. Tap k reaches them from
 so that dx there is again a sum of shifted images of dy. There are s such sums, and dx
 is made of them by turns.
 
-XLA makes one loop of a sum over taps, which reads x about once. It does not of the sums
-for dw: each is a loop of its own over all images, and where these do not fit into the
-cache, all loops wait for memory. So dw is added up example by example, in the inner
-layout channel by channel.
+XLA makes one loop of a sum over taps. But it computes the sum again for each of its
+readers, it pads all images before, and of the sums for dw each is a loop of its own:
+where the images do not fit into the cache, all this waits for memory. So one example is
+computed after the other, which does fit; in the inner layout, one channel.
 
 With L outputs for each channel, x is repeated L times before, and dx is summed over
 them afterwards.
@@ -31,12 +31,12 @@ the inner layout (C, H, ..., N); O = C L, and output o is of channel ⌊o/L⌋; 
 of K taps, w (K, ..., 1, O); s, d, lo, hi: stride, dilation, padding before and after.
 """
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from functools import reduce
 from itertools import product
 from operator import add
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import jax.numpy as jnp
 from jax import lax
@@ -80,12 +80,14 @@ class Depthwise:
         dtype, (x, weight) = x.dtype, _widened(x, weight[..., 0, :])
         *template, outputs = weight.shape
         places = self._output_sizes(template, x.shape[1:-1])
-        x = _pad(self._repeat(x, outputs), self.padding)
-        terms = [
-            self._shifted(x, k, places) * self._per_channel(weight[k], x)
-            for k in _taps(template)
-        ]
-        return reduce(add, terms).astype(dtype)
+
+        def multiply_add(x: Array, weight: Array) -> Array:
+            x = _pad(x, self.padding)
+            terms = [self._shifted(x, k, places) * weight[k] for k in _taps(template)]
+            return reduce(add, terms)
+
+        x = self._repeat(x, outputs)
+        return self._slice_by_slice(multiply_add, x, weight).astype(dtype)
 
     def backward_dx(
         self, dy: Float[Array, "_ *P _"], weight: Float[Array, "*K 1 O"],
@@ -100,60 +102,66 @@ class Depthwise:
                 *(weight.shape[:-1], *geometry, sizes, dy.shape[1:-1]), strict=True
             )
         ]
-        dy, counts = _pad(dy, [axis.ends for axis in axes]), [a.count for a in axes]
-        parts = []
-        for reached in product(*(axis.reached() for axis in axes)):
-            taps = [zip(*pairs, strict=True) for pairs in product(*reached)]
-            terms = [
-                _slice(dy, starts, counts) * self._per_channel(weight[k], dy)
-                for k, starts in taps
-            ]
-            between = jnp.zeros((len(dy), *counts, dy.shape[-1]), dy.dtype)
-            parts.append(reduce(add, terms) if terms else between)
-        dx = _interleave(parts, self.stride, sizes)
+        counts = [axis.count for axis in axes]
+
+        def multiply_add(dy: Array, weight: Array) -> Array:
+            dy, parts = _pad(dy, [axis.ends for axis in axes]), []
+            for reached in product(*(axis.reached() for axis in axes)):
+                taps = [zip(*pairs, strict=True) for pairs in product(*reached)]
+                terms = [_slice(dy, starts, counts) * weight[k] for k, starts in taps]
+                between = jnp.zeros((1, *counts, dy.shape[-1]), dy.dtype)
+                parts.append(reduce(add, terms) if terms else between)
+            return _interleave(parts, self.stride, sizes)
+
+        dx = self._slice_by_slice(multiply_add, dy, weight)
         return self._sum_outputs(dx, channels).astype(dtype)
 
     def backward_dw(
         self, x: Float[Array, "_ *H _"], dy: Float[Array, "_ *P _"],
         template: Sequence[int],
     ) -> Float[Array, "*K 1 O"]:  # fmt: skip
-        """Compute dw, for a template of these sizes.
-
-        It is added up slice by slice: example by example, or channel by channel.
-        """
+        """Compute dw, for a template of these sizes."""
         dtype, (x, dy) = x.dtype, _widened(x, dy)
         x = self._repeat(x, dy.shape[self._axis])
         taps, (rows, *others) = _taps(template), dy.shape[1:-1]
         # The rows are cut into blocks, which are added in one loop.
-        blocks = max(n for n in range(1, MOST_BLOCKS + 1) if rows % n == 0)
+        most = 1 if self.channels_first else MOST_BLOCKS
+        blocks = max(n for n in range(1, most + 1) if rows % n == 0)
         places = rows // blocks, *others
 
-        def sums_of(x: Array, dy: Array) -> list[Array]:
-            """Sum products over the blocks, one sum for each tap."""
+        def sum_blocks(x: Array, dy: Array) -> list[Array]:
+            """Sum the products of each tap over the blocks."""
             x, starts = _pad(x, self.padding), range(0, rows, places[0])
-            pairs = [(row, dy[:, row : row + places[0]]) for row in starts]
+            parts = [(row, dy[:, row : row + places[0]]) for row in starts]
             return [
                 reduce(
-                    add, [self._shifted(x, k, places, r) * part for r, part in pairs]
+                    add, [self._shifted(x, k, places, r) * part for r, part in parts]
                 )
                 for k in taps
             ]
 
-        slices = x[:, None], dy[:, None]
+        def one_more(sums: list[Array], pair: tuple[Array, Array]) -> tuple[Any, Any]:
+            if self.channels_first:
+                return sums, [_sum_places(a) for a in sum_blocks(*pair)]
+            return list(map(add, sums, sum_blocks(*pair))), ()
+
+        zeros = jnp.zeros((1, *places, dy.shape[-1]), dy.dtype)
+        start = [] if self.channels_first else [zeros] * len(taps)
+        sums, rows_of_channels = lax.scan(one_more, start, (x[:, None], dy[:, None]))
         if self.channels_first:
-            _, sums = lax.scan(
-                lambda _, pair: (0, [_sum_places(a) for a in sums_of(*pair)]), 0, slices
-            )
-            dweight = jnp.stack(sums).sum(-1)
+            dweight = jnp.stack(rows_of_channels).sum(-1)
         else:
-            zeros = jnp.zeros((1, *places, dy.shape[-1]), dy.dtype)
-            sums, _ = lax.scan(
-                lambda sums, pair: (list(map(add, sums, sums_of(*pair))), 0),
-                [zeros] * len(taps),
-                slices,
-            )
             dweight = jnp.stack([_sum_places(a) for a in sums])
         return dweight.reshape(*template, 1, -1).astype(dtype)
+
+    def _slice_by_slice(
+        self, f: Callable[[Array, Array], Array], images: Array, weight: Array
+    ) -> Array:
+        """Return f of each example, or of each channel with its own template."""
+        if self.channels_first:
+            pairs = images[:, None], jnp.moveaxis(weight, -1, 0)
+            return lax.map(lambda pair: f(*pair)[0], pairs)
+        return lax.map(lambda image: f(image, weight)[0], images[:, None])
 
     @property
     def _axis(self) -> int:
@@ -168,11 +176,6 @@ class Depthwise:
         if self.channels_first:
             return dx.reshape(channels, -1, *dx.shape[1:]).sum(1)
         return dx.reshape(*dx.shape[:-1], channels, -1).sum(-1)
-
-    def _per_channel(self, numbers: Array, image: Array) -> Array:
-        """Reshape one number for each channel, so that it broadcasts over an image."""
-        axes = image.ndim - 1 if self.channels_first else 0
-        return numbers.reshape(-1, *[1] * axes)
 
     def _output_sizes(
         self, template: Sequence[int], sizes: Sequence[int]
