@@ -102,10 +102,11 @@ class Depthwise:
                 *(weight.shape[:-1], *geometry, sizes, dy.shape[1:-1]), strict=True
             )
         ]
-        counts = [axis.count for axis in axes]
+        counts = [axis.positions for axis in axes]
 
         def multiply_add(dy: Array, weight: Array) -> Array:
-            dy, parts = _pad(dy, [axis.ends for axis in axes]), []
+            dy = _pad(dy, [axis.ends for axis in axes])
+            parts: list[Array] = []
             for reached in product(*(axis.reached() for axis in axes)):
                 taps = [zip(*pairs, strict=True) for pairs in product(*reached)]
                 terms = [_slice(dy, starts, counts) * weight[k] for k, starts in taps]
@@ -145,8 +146,9 @@ class Depthwise:
                 return sums, [_sum_places(a) for a in sum_blocks(*pair)]
             return list(map(add, sums, sum_blocks(*pair))), ()
 
-        zeros = jnp.zeros((1, *places, dy.shape[-1]), dy.dtype)
-        start = [] if self.channels_first else [zeros] * len(taps)
+        # Zeros that vary over the same devices as the sums, inside `shard_map`.
+        start = [jnp.where(False, a, 0) for a in sum_blocks(x[:1], dy[:1])]
+        start = [] if self.channels_first else start
         sums, rows_of_channels = lax.scan(one_more, start, (x[:, None], dy[:, None]))
         if self.channels_first:
             dweight = jnp.stack(rows_of_channels).sum(-1)
@@ -206,7 +208,7 @@ class _Axis(NamedTuple):
     places: int
 
     @property
-    def count(self) -> int:
+    def positions(self) -> int:
         """Return the number of positions of each remainder, beyond H included."""
         return -(-self.size // self.stride)
 
@@ -214,7 +216,7 @@ class _Axis(NamedTuple):
     def ends(self) -> tuple[int, int]:
         """Return how far dy is padded, so that all that is read exists."""
         shifts = [t for pairs in self._shifts() for _, t in pairs]
-        return max(0, -min(shifts)), max(0, max(shifts) + self.count - self.places)
+        return max(0, -min(shifts)), max(0, max(shifts) + self.positions - self.places)
 
     def reached(self) -> list[list[tuple[int, int]]]:
         """Return, for each remainder, taps and where in the padded dy each begins."""

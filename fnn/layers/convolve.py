@@ -61,7 +61,7 @@ def convolve(
     inputs = weight.shape[-2]
     if kernel := _kernel(x.shape[1:-1], window, groups, inputs, precision):
         return kernel.forward(x, weight)
-    if _is_split(*weight.shape[-2:], groups):
+    if _is_split(inputs, weight.shape[-1], groups):
         parts = zip(_split(x, groups), _split(weight, groups), strict=True)
         ys = [convolve(x, w, window, precision=precision) for x, w in parts]
         return jnp.concatenate(ys, -1)
@@ -97,7 +97,7 @@ def convolve_dx(
     inputs = weight.shape[-2]
     if kernel := _kernel(sizes, window, groups, inputs, precision):
         return kernel.backward_dx(dy, weight, sizes, groups * inputs)
-    if _is_split(*weight.shape[-2:], groups):
+    if _is_split(inputs, weight.shape[-1], groups):
         parts = zip(_split(dy, groups), _split(weight, groups), strict=True)
         options = window, sizes, 1, precision
         return jnp.concatenate([convolve_dx(d, w, *options) for d, w in parts], -1)
@@ -127,7 +127,8 @@ def convolve_dw(
     """Compute dW from x and dy."""
     x, dy = _of_one_dtype(x, dy)
     n, *sizes, inputs = x.shape
-    if kernel := _kernel(sizes, window, groups, inputs // groups, precision):
+    kernel = _kernel(sizes, window, groups, inputs // groups, precision)
+    if kernel and n:
         return kernel.backward_dw(x, dy, window.size)
     if _is_split(inputs // groups, dy.shape[-1], groups):
         parts = zip(_split(x, groups), _split(dy, groups), strict=True)

@@ -142,7 +142,7 @@ class Planner(NamedTuple):
         All of them have the same layouts at their ends; the inner ones only where their
         outputs are merged element by element, or along their channels.
         """
-        merge, axis = getattr(net, "merge", ""), getattr(net, "axis", None)
+        merge, axis = getattr(net, "merge", ""), getattr(net, "axis", 0)
         by_channel = type(net) is Residual or merge in ("sum", "product")
         by_channel |= (merge, axis) == ("concatenate", -1)
         found: dict[Ends, Route] = {}
