@@ -9,6 +9,8 @@ import pytest
 from jax import lax
 
 import fnn
+from fnn.kernels.depthwise import Depthwise
+from fnn.kernels.layout import swap_batch_and_channels as swap
 from fnn.layers.convolve import convolve, convolve_dw, convolve_dx
 from fnn.layers.windows import Window
 
@@ -103,6 +105,29 @@ def test_it_is_the_convolution_of_jax(geometry, channels):
             return ours(*arrays, *options), jaxs(*arrays, *options)
 
         assert_equal(*both(*arrays), 1e-12)
+
+
+@pytest.mark.one_in(3)
+@pytest.mark.parametrize("outputs", [1, 2])
+@pytest.mark.parametrize(
+    "geometry",
+    ["same", "stride and dilation", "between windows", "cut off", "one axis"],
+)
+def test_channels_may_be_first(geometry, outputs):
+    sizes, window = GEOMETRIES[geometry]
+    with jax.enable_x64(True):
+        x, weight, dy = arguments(sizes, window, (5, 1, outputs))
+        options = window.stride, window.padding, window.dilation
+
+        @jax.jit
+        def inner(x, weight, dy):
+            kernel = Depthwise(*options, channels_first=True)
+            y = kernel.forward(swap(x), weight)
+            dx = kernel.backward_dx(swap(dy), weight, sizes, 5)
+            return swap(y), swap(dx), kernel.backward_dw(swap(x), swap(dy), window.size)
+
+        want = jaxs(x, weight, dy, window, 5)
+        assert_equal(inner(x, weight, dy), want, 1e-12)
 
 
 @pytest.mark.one_in(3)
