@@ -50,7 +50,7 @@ MAY_IMPORT = {
     "network": {"typing", "checks", "shapes", "core"},
     "visits": {"typing", "core", "network"},
     "probes": {"typing", "pytree", "shapes", "core", "network", "visits"},
-    "layers": GROUND | {"core", "network", "argmax", "versions"},
+    "layers": GROUND | {"core", "network", "argmax", "versions", "kernels"},
     "ops": {"typing", "layers", "placement"},
     "summary": GROUND | NETWORK | {"layers", "tables", "letters"},
     "planning": GROUND | NETWORK | {"layers", "kernels", "tables", "letters"},

@@ -174,6 +174,57 @@ def test_ceil_mode_is_planned_where_it_adds_no_window(window):
     np.testing.assert_allclose(*outs, atol=1e-5)
 
 
+#: Layers that take as long in either layout, between two convolutions that are planned.
+BETWEEN = {
+    "overlapping maxima": fnn.MaxPool(3, stride=2, padding=1),
+    "maxima in ceil mode": fnn.MaxPool(3, stride=2, ceil_mode=True),
+    "means": fnn.AvgPool(2),
+    "means in ceil mode": fnn.AvgPool(3, stride=2, padding=1, ceil_mode=True),
+    "depthwise": fnn.Conv(4, 3, stride=2, groups=4),
+    "a multiplier, no bias": fnn.Conv(8, (3, 2), groups=4, bias=False, dilation=2),
+    "a sum": fnn.parallel(fnn.Conv(3, 3), fnn.Conv(3, 1)),
+    "a product": fnn.parallel(fnn.Conv(4, 3), fnn.Tanh(), merge="product"),
+    "channels": fnn.parallel(fnn.Conv(3, 3), fnn.Tanh(), merge="concatenate"),
+    "channels of pools": fnn.parallel(
+        fnn.AvgPool(2), fnn.serial(fnn.MaxPool(2), fnn.Conv(5, 3)), merge="concatenate"
+    ),
+    "channels of vectors": fnn.serial(
+        fnn.parallel(fnn.GlobalAvgPool(), fnn.GlobalAvgPool(), merge="concatenate"),
+        fnn.Reshape((1, 1, 8)),
+    ),
+}
+
+
+@pytest.mark.one_in(3)
+@pytest.mark.parametrize("layer", BETWEEN.values(), ids=BETWEEN)
+def test_images_stay_in_their_layout(layer):
+    """Planned costs say so; loss and gradients are those of the plain network."""
+    net = fnn.serial(
+        *(fnn.Conv(4, 3), fnn.Relu(), layer, fnn.Conv(3, 3, padding=1), fnn.Relu()),
+        *(fnn.GlobalAvgPool(), fnn.Dense(3)),
+    )
+    plan = planned(net, costs=costs(GlobalAvgPool=1.0))
+    paths = [change.path for change in plan.changes]
+    assert any(path.startswith("2/") for path in paths), paths
+    with jax.enable_x64(True):
+        variables = jax.tree.map(
+            lambda a: jnp.asarray(a, jnp.float64), net.init(jax.random.key(0), IMAGE)
+        )
+        batch = jnp.asarray(X, jnp.float64), Y
+        ours, want = (
+            jax.jit(fnn.value_and_grad(each, LOSS))(variables, batch)
+            for each in (plan, net)
+        )
+        for a, b in zip(*map(jax.tree.leaves, (ours, want)), strict=True):
+            np.testing.assert_allclose(a, b, rtol=0, atol=1e-11)
+
+
+def test_what_is_as_dear_in_either_layout_is_not_worth_a_transpose():
+    for name in ("overlapping maxima", "means", "depthwise"):
+        net = fnn.serial(fnn.Dropout(0.1), BETWEEN[name], fnn.Dropout(0.1))
+        assert planned(net, (10, 12, 4), costs=costs(transpose=0.1)).net == net
+
+
 # ---- Modes -----------------------------------------------------------------------
 
 

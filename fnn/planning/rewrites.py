@@ -28,16 +28,18 @@ from fnn.layers.activations import (
 )
 from fnn.layers.batch_norm import BatchNorm
 from fnn.layers.convolution import Conv
+from fnn.layers.convolve import is_written_out
 from fnn.layers.global_pooling import GlobalAvgPool
 from fnn.layers.padding import COPY_MODES
 from fnn.layers.piecewise import Clip, HardSigmoid, HardSwish
-from fnn.layers.pooling import MaxPool
+from fnn.layers.pooling import AvgPool, MaxPool
 from fnn.planning.costs import Work
 from fnn.planning.options import PlanOptions
 from fnn.planning.stage import Stage
 from fnn.planning.stages import (
     BatchNormStage,
     ConvStage,
+    DepthwiseStage,
     GlobalAvgPoolStage,
     MaxPoolStage,
     PointwiseStage,
@@ -158,6 +160,33 @@ def _pooling_tiles(layers: Layers, shape: InShape) -> bool:
     return _tiles(layers[0], shape[:2])
 
 
+def _pooling_does_not_tile(layers: Layers, shape: InShape) -> bool:
+    return type(layers[0]) is AvgPool or not _tiles(layers[0], shape[:2])
+
+
+def _is_depthwise(layers: Layers, shape: InShape) -> bool:
+    conv = layers[0]
+    many = 1 < conv.groups == shape[2] and is_written_out(conv.window_for(shape[:2]))
+    return many and conv.padding not in COPY_MODES
+
+
+def _as_dear_as_plain(
+    name: str, stage: Callable[[Layers], Stage]
+) -> Callable[[Layers, InShape, PlanOptions], Iterator[Candidate]]:
+    """Return a replacement by the same algorithm in the inner layout.
+
+    It takes as long there. What counts is that the stages before and after it need no
+    transposes.
+    """
+
+    def candidates(
+        layers: Layers, shape: InShape, options: PlanOptions
+    ) -> Iterator[Candidate]:
+        yield Candidate(stage(layers), name, plain_cost(layers[0], shape, options))
+
+    return candidates
+
+
 def _single_stage(
     name: str, stage: Callable[[Layers], Stage]
 ) -> Callable[[Layers, InShape, PlanOptions], Iterator[Candidate]]:
@@ -182,6 +211,8 @@ _NORM_RELU = _single_stage("batch norm + ReLU", BatchNormStage)
 _NORM = _single_stage("batch norm", BatchNormStage)
 _MAX_POOL = _single_stage("maximum of planes", _max_pool_stage)
 _AVG_POOL = _single_stage("mean of rows", GlobalAvgPoolStage)
+_POOL = _as_dear_as_plain("as it is", PointwiseStage)
+_DEPTHWISE = _as_dear_as_plain("multiply-adds", DepthwiseStage)
 _POINTWISE = _single_stage("as it is", PointwiseStage)
 
 #: Tried at every layer; more than one may match.
@@ -192,9 +223,11 @@ REWRITES = (
     Rewrite(((Conv,), (MaxPool,)), _is_supported, _conv_stages),
     Rewrite(((Conv,), (Relu,)), _is_supported, _conv_stages),
     Rewrite(((Conv,),), _is_supported, _conv_stages),
+    Rewrite(((Conv,),), _is_depthwise, _DEPTHWISE),
     Rewrite(((BatchNorm,), (Relu,)), _always, _NORM_RELU),
     Rewrite(((BatchNorm,),), _always, _NORM),
     Rewrite(((MaxPool,),), _pooling_tiles, _MAX_POOL),
+    Rewrite(((MaxPool, AvgPool),), _pooling_does_not_tile, _POOL),
     Rewrite(((GlobalAvgPool,),), _always, _AVG_POOL),
     Rewrite((POINTWISE,), _always, _POINTWISE),
 )
@@ -215,7 +248,7 @@ def plain_cost(layer: Any, shape: InShape, options: PlanOptions) -> float:
         return slowdown * options.costs.block("plain", work)
     for kinds, name in (
         ((BatchNorm,), "BatchNorm"),
-        ((MaxPool,), "MaxPool"),
+        ((MaxPool, AvgPool), "MaxPool"),
         ((GlobalAvgPool,), "GlobalAvgPool"),
         (POINTWISE[:-1], "Relu"),
     ):

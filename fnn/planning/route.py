@@ -140,16 +140,18 @@ class Planner(NamedTuple):
         """Return the routes of a layer whose children are side by side.
 
         All of them have the same layouts at their ends; the inner ones only where their
-        outputs are added.
+        outputs are merged element by element, or along their channels.
         """
-        adds = type(net) is Residual or getattr(net, "merge", "") == "sum"
+        merge, axis = getattr(net, "merge", ""), getattr(net, "axis", 0)
+        by_channel = type(net) is Residual or merge in ("sum", "product")
+        by_channel |= (merge, axis) == ("concatenate", -1)
         found: dict[Ends, Route] = {}
         branches = [
             self.routes(child, path_of(path, label, child))
             for label, child in net.children.items()
         ]
         for layout in (OUTER, INNER):
-            if layout == INNER and not adds:
+            if layout == INNER and not by_channel:
                 continue
             total = Route()
             for routes in branches:
@@ -159,7 +161,7 @@ class Planner(NamedTuple):
             elif type(net) is Residual:
                 planned = InnerResidual(*total.layers)
             else:
-                planned = InnerParallel(total.layers)
+                planned = InnerParallel(total.layers, merge, axis)
             found[layout, layout] = total._replace(layers=(planned,))
         return found
 

@@ -1,10 +1,13 @@
 """All stages: plain layers on the left, the kernel that computes them on the right.
 
 Conv [+ Relu] [+ MaxPool]      kernels.conv_block, by im2col or by Winograd
+Conv with as many groups as    kernels.depthwise
+    inputs
 BatchNorm [+ Relu]             kernels.batch_norm
 MaxPool                        kernels.pooling
 GlobalAvgPool                  a mean over rows and columns
 Relu, Tanh, ... Identity       themselves: element by element, in any layout
+MaxPool, AvgPool               themselves, where windows overlap or are averaged
 Residual, Parallel             themselves, with their branches in the inner layout
 
 Legend: images (C, H, W, N); y of O channels, Hy × Wy pixels.
@@ -20,8 +23,9 @@ import jax.numpy as jnp
 from fnn.core import Backward, Forward, Layer, layer
 from fnn.kernels.batch_norm import batch_norm_backward, batch_norm_forward
 from fnn.kernels.conv_block import ConvBlock, ConvBlockSaved
+from fnn.kernels.depthwise import Depthwise
 from fnn.kernels.im2col import Im2col
-from fnn.kernels.layout import ALL_BUT_CHANNELS
+from fnn.kernels.layout import ALL_BUT_CHANNELS, per_channel
 from fnn.kernels.planes import (
     Group,
     pad_or_crop,
@@ -37,11 +41,12 @@ from fnn.layers.normalization import NormParams, moments
 from fnn.layers.shape import shape_only
 from fnn.planning.planned import Planned, plain
 from fnn.planning.stage import InnerLayer, InnerView, Stage
-from fnn.typing import Array, Float, KeyArray, PyTree
+from fnn.typing import Array, Float, InShape, KeyArray, PyTree
 
 __all__ = [
     "BatchNormStage",
     "ConvStage",
+    "DepthwiseStage",
     "GlobalAvgPoolStage",
     "InnerParallel",
     "InnerResidual",
@@ -76,6 +81,35 @@ class ConvStage(Stage):
 
 
 @layer
+class DepthwiseStage(Stage):
+    """A stage for a depthwise convolution."""
+
+    def inner_forward(
+        self, params: ConvParams, state: PyTree, x: Float[Array, "C H W N"], *,
+        key: KeyArray | None, train: bool,
+    ) -> Forward:  # fmt: skip
+        y = self._kernel(x.shape[1:3]).forward(x, params.weight)
+        y = y if isinstance(params.bias, tuple) else y + per_channel(params.bias)
+        return Forward(y, x, state)
+
+    def inner_backward(
+        self, params: ConvParams, saved: Array, dy: Float[Array, "O Hy Wy N"]
+    ) -> Backward:
+        x, (weight, bias) = saved, params
+        channels, *sizes, _ = x.shape
+        kernel = self._kernel(tuple(sizes))
+        dx = kernel.backward_dx(dy, weight, sizes, channels)
+        dweight = kernel.backward_dw(x, dy, weight.shape[:2])
+        dbias = () if isinstance(bias, tuple) else dy.sum(ALL_BUT_CHANNELS)
+        return Backward(dx, ConvParams(dweight, dbias))
+
+    def _kernel(self, sizes: tuple[int, ...]) -> Depthwise:
+        conv: Any = self.layers[0]
+        window = conv.window_for(sizes)
+        return Depthwise(window.stride, window.padding, window.dilation, True)
+
+
+@layer
 class BatchNormStage(Stage):
     """A stage for batch normalisation, and the ReLU that may follow it."""
 
@@ -105,7 +139,10 @@ class BatchNormStage(Stage):
 
 @layer
 class PointwiseStage(Stage):
-    """A stage for a layer that works element by element, unchanged."""
+    """A stage for a layer that is the same in both layouts, unchanged.
+
+    It works element by element, or along rows and columns alone.
+    """
 
     def inner_forward(
         self, params: PyTree, state: PyTree, x: Float[Array, "C H W N"], *,
@@ -178,11 +215,14 @@ class InnerBranches(InnerLayer, Planned):
         self, params: PyTree, state: PyTree, x: Array, *,
         key: KeyArray | None, train: bool,
     ) -> Forward:  # fmt: skip
-        net = self.map_branches(InnerView)
-        return net.forward(params, state, x, key=key, train=train)
+        return self.inner_net().forward(params, state, x, key=key, train=train)
 
     def inner_backward(self, params: PyTree, saved: PyTree, dy: Array) -> Backward:
-        return self.map_branches(InnerView).backward(params, saved, dy)
+        return self.inner_net().backward(params, saved, dy)
+
+    def inner_net(self) -> Layer:
+        """Return the layer that takes and returns images in the inner layout."""
+        return self.map_branches(InnerView)
 
 
 @layer
@@ -201,8 +241,7 @@ class InnerResidual(InnerBranches, Residual):
 class InnerParallel(InnerBranches, Parallel):
     """A block of branches in the inner layout, with the fields of `Parallel`.
 
-    It only adds branches up and never concatenates them: channels are the last axis in
-    the outer layout, the first in the inner one.
+    It adds or multiplies branches, or concatenates their channels.
     """
 
     @property
@@ -210,4 +249,25 @@ class InnerParallel(InnerBranches, Parallel):
         return "Parallel"
 
     def map_branches(self, change: Callable[[Layer], Layer]) -> Parallel:
-        return Parallel(tuple(map(change, self.branches)), self.merge)
+        return Parallel(tuple(map(change, self.branches)), self.merge, self.axis)
+
+    def inner_net(self) -> Parallel:
+        views = tuple(map(InnerView, self.branches))
+        if self.merge == "concatenate":
+            return _ConcatenatedChannels(views, self.merge, 0)
+        return Parallel(views, self.merge)
+
+
+@layer
+class _ConcatenatedChannels(Parallel):
+    """A concatenation in the inner layout, where channels are the first axis.
+
+    In a `Parallel`, that is the axis of the examples; shapes were checked in the plain
+    network.
+    """
+
+    def __post_init__(self) -> None:
+        pass
+
+    def _check(self, shapes: list[InShape], axes_before: int) -> None:
+        pass
