@@ -83,7 +83,9 @@ class Depthwise:
 
         def multiply_add(x: Array, weight: Array) -> Array:
             x = _pad(x, self.padding)
-            terms = [self._shifted(x, k, places) * weight[k] for k in _taps(template)]
+            terms = [
+                _scaled(self._shifted(x, k, places), weight[k]) for k in _taps(template)
+            ]
             return reduce(add, terms)
 
         x = self._repeat(x, outputs)
@@ -109,7 +111,9 @@ class Depthwise:
             parts: list[Array] = []
             for reached in product(*(axis.reached() for axis in axes)):
                 taps = [zip(*pairs, strict=True) for pairs in product(*reached)]
-                terms = [_slice(dy, starts, counts) * weight[k] for k, starts in taps]
+                terms = [
+                    _scaled(_slice(dy, starts, counts), weight[k]) for k, starts in taps
+                ]
                 between = jnp.zeros((1, *counts, dy.shape[-1]), dy.dtype)
                 parts.append(reduce(add, terms) if terms else between)
             return _interleave(parts, self.stride, sizes)
@@ -236,6 +240,11 @@ class _Axis(NamedTuple):
 
 def _taps(template: Sequence[int]) -> list[tuple[int, ...]]:
     return list(product(*map(range, template)))
+
+
+def _scaled(images: Array, factors: Array) -> Array:
+    """Multiply each channel by its factor, or all by one; ranks are not promoted."""
+    return images * factors.reshape((1,) * (images.ndim - 1) + (-1,))
 
 
 def _sum_places(image: Array) -> Array:
