@@ -10,10 +10,12 @@ import optax
 import pytest
 from experiment_runs import conclusion, json_lines, small_mnist
 
+import fnn
 from experiments import reproduce
 from experiments.reproduce import Config, Row, conclude
 from experiments.shared import published_runs
 from experiments.shared.published import SETTINGS
+from experiments.shared.published_passes import BIOTORCH_RULES
 from experiments.shared.setting import shortened
 
 # ---- The settings ----------------------------------------------------------------
@@ -33,6 +35,31 @@ def test_a_rule_keeps_the_network_and_only_its_key_is_new_for_a_seed(name):
     draws = any(part in name for part in ("-fa", "frsf", "usf", "dfa"))
     assert (one != other) == (draws or "brsf" in name)
     assert name.startswith(("local", "forward")) == (setting.engine != "manual")
+
+
+@pytest.mark.parametrize("kind", ["fa", "usf", "frsf", "brsf", "dfa"])
+def test_the_rule_of_a_planned_network_is_the_rule(kind):
+    setting, plain = SETTINGS[f"biotorch-{kind}"], BIOTORCH_RULES[kind][0]
+    key = jax.random.key(3)
+    variables = setting.net.init(jax.random.key(0), (32, 32, 1))
+    x = jax.random.normal(jax.random.key(1), (64, 32, 32, 1))
+    y = jnp.arange(64) % 10
+
+    @jax.jit
+    def gradients(variables):
+        nets = plain(setting.net, key), setting.rule(setting.net, key), setting.net
+        return [
+            fnn.value_and_grad(net, setting.loss)(variables, (x, y), key=key).grads
+            for net in nets
+        ]
+
+    ours, planned, true = gradients(variables)
+    for path, expected in fnn.named_params(setting.net, ours).items():
+        got = fnn.named_params(setting.net, planned)[path]
+        size = float(jnp.abs(expected).max())
+        np.testing.assert_allclose(got, expected, rtol=0, atol=1e-4 * size)
+    first, other = ours[0].weight, true[0].weight
+    assert jnp.abs(first - other).max() > 0.1 * jnp.abs(other).max()
 
 
 def test_both_sets_of_images_have_the_same_training_but_for_the_pixels():

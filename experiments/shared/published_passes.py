@@ -42,6 +42,17 @@ def sign_symmetric(kind: str) -> Any:
     return lambda net, key: fnn.rules.sign_symmetric(net, key, kind)
 
 
+def with_kernels(rule: Any) -> Any:
+    """Return the rule of the planned network: the same one, but several times as fast.
+
+    `fnn.fit` plans no network with rules. But a convolution that the plan has joined
+    with its activation and pool is still linear in its weight, which only dx needs:
+    with B in its place, dx is what the rule says. (A rule that changes dy itself would
+    meet it above the activation, and is not to be used here.)
+    """
+    return lambda net, key: rule(fnn.plan(net, (32, 32, 1), batch_size=64).net, key)
+
+
 #: The rules by name, with the errors in percent on MNIST and Fashion-MNIST.
 BIOTORCH_RULES = {
     "bp": (None, 0.91, 9.2),
@@ -80,7 +91,11 @@ def biotorch() -> dict[str, Setting]:
     )
     settings = {}
     for name, (rule, *errors) in BIOTORCH_RULES.items():
-        own = replace(base, rule=rule, learning_rate=BIOTORCH_RATES[name])
+        own = replace(
+            base,
+            rule=rule and with_kernels(rule),
+            learning_rate=BIOTORCH_RATES[name],
+        )
         if name == "dfa":
             direct = "B from N(0, 1/features), where the source's convolutions spread δ"
             own = replace(own, chosen=f"{own.chosen}; {direct}")
