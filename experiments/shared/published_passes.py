@@ -43,14 +43,26 @@ def sign_symmetric(kind: str) -> Any:
 
 
 def with_kernels(rule: Any) -> Any:
-    """Return the rule of the planned network: the same one, but several times as fast.
+    """Return a rule of feedback weights with a plan's kernels: the same, but faster.
 
     `fnn.fit` plans no network with rules. But a convolution that the plan has joined
     with its activation and pool is still linear in its weight, which only dx needs:
-    with B in its place, dx is what the rule says. (A rule that changes dy itself would
-    meet it above the activation, and is not to be used here.)
+    with B in its place, dx is what the rule says. (Not so Winograd's, which keeps the
+    transformed W of the forward: an exact plan has none.)
     """
-    return lambda net, key: rule(fnn.plan(net, (32, 32, 1), batch_size=64).net, key)
+
+    def planned(net: fnn.Layer, key: jax.Array) -> fnn.Layer:
+        plan = fnn.plan(net, (32, 32, 1), batch_size=64, mode="exact")
+        kernels: Any = plan.net
+        ruled: Any = rule(net, key)
+        parts = [
+            replace(part, layer=kernel) if isinstance(part, fnn.rules.Feedback)
+            else kernel
+            for part, kernel in zip(ruled.layers, kernels.layers, strict=True)
+        ]  # fmt: skip
+        return kernels.with_children(*parts)
+
+    return planned
 
 
 #: The rules by name, with the errors in percent on MNIST and Fashion-MNIST.
@@ -93,7 +105,7 @@ def biotorch() -> dict[str, Setting]:
     for name, (rule, *errors) in BIOTORCH_RULES.items():
         own = replace(
             base,
-            rule=rule and with_kernels(rule),
+            rule=rule if name in ("bp", "dfa") else with_kernels(rule),
             learning_rate=BIOTORCH_RATES[name],
         )
         if name == "dfa":
