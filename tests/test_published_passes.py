@@ -148,7 +148,7 @@ def test_the_budget_is_that_of_the_source():
     x, setting = np.zeros((60_000, 1), np.float32), SETTINGS["dpsgd-1.16"]
     images = published_runs.Images((x, x), None, (x, x))
     found = published_runs.epsilons(setting, images)
-    assert 0.8 * 1.16 < found["epsilon_pld"] < found["epsilon_rdp"] < 1.16
+    assert 0.7 * 1.16 < found["epsilon_pld"] < found["epsilon_rdp"] < 1.16
     for name in ("dpsgd-6.86", "dpsgd-2.91", "dpsgd-1.16"):
         assert name == f"dpsgd-{SETTINGS[name].published_epsilon}"
 

@@ -75,8 +75,7 @@ BIOTORCH_RULES = {
     "dfa": (fnn.rules.direct_feedback_alignment, 1.61, 12.81),
 }
 
-#: The source gives none. Feedback alignment diverges with 0.01: its first convolutions
-#: sum δ over all places, and no weights have agreed with B yet.
+#: The source gives none. With 0.01 the loss of feedback alignment is 5e8 after an epoch.
 BIOTORCH_RATES = dict.fromkeys(BIOTORCH_RULES, 0.01) | {"fa": 0.001, "dfa": 0.001}
 
 
