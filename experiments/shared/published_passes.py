@@ -75,7 +75,7 @@ BIOTORCH_RULES = {
     "dfa": (fnn.rules.direct_feedback_alignment, 1.61, 12.81),
 }
 
-#: The source gives none. With 0.01 the loss of feedback alignment is 5e8 after an epoch.
+#: The source gives none. With 0.01 the loss of feedback alignment is 5e8 in an epoch.
 BIOTORCH_RATES = dict.fromkeys(BIOTORCH_RULES, 0.01) | {"fa": 0.001, "dfa": 0.001}
 
 
