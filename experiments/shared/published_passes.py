@@ -75,8 +75,9 @@ BIOTORCH_RULES = {
     "dfa": (fnn.rules.direct_feedback_alignment, 1.61, 12.81),
 }
 
-#: The source gives none. With 0.01 the loss of feedback alignment is 5e8 in an epoch.
-BIOTORCH_RATES = dict.fromkeys(BIOTORCH_RULES, 0.01) | {"fa": 0.001, "dfa": 0.001}
+#: The source gives none. Those of fa and dfa are the best of a few after 300 steps, on
+#: held-out images; the others are not tuned. With 0.01 the loss of fa grows to 5e8.
+BIOTORCH_RATES = dict.fromkeys(BIOTORCH_RULES, 0.01) | {"fa": 0.003, "dfa": 0.003}
 
 
 def biotorch() -> dict[str, Setting]:
@@ -89,8 +90,9 @@ def biotorch() -> dict[str, Setting]:
         "initialiser, no initial biases; momentum 0.9, decay 0.001 of weights and "
         "biases, batches of 64, 100 epochs, a tenth of the learning rate after 50 and "
         "again after 75; the best epoch on the test images; one run",
-        chosen="the learning rate, which the source does not give and which is not "
-        "tuned here; a smaller last batch, which the source leaves out",
+        chosen="the learning rate, which the source does not give (tried here in short "
+        "runs of fa and dfa on held-out images, else not tuned); a smaller last batch, "
+        "which the source leaves out",
         pixels=MNIST_PIXELS,
         side=32,
         batch_size=64,
