@@ -75,9 +75,9 @@ BIOTORCH_RULES = {
     "dfa": (fnn.rules.direct_feedback_alignment, 1.61, 12.81),
 }
 
-#: The source gives none. That of fa is the best of 0.01, 0.003 and 0.001 after 300 steps
-#: on held-out images; with 0.01 its loss grows to 1e8. The loss of dfa grows to 1e4 with
-#: 0.003; 0.001 is a guess. The others are not tuned.
+#: The source gives none. That of fa is the best of 0.01, 0.003 and 0.001 on held-out
+#: images, after 300 steps (with 0.01 its loss grows to 1e8). That of dfa is a guess:
+#: with 0.003 its loss grows to 1e4. The others are not tuned.
 BIOTORCH_RATES = dict.fromkeys(BIOTORCH_RULES, 0.01) | {"fa": 0.003, "dfa": 0.001}
 
 
@@ -92,8 +92,7 @@ def biotorch() -> dict[str, Setting]:
         "biases, batches of 64, 100 epochs, a tenth of the learning rate after 50 and "
         "again after 75; the best epoch on the test images; one run",
         chosen="the learning rate, which the source does not give (tried here for fa "
-        "alone, on held-out images); a smaller last batch, "
-        "which the source leaves out",
+        "alone, on held-out images); a smaller last batch, which the source leaves out",
         pixels=MNIST_PIXELS,
         side=32,
         batch_size=64,
