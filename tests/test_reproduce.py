@@ -3,6 +3,7 @@
 import math
 import re
 from dataclasses import replace
+from functools import partial
 
 import jax
 import jax.numpy as jnp
@@ -10,7 +11,7 @@ import numpy as np
 import optax
 import pytest
 from command_lines import assert_refused
-from experiment_runs import conclusion, json_lines
+from experiment_runs import conclusion, json_lines, small_mnist
 
 import fnn
 from experiments import __main__ as listing
@@ -18,6 +19,7 @@ from experiments import reproduce
 from experiments.reproduce import Config, Row, compare, conclude
 from experiments.shared import published_runs
 from experiments.shared.published import SETTINGS
+from experiments.shared.setting import shortened
 
 # ---- The bound on each unit's incoming weights -----------------------------------
 
@@ -160,35 +162,39 @@ def test_a_wrong_bound_is_refused(wrong, kind, text):
 
 @pytest.fixture
 def images(monkeypatch) -> fnn.data.Dataset:
-    """Replace MNIST by enlarged digits: 240 for training, 60 for the test."""
-
-    def enlarged(part):
-        x, y = part
-        return np.pad(x.repeat(3, 1).repeat(3, 2), ((0, 0), (2, 2), (2, 2), (0, 0))), y
-
-    digits = fnn.data.digits()
-    (x, y), (x_test, y_test) = map(enlarged, digits)
-    small = fnn.data.Dataset((x[:240], y[:240]), (x_test[:60], y_test[:60]))
-    monkeypatch.setattr(fnn.data, "mnist", lambda folder=None: small)
-    monkeypatch.setenv("COLUMNS", "80")
-    return small
+    return small_mnist(monkeypatch)
 
 
 def test_every_setting_is_the_network_of_its_source():
+    def count(setting):
+        shape = setting.side, setting.side, 1
+        init = partial(setting.net.init, jax.random.key(0), shape)
+        return sum(leaf.size for leaf in jax.tree.leaves(jax.eval_shape(init).params))
+
     shapes = {
-        name: fnn.summary(setting.net, (28, 28, 1)).params
+        name: count(setting)
         for name, setting in SETTINGS.items()
+        if not name.endswith("-fashion")  # the networks of the others
     }
     small = 784 * 30 + 30 + 30 * 10 + 10
-    assert {shapes[n] for n in SETTINGS if n.startswith("nielsen-3")} == {small}
+    assert {shapes[n] for n in shapes if n.startswith("nielsen-3")} == {small}
     assert shapes["nielsen-1"] == small
     assert shapes["nielsen-1-wide"] == 784 * 100 + 100 + 100 * 10 + 10
     assert shapes["nielsen-6"] == 20 * 26 + (20 * 144 + 1) * 100 + 1010
     two = 20 * 26 + 40 * 501 + (40 * 16 + 1) * 100 + 1010
     assert shapes["nielsen-6-two"] == shapes["nielsen-6-relu"] == two
     wide = 785 * 1024 + 2 * 1025 * 1024 + 1025 * 10
-    assert {shapes[n] for n in SETTINGS if n.startswith("dropout")} == {wide}
+    assert {shapes[n] for n in shapes if n.startswith("dropout")} == {wide}
     assert SETTINGS["nielsen-6-relu"].l2 == pytest.approx(1.0)  # 0.1 / (n/10) · n
+    lenet = 6 * 26 + 16 * 151 + 120 * 401 + 84 * 121 + 10 * 85
+    assert {shapes[n] for n in shapes if n.startswith("biotorch")} == {lenet}
+    assert {shapes[n] for n in shapes if n.startswith("dpsgd")} == {26_010}  # Opacus'
+    meprop = 785 * 500 + 501 * 500 + 501 * 10
+    assert {shapes[n] for n in shapes if n.startswith("meprop")} == {meprop}
+    local = wide + 3 * 2 * 1024  # and a scale and a shift of each unit
+    assert {shapes[n] for n in shapes if n.startswith("local")} == {local}
+    forward = 785 * 2000 + 3 * 2001 * 2000
+    assert shapes["forward-forward"] == forward
 
 
 def test_every_weight_and_bias_of_the_book_starts_from_a_standard_normal():
@@ -360,10 +366,12 @@ def test_what_is_concluded_depends_on_the_numbers():
         "nielsen-1 is 0.58 points better than published."
     )
     none = SETTINGS["dropout-none"]
-    other = Row("dropout-none", none, 0.985, 0.0005, 0.002)
+    short = shortened(none, 2)
+    other = Row("dropout-none", short, 0.985, 0.0005, 0.002)
     assert conclude([other], replace(config, epochs=2, validate=True)) == (
-        "dropout-none has no published figure (error 1.50% ± 0.05% here; logistic "
-        "2×800: 1.60%) (not as published: epochs=2, on validation images)."
+        "dropout-none (2/250) has no published figure (error 1.50% ± 0.05% here; "
+        "logistic 2×800: 1.60%) (not as published: 2 of 250 epochs; on validation "
+        "images)."
     )
 
 

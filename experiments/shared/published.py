@@ -1,67 +1,17 @@
-"""Published results on MNIST: their settings, and what the sources leave open.
+"""Published results on MNIST by plain backpropagation; and the table of all settings.
 
-The sources measure the accuracy in three ways, and a setting names one of them:
-
-    best        the best of the test accuracies after every epoch: chosen on the test
-                set, so that it is a little too good
-    validated   the test accuracy after the epoch with the best validation accuracy
-    last        the test accuracy after the last epoch; nothing is chosen
+What a setting says is in `setting`; those with another backward pass, or with private
+training, are in `published_passes`.
 """
 
-from dataclasses import dataclass, replace
-from typing import Literal
+from dataclasses import replace
 
 import fnn
+from experiments.shared.published_passes import PASSES
+from experiments.shared.setting import Setting
 from fnn.layers.initializers import HeNormal, Initializer, Normal, Zeros
 
-__all__ = ["SETTINGS", "Setting"]
-
-SOFTMAX = fnn.losses.SoftmaxCrossEntropy()
-
-
-@dataclass(frozen=True)
-class Setting:
-    """A published result, and the training that led to it.
-
-    Attributes:
-        net: the network.
-        published: test accuracies, as shares; two where the source has two.
-        source: chapter or table that has them.
-        known: the training, as far as the source describes it.
-        chosen: the choices made here, where the source leaves them open.
-        loss: minimised.
-        learning_rate: of gradient descent.
-        batch_size: examples in a minibatch.
-        epochs: how many.
-        examples: the first ones of MNIST's 60,000 for training.
-        l2: λ of the penalty λ/(2n) Σ Θ² on the weights.
-        momentum: β of the heavy ball.
-        cosine_decay: whether the learning rate rises linearly for a twentieth of the
-            steps, and then falls to 0 along half a cosine.
-        max_norm: the bound on each unit's incoming weights.
-        measured: how the accuracy is measured, see above.
-        reports_error: whether the source reports the error and not the accuracy.
-        other_network: the network of the published result, if it is another one.
-    """
-
-    net: fnn.Layer
-    published: tuple[float, ...]
-    source: str
-    known: str
-    chosen: str
-    loss: fnn.losses.Loss = SOFTMAX
-    learning_rate: float = 0.1
-    batch_size: int = 10
-    epochs: int = 30
-    examples: int = 50_000
-    l2: float = 0.0
-    momentum: float = 0.0
-    cosine_decay: bool = False
-    max_norm: float | None = None
-    measured: Literal["best", "validated", "last"] = "best"
-    reports_error: bool = False
-    other_network: str = ""
-
+__all__ = ["SETTINGS"]
 
 # ---- Nielsen, Neural Networks and Deep Learning (2015) ---------------------------
 
@@ -187,7 +137,7 @@ DROPOUT_RELU = Setting(
 )
 
 #: Every setting by name.
-SETTINGS = {
+SETTINGS: dict[str, Setting] = {
     "nielsen-1": CHAPTER_1,
     "nielsen-1-wide": replace(
         CHAPTER_1,
@@ -251,4 +201,5 @@ SETTINGS = {
         known=f"{DROPOUT_RELU.known}; incoming weights of a unit of norm 2 at most",
         max_norm=2.0,
     ),
+    **PASSES,
 }
