@@ -92,7 +92,7 @@ def assert_equal(have, want, tolerance):
         np.testing.assert_allclose(a, b, rtol=0, atol=tolerance * abs(b).max())
 
 
-@pytest.mark.one_in(4)
+@pytest.mark.one_in(5)  # 5 divides no side of the table: every row and column is met
 @pytest.mark.parametrize("channels", CHANNELS.values(), ids=CHANNELS)
 @pytest.mark.parametrize("geometry", GEOMETRIES.values(), ids=GEOMETRIES)
 def test_it_is_the_convolution_of_jax(geometry, channels):
@@ -172,6 +172,7 @@ def test_mapped_over_weights_and_in_a_loop(channels):
         assert_equal(in_a_loop(members), want, 1e-12)
 
 
+@pytest.mark.one_in(2)
 @pytest.mark.parametrize(
     ("layer", "in_shape"),
     [
