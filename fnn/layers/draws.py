@@ -105,4 +105,4 @@ def _is_local(key: KeyArray) -> bool:
 def _has_prefixes(key: KeyArray) -> bool:
     """Return whether a shorter row is the beginning of a longer one."""
     is_threefry = jax.random.key_impl(key) == "threefry2x32"
-    return is_threefry and jax.config.jax_threefry_partitionable
+    return is_threefry and bool(jax.threefry_partitionable.value)

@@ -28,7 +28,7 @@ def by_shapes(function: Callable[..., R]) -> Callable[..., R]:
     def remembered(*trees: Any, **static: Any) -> R:
         leaves, structure = jax.tree.flatten(trees)
         shapes = tuple((jnp.shape(leaf), jnp.result_type(leaf)) for leaf in leaves)
-        key = structure, shapes, tuple(static.items()), jax.config.jax_enable_x64
+        key = structure, shapes, tuple(static.items()), jnp.result_type(float)
         if key not in known:
             if len(known) >= SIZE:
                 known.clear()
