@@ -139,10 +139,12 @@ def test_fnn_has_a_version():
     assert re.fullmatch(r"\d+\.\d+\.\d+", fnn.__version__)
 
 
-@pytest.mark.parametrize("name", [n for n in dir(fnn) if ismodule(vars(fnn)[n])])
+MODULES = [n for n in dir(fnn) if ismodule(vars(fnn)[n]) and not n.startswith("_")]
+
+
+@pytest.mark.parametrize("name", MODULES)
 def test_every_public_module_can_be_imported_from(name):
-    if not name.startswith("_"):
-        assert importlib.import_module(f"fnn.{name}") is getattr(fnn, name)
+    assert importlib.import_module(f"fnn.{name}") is getattr(fnn, name)
 
 
 def test_a_checkout_that_is_not_installed_works_entirely(tmp_path):
