@@ -112,6 +112,7 @@ from fnn.passes.rules.compare import RuleComparison as RuleComparison
 from fnn.passes.rules.compare import compare_rules as compare_rules
 from fnn.planning.costs import Costs as Costs
 from fnn.planning.costs import load_costs as load_costs
+from fnn.planning.measuring import measure_costs as measure_costs
 from fnn.planning.planned import Change as Change
 from fnn.planning.planned import Plan as Plan
 from fnn.planning.planned import plain as plain

@@ -25,6 +25,8 @@ import pytest
 from array_types import check_shapes_everywhere
 from hypothesis import settings
 
+from fnn.planning.costs import Known, built_in
+
 # A float64 or int32 that slips into a float32 computation is an error, not a promotion.
 # (Not so ranks: x W + b adds a vector to a matrix on purpose.)
 jax.config.update("jax_numpy_dtype_promotion", "strict")
@@ -70,6 +72,15 @@ def forget_compiled_programs():
     """Thousands of compiled programs would fill a process's memory map."""
     yield
     jax.clear_caches()
+
+
+@pytest.fixture(autouse=True, scope="session")
+def plan_by_one_table():
+    """Plan the same on every machine, and measure nothing."""
+    with pytest.MonkeyPatch.context() as patch:
+        known = Known(built_in(), hold=True)
+        patch.setattr("fnn.planning.planner.known_costs", lambda: known)
+        yield
 
 
 @pytest.hookimpl(tryfirst=True)  # before `-m` chooses

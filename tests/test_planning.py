@@ -1,7 +1,5 @@
 """Planning: the same network, faster, and the table of its changes."""
 
-import json
-
 import jax
 import jax.numpy as jnp
 import numpy as np
@@ -10,7 +8,7 @@ from breadth import some_of
 from random_plans import random_plan_trial
 
 import fnn
-from fnn.planning.costs import Costs, Work, built_in
+from fnn.planning.costs import Costs, Known, Work, built_in
 from fnn.planning.options import MODES
 from fnn.planning.stage import Absorbed
 from fnn.planning.stages import ConvStage
@@ -36,6 +34,10 @@ def costs(**elements):
     cheap = dict.fromkeys(built_in().elements, 0.1) | {"transpose": 0.0}
     cheap |= {"BatchNorm": 1.0, "Relu": 1.0, "MaxPool": 1.0} | elements
     return Costs("a test", ((Work(3, 1, 1, 4, 4, 25, 4), ms),), cheap)
+
+
+def known():
+    return Known(costs(), hold=True)
 
 
 def planned(net=NET, shape=IMAGE, **options):
@@ -313,33 +315,6 @@ def test_other_images_are_refused():
         plan.forward(*variables, X[:, :9])
 
 
-def test_costs_are_read_back_and_a_wrong_file_is_named(tmp_path):
-    table = {
-        "machine": "here",
-        "elements": {"transpose": 1.0},
-        "blocks": [{"work": Work(3, 1, 1, 8, 8, 100, 10)._asdict(), "ms": {"a": 2.0}}],
-    }
-    file = tmp_path / "costs.json"
-    file.write_text(json.dumps(table))
-    read = fnn.load_costs(file)
-    assert read.machine == "here"
-    # Twice the channels in and out: four times the multiplications of the nearest.
-    assert read.block("a", Work(3, 1, 1, 16, 16, 100, 10)) == 8.0
-    assert read.block("b", Work(3, 1, 1, 16, 16, 100, 10)) == float("inf")
-    assert read.element("transpose", 2_000_000) == 2.0
-    older = table | {"elements": {"turn": 1.0}}
-    file.write_text(json.dumps(older))
-    assert fnn.load_costs(file) == read
-    file.write_text('{"machine": "here"}')
-    with pytest.raises(ValueError, match=r"costs\.json is not a table of costs"):
-        fnn.load_costs(file)
-
-
-def test_the_built_in_table_says_where_it_was_made():
-    assert "cores" in built_in().machine and "jax" in built_in().machine
-    assert {"plain", "im2col"} <= set(built_in().blocks[0][1])
-
-
 def test_summary_of_a_plan_is_that_of_its_network():
     """The same shapes, parameters and receptive fields, where the last layer was."""
     ours, plain = (
@@ -371,7 +346,9 @@ def unplanned():
 @pytest.mark.parametrize("mode", some_of(MODES, ["fast"]))
 def test_fit_gives_the_same_result_planned(mode, unplanned, monkeypatch):
     """With remainder batches of one, dropout and running statistics."""
-    monkeypatch.setattr("fnn.planning.planner.built_in", costs)
+    monkeypatch.setattr(
+        "fnn.planning.planner.known_costs", lambda: Known(costs(), True)
+    )
     for a, b in zip(*map(jax.tree.leaves, (fit(mode), unplanned)), strict=True):
         np.testing.assert_allclose(a, b, atol=1e-5)
 
@@ -383,7 +360,9 @@ def test_fit_trains_a_plan_as_it_is_planned(unplanned):
 
 
 def test_only_the_manual_engine_is_planned_for(monkeypatch):
-    monkeypatch.setattr("fnn.planning.planner.built_in", costs)
+    monkeypatch.setattr(
+        "fnn.planning.planner.known_costs", lambda: Known(costs(), True)
+    )
     seen = []
 
     def spy(net, *arguments, **options):

@@ -12,6 +12,7 @@ from typing import Literal, NamedTuple
 from urllib.request import urlopen
 
 from fnn.checks import as_path
+from fnn.folders import user_cache
 
 __all__ = ["DAMAGED", "Source", "fetch_file", "find_file", "locate_folder"]
 
@@ -57,8 +58,7 @@ def locate_folder(
         subfolder = parent / source.folder
         use_parent = has_files and has_files(parent) and not has_files(subfolder)
         return parent if use_parent else subfolder
-    cache = os.environ.get("XDG_CACHE_HOME") or "~/.cache"
-    return Path(cache).expanduser() / "fnn" / source.folder
+    return user_cache() / source.folder
 
 
 def find_file(name: str, folder: Path) -> Path | None:

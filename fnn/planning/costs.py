@@ -1,7 +1,8 @@
 """The measured costs of layers and kernels, and how they extend to other shapes.
 
 The table holds milliseconds for a forward and a backward inside a compiled loop, as in
-training. `scripts/bench/costs` measures it on your own machine:
+training. One that `measure_costs` has made on this machine comes first, then that which
+comes with fnn for the processor's vector instructions:
 
     blocks      a convolution with the layers fused into it, by algorithm and shape
     elements    everything else, in nanoseconds for each element of x
@@ -14,11 +15,18 @@ an error of this estimate is an error in all of them, and mostly cancels.
 
 import json
 import math
+import re
 from functools import cache
 from pathlib import Path
 from typing import NamedTuple
 
-__all__ = ["Costs", "Work", "built_in", "load_costs"]
+from fnn.folders import user_cache, write_whole
+from fnn.planning.machine import describe_machine, instruction_set
+
+__all__ = ["Costs", "Work", "built_in", "known_costs", "load_costs", "own_costs_file"]
+
+#: The tables that come with fnn, by the vector instructions of their processors.
+TABLES = {"AVX2": "avx2.json", "AVX-512": "avx512.json"}
 
 #: Elements of older tables that have another name now.
 RENAMED = {"turn": "transpose"}
@@ -85,12 +93,26 @@ class Costs(NamedTuple):
         """Return the milliseconds of a layer on this many numbers."""
         return self.elements[name] * count * 1e-6
 
+    def merged(self, later: "Costs") -> "Costs":
+        """Return this table with what was measured later on the same machine."""
+        blocks = dict(self.blocks) | dict(later.blocks)
+        elements = self.elements | later.elements
+        return Costs(later.machine, tuple(blocks.items()), elements)
+
+    def save(self, path: str | Path) -> None:
+        """Write the table as JSON, a line for each shape, for `load_costs`."""
+        head = {"machine": self.machine, "elements": self.elements}
+        rows = ({"work": work._asdict(), "ms": ms} for work, ms in self.blocks)
+        lines = ",\n  ".join(map(json.dumps, rows))
+        text = f'{json.dumps(head, indent=1)[:-2]},\n "blocks": [\n  {lines}\n ]\n}}\n'
+        write_whole(Path(path), text)
+
 
 def load_costs(path: str | Path) -> Costs:
-    """Read a table that `scripts/bench/costs` has written.
+    """Read a table of measured costs.
 
     Args:
-        path: of the JSON file.
+        path: the JSON file that `scripts/bench/costs` or `Costs.save` has written.
 
     Returns:
         The table, for `fnn.plan(..., costs=...)`.
@@ -101,9 +123,9 @@ def load_costs(path: str | Path) -> Costs:
     Example:
         >>> from pathlib import Path
         >>> import fnn
-        >>> file = Path(fnn.__file__).with_name("planning") / "costs.json"
-        >>> fnn.load_costs(file).machine
-        'AMD EPYC, 2 cores, jax 0.10.2'
+        >>> tables = Path(fnn.__file__).with_name("planning") / "tables"
+        >>> fnn.load_costs(tables / "avx512.json").machine
+        'AMD EPYC, AVX-512, 2 cores, jax 0.10.2'
     """
     try:
         table = json.loads(Path(path).read_text("utf-8"))
@@ -118,6 +140,34 @@ def load_costs(path: str | Path) -> Costs:
 
 
 @cache
-def built_in() -> Costs:
-    """Read the table that comes with fnn."""
-    return load_costs(Path(__file__).with_name("costs.json"))
+def built_in(instructions: str = "AVX2") -> Costs:
+    """Read the table that comes with fnn for these vector instructions."""
+    return load_costs(Path(__file__).with_name("tables") / TABLES[instructions])
+
+
+def own_costs_file() -> Path:
+    """Return the file that `measure_costs` writes on this machine."""
+    name = re.sub(r"[^a-z0-9.]+", "-", describe_machine().lower())
+    return user_cache() / "costs" / f"{name}.json"
+
+
+class Known(NamedTuple):
+    """The costs to plan by, and whether they hold for this kind of processor."""
+
+    costs: Costs
+    hold: bool
+
+
+def known_costs() -> Known:
+    """Return the best table for this machine.
+
+    It is the machine's own, or that of its vector instructions; without either it is a
+    guess, that of AVX2.
+    """
+    own = own_costs_file()
+    if own.is_file():
+        return Known(load_costs(own), hold=True)
+    instructions = instruction_set()
+    if instructions in TABLES:
+        return Known(built_in(instructions), hold=True)
+    return Known(built_in(), hold=False)

@@ -12,15 +12,17 @@ MODES = ("fast", "exact", "memory")
 
 
 class PlanOptions(NamedTuple):
-    """The options of a plan, as `fnn.plan` describes them, and two for saving memory.
+    """The options of a plan, as `fnn.plan` describes them, and three of its own.
 
-    With `keep_patches` the forward keeps patches for the backward; with
-    `matrix_products` a convolution may become a product of matrices.
+    `compare` says that the costs are a guess, so that the plan is measured. With
+    `keep_patches` the forward keeps patches for the backward; with `matrix_products` a
+    convolution may become a product of matrices.
     """
 
     batch_size: int
     mode: str
     costs: Costs
     ensemble: bool = False
+    compare: bool = False
     keep_patches: bool = True
     matrix_products: bool = True

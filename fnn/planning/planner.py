@@ -8,7 +8,7 @@ import jax
 
 from fnn.checks import check_in_shape, positive_integer
 from fnn.core import Layer, expect_layer
-from fnn.planning.costs import Costs, built_in
+from fnn.planning.costs import Costs, known_costs
 from fnn.planning.options import MODES, PlanOptions
 from fnn.planning.planned import Plan
 from fnn.shapes import hashable
@@ -43,7 +43,12 @@ def plan(
             compiled, which takes seconds.
         platform: "cpu", "gpu" or "tpu"; by default the one that JAX uses. Plans change
             networks on the CPU only: elsewhere XLA's convolutions are hard to beat.
-        costs: a table of `load_costs`, made on your machine by `scripts/bench/costs`.
+        costs: a table of `measure_costs` or `load_costs`. By default it is the one that
+            `measure_costs` has made on this machine, or that of processors with the
+            same vector instructions. Where there is neither, costs are a guess: then a
+            step of the plan and one of the plain network are compiled and timed, which
+            takes a few seconds, and the faster one is the plan. The answer is kept in
+            the user's cache folder.
         ensemble: whether the plan is for `vmap` over the variables, where XLA's
             convolution would become a grouped one, many times slower. Every convolution
             that can then becomes a product of matrices, whatever it costs alone.
@@ -81,10 +86,13 @@ def plan(
         )
     if costs is not None and not isinstance(costs, Costs):
         raise TypeError(
-            "plan: costs must be a table that fnn.load_costs has read, got "
+            "plan: costs must be a table of fnn.measure_costs or fnn.load_costs, got "
             f"{type(costs).__name__}"
         )
-    options = PlanOptions(batch_size, mode, costs or built_in(), ensemble)
+    table, hold = (costs, True) if costs else known_costs()
+    # Under vmap the plain network is so slow that nothing need be compared.
+    compare = not hold and not ensemble
+    options = PlanOptions(batch_size, mode, table, ensemble, compare)
     # Not at the top: stages and kernels would be a tenth of `import fnn`.
     from fnn.planning.search import fastest_plan, fastest_plan_within_memory
 

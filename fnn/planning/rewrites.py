@@ -47,7 +47,7 @@ from fnn.planning.stages import (
 from fnn.shapes import is_shape
 from fnn.typing import InShape
 
-__all__ = ["REWRITES", "Candidate", "Rewrite", "plain_cost"]
+__all__ = ["REWRITES", "Candidate", "Rewrite", "plain_cost", "work_of"]
 
 POINTWISE = (
     *(Relu, LeakyRelu, Elu, Gelu, Silu, Softplus, Sigmoid, Tanh),
@@ -108,10 +108,9 @@ def _conv_stages(
     layers: Layers, shape: InShape, options: PlanOptions
 ) -> Iterator[Candidate]:
     """Yield the convolution by every algorithm that can compute it."""
-    conv, pooling = layers[0], _pooling(layers)
-    pool = (1, 1) if pooling is None else _pair(pooling.window)
+    conv, pool = layers[0], _pool(layers)
     relu = any(type(other) is Relu for other in layers)
-    work = _work(conv, pool, shape, options.batch_size)
+    work = work_of(layers, shape, options.batch_size)
     for name, kernel in _conv_kernels(conv, pool, shape, options):
         stage = ConvStage(layers, ConvBlock(kernel, relu, pool))
         yield Candidate(stage, name, options.costs.block(name, work))
@@ -136,12 +135,14 @@ def _conv_kernels(
                 yield f"Winograd F({m},{window.size[1]})", kernel
 
 
-def _work(conv: Any, pool: Group, shape: InShape, batch_size: int) -> Work:
+def work_of(layers: Layers, shape: InShape, batch_size: int) -> Work:
+    """Return the work of a convolution with the layers after it."""
+    conv = layers[0]
     window = conv.window_for(shape[:2])
     return Work(
         taps=math.isqrt(math.prod(window.size)),
         stride=math.isqrt(math.prod(window.stride)),
-        pool=max(pool),
+        pool=max(_pool(layers)),
         inputs=shape[2],
         outputs=conv.features,
         places=math.prod(window.output_sizes(shape[:2])),
@@ -242,7 +243,7 @@ def plain_cost(layer: Any, shape: InShape, options: PlanOptions) -> float:
         return 0.0
     count = math.prod(shape) * options.batch_size
     if type(layer) is Conv and len(shape) == 3 and _is_supported((layer,), shape):
-        work = _work(layer, (1, 1), shape, options.batch_size)
+        work = work_of((layer,), shape, options.batch_size)
         # vmap over W would make it a grouped convolution: every candidate is faster.
         slowdown = GROUPED_SLOWDOWN if options.ensemble else 1
         return slowdown * options.costs.block("plain", work)
@@ -262,6 +263,11 @@ def plain_cost(layer: Any, shape: InShape, options: PlanOptions) -> float:
 
 def _pooling(layers: Layers) -> Any:
     return next((layer for layer in layers if type(layer) is MaxPool), None)
+
+
+def _pool(layers: Layers) -> Group:
+    pooling = _pooling(layers)
+    return (1, 1) if pooling is None else _pair(pooling.window)
 
 
 def _output_sizes(conv: Any, shape: InShape) -> tuple[int, ...]:

@@ -5,6 +5,7 @@ import dataclasses
 import jax
 
 from fnn.core import Layer
+from fnn.planning.comparing import faster_measured
 from fnn.planning.memory import autodiff_step, manual_step, temporary_bytes
 from fnn.planning.options import PlanOptions
 from fnn.planning.planned import Plan
@@ -13,7 +14,7 @@ from fnn.shapes import abstract_batch, example_shape, hashable
 from fnn.typing import Array, InShape, KeyArray, PyTree
 from fnn.visits import record
 
-__all__ = ["fastest_plan", "fastest_plan_within_memory"]
+__all__ = ["fastest_plan", "fastest_plan_within_memory", "shapes_by_path"]
 
 #: The share of autodiff's memory that a plan of mode "memory" may need. It is below 1
 #: because the step that is compiled here is not quite the user's.
@@ -49,7 +50,7 @@ def fastest_plan_within_memory(
 
 def fastest_plan(net: Layer, in_shape: InShape, options: PlanOptions) -> Plan:
     """Return the plan that is expected to take the least time."""
-    planner = Planner(options, _shapes(net, in_shape))
+    planner = Planner(options, shapes_by_path(net, in_shape))
     best = planner.routes(net, net.kind)[OUTER, OUTER]
     if not best.changes:
         return Plan(
@@ -60,12 +61,13 @@ def fastest_plan(net: Layer, in_shape: InShape, options: PlanOptions) -> Plan:
     note = (
         f"A batch of {options.batch_size}, forward and backward: {best.cost:.2f} ms "
         f"expected in place of {before:.2f},\ntransposes of images included. "
-        f'Mode "{options.mode}"; costs of {options.costs.machine}.'
+        f'Mode "{options.mode}"; costs of\n{options.costs.machine}.'
     )
-    return Plan(planned, net, hashable(in_shape), best.changes, note)
+    plan = Plan(planned, net, hashable(in_shape), best.changes, note)
+    return faster_measured(plan, in_shape, options) if options.compare else plan
 
 
-def _shapes(net: Layer, in_shape: InShape) -> dict[str, InShape]:
+def shapes_by_path(net: Layer, in_shape: InShape) -> dict[str, InShape]:
     """Return the shape of one example of each layer's x, by path; nothing is run."""
 
     def record_all(key: KeyArray, x: Array) -> dict[str, PyTree]:

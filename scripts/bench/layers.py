@@ -4,10 +4,8 @@ Both run the same forward; then one calls `layer.backward`, the other JAX's tran
 the forward. Both compute y, dx and dparams. Each is timed twice: alone under `jit`, and
 as the body of a compiled loop, as in training.
 
-In the loop the next x is x + ε dx, the next dy is dy + ε y, and the parameters follow
-in the same way. ε is zero, but the compiler does not know it, so nothing can be left
-out or moved out of the loop. Both spend time on reading and writing these arrays, which
-draws ratios towards 1.
+The loop is `fnn.planning.timing.fed_back`, in which every result enters the next
+iteration.
 """
 
 from collections.abc import Callable
@@ -18,6 +16,7 @@ import jax.numpy as jnp
 import numpy as np
 
 import fnn
+from fnn.planning.timing import fed_back
 from timing import (
     interleave,
     loop,
@@ -75,17 +74,6 @@ def engines(layer: fnn.Layer, state: Any) -> dict[str, Gradient]:
         return y, fnn.Backward(dx, dparams)
 
     return {"manual": manual, "autodiff": autodiff}
-
-
-def fed_back(gradient: Gradient) -> Callable[[tuple, jax.Array], tuple]:
-    """Make the body of a loop in which every result enters the next iteration."""
-
-    def body(carry, zero):
-        params, x, dy = carry
-        y, (dx, dparams) = gradient(params, x, dy)
-        return jax.tree.map(lambda a, b: a + zero * b, carry, (dparams, dx, y))
-
-    return body
 
 
 def measure(case: Case, rounds: int = 20) -> dict:

@@ -7,14 +7,17 @@ round: its median over the rounds, and a 95% bootstrap interval of that median.
 
 import os
 import platform
-import time
 from collections.abc import Callable
 from importlib import metadata
 from typing import Any, NamedTuple
 
 import jax
 import numpy as np
-from jax import lax
+
+import fnn.planning.timing
+from fnn.planning.machine import instruction_set, processor
+from fnn.planning.timing import long_enough
+from fnn.planning.timing import seconds_of as seconds
 
 __all__ = [
     "Ratio",
@@ -41,13 +44,6 @@ class Ratio(NamedTuple):
     def __str__(self) -> str:
         """Return the median and its interval as text."""
         return f"{self.median:#.4g} [{self.low:#.4g}, {self.high:#.4g}]"
-
-
-def seconds(run: Callable[[], object]) -> float:
-    """Return the wall-clock seconds of one call."""
-    start = time.perf_counter()
-    run()
-    return time.perf_counter() - start
 
 
 def interleave(
@@ -100,44 +96,15 @@ def repeat(f: Callable[..., Any], *arguments: Any) -> Callable[[], float]:
 
         return seconds(run)
 
-    return _long_enough(calls)
+    return long_enough(calls, LONG_ENOUGH)
 
 
 def loop(body: Callable[[Any, jax.Array], Any], carry: Any) -> Callable[[], float]:
-    """Make a run of `body: (carry, zero) -> carry` in one compiled loop.
+    """Return a run of `body: (carry, zero) -> carry` in one compiled loop.
 
-    It returns the seconds per iteration. All that the body computes must depend on the
-    carry it gets and enter the carry it returns, or else XLA may compute it once, or
-    not at all. `zero` is 0, but the compiler does not know it: a result times zero can
-    be added to the next carry, and changes nothing.
+    It returns the seconds per iteration; see `fnn.planning.timing.loop`.
     """
-    # The count is known only at run time, so that one program serves all counts. An
-    # accelerator then asks the host before every iteration, so it gets several at once.
-    unroll = 1 if jax.default_backend() == "cpu" else 16
-
-    @jax.jit
-    def looped(carry, count, zero):
-        def few(_, carry):
-            return lax.fori_loop(0, unroll, lambda _, c: body(c, zero), carry)
-
-        return lax.fori_loop(0, count, few, carry)
-
-    def calls(count: int) -> float:
-        zero = jax.numpy.zeros(())
-        return seconds(lambda: jax.block_until_ready(looped(carry, count, zero)))
-
-    run = _long_enough(calls)
-    return lambda: run() / unroll
-
-
-def _long_enough(timed: Callable[[int], float]) -> Callable[[], float]:
-    """Choose how often to repeat, after a first call that compiles."""
-    timed(1)
-    count, took = 1, timed(1)
-    while took < LONG_ENOUGH:
-        count = max(count + 1, round(count * min(10, 1.2 * LONG_ENOUGH / took)))
-        took = timed(count)
-    return lambda: timed(count) / count
+    return fnn.planning.timing.loop(body, carry, LONG_ENOUGH)
 
 
 def nudge(tree: Any, zero: jax.Array, result: jax.Array) -> Any:
@@ -163,17 +130,11 @@ LIBRARIES = ("jax", "jaxlib", "optax", "flax", "equinox", "torch")
 
 def machine() -> dict[str, object]:
     """Describe the machine: device, processor, cores, versions, load."""
-    processor = platform.processor() or platform.machine()
-    try:
-        with open("/proc/cpuinfo") as info:
-            models = [line.split(":")[1] for line in info if "model name" in line]
-        processor = models[0].strip()
-    except (OSError, IndexError):
-        pass
     device = jax.devices()[0]
     return {
         "device": f"{device.platform}: {device.device_kind}",
-        "processor": processor,
+        "processor": processor(),
+        "instructions": instruction_set(),
         "cores": os.cpu_count(),
         "python": platform.python_version(),
         **{name: version for name in LIBRARIES if (version := _version(name))},
