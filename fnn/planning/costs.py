@@ -35,12 +35,13 @@ RENAMED = {"turn": "transpose"}
 class Work(NamedTuple):
     """The shape of a convolution with the layers fused into it.
 
-    `taps` along both axes, the stride, the pooling's window (1 without), input and
-    output channels, `places` of y (rows times columns), `examples` in the batch.
+    `taps` and stride along either axis (along two that differ, their geometric mean),
+    the pooling's window (1 without), input and output channels, `places` of y (rows
+    times columns), `examples` in the batch.
     """
 
-    taps: int
-    stride: int
+    taps: float
+    stride: float
     pool: int
     inputs: int
     outputs: int
@@ -50,7 +51,8 @@ class Work(NamedTuple):
     @property
     def multiplications(self) -> int:
         """Return the number of multiplications in the definition's forward."""
-        return self.taps**2 * self.inputs * self.outputs * self.places * self.examples
+        taps = round(self.taps**2)
+        return taps * self.inputs * self.outputs * self.places * self.examples
 
     def distance(self, other: "Work") -> float:
         """Return the distance of two shapes, a weighted square of logarithms."""

@@ -35,6 +35,7 @@ from fnn.layers.piecewise import Clip, HardSigmoid, HardSwish
 from fnn.layers.pooling import AvgPool, MaxPool
 from fnn.planning.costs import Work
 from fnn.planning.options import PlanOptions
+from fnn.planning.row_stage import RowStage, as_row
 from fnn.planning.stage import Stage
 from fnn.planning.stages import (
     BatchNormStage,
@@ -82,7 +83,12 @@ class Rewrite(NamedTuple):
     ) -> Iterator[Candidate]:
         """Yield stages for the first of these layers; an example has this shape."""
         first = layers[: len(self.pattern)]
-        if len(first) < len(self.pattern) or len(shape) != 3:
+        if len(first) < len(self.pattern) or len(shape) not in (2, 3):
+            return
+        if len(shape) == 2:
+            rows = tuple(map(as_row, first))
+            for found in self.candidates(rows, (1, *shape), options):
+                yield found._replace(stage=RowStage(first, found.stage))
             return
         # Not isinstance: a subclass may compute something else.
         pairs = zip(first, self.pattern, strict=True)
@@ -125,7 +131,8 @@ def _conv_kernels(
     geometry = window.stride, window.padding, window.dilation
     yield "im2col", Im2col(*geometry, keep_patches=keep)
     if window.dilation == (1, 1):
-        group = (2, 2) if pool == (1, 1) else pool
+        rows = min(2, window.output_sizes(shape[:2])[0])
+        group = (rows, 2) if pool == (1, 1) else pool
         yield "grouped im2col", Im2col(*geometry, group, keep_patches=keep)
     unit = window.stride == window.dilation == (1, 1)
     if options.mode != "exact" and unit and window.size[1] in (3, 5):
@@ -137,11 +144,13 @@ def _conv_kernels(
 
 def work_of(layers: Layers, shape: InShape, batch_size: int) -> Work:
     """Return the work of a convolution with the layers after it."""
+    if len(shape) == 2:
+        return work_of(tuple(map(as_row, layers)), (1, *shape), batch_size)
     conv = layers[0]
     window = conv.window_for(shape[:2])
     return Work(
-        taps=math.isqrt(math.prod(window.size)),
-        stride=math.isqrt(math.prod(window.stride)),
+        taps=math.sqrt(math.prod(window.size)),
+        stride=math.sqrt(math.prod(window.stride)),
         pool=max(_pool(layers)),
         inputs=shape[2],
         outputs=conv.features,
@@ -239,10 +248,12 @@ REWRITES = (
 
 def plain_cost(layer: Any, shape: InShape, options: PlanOptions) -> float:
     """Return the milliseconds of a plain layer; 0 where no rewrite could replace it."""
-    if not is_shape(shape):
+    if not is_shape(shape) or len(shape) not in (2, 3):
         return 0.0
+    if len(shape) == 2:
+        return plain_cost(as_row(layer), (1, *shape), options)
     count = math.prod(shape) * options.batch_size
-    if type(layer) is Conv and len(shape) == 3 and _is_supported((layer,), shape):
+    if type(layer) is Conv and _is_supported((layer,), shape):
         work = work_of((layer,), shape, options.batch_size)
         # vmap over W would make it a grouped convolution: every candidate is faster.
         slowdown = GROUPED_SLOWDOWN if options.ensemble else 1
@@ -253,7 +264,7 @@ def plain_cost(layer: Any, shape: InShape, options: PlanOptions) -> float:
         ((GlobalAvgPool,), "GlobalAvgPool"),
         (POINTWISE[:-1], "Relu"),
     ):
-        if type(layer) in kinds and len(shape) == 3:
+        if type(layer) in kinds:
             return options.costs.element(name, count)
     return 0.0
 
