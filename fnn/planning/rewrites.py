@@ -101,12 +101,10 @@ class Rewrite(NamedTuple):
 
 
 def _is_supported(layers: Layers, shape: InShape) -> bool:
-    """Return whether a convolution is dense, zero-padded, and its pooling tiles."""
+    """Return whether a convolution is dense, and its pooling tiles."""
     conv, pooling = layers[0], _pooling(layers)
-    return (
-        conv.groups == 1
-        and conv.padding not in COPY_MODES
-        and (pooling is None or _tiles(pooling, _output_sizes(conv, shape)))
+    return conv.groups == 1 and (
+        pooling is None or _tiles(pooling, _output_sizes(conv, shape))
     )
 
 
@@ -128,7 +126,9 @@ def _conv_kernels(
     if not options.matrix_products:
         return
     window, keep = conv.window_for(shape[:2]), options.keep_patches
-    geometry = window.stride, window.padding, window.dilation
+    # Copies are put around the image before the kernel.
+    padding = ((0, 0), (0, 0)) if conv.padding in COPY_MODES else window.padding
+    geometry = window.stride, padding, window.dilation
     yield "im2col", Im2col(*geometry, keep_patches=keep)
     if window.dilation == (1, 1):
         rows = min(2, window.output_sizes(shape[:2])[0])
@@ -138,7 +138,7 @@ def _conv_kernels(
     if options.mode != "exact" and unit and window.size[1] in (3, 5):
         for m in (2, 4):
             if m % pool[1] == 0 or pool[1] % m == 0:
-                kernel = Winograd(m, window.padding, keep_patches=keep)
+                kernel = Winograd(m, padding, keep_patches=keep)
                 yield f"Winograd F({m},{window.size[1]})", kernel
 
 

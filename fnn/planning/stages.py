@@ -38,7 +38,9 @@ from fnn.layers.batch_norm import Eval, Train
 from fnn.layers.branches import Parallel, Residual
 from fnn.layers.convolution import ConvParams
 from fnn.layers.normalization import NormParams, moments
+from fnn.layers.padding import COPY_MODES, pad, pad_backward
 from fnn.layers.shape import shape_only
+from fnn.layers.windows import PaddingPairs
 from fnn.planning.planned import Planned, plain
 from fnn.planning.stage import InnerLayer, InnerView, Stage
 from fnn.typing import Array, Float, InShape, KeyArray, PyTree
@@ -70,14 +72,31 @@ class ConvStage(Stage):
         self, params: ConvParams, state: PyTree, x: Float[Array, "C H W N"], *,
         key: KeyArray | None, train: bool,
     ) -> Forward:  # fmt: skip
-        y, saved = self.block.forward(x, params.weight, params.bias)
-        return Forward(y, saved, state)
+        padded = pad(x, self._mode, self._copies(x.shape[1:3])) if self._mode else x
+        y, saved = self.block.forward(padded, params.weight, params.bias)
+        return Forward(y, (saved, sizes_only(x)), state)
 
     def inner_backward(
-        self, params: ConvParams, saved: ConvBlockSaved, dy: Float[Array, "O Hy Wy N"]
+        self,
+        params: ConvParams,
+        saved: tuple[ConvBlockSaved, Array],
+        dy: Float[Array, "O Hy Wy N"],
     ) -> Backward:
-        dx, dweight, dbias = self.block.backward(params.weight, params.bias, saved, dy)
+        block, sizes = saved
+        dx, dweight, dbias = self.block.backward(params.weight, params.bias, block, dy)
+        if self._mode:
+            dx = pad_backward(dx, self._mode, self._copies(sizes.shape[1:]))
         return Backward(dx, ConvParams(dweight, dbias))
+
+    @property
+    def _mode(self) -> str:
+        """Return the mode of padding with copies; "" where the kernel pads zeros."""
+        conv: Any = self.layers[0]
+        return conv.padding if conv.padding in COPY_MODES else ""
+
+    def _copies(self, sizes: tuple[int, ...]) -> PaddingPairs:
+        conv: Any = self.layers[0]
+        return conv.window_for(tuple(sizes)).padding
 
 
 @layer
