@@ -31,7 +31,8 @@ MAY_IMPORT = {
     "placement": {"typing"},
     "transfers": {"typing"},
     "argmax": {"typing"},
-    "data": {"checks", "host_arrays"},
+    "data": {"checks", "host_arrays", "folders"},
+    "folders": set(),
     "letters": set(),
     "tables": {"letters"},
     "versions": set(),
@@ -53,7 +54,10 @@ MAY_IMPORT = {
     "layers": GROUND | {"core", "network", "argmax", "versions", "kernels"},
     "ops": {"typing", "layers", "placement"},
     "summary": GROUND | NETWORK | {"layers", "tables", "letters"},
-    "planning": GROUND | NETWORK | {"layers", "kernels", "tables", "letters"},
+    "planning": {
+        *(GROUND | NETWORK),
+        *("layers", "kernels", "tables", "letters", "folders"),
+    },
     "gradients": {
         *(GROUND | NETWORK),
         *("layers", "losses", "planning", "summary", "tables"),

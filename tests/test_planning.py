@@ -1,5 +1,7 @@
 """Planning: the same network, faster, and the table of its changes."""
 
+from functools import partial
+
 import jax
 import jax.numpy as jnp
 import numpy as np
@@ -183,6 +185,7 @@ BETWEEN = {
     "a circle": fnn.Conv(4, 3, stride=2, padding="CIRCULAR"),
     "a mirror": fnn.Conv(4, (3, 4), padding="REFLECT", dilation=(1, 2)),
     "repeated": fnn.serial(fnn.Conv(4, 5, padding="REPLICATE"), fnn.MaxPool(2)),
+    "a mask": fnn.Dropout(0.4),
     "depthwise": fnn.Conv(4, 3, stride=2, groups=4),
     "a multiplier, no bias": fnn.Conv(8, (3, 2), groups=4, bias=False, dilation=2),
     "a sum": fnn.parallel(fnn.Conv(3, 3), fnn.Conv(3, 1)),
@@ -215,7 +218,9 @@ def test_images_stay_in_their_layout(layer):
         )
         batch = jnp.asarray(X, jnp.float64), Y
         ours, want = (
-            jax.jit(fnn.value_and_grad(each, LOSS))(variables, batch)
+            jax.jit(partial(fnn.value_and_grad(each, LOSS), train=True))(
+                variables, batch, key=jax.random.key(1)
+            )
             for each in (plan, net)
         )
         for a, b in zip(*map(jax.tree.leaves, (ours, want)), strict=True):

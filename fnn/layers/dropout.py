@@ -17,9 +17,9 @@ from jax.extend.random import threefry_2x32
 from fnn.checks import as_inputs, require_key
 from fnn.core import Backward, Forward, Layer, layer, leaf
 from fnn.dtypes import at_least_float32, widen
-from fnn.typing import Array, KeyArray, PyTree
+from fnn.typing import Array, Bool, KeyArray, PyTree
 
-__all__ = ["Dropout"]
+__all__ = ["Dropout", "Eval", "Train"]
 
 
 class Train(NamedTuple):
@@ -79,20 +79,28 @@ class Dropout(Layer):
     ) -> Forward:  # fmt: skip
         if not train:
             return Forward(x, saved=Eval(), state=state)
-        key = require_key(self, key)
-        return Forward(self._drop(as_inputs(x), key), saved=Train(key), state=state)
+        key, x = require_key(self, key), as_inputs(x)
+        y = self.dropped(x, self.kept(key, x.shape))
+        return Forward(y, saved=Train(key), state=state)
 
     def backward(self, params: PyTree, saved: Train | Eval, dy: Array) -> Backward:
-        dx = dy if isinstance(saved, Eval) else self._drop(dy, saved.key)
+        if isinstance(saved, Eval):
+            return Backward(dx=dy, dparams=())
+        dx = self.dropped(dy, self.kept(saved.key, dy.shape))
         return Backward(dx=dx, dparams=())
 
-    def _drop(self, x: Array, key: KeyArray) -> Array:
+    def kept(self, key: KeyArray, shape: tuple[int, ...]) -> Bool[Array, "*S"]:
+        """Return the mask that a key draws: u ≥ p."""
         # In float32 whatever x's dtype: the same key must draw the same mask, and in
         # half precision a rate of 0.999 would round to 1.
+        return _uniform(key, shape) >= jnp.asarray(self.rate, jnp.float32)
+
+    def dropped(self, x: Array, kept: Bool[Array, "*S"]) -> Array:
+        """Return x / (1 − p) where it is kept, else 0."""
         rate = jnp.asarray(self.rate, jnp.float32)
         scale = 1 / jnp.maximum(1 - rate, 2.0**-24)  # not inf, which times 0 is NaN
         y = (widen(x) * scale.astype(at_least_float32(x.dtype))).astype(x.dtype)
-        return jnp.where(_uniform(key, x.shape) >= rate, y, 0)
+        return jnp.where(kept, y, 0)
 
 
 def _uniform(key: KeyArray, shape: tuple[int, ...]) -> Array:

@@ -29,6 +29,7 @@ from fnn.layers.activations import (
 from fnn.layers.batch_norm import BatchNorm
 from fnn.layers.convolution import Conv
 from fnn.layers.convolve import is_written_out
+from fnn.layers.dropout import Dropout
 from fnn.layers.global_pooling import GlobalAvgPool
 from fnn.layers.padding import COPY_MODES
 from fnn.layers.piecewise import Clip, HardSigmoid, HardSwish
@@ -41,6 +42,7 @@ from fnn.planning.stages import (
     BatchNormStage,
     ConvStage,
     DepthwiseStage,
+    DropoutStage,
     GlobalAvgPoolStage,
     MaxPoolStage,
     PointwiseStage,
@@ -213,6 +215,16 @@ def _single_stage(
     return candidates
 
 
+def _dropout_stages(
+    layers: Layers, shape: InShape, options: PlanOptions
+) -> Iterator[Candidate]:
+    """Yield dropout in the inner layout, which transposes the mask, once a pass."""
+    count = math.prod(shape) * options.batch_size
+    cost = plain_cost(layers[0], shape, options)
+    cost += options.costs.element("transpose", count)
+    yield Candidate(DropoutStage(layers), "the same mask", cost)
+
+
 def _max_pool_stage(layers: Layers) -> Stage:
     return MaxPoolStage(layers, _pair(layers[0].window))
 
@@ -239,6 +251,7 @@ REWRITES = (
     Rewrite(((MaxPool,),), _pooling_tiles, _MAX_POOL),
     Rewrite(((MaxPool, AvgPool),), _pooling_does_not_tile, _POOL),
     Rewrite(((GlobalAvgPool,),), _always, _AVG_POOL),
+    Rewrite(((Dropout,),), _always, _dropout_stages),
     Rewrite((POINTWISE,), _always, _POINTWISE),
 )
 

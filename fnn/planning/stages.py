@@ -4,6 +4,7 @@ Conv [+ Relu] [+ MaxPool]      kernels.conv_block, by im2col or by Winograd
 Conv with as many groups as    kernels.depthwise
     inputs
 BatchNorm [+ Relu]             kernels.batch_norm
+Dropout                        the plain layer's mask, transposed
 MaxPool                        kernels.pooling
 GlobalAvgPool                  a mean over rows and columns
 Relu, Tanh, ... Identity       themselves: element by element, in any layout
@@ -20,12 +21,13 @@ from typing import Any
 
 import jax.numpy as jnp
 
+from fnn.checks import as_inputs, require_key
 from fnn.core import Backward, Forward, Layer, layer
 from fnn.kernels.batch_norm import batch_norm_backward, batch_norm_forward
 from fnn.kernels.conv_block import ConvBlock, ConvBlockSaved
 from fnn.kernels.depthwise import Depthwise
 from fnn.kernels.im2col import Im2col
-from fnn.kernels.layout import ALL_BUT_CHANNELS, per_channel
+from fnn.kernels.layout import ALL_BUT_CHANNELS, per_channel, swap_batch_and_channels
 from fnn.kernels.planes import (
     Group,
     pad_or_crop,
@@ -34,6 +36,7 @@ from fnn.kernels.planes import (
     space_to_planes,
 )
 from fnn.kernels.pooling import argmax_of_planes, max_of_planes, scatter_to_argmax
+from fnn.layers import dropout
 from fnn.layers.batch_norm import Eval, Train
 from fnn.layers.branches import Parallel, Residual
 from fnn.layers.convolution import ConvParams
@@ -49,6 +52,7 @@ __all__ = [
     "BatchNormStage",
     "ConvStage",
     "DepthwiseStage",
+    "DropoutStage",
     "GlobalAvgPoolStage",
     "InnerParallel",
     "InnerResidual",
@@ -173,6 +177,34 @@ class PointwiseStage(Stage):
         self, params: PyTree, saved: PyTree, dy: Float[Array, "C H W N"]
     ) -> Backward:
         return self.layers[0].backward(params, saved, dy)
+
+
+@layer
+class DropoutStage(Stage):
+    """A stage for dropout: the mask of the plain layer, transposed."""
+
+    def inner_forward(
+        self, params: PyTree, state: PyTree, x: Float[Array, "C H W N"], *,
+        key: KeyArray | None, train: bool,
+    ) -> Forward:  # fmt: skip
+        if not train:
+            return Forward(x, dropout.Eval(), state)
+        key = require_key(self.layers[0], key)
+        return Forward(self._drop(as_inputs(x), key), dropout.Train(key), state)
+
+    def inner_backward(
+        self,
+        params: PyTree,
+        saved: dropout.Train | dropout.Eval,
+        dy: Float[Array, "C H W N"],
+    ) -> Backward:
+        dx = dy if isinstance(saved, dropout.Eval) else self._drop(dy, saved.key)
+        return Backward(dx, ())
+
+    def _drop(self, x: Array, key: KeyArray) -> Array:
+        layer: Any = self.layers[0]
+        outer = x.shape[-1], *x.shape[1:-1], x.shape[0]
+        return layer.dropped(x, swap_batch_and_channels(layer.kept(key, outer)))
 
 
 @layer
