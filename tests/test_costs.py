@@ -16,7 +16,8 @@ from fnn.planning.costs import Work, built_in, known_costs, own_costs_file
 NET = fnn.serial(
     fnn.Conv(3, 3), fnn.BatchNorm(), fnn.Relu(),
     fnn.residual(fnn.serial(fnn.Conv(3, 3), fnn.Relu(), fnn.MaxPool(1))),
-    fnn.Conv(4, 3), fnn.MaxPool(2), fnn.GlobalAvgPool(), fnn.Dense(2),
+    fnn.Conv(3, 3, groups=3), fnn.Conv(4, 3), fnn.MaxPool(2), fnn.GlobalAvgPool(),
+    fnn.Dense(2),
 )  # fmt: skip
 IMAGE = (6, 6, 2)
 

@@ -87,7 +87,7 @@ def rows_of(net: Layer, in_shape: InShape, batch_size: int) -> list[Row]:
 
     def visit(layers: Sequence[Layer], paths: Sequence[str]) -> None:
         for i, (layer, path) in enumerate(zip(layers, paths, strict=True)):
-            if isinstance(layer, Conv):
+            if type(layer) is Conv and layer.groups == 1:
                 for count in _fused(layers[i:], shapes[path]):
                     part = tuple(layers[i : i + count])
                     found.append(Row(part, tuple(shapes[path]), batch_size))

@@ -94,7 +94,8 @@ def _epochs(rows: dict) -> Figure:
             if peer in PEERS:
                 series.setdefault(peer, []).append((i, figures["to_fnn"]))
     labels = [
-        f"{name}\n(fnn: {row['peers']['fnn.fit']['seconds']:.2g} s)"
+        f"{name.removeprefix('zoo: ')}\n"
+        f"(fnn: {row['peers']['fnn.fit']['seconds']:.2g} s)"
         for name, row in rows.items()
     ]
     order = [peer for peer in PEERS if peer in series]
@@ -188,7 +189,9 @@ def _caption(rows: dict) -> str:
 def _machine(rows: dict) -> str:
     machine = next(iter(rows.values()))["machine"]
     if str(machine["device"]).startswith("cpu"):
-        return f"{machine['processor']}, {machine['cores']} cores"
+        instructions = machine.get("instructions", "")
+        kind = f"{machine['processor']} {instructions}".strip()
+        return f"{kind}, {machine['cores']} cores, jax {machine['jax']}"
     return str(machine["device"]).split(": ")[-1]
 
 
@@ -196,5 +199,6 @@ def _machine(rows: dict) -> str:
 FIGURES = {
     "seconds": ("epochs", _seconds),
     "epochs": ("epochs", _epochs),
+    "zoo": ("zoo", _epochs),
     "layers": ("layers", _layers),
 }
