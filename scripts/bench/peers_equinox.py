@@ -3,6 +3,7 @@
 import equinox as eqx
 import jax
 import jax.numpy as jnp
+import numpy as np
 import optax
 
 import fnn
@@ -42,18 +43,20 @@ def module(part: Part):
             return _with_params(linear, *part.outputs_first())
         case fnn.Conv(features=outputs, bias=bias):
             size, strides, padding = part.geometry()
-            conv = eqx.nn.Conv2d(
-                channels, outputs, size, strides, padding, use_bias=bias, key=key
-            )
+            conv = eqx.nn.Conv(
+                len(size), channels, outputs, size, strides, padding,
+                groups=part.layer.groups, use_bias=bias, key=key,
+            )  # fmt: skip
             weight, bias = part.outputs_first()
-            return _with_params(
-                conv, weight, None if bias is None else bias[:, None, None]
-            )
+            if bias is not None:
+                bias = bias.reshape(-1, *[1] * len(size))
+            return _with_params(conv, weight, bias)
         case fnn.MaxPool():
             size, strides, _ = part.geometry()
-            return eqx.nn.MaxPool2d(size, strides)
+            kind = {1: eqx.nn.MaxPool1d, 2: eqx.nn.MaxPool2d}[len(size)]
+            return kind(size, strides)
         case fnn.GlobalAvgPool():
-            return eqx.nn.Lambda(lambda x: x.mean((1, 2)))
+            return eqx.nn.Lambda(lambda x: x.mean(tuple(range(1, x.ndim))))
         case fnn.Flatten():
             return eqx.nn.Lambda(jnp.ravel)
         case fnn.Relu():
@@ -104,6 +107,6 @@ def peers(network: Network) -> dict[str, Peer]:
         return compiled((x, y, indices), *carry)
 
     def to_device(a):
-        return jnp.asarray(a.transpose(0, 3, 1, 2) if a.ndim == 4 else a)
+        return jnp.asarray(np.moveaxis(a, -1, 1) if a.ndim > 2 else a)
 
     return {"Equinox, filter_jit per batch": by_steps(start, step, to_device)}
