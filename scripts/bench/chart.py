@@ -27,8 +27,6 @@ PEERS = {
     "torch, eager, channels last": ("vermilion", "D", False),
     "torch, torch.compile": ("purple", "P", True),
 }
-#: The networks in the figure of seconds.
-SECONDS_ROWS = ("LeNet, batch 64", "ResNet, batch 64")
 #: For each way to time a layer: its colour, shape, whether it is filled, its label.
 SETTINGS = {
     "alone": ("sky", "o", False, "alone under jit"),
@@ -47,43 +45,6 @@ def draw(results: dict, path: Path) -> list[Path]:
             file = path.with_name(f"{path.stem}-{name}{path.suffix}")
             files.append(save(figure(rows), file))
     return files
-
-
-def _seconds(rows: dict) -> Figure:
-    """Draw everyone's seconds per epoch, for the networks of `SECONDS_ROWS`."""
-    shown = {name: rows[name] for name in SECONDS_ROWS if name in rows}
-    with matplotlib.rc_context(STYLE):
-        figure = Figure(figsize=(9, 3.5))
-        panels = figure.subplots(1, len(shown), squeeze=False)[0]
-        for axes, (name, row) in zip(panels, shown.items(), strict=True):
-            _bars(axes, {p: f["seconds"] for p, f in row["peers"].items()})
-            axes.set_title(f"{name}\n{row['images']:,} images", fontsize=10)
-        figure.supxlabel(f"seconds per epoch; {_machine(rows)}", fontsize=9)
-        figure.set_layout_engine("constrained")
-    return figure
-
-
-def _bars(axes: Axes, times: dict[str, float]) -> None:
-    """Draw a bar for each peer, the fastest on top; cut off one that is far slower."""
-    order = sorted(times, key=times.__getitem__, reverse=True)
-    seconds = [times[peer] for peer in order]
-    limit, gap = 1.2 * sorted(seconds)[-2], 0.02
-    colours = [OKABE_ITO["vermilion" if peer == "fnn.fit" else "sky"] for peer in order]
-    axes.barh(order, [min(s, limit) for s in seconds], color=colours)
-    for i, s in enumerate(seconds):
-        inside = s > 0.7 * limit
-        end = min(s, limit)
-        axes.text(
-            end * (1 - gap) if inside else end + gap * limit,
-            i,
-            f"{s:.3g}" + (" →" if s > limit else ""),
-            va="center",
-            ha="right" if inside else "left",
-            fontsize=8,
-        )
-    axes.set_xlim(0, limit)
-    axes.tick_params(axis="y", labelsize=8)
-    axes.grid(axis="y", visible=False)
 
 
 def _epochs(rows: dict) -> Figure:
@@ -197,7 +158,6 @@ def _machine(rows: dict) -> str:
 
 #: For each figure, by the end of its file's name: the results, and the function.
 FIGURES = {
-    "seconds": ("epochs", _seconds),
     "epochs": ("epochs", _epochs),
     "zoo": ("zoo", _epochs),
     "layers": ("layers", _layers),
