@@ -230,7 +230,7 @@ def _all_win(pool, params, saved, dy):
 def _overwritten(pool, params, saved, dy):
     """Compute dx, stride 1, where the last window that shares a position overwrites."""
     window = pool.window_for(saved.shape[1:-1])
-    argmax, dx = pool._argmax(saved, window), jnp.zeros_like(saved)
+    argmax, dx = pool.argmax(saved), jnp.zeros_like(saved)
     for number, (i, j) in enumerate(window.offsets()):
         there = slice(None), slice(i, i + dy.shape[1]), slice(j, j + dy.shape[2])
         dx = dx.at[there].set(jnp.where(argmax == number, dy, dx[there]))

@@ -18,7 +18,7 @@ from itertools import product
 import jax.numpy as jnp
 from jax import lax
 
-from fnn.typing import Array, Float
+from fnn.typing import Array, Float, Shaped
 
 __all__ = [
     "Group",
@@ -103,8 +103,8 @@ def sizes_only(image: Float[Array, "C H W N"]) -> Float[Array, "0 H W"]:
 
 
 def materialize(
-    x: Float[Array, "*S"], after: Array | None = None
-) -> Float[Array, "*S"]:
+    x: Shaped[Array, "*S"], after: Array | None = None
+) -> Shaped[Array, "*S"]:
     """Write x to memory, where several other arrays are computed from it.
 
     XLA's CPU backend likes to compute an array again for each of its readers, and
@@ -112,7 +112,8 @@ def materialize(
     without the compiler knowing, is a barrier that stays: 0 a > 0 is false for every
     number a, and for NaN. With `after`, a is an element of that array. Then x is
     written once `after` exists, and what is computed from it is not merged with what
-    was computed from x before.
+    was computed from x before. Integers need it: of them the compiler knows that
+    0 a > 0 is false.
     """
     never = (x if after is None else after).ravel()[0] * 0 > 0
     return lax.cond(never, jnp.negative, lambda x: x, x)

@@ -133,19 +133,25 @@ class MaxPool(_Pool):
     def backward(
         self, params: PyTree, saved: Array, dy: Shaped[Array, "N *P C"]
     ) -> Backward:
-        x, sizes = saved, saved.shape[1:-1]
-        window = self.window_for(sizes)
+        x = saved
+        return self.scatter(self.argmax(x), dy, x.shape[1:-1])
+
+    def scatter(
+        self, argmax: Int[Array, "N *P C"], dy: Array, sizes: tuple[int, ...]
+    ) -> Backward:
+        """Return dx, of these sizes, from the numbers of the maxima."""
 
         def share(k: Any, argmax: Array, dy: Array) -> Array:
             return jnp.where(argmax == k.astype(argmax.dtype), dy, 0)
 
-        return Backward(_dx(share, (self._argmax(x, window), dy), window, sizes), ())
+        return Backward(_dx(share, (argmax, dy), self.window_for(sizes), sizes), ())
 
     # A program of its own outside `jit`, so that −∞ is in no result: `jax_debug_infs`
     # would stop there.
-    @partial(jax.jit, static_argnums=(0, 2), inline=True)
-    def _argmax(self, x: Array, window: Window) -> Int[Array, "N *P C"]:
+    @partial(jax.jit, static_argnums=0, inline=True)
+    def argmax(self, x: Array) -> Int[Array, "N *P C"]:
         """Return k*, the row-major number of the maximum in every window."""
+        window = self.window_for(x.shape[1:-1])
         low = np.asarray(-np.inf, x.dtype)
         ends = [(0, 0), *window.padding, (0, 0)]
         padded = lax.pad(x, low, [(lo, hi, 0) for lo, hi in ends])

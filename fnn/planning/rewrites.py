@@ -45,6 +45,7 @@ from fnn.planning.stages import (
     DropoutStage,
     GlobalAvgPoolStage,
     MaxPoolStage,
+    OverlappingMaxPoolStage,
     PointwiseStage,
 )
 from fnn.shapes import is_shape
@@ -173,7 +174,7 @@ def _pooling_tiles(layers: Layers, shape: InShape) -> bool:
 
 
 def _pooling_does_not_tile(layers: Layers, shape: InShape) -> bool:
-    return type(layers[0]) is AvgPool or not _tiles(layers[0], shape[:2])
+    return not _tiles(layers[0], shape[:2])
 
 
 def _is_depthwise(layers: Layers, shape: InShape) -> bool:
@@ -233,7 +234,8 @@ _NORM_RELU = _single_stage("batch norm + ReLU", BatchNormStage)
 _NORM = _single_stage("batch norm", BatchNormStage)
 _MAX_POOL = _single_stage("maximum of planes", _max_pool_stage)
 _AVG_POOL = _single_stage("mean of rows", GlobalAvgPoolStage)
-_POOL = _as_dear_as_plain("as it is", PointwiseStage)
+_MAXIMA = _as_dear_as_plain("as it is", OverlappingMaxPoolStage)
+_MEANS = _as_dear_as_plain("as it is", PointwiseStage)
 _DEPTHWISE = _as_dear_as_plain("multiply-adds", DepthwiseStage)
 _POINTWISE = _single_stage("as it is", PointwiseStage)
 
@@ -249,7 +251,8 @@ REWRITES = (
     Rewrite(((BatchNorm,), (Relu,)), _always, _NORM_RELU),
     Rewrite(((BatchNorm,),), _always, _NORM),
     Rewrite(((MaxPool,),), _pooling_tiles, _MAX_POOL),
-    Rewrite(((MaxPool, AvgPool),), _pooling_does_not_tile, _POOL),
+    Rewrite(((MaxPool,),), _pooling_does_not_tile, _MAXIMA),
+    Rewrite(((AvgPool,),), _always, _MEANS),
     Rewrite(((GlobalAvgPool,),), _always, _AVG_POOL),
     Rewrite(((Dropout,),), _always, _dropout_stages),
     Rewrite((POINTWISE,), _always, _POINTWISE),

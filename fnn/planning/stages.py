@@ -8,7 +8,8 @@ Dropout                        the plain layer's mask, transposed
 MaxPool                        kernels.pooling
 GlobalAvgPool                  a mean over rows and columns
 Relu, Tanh, ... Identity       themselves: element by element, in any layout
-MaxPool, AvgPool               themselves, where windows overlap or are averaged
+MaxPool, AvgPool               themselves, where windows overlap or are averaged; the
+                               places of overlapping maxima are written to memory
 Residual, Parallel             themselves, with their branches in the inner layout
 
 Legend: images (C, H, W, N); y of O channels, Hy × Wy pixels.
@@ -30,6 +31,7 @@ from fnn.kernels.im2col import Im2col
 from fnn.kernels.layout import ALL_BUT_CHANNELS, per_channel, swap_batch_and_channels
 from fnn.kernels.planes import (
     Group,
+    materialize,
     pad_or_crop,
     planes_to_space,
     sizes_only,
@@ -57,6 +59,7 @@ __all__ = [
     "InnerParallel",
     "InnerResidual",
     "MaxPoolStage",
+    "OverlappingMaxPoolStage",
     "PointwiseStage",
 ]
 
@@ -232,6 +235,21 @@ class MaxPoolStage(Stage):
         covered = [n * p for n, p in zip(dy.shape[1:3], self.pool, strict=True)]
         dx = planes_to_space(planes, self.pool, covered)
         return Backward(pad_or_crop(dx, (0, 0), sizes.shape[1:]), ())
+
+
+@layer
+class OverlappingMaxPoolStage(PointwiseStage):
+    """A stage for the maximum over windows that overlap."""
+
+    def inner_backward(
+        self, params: PyTree, saved: Array, dy: Float[Array, "C Hy Wy N"]
+    ) -> Backward:
+        pool: Any = self.layers[0]
+        x = saved
+        # Or XLA finds the maxima again for every position of a window. As numbers of
+        # as many bits as dy's, which can be compared for several elements at once.
+        argmax = materialize(pool.argmax(x).astype(jnp.int32), after=dy)
+        return pool.scatter(argmax, dy, x.shape[1:-1])
 
 
 @layer
