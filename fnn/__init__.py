@@ -83,6 +83,8 @@ from fnn.layers.piecewise import PRelu as PRelu
 from fnn.layers.piecewise import PReluParams as PReluParams
 from fnn.layers.pooling import AvgPool as AvgPool
 from fnn.layers.pooling import MaxPool as MaxPool
+from fnn.layers.remat import Remat as Remat
+from fnn.layers.remat import remat as remat
 from fnn.layers.several import Each as Each
 from fnn.layers.several import Fork as Fork
 from fnn.layers.several import Merge as Merge

@@ -262,6 +262,13 @@ LAYERS = [
     LayerCase("frozen relu", fnn.frozen(fnn.Relu())),
     LayerCase("frozen pool", fnn.frozen(fnn.MaxPool(2)), (7, 5, 4)),
     LayerCase("frozen dropout", fnn.frozen(fnn.Dropout(0.5))),
+    # Rematerialised
+    LayerCase("remat dense", fnn.remat(fnn.Dense(5))),
+    LayerCase(
+        "remat block",
+        fnn.remat(fnn.serial(fnn.Conv(3, 3), fnn.BatchNorm(), fnn.Dropout(0.3))),
+        IMAGE,
+    ),
     # Shared
     LayerCase("shared, siamese", siamese(fnn.Dense(5), fnn.Tanh()), (8,)),
     LayerCase(

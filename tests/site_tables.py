@@ -162,7 +162,7 @@ def layers_without_a_row() -> list[str]:
     """Return the public layers that have neither children nor a row."""
     combinators = "Each Fork Frozen Layer Merge Parallel Probed Residual Select Serial"
     known = {kind.__name__ for kind in layer_cases()} | set(combinators.split())
-    known |= {"Plan", "Shared", "Tied"}  # each is as the layers inside
+    known |= {"Plan", "Remat", "Shared", "Tied"}  # each is as the layers inside
     public = [name for name in vars(fnn) if isinstance(vars(fnn)[name], type)]
     return [
         name

@@ -95,6 +95,11 @@ KINDS = {
         SOFTMAX,
         (IMAGES, LABELS),
     ),
+    "remat": Kind(
+        classifier(fnn.remat(fnn.serial(features(), fnn.BatchNorm()))),
+        SOFTMAX,
+        (IMAGES, LABELS),
+    ),
 }
 
 # ---- The ways: each trains or audits, and compares ---------------------------------
@@ -205,8 +210,10 @@ WAYS = {
 }
 
 #: What a cell says where it is not "yes". A plan leaves layers alone whose parameters
-#: are in several places, and layers that have no backward.
-OTHERWISE = {("tied", "plan"): "plain layers", ("frozen", "plan"): "plain layers"}
+#: are in several places, layers that have no backward, and those that run twice.
+OTHERWISE = dict.fromkeys(
+    [("tied", "plan"), ("frozen", "plan"), ("remat", "plan")], "plain layers"
+)
 
 
 #: The row and the columns that run every time; the other cells are thorough.
