@@ -40,6 +40,7 @@ def run_in_c_locale(*command, code=0):
 PRINT_ALL = """
 import sys, warnings
 import jax, jax.numpy as jnp, fnn
+from fnn.planning.costs import built_in
 
 net = fnn.serial(fnn.Dense(3), fnn.Tanh(), fnn.Dense(2))
 images = fnn.serial(fnn.Conv(4, 5), fnn.Relu(), fnn.MaxPool(2))
@@ -54,7 +55,7 @@ shown = [
     fnn.summary(images, (28, 28, 1)),
     fnn.compare_gradients(net, loss, variables, batch, numerical=False),
     fnn.explain(net, loss, variables, batch, "2/Dense.bias", 1),
-    fnn.plan(images, (28, 28, 1), batch_size=64, platform="cpu"),
+    fnn.plan(images, (28, 28, 1), platform="cpu", costs=built_in()),
     fnn.sweep(build, {"rate": [0.1]}, train=batch, keys=key, epochs=1, batch_size=2),
 ]
 print(sys.stdout.encoding)

@@ -60,6 +60,9 @@ STEPS = {"manual": manual_step, "autodiff": autodiff_step}
 
 
 @pytest.mark.skipif(jax.default_backend() != "cpu", reason="the CPU's memory")
+@pytest.mark.skipif(
+    jax.__version__.startswith("0.10."), reason="XLA there looks through the barrier"
+)
 @pytest.mark.parametrize("engine", STEPS)
 def test_it_saves_memory(engine):
     """Of six blocks of three layers, six inputs and one block."""
