@@ -36,7 +36,7 @@ from fnn.layers.piecewise import Clip, HardSigmoid, HardSwish
 from fnn.layers.pooling import AvgPool, MaxPool
 from fnn.planning.costs import Work
 from fnn.planning.options import PlanOptions
-from fnn.planning.row_stage import RowStage, as_row
+from fnn.planning.row_stage import RowStage, as_row, pair
 from fnn.planning.stage import Stage
 from fnn.planning.stages import (
     BatchNormStage,
@@ -227,7 +227,7 @@ def _dropout_stages(
 
 
 def _max_pool_stage(layers: Layers) -> Stage:
-    return MaxPoolStage(layers, _pair(layers[0].window))
+    return MaxPoolStage(layers, pair(layers[0].window))
 
 
 _NORM_RELU = _single_stage("batch norm + ReLU", BatchNormStage)
@@ -294,7 +294,7 @@ def _pooling(layers: Layers) -> Any:
 
 def _pool(layers: Layers) -> Group:
     pooling = _pooling(layers)
-    return (1, 1) if pooling is None else _pair(pooling.window)
+    return (1, 1) if pooling is None else pair(pooling.window)
 
 
 def _output_sizes(conv: Any, shape: InShape) -> tuple[int, ...]:
@@ -305,7 +305,3 @@ def _tiles(pooling: Any, sizes: tuple[int, ...]) -> bool:
     """Return whether windows are side by side, without padding."""
     window = pooling.window_for(tuple(sizes))
     return window.stride == window.size and not any(map(any, window.padding))
-
-
-def _pair(value: int | tuple[int, int]) -> tuple[int, int]:
-    return value if isinstance(value, tuple) else (value, value)

@@ -16,7 +16,7 @@ from fnn.layers.pooling import AvgPool, MaxPool
 from fnn.planning.stage import Stage
 from fnn.typing import Array, Float, KeyArray, PyTree
 
-__all__ = ["RowStage", "as_row"]
+__all__ = ["RowStage", "as_row", "pair"]
 
 
 def as_row(layer: Any) -> Any:
@@ -31,7 +31,7 @@ def as_row(layer: Any) -> Any:
     wide = {name: (1, _one(value)) for name, value in sizes.items() if value}
     padding = layer.padding
     if not isinstance(padding, str):
-        padding = ((0, 0), _pair(_one(padding)))
+        padding = ((0, 0), pair(_one(padding)))
     return dataclasses.replace(layer, **wide, padding=padding)
 
 
@@ -40,7 +40,8 @@ def _one(value: Any) -> Any:
     return value[0] if isinstance(value, tuple) else value
 
 
-def _pair(value: int | tuple[int, int]) -> tuple[int, int]:
+def pair(value: int | tuple[int, int]) -> tuple[int, int]:
+    """Return a pair as it is, and a number twice."""
     return value if isinstance(value, tuple) else (value, value)
 
 
