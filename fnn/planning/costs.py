@@ -127,7 +127,7 @@ def load_costs(path: str | Path) -> Costs:
         >>> import fnn
         >>> tables = Path(fnn.__file__).with_name("planning") / "tables"
         >>> fnn.load_costs(tables / "avx512.json").machine
-        'AMD EPYC, AVX-512, 2 cores, jax 0.10.2'
+        'AMD EPYC, AVX-512, 2 cores, jax 0.12.0.1'
     """
     try:
         table = json.loads(Path(path).read_text("utf-8"))

@@ -58,6 +58,11 @@ SHAPES = (
     *product([(3, 2, 1)], [(1, 16), (16, 32), (64, 128)], [28, 14]),
     *product([(5, 2, 1)], [(1, 16), (16, 32)], [28, 14]),
     *product([(1, 1, 1), (1, 2, 1)], [(16, 32), (64, 64), (128, 256)], [14]),
+    # Images whose activations do not fit into a processor's cache.
+    *product([(3, 1, 1)], [(3, 32), (32, 32), (64, 64)], [32]),
+    *product([(3, 1, 1)], [(32, 64), (64, 64)], [16]),
+    *product([(5, 1, 1)], [(32, 32)], [20]),
+    *product([(1, 1, 1)], [(32, 64)], [32]),
 )
 
 ELEMENTS = (BatchNorm(momentum=0.9, eps=1e-5), Relu(), MaxPool(2), GlobalAvgPool())
