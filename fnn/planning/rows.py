@@ -41,8 +41,8 @@ IMAGE = (28, 28, 16)  #: of the costs per element
 LONG_ENOUGH = 0.05
 RUNS = 5  #: of which the fastest counts
 
-#: (taps, stride, pool), (input, output channels), rows. If there is no time for all of
-#: them, the first ones say most about other networks.
+#: (taps, stride, pool), (input, output channels), rows and columns. If there is no time
+#: for all of them, the first ones say most about other networks.
 SHAPES = (
     *product([(3, 1, 1)], [(16, 16), (64, 64)], [14]),
     *product([(5, 1, 2)], [(1, 20), (20, 40)], [12]),
@@ -65,6 +65,13 @@ SHAPES = (
     *product([(1, 1, 1)], [(32, 64)], [32]),
 )
 
+#: The same of images with one axis, such as series.
+LINES = (
+    *product([(5, 1, 1)], [(8, 32), (32, 64)], [128]),
+    *product([(3, 1, 1)], [(32, 64), (64, 64), (128, 128)], [64]),
+    *product([(5, 1, 2)], [(32, 64)], [128]),
+)
+
 ELEMENTS = (BatchNorm(momentum=0.9, eps=1e-5), Relu(), MaxPool(2), GlobalAvgPool())
 
 
@@ -77,12 +84,15 @@ class Row(NamedTuple):
 
 
 def standard_rows() -> Iterator[Row]:
-    """Yield the rows of SHAPES."""
-    for (taps, stride, pool), (inputs, outputs), pixels in SHAPES:
+    """Yield the rows of SHAPES and of LINES."""
+    for axes, (taps, stride, pool), (inputs, outputs), pixels in (
+        *((2, *shape) for shape in SHAPES),
+        *((1, *line) for line in LINES),
+    ):
         padding = "VALID" if taps == 5 and stride == 1 else taps // 2
-        conv = Conv(outputs, taps, stride=stride, padding=padding)
-        layers = (conv, Relu(), MaxPool(pool)) if pool > 1 else (conv,)
-        yield Row(layers, (pixels, pixels, inputs), EXAMPLES)
+        conv = Conv(outputs, (taps,) * axes, stride=stride, padding=padding)
+        layers = (conv, Relu(), MaxPool((pool,) * axes)) if pool > 1 else (conv,)
+        yield Row(layers, (*(pixels,) * axes, inputs), EXAMPLES)
 
 
 def rows_of(net: Layer, in_shape: InShape, batch_size: int) -> list[Row]:
