@@ -114,11 +114,12 @@ def test_a_table_that_comes_with_fnn_says_where_it_was_made(instructions):
 
 @pytest.fixture
 def quick(monkeypatch):
-    """Measure one run of everything, and one standard shape."""
+    """Measure one run of everything, and one standard shape of one and of two axes."""
     monkeypatch.setattr(rows, "RUNS", 1)
     monkeypatch.setattr(rows, "LONG_ENOUGH", 0.0)
     monkeypatch.setattr(rows, "IMAGE", (4, 4, 2))
     monkeypatch.setattr(rows, "SHAPES", (((1, 1, 1), (2, 3), 4),))
+    monkeypatch.setattr(rows, "LINES", (((1, 1, 1), (3, 2), 5),))
 
 
 def test_what_is_measured_is_kept_and_planned_by(quick, monkeypatch):
@@ -128,7 +129,7 @@ def test_what_is_measured_is_kept_and_planned_by(quick, monkeypatch):
     assert set(works[:4]) == {
         (3, 1, 2, 3, 36), (3, 1, 3, 3, 36), (3, 2, 3, 4, 36), (3, 1, 3, 4, 36),
     }  # fmt: skip
-    assert works[4:] == [(1, 1, 2, 3, 16)]
+    assert works[4:] == [(1, 1, 2, 3, 16), (1, 1, 3, 2, 5)]
     assert set(table.elements) == set(built_in().elements)
     assert all({"plain", "im2col"} <= set(row) for _, row in table.blocks)
     assert known_costs() == (table, True)
