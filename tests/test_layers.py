@@ -2,9 +2,11 @@
 
 import re
 
+import chex
 import jax
 import jax.numpy as jnp
 import numpy as np
+import optax
 import pytest
 
 import fnn
@@ -525,6 +527,22 @@ def test_a_layer_may_declare_what_is_penalised(engine):
     )
     np.testing.assert_allclose(penalised["s"] - plain["s"], 0.6 / 6 * 2.0, rtol=1e-5)
     np.testing.assert_array_equal(penalised["weight"], 0)
+
+
+def test_masked_weight_decay_is_a_penalty_of_one_layer():
+    net = fnn.serial(fnn.Dense(5), fnn.Relu(), fnn.Dense(3))
+    variables, batch = net.init(KEY, (4,)), (BATCH[0], BATCH[1] % 3)
+    plain, penalised = (
+        grads_of(net, variables, batch, "manual", l2=l2).grads for l2 in (0.0, 0.6)
+    )
+    mine = fnn.map_params(
+        lambda path, layer, _: path == "2/Dense.weight", net, variables.params
+    )
+    decay = optax.masked(optax.add_decayed_weights(0.6 / 6), mine)
+    params = variables.params
+    decayed, _ = decay.update(plain, decay.init(params), params)
+    chex.assert_trees_all_equal(decayed[0], plain[0])
+    chex.assert_trees_all_close(decayed[2], penalised[2], rtol=1e-5)
 
 
 # ---- Errors ----------------------------------------------------------------------

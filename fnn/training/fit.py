@@ -158,7 +158,8 @@ def fit(
         train_metrics: compute the metrics of all training examples, too, after every
             epoch, in evaluation mode: history["train_accuracy"]. That is a forward pass
             over all of them. Not of batches that are read.
-        l2: λ.
+        l2: λ, on the parameters that layers name as `penalized`: those called `weight`.
+            (A λ for each layer is weight decay, which optax masks.)
         on_nonfinite: what to do about a step whose loss, gradient or new state (running
             statistics) is NaN or infinite: "raise" a FloatingPointError, "stop" and
             keep the variables before it, or "skip" the step and count it. The error, or
