@@ -1,6 +1,7 @@
 """Properties of single layers. Those of all layers are in test_contract.py."""
 
 import re
+import warnings
 
 import chex
 import jax
@@ -529,11 +530,53 @@ def test_a_layer_may_declare_what_is_penalised(engine):
     np.testing.assert_array_equal(penalised["weight"], 0)
 
 
+@layer
+class Product(Layer):
+    """A layer y = x K, whose weights have a name of their own."""
+
+    def init(self, key, in_shape):
+        return Variables({"kernel": jnp.ones((*in_shape, 3)), "b": jnp.zeros(3)}, ())
+
+    def forward(self, params, state, x, *, key=None, train=False):
+        return Forward(x @ params["kernel"] + params["b"], saved=x, state=state)
+
+    def backward(self, params, saved, dy):
+        dparams = {"kernel": saved.T @ dy, "b": dy.sum(0)}
+        return Backward(dx=dy @ params["kernel"].T, dparams=dparams)
+
+
+@layer
+class Unpenalised(Product):
+    """The same, on purpose."""
+
+    penalized = ()
+
+
+@pytest.mark.parametrize(
+    ("own", "l2", "warned"),
+    [
+        (Product(), 0.1, "0/Product.kernel: name the parameters"),
+        (fnn.frozen(Product()), 0.1, None),
+        (Unpenalised(), 0.1, None),
+        (Product(), 0.0, None),
+        (fnn.Dense(3), 0.1, None),
+    ],
+    ids=str,
+)
+def test_weights_that_the_penalty_passes_over_are_named(own, l2, warned):
+    arguments = fnn.serial(own), SquaredError(), fnn.optimizers.sgd(0.1)
+    with warnings.catch_warnings(record=True) as caught:
+        warnings.simplefilter("always")
+        fnn.fit(*arguments, train=BATCH, key=KEY, epochs=1, batch_size=6, l2=l2)
+    texts = [str(w.message) for w in caught if "l2=" in str(w.message)]
+    assert [warned in text for text in texts] == [True] * bool(warned)
+
+
 def test_masked_weight_decay_is_a_penalty_of_one_layer():
     net = fnn.serial(fnn.Dense(5), fnn.Relu(), fnn.Dense(3))
-    variables, batch = net.init(KEY, (4,)), (BATCH[0], BATCH[1] % 3)
+    variables = net.init(KEY, (4,))
     plain, penalised = (
-        grads_of(net, variables, batch, "manual", l2=l2).grads for l2 in (0.0, 0.6)
+        grads_of(net, variables, BATCH, "manual", l2=l2).grads for l2 in (0.0, 0.6)
     )
     mine = fnn.map_params(
         lambda path, layer, _: path == "2/Dense.weight", net, variables.params

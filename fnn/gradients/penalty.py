@@ -4,14 +4,18 @@ It falls on the leaves that a layer declares as `penalized`: those called `weigh
 unless it says otherwise; never on biases, nor on scales of normalisations.
 """
 
+import warnings
+from typing import Any
+
 import jax.numpy as jnp
 
+from fnn.checks import check_l2
 from fnn.core import Layer
 from fnn.dtypes import at_least_float32, widen
 from fnn.network import map_params
 from fnn.typing import Array, Number, PyTree, Scalar
 
-__all__ = ["has_penalty", "penalty", "penalty_grads"]
+__all__ = ["check_penalty", "has_penalty", "penalty", "penalty_grads"]
 
 
 def has_penalty(l2: Number) -> bool:
@@ -47,6 +51,29 @@ def penalty_grads(net: Layer, params: PyTree, l2: Number, n: Number) -> PyTree:
         return (factor * leaf.astype(wide)).astype(leaf.dtype)
 
     return map_params(grad, net, params)
+
+
+def check_penalty(l2: Any, net: Layer, params: PyTree) -> float | None:
+    """Return λ, or None for 0; warn of weights that it would silently pass over."""
+    checked = check_l2(l2)
+    if checked is None:
+        return None
+    passed_over: list[str] = []
+
+    def visit(path: str, layer: Layer, leaf: Array) -> None:
+        undeclared = getattr(type(layer), "penalized", None) is Layer.penalized
+        if leaf.ndim > 1 and undeclared and not _is_penalized(path, layer):
+            passed_over.append(path)
+
+    map_params(visit, net, params)
+    if passed_over:
+        names = ", ".join(passed_over)
+        warnings.warn(
+            f"l2={l2} does not fall on {names}: name the parameters that it is for in "
+            'the layer\'s class, penalized = ("kernel",), or () for none',
+            stacklevel=3,
+        )
+    return checked
 
 
 def _is_penalized(path: str, layer: Layer) -> bool:

@@ -9,10 +9,11 @@ import jax
 from jax.sharding import Mesh
 
 from fnn.augmentations import Augmentation
-from fnn.checks import check_flag, check_key, check_l2
+from fnn.checks import check_flag, check_key
 from fnn.core import Layer, Variables, expect_layer
 from fnn.dtypes import explain_kept_constants
 from fnn.gradients.engines import Engine, get_engine
+from fnn.gradients.penalty import check_penalty
 from fnn.gradients.precision import engine_in_precision
 from fnn.losses import Loss
 from fnn.network import output_shape
@@ -251,7 +252,7 @@ def fit(
             out_shape=output_shape(net, variables, example_shape(x)),
             n=data.n,
             key=on_mesh(train_key, mesh),
-            l2=check_l2(l2),
+            l2=check_penalty(l2, net, variables.params),
             augment=check_augment(augment, x, data.n or size, size),
             engine=engine,
             batch_size=size,
