@@ -116,12 +116,13 @@ def _stop_early(self, params, saved, dy):
 
 def _mask_again(self, params, saved, dy):
     """Draw another mask than the forward's."""
-    return Backward(self._drop(dy, jax.random.fold_in(saved.key, 1)), ())
+    other = jax.random.fold_in(saved.key, 1)
+    return Backward(self.dropped(dy, self.kept(other, dy.shape)), ())
 
 
 def _mask_only(self, params, saved, dy):
     """Apply the mask without the factor 1/(1 − p)."""
-    return Backward(self._drop(dy, saved.key) * (1 - self.rate), ())
+    return Backward(jnp.where(self.kept(saved.key, dy.shape), dy, 0), ())
 
 
 def _same_shape_transpose(self, params, saved, dy):

@@ -14,6 +14,8 @@ import numpy as np
 
 import fnn
 from fnn import Backward
+from fnn.gradients.audit.layerwise import structural_faults
+from fnn.gradients.audit.subject import Subject
 from fnn.losses import (
     AbsoluteError,
     Huber,
@@ -37,7 +39,12 @@ class Bug(NamedTuple):
 
 
 def plant(parent: type, **methods: Callable) -> type:
-    """Make a layer (or loss) class: `parent` with some methods replaced."""
+    """Make a layer (or loss) class: `parent` with some methods replaced.
+
+    A method that `parent` does not have would replace nothing, and plant no bug.
+    """
+    for name in methods:
+        getattr(parent, name)
     return fnn.layer(type(parent.__name__, (parent,), dict(methods)))
 
 
@@ -65,8 +72,8 @@ def planted(name: str, layer: fnn.Layer, found: str, train: bool = True) -> Bug:
     return Bug(name, around(layer), SoftmaxCrossEntropy(), found, train)
 
 
-def audit(bug: Bug, **options: Any) -> fnn.Report:
-    """Audit a network with a planted bug on a random batch."""
+def arguments(bug: Bug) -> tuple[Any, ...]:
+    """Return the network with a planted bug, its loss, variables and a random batch."""
     draw = np.random.default_rng(1)
     x = draw.normal(size=(N, INPUTS)).astype(np.float32)
     y = draw.integers(0, CLASSES, size=N).astype(np.int32)
@@ -82,7 +89,21 @@ def audit(bug: Bug, **options: Any) -> fnn.Report:
         variables.params,
         jax.tree.unflatten(jax.tree.structure(variables.params), moved),
     )
+    return bug.net, bug.loss, fnn.Variables(params, variables.state), (x, y)
+
+
+def audit(bug: Bug, **options: Any) -> fnn.Report:
+    """Audit a network with a planted bug on a random batch."""
     return fnn.compare_gradients(
-        bug.net, bug.loss, fnn.Variables(params, variables.state), (x, y),
-        key=jax.random.key(1), train=bug.train, max_coordinates=4, **options,
+        *arguments(bug), key=jax.random.key(1), train=bug.train, max_coordinates=4,
+        **options,
     )  # fmt: skip
+
+
+def backward_faults(bug: Bug) -> list[str]:
+    """Return whose backward raises, or returns wrong shapes, the innermost first."""
+    subject = Subject.of(
+        *arguments(bug), jax.random.key(1), train=bug.train, l2=0.0, n=N,
+        precision="float32",
+    )  # fmt: skip
+    return [fault.path for fault in structural_faults(subject)]

@@ -9,7 +9,7 @@ from breadth import some_of
 from jax import lax
 from planted_bugs import BUGS
 from planted_plan_bugs import PLAN_BUGS
-from planting import audit, plant
+from planting import audit, backward_faults, plant
 from random_networks import random_image_trial, random_trial
 
 import fnn
@@ -31,6 +31,13 @@ def variables():
 def compare(variables, net=NET, x=X, **options):
     options = dict(max_coordinates=4) | options
     return fnn.compare_gradients(net, LOSS, variables, (x, Y[: len(x)]), **options)
+
+
+@pytest.mark.parametrize("bug", BUGS, ids=lambda bug: bug.name)
+def test_planted_bug_runs_unless_it_is_one_that_raises(bug):
+    # One that raises because a layer has changed would be found for that alone.
+    raises = [bug.found] if bug.found.endswith(".backward") else []
+    assert backward_faults(bug)[:1] == raises
 
 
 # An audit is seconds of compiling: a few run every time, a sample of every family

@@ -71,7 +71,7 @@ def check_penalty(l2: Any, net: Layer, params: PyTree) -> float | None:
         warnings.warn(
             f"l2={l2} does not fall on {names}: name the parameters that it is for in "
             'the layer\'s class, penalized = ("kernel",), or () for none',
-            stacklevel=3,
+            stacklevel=4,  # of the caller of `fit`, which is wrapped
         )
     return checked
 
