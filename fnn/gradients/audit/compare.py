@@ -146,6 +146,7 @@ def compare_gradients(
         loss.check(example_shape(run64.outputs), subject.batch64[1])
         rounding = functools.cache(lambda: subject.rounding(run64))
         errors = measure_rows(run32, run64, subject.precision, rounding)
+        del run32  # its memory serves the differences
         checks: dict[str, NumericalCheck] = {}
         if numerical and not by_claims:
             checks = check_network(
