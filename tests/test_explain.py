@@ -15,7 +15,7 @@ import fnn
 from experiments import __main__ as listing
 from experiments import chain_of_factors
 from fnn import Backward, DenseParams
-from fnn.losses import SoftmaxCrossEntropy, SquaredError
+from fnn.losses import Each, SoftmaxCrossEntropy, SquaredError
 
 EXERCISE = fnn.serial(fnn.Dense(2), fnn.Relu(), fnn.Dense(1), fnn.Sigmoid())
 X, Y = 1.5, 1.0
@@ -131,18 +131,46 @@ NETWORKS = {
         ),
         (5,),
     ),
+    "several arrays": (
+        fnn.serial(
+            fnn.each(
+                a=fnn.serial(fnn.Dense(4), fnn.Dropout(0.5)),
+                b=fnn.serial(fnn.each(fnn.Dense(2), fnn.Dense(2)), fnn.Merge("sum")),
+            ),
+            fnn.Merge("concatenate"),
+            fnn.Dense(4),
+            fnn.serial(fnn.fork(fnn.Tanh(), fnn.Dense(4)), fnn.Merge("product")),
+            fnn.Dense(3),
+        ),
+        {"a": (5,), "b": ((2,), (3,))},
+    ),
+    "several outputs": (
+        fnn.serial(fnn.Dense(4), fnn.fork(u=fnn.Dense(3), v=fnn.fork(fnn.Dense(2)))),
+        (5,),
+    ),
 }
+
+
+def is_shape(entry):
+    return isinstance(entry, tuple) and all(isinstance(n, int) for n in entry)
 
 
 def problem(name, examples=3):
     net, shape = NETWORKS[name]
     variables = net.init(jax.random.key(0), shape)
-    x = jax.random.normal(jax.random.key(1), (examples, *shape))
+    x = jax.tree.map(
+        lambda sizes: jax.random.normal(jax.random.key(1), (examples, *sizes)),
+        shape,
+        is_leaf=is_shape,
+    )
     y = jnp.arange(examples) % 3
+    if name == "several outputs":
+        losses = {"u": SoftmaxCrossEntropy(), "v": Each((SquaredError(),))}
+        return net, Each(losses), variables, (x, {"u": y, "v": (jnp.ones((3, 2)),)})
     return net, SoftmaxCrossEntropy(), variables, (x, y)
 
 
-@pytest.mark.parametrize("name", some_of(NETWORKS, ["dense"]))
+@pytest.mark.parametrize("name", some_of(NETWORKS, ["dense", "several arrays"]))
 def test_the_product_is_the_gradient_of_every_parameter(name):
     net, loss, variables, batch = problem(name)
     options = {"key": jax.random.key(2), "train": True}
@@ -182,6 +210,25 @@ def test_a_block_around_the_parameter_leads_into_the_branch():
     ]
     into = why.factors[2]  # y = [f_1(x), f_2(x)], of which the parameter moves one
     np.testing.assert_array_equal(into.value, np.eye(3))
+
+
+def test_a_fork_and_its_merge_are_one_factor():
+    why = fnn.explain(*problem("several arrays"), "2/Dense.bias")
+    factor = why.factors[2]
+    assert factor.path == "3/0/Fork.dx" and list(factor.branches) == ["0", "1"]
+    paths = [f.path for f in fnn.explain(*problem("several arrays"), A).factors]
+    assert paths[-3:] == ["0/Each.dparams", "0/Each/a/1/Dropout.dx", A]
+
+
+A = "0/Each/a/0/Dense.bias"
+
+
+def test_the_chain_begins_where_the_last_single_array_is():
+    network = problem("several outputs")
+    paths = [f.path for f in fnn.explain(*network, "0/Dense.bias").factors]
+    assert paths == ["1/Fork.dx", "0/Dense.bias"]
+    head = "1/Fork/v/Fork/0/Dense.bias"
+    assert [f.path for f in fnn.explain(*network, head).factors][1:] == [head]
 
 
 @pytest.mark.thorough

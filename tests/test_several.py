@@ -172,12 +172,6 @@ def test_the_backward_is_the_transposed_derivative_of_the_forward(layer, x, expe
             lambda: fnn.Select("c").forward((), (), {"a": jnp.ones((2, 1))}),
             "the parts a",
         ),
-        (
-            lambda: fnn.explain(
-                NET, LOSS, VARIABLES, (X, Y), "2/Fork/weight/Dense.bias"
-            ),
-            r"is given {'age': \(30, 1\)",
-        ),
         (lambda: Each({}), r"expected a dictionary or a tuple of losses"),
         (
             lambda: Each({"a": SquaredError()}, factors={"b": 1.0}),
@@ -369,3 +363,21 @@ def test_two_losses_of_the_same_kind_in_a_tuple():
     assert set(fnn.evaluate(net, loss, variables, (x, y))) == {
         *("loss", "loss_0", "loss_1", "accuracy_0"),
     }
+
+
+def test_outputs_of_outputs_have_losses_of_losses():
+    net = fnn.fork(u=fnn.Dense(3), v=fnn.fork(fnn.Dense(2), fnn.Dense(1)))
+    inner = Each((SquaredError(), SigmoidCrossEntropy()), factors=(2.0, 0.5))
+    loss = Each({"u": SoftmaxCrossEntropy(), "v": inner}, factors={"u": 1, "v": 3})
+    x = draw.normal(size=(4, 2)).astype(np.float32)
+    labels = jnp.array([0, 1, 1, 0])
+    y = {"u": labels, "v": (jnp.ones((4, 2)), labels)}
+    variables = net.init(KEY, (2,))
+    assert fnn.compare_gradients(net, loss, variables, (x, y)).passed
+    found = fnn.evaluate(net, loss, variables, (x, y), metrics={})
+    assert set(found) == {"loss", "loss_u", "loss_v"}
+    result = fnn.fit(
+        net, loss, fnn.optimizers.sgd(0.1), train=(x, y), metrics={}, key=KEY,
+        epochs=2, batch_size=2,
+    )  # fmt: skip
+    assert result.history["train_loss"][1] < result.history["train_loss"][0]

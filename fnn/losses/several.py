@@ -6,6 +6,7 @@ Legend: N examples; w (N,) weights.
 """
 
 from collections.abc import Mapping
+from functools import partial
 from typing import Any
 
 import jax
@@ -17,7 +18,7 @@ from fnn.labels import is_concrete
 from fnn.losses.contract import Loss, expect_loss
 from fnn.pytree import leaf, pytree
 from fnn.shapes import format_shapes
-from fnn.typing import Array, Float, InShape, PyTree, Scalar
+from fnn.typing import Array, Float, InShape, Number, PyTree, Scalar
 
 __all__ = [
     "Each",
@@ -93,10 +94,11 @@ class Each(Loss):
 
     def delta(self, z: PyTree, y: PyTree) -> PyTree:
         zs, ys, factors = self._pairs(z, y), _named(y), _named(self.factors)
-        deltas: dict[str, Array] = {}
+        deltas: dict[str, PyTree] = {}
         for name, loss in self.named.items():
-            delta = loss.delta(zs[name], ys[name])
-            deltas[name] = jnp.asarray(factors[name], delta.dtype) * delta
+            deltas[name] = jax.tree.map(
+                partial(_times, factors[name]), loss.delta(zs[name], ys[name])
+            )
         if isinstance(z, Mapping):
             return deltas
         return getattr(z, "_make", type(z))(deltas.values())
@@ -125,6 +127,10 @@ class Each(Loss):
                     f" got {format_shapes(tree)}"
                 )
         return _named(z)
+
+
+def _times(factor: Number, delta: Array) -> Array:
+    return jnp.asarray(factor, delta.dtype) * delta
 
 
 @pytree

@@ -25,7 +25,7 @@ from fnn.gradients.audit.differences import check_network
 from fnn.gradients.audit.layerwise import structural_faults
 from fnn.gradients.audit.progress import Progress
 from fnn.gradients.audit.report import Report
-from fnn.gradients.audit.scaling import scaled_for_float16, unscaled
+from fnn.gradients.audit.scaling import unscaled
 from fnn.gradients.audit.slopes import NumericalCheck
 from fnn.gradients.audit.subject import Subject
 from fnn.gradients.audit.verdict import judge_row, measure_rows
@@ -136,14 +136,10 @@ def compare_gradients(
     if faults := structural_faults(subject):
         return Report(rows=(), nodes=tuple(faults), engine=name)
     if precision == "float16":
-        with jax.enable_x64(False):
-            loss, options["l2"] = scaled_for_float16(
-                net, loss, subject.variables32, subject.batch32, key=key, **options
-            )
-        subject = subject._replace(loss=loss, l2=options["l2"])
+        subject = subject.scaled_for_float16()
     run32, run64 = subject.run(engine_fn)
     with jax.enable_x64(True), Progress(progress) as shown:
-        loss.check(example_shape(run64.outputs), subject.batch64[1])
+        subject.loss.check(example_shape(run64.outputs), subject.batch64[1])
         rounding = functools.cache(lambda: subject.rounding(run64))
         errors = measure_rows(run32, run64, subject.precision, rounding)
         del run32  # its memory serves the differences

@@ -14,6 +14,7 @@ from fnn.gradients.audit.programs import (
     network_rounding,
     run_network,
 )
+from fnn.gradients.audit.scaling import scaled_for_float16
 from fnn.gradients.audit.wiring import Values, Wiring, trace_forward
 from fnn.gradients.engines import Engine
 from fnn.gradients.precision import cast_on_host
@@ -129,6 +130,15 @@ class Subject(NamedTuple):
     def frozen(self) -> set[str]:
         """Return the paths of frozen parameters, whose gradients are 0 by intent."""
         return frozen_paths(self.net, self.variables32.params)
+
+    def scaled_for_float16(self) -> "Subject":
+        """Return it with the loss, and so all gradients, within float16's range."""
+        options = dict(key=self.key, train=self.train, l2=self.l2, n=self.n)
+        with jax.enable_x64(False):
+            loss, l2 = scaled_for_float16(
+                self.net, self.loss, self.variables32, self.batch32, **options
+            )
+        return self._replace(loss=loss, l2=l2)
 
     def run(self, engine: Engine) -> tuple[NetworkRun, NetworkRun]:
         """Compute the network's gradients in the lower precision and in float64."""

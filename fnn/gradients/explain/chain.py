@@ -2,27 +2,31 @@
 
 They are computed through probes (see `fnn.probe`), which add a parameter for everything
 that y is differentiated by: a layer's input, or the output of a layer inside.
+
+A link of the chain is one array. Between a fork and the layer that merges its branches
+there are several, so that the two are one link.
 """
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
+from dataclasses import field
 from typing import Any
 
 import jax
 import jax.numpy as jnp
 import numpy as np
 
-from fnn.core import Forward, Layer
+from fnn.core import Backward, Forward, Layer, Variables, layer, leaf
 from fnn.layers.branches import Parallel, Residual
+from fnn.layers.several import Fork
 from fnn.layers.shared import Shared, row_of, tied_places
 from fnn.network import Node, child_variables, map_params, path_of
 from fnn.probes import probe_with_input
-from fnn.typing import Array, Bool, Float, PyTree
+from fnn.typing import Array, Bool, Float, KeyArray, PyTree
 from fnn.visits import Seen
 
 __all__ = [
     "LayerDerivative",
     "derivative_chain",
-    "last_in_sequence",
     "nodes_with_symbols",
 ]
 
@@ -33,29 +37,54 @@ class LayerDerivative:
     Args:
         node: the layer.
         wrt: what y is differentiated by ("with respect to"): the path of a parameter,
-            or of the δ of a layer inside; `node.path` + `.x` is the layer's input.
+            or of the δ of a layer inside; None for the layer's input.
         seen: the input and the key that each layer of the network is given, by path.
         train: in training mode, or in evaluation mode.
+        then: layers that follow, up to one that returns a single array; y is its
+            output.
     """
 
-    def __init__(self, node: Node, wrt: str, seen: dict[str, Seen], train: bool):
-        self.node, self.wrt, self.train, self._seen = node, wrt, train, seen
+    def __init__(
+        self,
+        node: Node,
+        wrt: str | None,
+        seen: dict[str, Seen],
+        train: bool,
+        then: Sequence[Node] = (),
+    ):
+        self.node, self.train, self._seen, self.last = node, train, seen, node
         self._x, self._key = seen[node.path]
-        self._probed, self._variables = probe_with_input(
-            node.layer, node.variables, self._x
-        )
+        layer, variables = node.layer, node.variables
+        self._path = node.path
+        if then:
+            nodes = [node, *then]
+            self.last, self._path = nodes[-1], ""
+            layer = _InARow(
+                tuple(part.layer for part in nodes),
+                tuple(seen[part.path].key for part in nodes),
+                labels=tuple(map(_label, nodes)),
+            )
+            variables = Variables(
+                *zip(*(part.variables for part in nodes), strict=True)
+            )
+        self._by_input = wrt is None
+        self.wrt = f"{self._path}.x" if wrt is None else wrt
+        self._probed, self._variables = probe_with_input(layer, variables, self._x)
 
     @property
     def path(self) -> str:
         """Return the path of the part of the layer's backward, as in the audit."""
-        if self._is_by_input:
+        if self._by_input:
             return f"{self.node.path}.dx"
         inside = self.wrt.endswith(".delta")
         return f"{self.node.path}.dparams" if inside else self.wrt
 
     @property
-    def _is_by_input(self) -> bool:
-        return self.wrt == f"{self.node.path}.x"
+    def is_of_one_array(self) -> bool:
+        """Return whether y is a single array."""
+        params, _ = self._variables
+        out = jax.eval_shape(lambda x: self._forward(params, x, self.train).y, self._x)
+        return hasattr(out, "shape")
 
     def influenced(self, entries: Bool[np.ndarray, "..."]) -> Bool[np.ndarray, "..."]:
         """Return which entries of y change when these entries of `wrt` do: a mask.
@@ -71,10 +100,12 @@ class LayerDerivative:
             lambda a: jnp.asarray(draw.uniform(size=a.shape) / max(a.size, 1) ** 0.5),
             params,
         )
-        positive_x = jnp.asarray(draw.uniform(size=self._x.shape))
+        positive_x = jax.tree.map(
+            lambda a: jnp.asarray(draw.uniform(size=a.shape)), self._x
+        )
         if self.node.layer.takes_ids:  # they stay those of the batch
-            zero, positive_x = jnp.zeros_like(self._x), self._x
-            positive_params = positive_params._replace(x=zero)
+            zero = jax.tree.map(jnp.zeros_like, self._x)
+            positive_params, positive_x = positive_params._replace(x=zero), self._x
         changed = [
             self._forward(params, x, train).y
             != self._forward(self._moved(params, step), x, train).y
@@ -102,7 +133,7 @@ class LayerDerivative:
         for index in np.argwhere(above):
             dy = jnp.zeros_like(out.y).at[tuple(index)].set(1)
             dparams = self._probed.backward(params, out.saved, dy).dparams
-            named = _leaves_by_path(self._probed, dparams, self.node.path)
+            named = _leaves_by_path(self._probed, dparams, self._path)
             rows.append(np.asarray(named[self.wrt])[below])
         return np.stack(rows)
 
@@ -119,7 +150,7 @@ class LayerDerivative:
             An entry for each branch; {} where the layer has no branches.
         """
         layer = self.node.layer
-        if not self._is_by_input or not isinstance(layer, Parallel | Residual):
+        if not self._by_input or not isinstance(layer, Parallel | Residual | Fork):
             return {}
         found = {}
         for label, child in zip(layer.children, _child_nodes(self.node), strict=True):
@@ -140,7 +171,51 @@ class LayerDerivative:
         def move(path: str, _: Layer, part: Any) -> Any:
             return part + step if path == self.wrt else part
 
-        return map_params(move, self._probed, params, self.node.path)
+        return map_params(move, self._probed, params, self._path)
+
+
+@layer
+class _InARow(Layer):
+    """Layers in a row, at the places and with the keys that they have in a network."""
+
+    layers: tuple[Layer, ...] = leaf()
+    keys: tuple[Array | None, ...] = leaf()
+    labels: tuple[str, ...] = field(kw_only=True)
+
+    @property
+    def kind(self) -> str:
+        return ""
+
+    @property
+    def children(self) -> dict[str, Layer]:
+        return dict(zip(self.labels, self.layers, strict=True))
+
+    def with_children(self, *layers: Layer) -> Layer:
+        return _InARow(layers, self.keys, labels=self.labels)
+
+    def forward(
+        self, params: tuple[PyTree, ...], state: tuple[PyTree, ...], x: PyTree, *,
+        key: KeyArray | None = None, train: bool = False,
+    ) -> Forward:  # fmt: skip
+        saved: list[PyTree] = []
+        parts = zip(self.layers, self.keys, params, state, strict=True)
+        for child, own_key, child_params, child_state in parts:
+            arguments = child_params, child_state, x
+            out = child.forward(*arguments, key=own_key, train=train)
+            x = out.y
+            saved.append(out.saved)
+        return Forward(x, tuple(saved), state)
+
+    def backward(
+        self, params: tuple[PyTree, ...], saved: tuple[PyTree, ...], dy: PyTree
+    ) -> Backward:
+        dparams: list[PyTree] = []
+        for child, child_params, kept in reversed(
+            list(zip(self.layers, params, saved, strict=True))
+        ):
+            dy, own = child.backward(child_params, kept, dy)
+            dparams.append(own)
+        return Backward(dy, tuple(reversed(dparams)))
 
 
 def derivative_chain(
@@ -148,9 +223,10 @@ def derivative_chain(
 ) -> Iterator[LayerDerivative]:
     """Yield the derivatives from a layer's output to a parameter in it.
 
-    Layers in sequence yield a derivative each. A block around the parameter yields the
-    derivative by the output of the branch that the parameter is in; a block after the
-    parameter yields one derivative. So does a network that uses it in several places.
+    Layers in sequence yield a derivative each, and one for all between which several
+    arrays go on. A block around the parameter yields the derivative by the output of
+    the branch that the parameter is in; a block after the parameter yields one
+    derivative. So does a network that uses it in several places.
     """
     if isinstance(node.layer, Shared) and _is_shared(node.layer, node, parameter):
         yield LayerDerivative(node, parameter, seen, train)
@@ -164,14 +240,40 @@ def derivative_chain(
     if not home:  # it is the layer's own
         yield LayerDerivative(node, parameter, seen, train)
         return
-    below = list(derivative_chain(children[home[0]], parameter, seen, train))
     if _is_sequence(node):
-        for later in reversed(children[home[0] + 1 :]):
-            for part in reversed(list(_flattened(later))):
-                yield LayerDerivative(part, f"{part.path}.x", seen, train)
-    else:
-        yield LayerDerivative(node, f"{below[0].node.path}.delta", seen, train)
+        yield from _sequence_chain(node, parameter, seen, train)
+        return
+    below = list(derivative_chain(children[home[0]], parameter, seen, train))
+    while below and not below[0].is_of_one_array:
+        below.pop(0)
+    wrt = f"{below[0].last.path}.delta" if below else parameter
+    yield LayerDerivative(node, wrt, seen, train)
     yield from below
+
+
+def _sequence_chain(
+    node: Node, parameter: str, seen: dict[str, Seen], train: bool
+) -> Iterator[LayerDerivative]:
+    """Yield the derivatives of a list of layers, of which one has the parameter."""
+    links: list[list[Node]] = []  # several layers where several arrays go on
+    for part in _flattened(node):
+        if links and not hasattr(seen[part.path].x, "shape"):
+            links[-1].append(part)
+        else:
+            links.append([part])
+    while links:
+        first, *then = links.pop()
+        for i, part in enumerate([first, *then]):
+            params = part.variables.params
+            if parameter in _leaves_by_path(part.layer, params, part.path):
+                top, *below = derivative_chain(part, parameter, seen, train)
+                after = then[i:]
+                yield (
+                    LayerDerivative(part, top.wrt, seen, train, after) if after else top
+                )
+                yield from below
+                return
+        yield LayerDerivative(first, None, seen, train, then)
 
 
 def nodes_with_symbols(node: Node) -> Iterator[Node]:
@@ -183,13 +285,6 @@ def nodes_with_symbols(node: Node) -> Iterator[Node]:
         yield from nodes_with_symbols(child)
     if not _is_sequence(node):
         yield node
-
-
-def last_in_sequence(node: Node) -> Node:
-    """Return the layer whose output is that of a list of layers; of others, itself."""
-    while _is_sequence(node):
-        node = _child_nodes(node)[-1]
-    return node
 
 
 def _is_shared(layer: Shared, node: Node, parameter: str) -> bool:
@@ -206,6 +301,11 @@ def _child_nodes(node: Node) -> list[Node]:
         Node(path_of(node.path, label, child), child, part)
         for (label, child), part in zip(node.layer.children.items(), parts, strict=True)
     ]
+
+
+def _label(node: Node) -> str:
+    """Return the part of a layer's path that comes before its own name."""
+    return node.path.removesuffix(f"/{node.layer.kind}")
 
 
 def _is_sequence(node: Node) -> bool:

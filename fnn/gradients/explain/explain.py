@@ -11,6 +11,10 @@ computes from dy = (0 ... 1 ... 0). Only entries that θ has an influence on are
 Jacobian: others change the loss, but not with θ. So it is a single number where one
 unit leads to one unit.
 
+Where several arrays go on, as between a fork and a merge, the layers from one to the
+other are one factor. A network of several outputs has ∂L/∂v_1 for the last single array
+that leads to them.
+
 A block of branches is one factor where θ is before it: the paths through it are
 parallel, and are added. Where θ is in a branch, the factor is the derivative of the
 block's output by the output of the branch.
@@ -33,7 +37,6 @@ from fnn.gradients.engines import value_and_grad
 from fnn.gradients.explain.chain import (
     LayerDerivative,
     derivative_chain,
-    last_in_sequence,
     nodes_with_symbols,
 )
 from fnn.gradients.explain.explanation import Explanation, Factor
@@ -44,7 +47,7 @@ from fnn.network import Node, named_params
 from fnn.placement import with_automatic_axes
 from fnn.planning.planned import plain
 from fnn.probes import probe
-from fnn.shapes import format_shapes
+from fnn.shapes import count_examples, example_shape
 from fnn.transfers import own_numbers_may_move
 from fnn.typing import Array, Batch, Bool, KeyArray, PyTree
 from fnn.visits import Seen, record
@@ -99,8 +102,8 @@ def explain(
         gradient by `jax.grad`) and `agrees`.
 
     Raises:
-        ValueError: there is no such parameter, or no such entry; or a layer is given
-            several arrays.
+        ValueError: there is no such parameter, or no such entry; or between it and the
+            loss there is no single array.
 
     Example:
         >>> import jax, jax.numpy as jnp, fnn
@@ -118,27 +121,26 @@ def explain(
     key = None if key is None else check_key(key)
     x, y = check_pair("batch", batch)
     variables = as_variables(variables)
-    _expect_single_arrays(net, variables, x)
     shape = _shape_of(net, variables.params, parameter)
     entry = _entry(parameter, shape, index)
     with jax.enable_x64(True):
         root = Node(net.kind, net, cast(variables, jnp.float64))
         batch = cast((as_inputs(x), y), jnp.float64)
         gradients = _both_gradients(net, loss, root.variables, batch, key, train)
+        loss.check(example_shape(gradients.outputs), batch[1])
         chain = list(derivative_chain(root, parameter, gradients.seen, train))
-        output = gradients.manual[f"{chain[0].node.path}.delta"]
-        loss.check(output.shape[1:], batch[1])
+        source = _skip_several_outputs(chain)
         masks = _influenced(chain, shape, entry)
         names = _symbols(root, gradients, chain, masks, parameter, entry)
-        factors = tuple(_factors(gradients, chain, masks, names, limit))
+        factors = tuple(_factors(gradients, chain, source, masks, names, limit))
     at = ... if entry is None else entry
     product, autodiff = (
         np.asarray(grads[parameter])[at]
         for grads in (gradients.manual, gradients.autodiff)
     )
-    value = float(gradients.loss)
+    value, examples = float(gradients.loss), count_examples(x)
     return Explanation(
-        names[-1], parameter, entry, value, factors, product, autodiff, len(x)
+        names[-1], parameter, entry, value, factors, product, autodiff, examples
     )
 
 
@@ -153,6 +155,7 @@ class _Gradients(NamedTuple):
     """
 
     loss: Array
+    outputs: PyTree
     manual: dict[str, Array]
     autodiff: dict[str, Array]
     seen: dict[str, Seen]
@@ -192,22 +195,30 @@ def _both_gradients(
     )
     return _Gradients(
         out.loss,
+        out.outputs,
         named_params(probed, out.grads),
         named_params(probed, referee.grads),
         record(net, variables, batch[0], key, train),
     )
 
 
-def _expect_single_arrays(net: Layer, variables: Variables, x: PyTree) -> None:
-    """Raise where a layer is given several arrays: there is no one chain of factors."""
-    seen = jax.eval_shape(lambda v, x: record(net, v, x), variables, x)
-    for path, (given, _) in seen.items():
-        if not hasattr(given, "shape"):
+def _skip_several_outputs(chain: list[LayerDerivative]) -> str:
+    """Begin the chain at the last single array; return the path of the δ there.
+
+    That is the loss's, unless the network returns several arrays, to which more layers
+    lead.
+    """
+    source = "loss.delta"
+    while not chain[0].is_of_one_array:
+        skipped = chain.pop(0)
+        source = skipped.path
+        if not chain:
             raise ValueError(
-                "explain follows one chain of layers, each of one array, and "
-                f"{path or 'the network'} is given {format_shapes(given)}. "
-                "fnn.compare_gradients checks such a network."
+                "explain follows one chain of single arrays, and what "
+                f"{skipped.node.path} returns is several: there is nothing between it "
+                "and the loss. fnn.compare_gradients checks such a network."
             )
+    return source
 
 
 # ---- The parameter and the entry to explain --------------------------------------
@@ -273,27 +284,30 @@ def _symbols(
     entry: Entry,
 ) -> list[str]:
     """Return the symbols of v_1 ... v_m and θ."""
-    nodes = list(nodes_with_symbols(root))
-    shapes = {n.path: gradients.manual[f"{n.path}.delta"].shape[1:] for n in nodes}
+    deltas = gradients.manual
+    # What returns several arrays has no symbol.
+    nodes = [n for n in nodes_with_symbols(root) if f"{n.path}.delta" in deltas]
+    shapes = {n.path: deltas[f"{n.path}.delta"].shape[1:] for n in nodes}
     by_path = symbols(nodes, shapes)
     owner = max((p for p in by_path if parameter.startswith(f"{p}.")), key=len)
-    outputs = [
-        by_path[last_in_sequence(derivative.node).path].output(mask)
+    links = [
+        by_path[derivative.last.path].output(mask)
         for derivative, mask in zip(chain, masks[:-1], strict=True)
     ]
     name = parameter.removeprefix(f"{owner}.")
-    return [*outputs, by_path[owner].parameter(name, masks[-1].shape, entry)]
+    return [*links, by_path[owner].parameter(name, masks[-1].shape, entry)]
 
 
 def _factors(
     gradients: _Gradients,
     chain: list[LayerDerivative],
+    source: str,
     masks: list[np.ndarray],
     names: list[str],
     limit: int,
 ) -> Iterator[Factor]:
-    """Yield the loss's factor, and that of each derivative in the chain."""
-    paths = [f"{derivative.node.path}.delta" for derivative in chain] + [chain[-1].wrt]
+    """Yield the factor of δ, from `source`, and those of the derivatives."""
+    paths = [f"{derivative.last.path}.delta" for derivative in chain] + [chain[-1].wrt]
 
     def factor(
         i: int,
@@ -310,7 +324,7 @@ def _factors(
 
     delta = np.asarray(gradients.manual[paths[0]])[masks[0]][None]
     small = delta.size <= limit
-    yield factor(0, "L", "loss.delta", delta.shape, delta if small else None, {})
+    yield factor(0, "L", source, delta.shape, delta if small else None, {})
     for i, derivative in enumerate(chain):
         shape = int(masks[i].sum()), int(masks[i + 1].sum())
         small = math.prod(shape) <= limit
