@@ -9,7 +9,13 @@ import pytest
 from breadth import some_of
 
 import fnn
-from fnn.losses import Each, SigmoidCrossEntropy, SoftmaxCrossEntropy, SquaredError
+from fnn.losses import (
+    Each,
+    SigmoidCrossEntropy,
+    SoftmaxCrossEntropy,
+    SquaredError,
+    Weighted,
+)
 
 N = 30
 draw = np.random.default_rng(0)
@@ -381,3 +387,47 @@ def test_outputs_of_outputs_have_losses_of_losses():
         epochs=2, batch_size=2,
     )  # fmt: skip
     assert result.history["train_loss"][1] < result.history["train_loss"][0]
+
+
+CLASSES, SOME = jnp.array([0, 1, 1, 0]), jnp.array([1.0, 0.0, 2.0, 0.5])
+THREE, SOFTMAX = fnn.Dense(3), SoftmaxCrossEntropy()
+#: Losses of losses: the loss, a network, its labels.
+NESTED = {
+    "weighted": (Weighted(SOFTMAX), THREE, (CLASSES, SOME)),
+    "twice": (Weighted(Weighted(SOFTMAX)), THREE, ((CLASSES, SOME), SOME)),
+    "weighted each": (Weighted(Each((SOFTMAX,))), fnn.fork(THREE), ((CLASSES,), SOME)),
+    "each weighted": (Each((Weighted(SOFTMAX),)), fnn.fork(THREE), ((CLASSES, SOME),)),
+    "each of each": (
+        Each({"a": Each({"b": SOFTMAX})}),
+        fnn.fork(a=fnn.fork(b=THREE)),
+        {"a": {"b": CLASSES}},
+    ),
+}
+
+
+@pytest.mark.parametrize("weights", [(), (SOME,)], ids=["as they are", "weights"])
+@pytest.mark.parametrize("name", some_of(NESTED, ["each weighted"]))
+def test_losses_of_losses_are_audited_evaluated_and_trained(name, weights):
+    loss, net, y = NESTED[name]
+    x = draw.normal(size=(4, 2)).astype(np.float32)
+    variables = net.init(KEY, (2,))
+    data = (x, y, *weights)
+    found = fnn.evaluate(net, loss, variables, data)
+    assert all(np.isfinite(value) for value in found.values())
+    if not weights:
+        assert fnn.compare_gradients(net, loss, variables, (x, y)).passed
+    result = fnn.fit(
+        net, loss, fnn.optimizers.sgd(0.1), train=data, validation=data, key=KEY,
+        epochs=1, batch_size=2,
+    )  # fmt: skip
+    assert np.isfinite(result.history["validation_loss"]).all()
+
+
+def test_an_output_with_weights_of_its_own_has_a_weighted_accuracy():
+    loss, net, y = NESTED["each weighted"]
+    x = draw.normal(size=(4, 2)).astype(np.float32)
+    variables = net.init(KEY, (2,))
+    right = net.forward(*variables, x).y[0].argmax(1) == CLASSES
+    found = fnn.evaluate(net, loss, variables, (x, y))
+    expected = SOME[right].sum() / SOME.sum()
+    assert float(found["accuracy_0"]) == pytest.approx(float(expected))

@@ -146,7 +146,8 @@ class Weighted(Loss):
     by the sum of the weights of the batch.) What an example of weight 0 has as labels
     and outputs does not matter, even NaN: its δ is exactly 0.
 
-    `fnn.fit(train=(x, y, w))` makes one by itself.
+    `fnn.fit(train=(x, y, w))` makes one by itself. Within `Each`, an output has weights
+    of its own: `Each((Weighted(loss), other))`, with labels `((y, w), y_other)`.
 
     Args:
         loss: L, the mean of a loss of each example.

@@ -7,6 +7,8 @@ import dataclasses
 from collections.abc import Callable, Mapping
 from typing import Any
 
+import jax.numpy as jnp
+
 from fnn.metrics.answers import one_class_each
 from fnn.metrics.classification import (
     TopK,
@@ -27,7 +29,7 @@ from fnn.metrics.regression import (
 )
 from fnn.typing import PyTree
 
-__all__ = ["Metric", "OfPart", "better", "per_example"]
+__all__ = ["Metric", "OfPart", "WeightedMean", "better", "per_example"]
 
 #: A function `metric(outputs, y)`, of z (N, ...) and y (N, ...). What it returns says
 #: what it is: (N,) a value of every example, or () one number of all of them.
@@ -70,6 +72,37 @@ class OfPart:
                 else (tree[int(self.part)])
             )
         return tree[self.part]
+
+
+@dataclasses.dataclass(frozen=True)
+class WeightedMean:
+    """The mean of a metric by the weights of the examples, which are in the labels.
+
+        metric(outputs, (y, w)) = Σ_n w_n m_n / Σ_n w_n
+
+    Args:
+        metric: a metric that is the mean of values m_n; any other one stays as it is.
+
+    Example:
+        >>> import jax.numpy as jnp, fnn
+        >>> from fnn.metrics.kinds import WeightedMean
+        >>> metric = WeightedMean(fnn.accuracy)
+        >>> outputs, y = jnp.eye(2), jnp.array([0, 0])
+        >>> print(metric(outputs, (y, jnp.array([3.0, 1.0]))))
+        0.75
+    """
+
+    metric: Metric
+
+    def __call__(self, outputs: PyTree, y: PyTree) -> Any:
+        labels, w = y
+        known = per_example(self.metric, outputs, labels)
+        if known is None:
+            return self.metric(outputs, labels)
+        w = jnp.asarray(w)
+        values = known(outputs, labels).astype(w.dtype)
+        # Of weight 0, outputs and labels may be anything, even NaN.
+        return jnp.where(w == 0, 0, values * w).sum() / w.sum()
 
 
 def per_example(metric: Metric, outputs: PyTree, y: PyTree) -> Metric | None:
@@ -117,7 +150,7 @@ def better(metric: Metric) -> str | None:
         auc,
         r2,
     }
-    if isinstance(metric, OfPart):
+    if isinstance(metric, OfPart | WeightedMean):
         return better(metric.metric)
     if isinstance(metric, TopK) or metric in larger:
         return "max"

@@ -27,7 +27,7 @@ from fnn.checks import describe
 from fnn.losses import Loss, Weighted
 from fnn.losses.several import compared_with, loss_of_parts
 from fnn.metrics.classification import Accuracy, accuracy
-from fnn.metrics.kinds import Metric, OfPart, per_example
+from fnn.metrics.kinds import Metric, OfPart, WeightedMean, per_example
 from fnn.shapes import count_examples, format_shapes
 from fnn.training.pairs import Paired, describe_pairs, expect_no_pairs, watched
 from fnn.typing import Array
@@ -62,15 +62,18 @@ def default_metrics(loss: Loss) -> Mapping[str, Metric]:
             for name, part in parts.items()
             if getattr(part, "classifies", False)
         }
-    return (
-        {"accuracy": _accuracy_of(loss)} if getattr(loss, "classifies", False) else {}
-    )
+    if not getattr(loss, "classifies", False):
+        return {}
+    # Its own weights are taken out of the labels, and into the mean, by `evaluate`.
+    inner = loss.loss if isinstance(loss, Weighted) else loss
+    return {"accuracy": _accuracy_of(inner)}
 
 
 def _accuracy_of(loss: Loss) -> Metric:
-    """Return the accuracy, of the labels that the loss does not ignore."""
-    inner = loss.loss if isinstance(loss, Weighted) else loss
-    ignore = getattr(inner, "ignore", None)
+    """Return the accuracy, by the loss's labels: with weights, and without ignored."""
+    if isinstance(loss, Weighted):
+        return WeightedMean(_accuracy_of(loss.loss))
+    ignore = getattr(loss, "ignore", None)
     return accuracy if ignore is None else Accuracy(ignore)
 
 
