@@ -80,6 +80,7 @@ def soak(name: str, count: int, seed: int, write_line: Callable[[str], None]) ->
             signal.alarm(0)
         if len(seen) % 500 == 0:
             jax.clear_caches()
+            print(f"{name}: {len(seen):,} of {count:,}", flush=True)
 
     run_once()
     summary = ", ".join(f"{verdicts[v]:,} {v}" for v in sorted(verdicts))
