@@ -223,6 +223,22 @@ def test_a_fork_and_its_merge_are_one_factor():
 A = "0/Each/a/0/Dense.bias"
 
 
+def test_ids_beside_numbers_stay_ids():
+    net = fnn.serial(
+        fnn.each(
+            fnn.serial(fnn.Embedding(4, 2), fnn.Flatten()),
+            fnn.serial(fnn.Dense(2), fnn.Tanh()),
+        ),
+        fnn.Merge("concatenate"),
+        fnn.Dense(3),
+    )
+    variables = net.init(jax.random.key(0), ((3,), (2,)))
+    x = jnp.array([[0, 1, 3], [2, 2, 1]]), jnp.ones((2, 2))
+    batch, loss = (x, jnp.array([0, 2])), SoftmaxCrossEntropy()
+    for path in ("0/Each/0/0/Embedding.weight", "0/Each/1/0/Dense.weight"):
+        assert fnn.explain(net, loss, variables, batch, path).agrees
+
+
 def test_the_chain_begins_where_the_last_single_array_is():
     network = problem("several outputs")
     paths = [f.path for f in fnn.explain(*network, "0/Dense.bias").factors]

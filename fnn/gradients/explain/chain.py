@@ -64,9 +64,8 @@ class LayerDerivative:
                 tuple(seen[part.path].key for part in nodes),
                 labels=tuple(map(_label, nodes)),
             )
-            variables = Variables(
-                *zip(*(part.variables for part in nodes), strict=True)
-            )
+            entries = zip(*(part.variables for part in nodes), strict=True)
+            variables = Variables(*entries)
         self._by_input = wrt is None
         self.wrt = f"{self._path}.x" if wrt is None else wrt
         self._probed, self._variables = probe_with_input(layer, variables, self._x)
@@ -100,10 +99,12 @@ class LayerDerivative:
             lambda a: jnp.asarray(draw.uniform(size=a.shape) / max(a.size, 1) ** 0.5),
             params,
         )
-        positive_x = jax.tree.map(
-            lambda a: jnp.asarray(draw.uniform(size=a.shape)), self._x
-        )
-        if self.node.layer.takes_ids:  # they stay those of the batch
+
+        def positive(a: Array) -> Array:  # ids stay those of the batch
+            return a if _are_ids(a) else jnp.asarray(draw.uniform(size=a.shape))
+
+        positive_x = jax.tree.map(positive, self._x)
+        if self.node.layer.takes_ids:
             zero = jax.tree.map(jnp.zeros_like, self._x)
             positive_params, positive_x = positive_params._replace(x=zero), self._x
         changed = [
@@ -267,10 +268,7 @@ def _sequence_chain(
             params = part.variables.params
             if parameter in _leaves_by_path(part.layer, params, part.path):
                 top, *below = derivative_chain(part, parameter, seen, train)
-                after = then[i:]
-                yield (
-                    LayerDerivative(part, top.wrt, seen, train, after) if after else top
-                )
+                yield LayerDerivative(part, top.wrt, seen, train, then[i:])
                 yield from below
                 return
         yield LayerDerivative(first, None, seen, train, then)
@@ -301,6 +299,10 @@ def _child_nodes(node: Node) -> list[Node]:
         Node(path_of(node.path, label, child), child, part)
         for (label, child), part in zip(node.layer.children.items(), parts, strict=True)
     ]
+
+
+def _are_ids(a: Array) -> bool:
+    return jnp.issubdtype(a.dtype, jnp.integer)
 
 
 def _label(node: Node) -> str:
