@@ -143,19 +143,18 @@ class Subject(NamedTuple):
     def run(self, engine: Engine) -> tuple[NetworkRun, NetworkRun]:
         """Compute the network's gradients in the lower precision and in float64."""
         options = dict(engine=engine, train=self.train, l2=self.l2, n=self.n)
-        # float64 first: the other one then fits into the memory that it frees.
-        with jax.enable_x64(True):
-            numbers = self.variables64, self.batch64, self.key
-            higher = run_network(
-                self.net, self.loss, *numbers, with_values=True, **options
-            )
-            jax.block_until_ready(higher)
+        # float32 first: JAX keeps NumPy arrays from outside as they are used first, and
+        # what was kept in float64 would be of no use to the user's own programs.
         with jax.enable_x64(False):
             numbers = self.variables32, self.batch32, self.key
             lower = run_network(
                 self.net, self.loss, *numbers, precision=self.half, **options
             )
-        return lower, higher
+        with jax.enable_x64(True):
+            numbers = self.variables64, self.batch64, self.key
+            return lower, run_network(
+                self.net, self.loss, *numbers, with_values=True, **options
+            )
 
     def deltas(self, run64: NetworkRun) -> dict[int, Array]:
         """Return autodiff's δ of every value that a layer returned, by number."""
