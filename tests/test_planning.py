@@ -13,7 +13,7 @@ import fnn
 from fnn.planning.costs import Costs, Known, Work, built_in
 from fnn.planning.options import MODES
 from fnn.planning.stage import Absorbed
-from fnn.planning.stages import ConvStage
+from fnn.planning.stages import ConvStage, DropoutStage
 
 LOSS = fnn.losses.SoftmaxCrossEntropy()
 IMAGE = (10, 12, 2)
@@ -92,8 +92,8 @@ def test_the_seeds_above_try_every_rewrite():
     }  # fmt: skip
 
 
-@pytest.mark.thorough
-@pytest.mark.parametrize("seed", [3])
+# The second one has dropout in training.
+@pytest.mark.parametrize("seed", some_of([3, 81], [81]))
 def test_no_false_alarm_on_plans(seed):
     net, loss, variables, batch, options = random_plan_trial(seed)
     report = fnn.compare_gradients(
@@ -102,6 +102,17 @@ def test_no_false_alarm_on_plans(seed):
     assert report.first_divergence is None, str(report)
     paths = [node.path for node in report.nodes]
     assert any(path.endswith("+Relu.y") for path in paths), "y is compared too"
+
+
+def test_a_stage_and_the_layer_that_judges_it_draw_the_same_mask():
+    stage = DropoutStage((fnn.Dropout(0.4),))
+    x, key = jnp.ones((4, 5, 6, 3)), jax.random.key(5)
+    ours, judge = (
+        part.forward((), (), x, key=key, train=True).y
+        for part in (stage, fnn.plain(stage))
+    )
+    np.testing.assert_array_equal(ours, judge)
+    assert 0 < (ours == 0).mean() < 1
 
 
 def test_a_plan_has_the_variables_and_the_keys_of_its_network():

@@ -124,16 +124,24 @@ class PlainSequence(Layer):
         self, params: PyTree, state: PyTree, x: Array, *,
         key: KeyArray | None = None, train: bool = False,
     ) -> Forward:  # fmt: skip
-        variables = self._for_serial(params), self._for_serial(state)
-        out = Serial(self.layers).forward(*variables, x, key=key, train=train)
-        return out._replace(state=out.state[0])
+        first = self.layers[0]  # the key is its own: no other one draws numbers
+        out = first.forward(params, state, x, key=key, train=train)
+        rest = self._rest.forward(self._none, self._none, out.y, train=train)
+        return Forward(rest.y, (out.saved, rest.saved), out.state)
 
     def backward(self, params: PyTree, saved: PyTree, dy: Array) -> Backward:
-        out = Serial(self.layers).backward(self._for_serial(params), saved, dy)
-        return out._replace(dparams=out.dparams[0])
+        of_first, of_rest = saved
+        dy = self._rest.backward(self._none, of_rest, dy).dx
+        return self.layers[0].backward(params, of_first, dy)
 
-    def _for_serial(self, tree: PyTree) -> tuple[PyTree, ...]:
-        return (tree, *[()] * (len(self.layers) - 1))
+    @property
+    def _rest(self) -> Serial:
+        return Serial(self.layers[1:])
+
+    @property
+    def _none(self) -> PyTree:
+        """The variables of the others, of which there are none."""
+        return ((),) * (len(self.layers) - 1)
 
 
 @layer
