@@ -61,7 +61,7 @@ def check_penalty(l2: Any, net: Layer, params: PyTree) -> float | None:
     passed_over: list[str] = []
 
     def visit(path: str, layer: Layer, leaf: Array) -> None:
-        undeclared = getattr(type(layer), "penalized", None) is Layer.penalized
+        undeclared = type(layer).penalized is Layer.penalized
         if leaf.ndim > 1 and undeclared and not _is_penalized(path, layer):
             passed_over.append(path)
 

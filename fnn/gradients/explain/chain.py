@@ -232,19 +232,14 @@ def derivative_chain(
     if isinstance(node.layer, Shared) and _is_shared(node.layer, node, parameter):
         yield LayerDerivative(node, parameter, seen, train)
         return
-    children = _child_nodes(node)
-    home = [
-        i
-        for i, child in enumerate(children)
-        if parameter in _leaves_by_path(child.layer, child.variables.params, child.path)
-    ]
-    if not home:  # it is the layer's own
-        yield LayerDerivative(node, parameter, seen, train)
-        return
     if _is_sequence(node):
         yield from _sequence_chain(node, parameter, seen, train)
         return
-    below = list(derivative_chain(children[home[0]], parameter, seen, train))
+    home = next((n for n in _child_nodes(node) if _has(n, parameter)), None)
+    if home is None:  # it is the layer's own
+        yield LayerDerivative(node, parameter, seen, train)
+        return
+    below = list(derivative_chain(home, parameter, seen, train))
     while below and not below[0].is_of_one_array:
         below.pop(0)
     wrt = f"{below[0].last.path}.delta" if below else parameter
@@ -265,8 +260,7 @@ def _sequence_chain(
     while links:
         first, *then = links.pop()
         for i, part in enumerate([first, *then]):
-            params = part.variables.params
-            if parameter in _leaves_by_path(part.layer, params, part.path):
+            if _has(part, parameter):
                 top, *below = derivative_chain(part, parameter, seen, train)
                 yield LayerDerivative(part, top.wrt, seen, train, then[i:])
                 yield from below
@@ -303,6 +297,11 @@ def _child_nodes(node: Node) -> list[Node]:
 
 def _are_ids(a: Array) -> bool:
     return jnp.issubdtype(a.dtype, jnp.integer)
+
+
+def _has(node: Node, parameter: str) -> bool:
+    """Return whether a parameter belongs to a layer, or to one inside it."""
+    return parameter in _leaves_by_path(node.layer, node.variables.params, node.path)
 
 
 def _label(node: Node) -> str:
