@@ -1,4 +1,5 @@
 import io
+import itertools
 import json
 
 import jax
@@ -14,7 +15,10 @@ from random_networks import random_image_trial, random_trial
 
 import fnn
 from fnn.gradients.audit import progress
+from fnn.gradients.audit.pieces import Piece
 from fnn.gradients.audit.rounding import lost_digits
+from fnn.gradients.audit.slopes import Leaf, check_leaf
+from fnn.gradients.audit.wiring import run_forward
 from fnn.gradients.engines import autodiff, manual
 
 LOSS = fnn.losses.SoftmaxCrossEntropy()
@@ -262,6 +266,17 @@ def test_a_single_entry_that_is_off_by_one_percent_is_found(variables):
     assert sum(row.verdict == "FAIL" for row in report.rows) == 1
 
 
+def test_two_errors_that_are_equal_and_opposite_do_not_cancel():
+    g = np.arange(1.0, 13.0)
+    identity = Piece("f", (g,), ("w",), g, lambda p: p[0], lambda p, v: v[0], None)
+    leaf = Leaf(g, ((identity, 0),))
+    assert not check_leaf(leaf, g, g, scale=12.0, budget=4).reason
+    for i, j in itertools.combinations(range(len(g)), 2):
+        wrong = g.copy()
+        wrong[i], wrong[j] = g[i] + 0.5, g[j] - 0.5
+        assert check_leaf(leaf, wrong, wrong, scale=12.0, budget=4).reason, (i, j)
+
+
 def test_differences_can_be_left_out(variables):
     report = compare(variables, numerical=False)
     assert report.passed
@@ -386,6 +401,16 @@ def test_lost_digits_are_those_of_the_arithmetic_alone():
     eps = np.finfo(np.float32).eps
     assert np.abs(kept).max() < eps and np.abs(ties).max() == 0
     assert 1e4 * eps / 8 < np.abs(cancelled).max() < 1e4 * eps * 4
+
+
+def test_a_layer_has_its_own_key_if_it_draws_and_no_other_is_computed():
+    net, key = fnn.serial(fnn.Dense(4), fnn.Dropout(0.5), fnn.Relu()), jax.random.key(3)
+    own = net.init(jax.random.key(0), (5,))
+    keys = run_forward(net, own, X, key, train=True).keys
+    recorded = fnn.record(net, own, X, key, train=True)
+    assert keys["1/Dropout"] == recorded["1/Dropout"].key
+    assert keys["0/Dense"] == keys["2/Relu"] == key
+    assert run_forward(net, own, X, key, train=False).keys["1/Dropout"] == key
 
 
 def test_second_audit_of_the_same_network_does_not_trace_again(variables):

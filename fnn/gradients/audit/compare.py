@@ -90,9 +90,10 @@ def compare_gradients(
             first, and rounding errors are measured with its bits. In float16 all
             gradients are scaled by a power of two that keeps them within its range.
 
-    Differences are taken of each layer alone, along two random directions of signs ±1
-    in each parameter and in each layer's input. So every entry is checked: one that is
-    wrong by e shows as e, and is found from 1e-5 of the largest entry on. At a kink (a
+    Differences are taken of each layer alone, along a random direction in each
+    parameter and in each layer's input, whose entries have sizes from 1 to 2. So every
+    entry is checked: one that is wrong by e shows as e or more, and is found from 1e-5
+    of the largest entry on. At a kink (a
     ReLU at 0, a tie in a pool) the gradient must lie between the slopes on either side.
     The gradient of a frozen parameter is 0 on purpose: it is not differenced, and its
     row says "frozen". A row is "inconclusive" only where rounding in a layer hides all

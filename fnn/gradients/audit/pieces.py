@@ -267,7 +267,7 @@ def _with_constants(
     for child in child_nodes(node):
         standins.append(_Constant(child.layer.kind))
         outputs.append(values.read(wiring.outputs[child.path]))
-    zeros = [{"delta": jax.tree.map(jnp.zeros_like, y)} for y in outputs]
+    zeros = [{"delta": jax.tree.map(np.zeros_like, y)} for y in outputs]
     return layer.with_children(*standins), Variables(
         _replace_first(params, zeros), _replace_first(state, outputs)
     )

@@ -1,10 +1,11 @@
 """The compiled programs of the audit: the network's gradients, in one precision."""
 
 from collections.abc import Callable, Iterable, Sequence
-from functools import partial, wraps
+from functools import partial, update_wrapper
 from typing import Any, NamedTuple
 
 import jax
+import numpy as np
 
 from fnn.core import Layer, Variables
 from fnn.gradients.audit.rounding import lost_digits
@@ -29,32 +30,46 @@ __all__ = [
 ]
 
 
-def compiled(
-    fn: Callable[..., Any], static_argnames: str | Sequence[str] = ()
-) -> Callable[..., Any]:
-    """Compile a function that hardly runs more than once: with little optimisation.
+class compiled:
+    """A function that is compiled and hardly runs more than once: little is optimised.
 
-    LLVM's level 1 is enough, and level 0 where all arrays are vectors and matrices: of
-    a dense network, the products take the time, and those are XLA's library's. Level 0
-    compiles in two thirds of the time of level 1, and convolutions take ten times as
-    long.
+    LLVM's level 0 compiles in two thirds of the time of level 1. It is enough where the
+    time goes into products, and convolutions of float32, which are functions of XLA's
+    own libraries. XLA has none for convolutions of float64: they are compiled, and at
+    level 0 they would take ten times as long.
+
+    Args:
+        fn: the function.
+        static_argnames: the names of its arguments that are not arrays.
     """
-    at_level = [
-        jax.jit(
-            fn,
-            static_argnames=static_argnames,
-            compiler_options={"xla_backend_optimization_level": level},
-        )
-        for level in (0, 1)
-    ]
 
-    @wraps(fn)
-    def run(*arguments: Any, **options: Any) -> Any:
-        arrays = jax.tree.leaves((arguments, options))
-        has_images = any(getattr(array, "ndim", 0) > 2 for array in arrays)
-        return at_level[has_images](*arguments, **options)
+    def __init__(
+        self, fn: Callable[..., Any], static_argnames: str | Sequence[str] = ()
+    ) -> None:
+        update_wrapper(self, fn)
+        self._at_level = [
+            jax.jit(
+                fn,
+                static_argnames=static_argnames,
+                compiler_options={"xla_backend_optimization_level": level},
+            )
+            for level in (0, 1)
+        ]
 
-    return run
+    def __call__(self, *arguments: Any, **options: Any) -> Any:
+        return self._for(arguments, options)(*arguments, **options)
+
+    def lower(self, *arguments: Any, **options: Any) -> None:
+        """Trace and lower the function, for a later call with such arguments."""
+        self._for(arguments, options).lower(*arguments, **options)
+
+    def _for(self, *trees: Any) -> Any:
+        """Return the program that arguments like these run in."""
+        return self._at_level[any(map(_is_image_of_float64, jax.tree.leaves(trees)))]
+
+
+def _is_image_of_float64(leaf: Any) -> bool:
+    return getattr(leaf, "dtype", None) == np.float64 and leaf.ndim > 2
 
 
 class NetworkRun(NamedTuple):

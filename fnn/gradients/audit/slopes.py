@@ -1,12 +1,14 @@
 """Central differences of a network, one piece at a time, and a verdict on each kink.
 
-A leaf, which is a parameter or the output of a layer, is differenced along random
-directions v of signs ±1. All of its entries are checked at once: with g the gradient,
+A leaf, which is a parameter or the output of a layer, is differenced along a random
+direction v. All of its entries are checked at once: with g the gradient,
 
     ⟨g, v⟩  against  Σ over pieces  ⟨δ, f(a + h v) − f(a − h v)⟩ / 2h
 
-A single wrong entry shows with its whole error, since no entry of v is small. Where the
-two sides differ, each output of f is looked at, beside J v, which is what autodiff says
+The entries of v have either sign and a size from 1 to 2. A single wrong entry shows
+with its whole error, since none is small; and two errors that are equal and opposite,
+as of a transposed matrix, do not cancel, since no two are equal. Where the two sides
+differ, each output of f is looked at, beside J v, which is what autodiff says
 of it. An output is right if J v is
 
     near the central difference for some h          smooth, or with a kink within h
@@ -28,13 +30,10 @@ from fnn.gradients.audit.norms import inner, largest, norm
 from fnn.gradients.audit.pieces import Piece
 from fnn.gradients.numerical import best_h
 
-__all__ = ["DIRECTIONS", "Leaf", "NumericalCheck", "check_entries", "check_leaf"]
+__all__ = ["Leaf", "NumericalCheck", "check_entries", "check_leaf"]
 
 EPS = float(np.finfo(np.float64).eps)
 H = best_h(np.float64)
-
-#: The directions along which a leaf is differenced.
-DIRECTIONS = 2
 
 #: Agreement, as a share of the scale.
 TOLERANCE = 1e-5
@@ -81,7 +80,7 @@ class NumericalCheck(NamedTuple):
 def check_leaf(
     leaf: Leaf, engine: np.ndarray, autodiff: np.ndarray, scale: float, budget: int
 ) -> NumericalCheck:
-    """Difference a leaf along random directions; look closer where they disagree.
+    """Difference a leaf along a random direction; look closer where it disagrees.
 
     Args:
         leaf: the leaf.
@@ -91,22 +90,10 @@ def check_leaf(
         budget: the largest number of places where kinks meet that are looked at.
     """
     draw = np.random.default_rng(leaf.value.size)
-    signs = 2.0 * draw.integers(0, 2, size=(DIRECTIONS, *leaf.value.shape)) - 1
-    checks = [_along(leaf, v, engine, autodiff, scale, budget) for v in signs]
-    return joined(checks)._replace(checked=leaf.value.size)
-
-
-def joined(checks: Iterable[NumericalCheck]) -> NumericalCheck:
-    """Join the checks of one leaf: the largest errors, the first reason."""
-    checks = list(checks)
-    return NumericalCheck(
-        engine=max(check.engine for check in checks),
-        autodiff=max(check.autodiff for check in checks),
-        checked=sum(check.checked for check in checks),
-        kinks=max(check.kinks for check in checks),
-        reason=next((c.reason for c in checks if c.reason), ""),
-        doubt=next((c.doubt for c in checks if c.doubt), ""),
-    )
+    shape = leaf.value.shape
+    v = draw.choice([-1.0, 1.0], shape) * draw.uniform(1, 2, shape)
+    check = _along(leaf, v, engine, autodiff, scale, budget)
+    return check._replace(checked=leaf.value.size)
 
 
 def _along(
@@ -336,5 +323,18 @@ def check_entries(
             check = _closer(leaf, v, claimed, theirs, scale, budget)
         checks.append(check._replace(checked=1))
         v[entry] = 0.0
-    found = joined(checks)
+    found = _joined(checks)
     return found._replace(kinks=sum(check.kinks for check in checks))
+
+
+def _joined(checks: Iterable[NumericalCheck]) -> NumericalCheck:
+    """Join the checks of one leaf: the largest errors, the first reason."""
+    checks = list(checks)
+    return NumericalCheck(
+        engine=max(check.engine for check in checks),
+        autodiff=max(check.autodiff for check in checks),
+        checked=sum(check.checked for check in checks),
+        kinks=max(check.kinks for check in checks),
+        reason=next((c.reason for c in checks if c.reason), ""),
+        doubt=next((c.doubt for c in checks if c.doubt), ""),
+    )

@@ -143,18 +143,18 @@ class Subject(NamedTuple):
     def run(self, engine: Engine) -> tuple[NetworkRun, NetworkRun]:
         """Compute the network's gradients in the lower precision and in float64."""
         options = dict(engine=engine, train=self.train, l2=self.l2, n=self.n)
-        # float32 first: JAX keeps NumPy arrays from outside as they are used first, and
-        # what was kept in float64 would be of no use to the user's own programs.
+        lower = self.net, self.loss, self.variables32, self.batch32, self.key
+        higher = self.net, self.loss, self.variables64, self.batch64, self.key
+        options32 = options | dict(precision=self.half)
         with jax.enable_x64(False):
-            numbers = self.variables32, self.batch32, self.key
-            lower = run_network(
-                self.net, self.loss, *numbers, precision=self.half, **options
-            )
+            # JAX keeps NumPy arrays from outside as they are first traced, and what was
+            # kept in float64 would be of no use to the user's own programs.
+            run_network.lower(*lower, **options32)
         with jax.enable_x64(True):
-            numbers = self.variables64, self.batch64, self.key
-            return lower, run_network(
-                self.net, self.loss, *numbers, with_values=True, **options
-            )
+            # JAX does not wait: this runs while the other program is compiled.
+            run64 = run_network(*higher, with_values=True, **options)
+        with jax.enable_x64(False):
+            return run_network(*lower, **options32), run64
 
     def deltas(self, run64: NetworkRun) -> dict[int, Array]:
         """Return autodiff's δ of every value that a layer returned, by number."""

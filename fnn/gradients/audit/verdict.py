@@ -121,7 +121,7 @@ def _measure(
     truth = np.asarray(run64.autodiff[name])
 
     def error(gradients: dict[str, Any]) -> float:
-        return largest(np.asarray(gradients[name], np.float64) - truth)
+        return largest(np.subtract(gradients[name], truth, dtype=np.float64))
 
     errors = Errors(
         scale=max(largest(truth), SMALL * network_scale),

@@ -12,6 +12,7 @@ import jax
 
 from fnn.core import Forward, Layer, Variables
 from fnn.gradients.audit.memory import by_shapes
+from fnn.network import walk
 from fnn.shapes import by_part
 from fnn.typing import Array, KeyArray, PyTree
 from fnn.visits import Place, Seen, visited
@@ -55,7 +56,10 @@ def rows_of(name: str, tree: PyTree) -> dict[str, Any]:
 
 
 class Values(NamedTuple):
-    """The `arrays` of a forward pass, by number, and the key of each layer, by path."""
+    """The `arrays` of a forward pass, by number, and the key of each layer, by path.
+
+    A layer that draws nothing has the network's key: its own would be computed in vain.
+    """
 
     arrays: tuple[Any, ...]
     keys: dict[str, Any]
@@ -93,12 +97,13 @@ def run_forward(
 
 
 def _watch(
-    net: Layer, variables: Variables, x: PyTree, key: KeyArray | None, train: bool
+    net: Layer, variables: Variables, x: PyTree, root: KeyArray | None, train: bool
 ) -> tuple[Wiring, Values]:
     # They are kept, so that no other one gets the same identity.
     arrays: list[Array] = list(jax.tree.leaves(x))
     wiring = Wiring({}, {})
     keys: dict[str, KeyArray | None] = {}
+    nodes = list(walk(net, variables))
 
     def number(array: Array) -> int:
         for i, known in enumerate(arrays):
@@ -110,13 +115,30 @@ def _watch(
     def visit(
         place: Place, x: PyTree, key: KeyArray | None, run: Callable[[], Forward]
     ) -> Forward:
-        path = place.path
-        wiring.inputs[path], keys[path] = jax.tree.map(number, x), key
+        path, own = place.path, nodes[place.number].variables
+        wiring.inputs[path] = jax.tree.map(number, x)
+        keys[path] = key if _draws(place.layer, own, x, key, train=train) else root
         out = run()
         if not place.layer.children:  # its own value, also where it returns x itself
             out = out._replace(y=jax.tree.map(lambda y: y + 0, out.y))
         wiring.outputs[path] = jax.tree.map(number, out.y)
         return out
 
-    visited(net, visit).forward(*variables, x, key=key, train=train)
+    visited(net, visit).forward(*variables, x, key=root, train=train)
     return wiring, Values(tuple(arrays), keys)
+
+
+@by_shapes
+def _draws(
+    layer: Layer, variables: Variables, x: PyTree, key: KeyArray | None, *, train: bool
+) -> bool:
+    """Return whether a layer uses its key; layers of layers do, for their children."""
+    if key is None or layer.children:
+        return key is not None
+
+    def forward(key: KeyArray, params: PyTree, state: PyTree, x: PyTree) -> PyTree:
+        return layer.forward(params, state, x, key=key, train=train).y
+
+    traced = jax.make_jaxpr(forward)(key, *variables, x).jaxpr
+    uses = (atom for equation in traced.eqns for atom in equation.invars)
+    return any(atom is traced.invars[0] for atom in uses)
