@@ -2,8 +2,7 @@
 
 import numbers
 import os
-from collections.abc import Callable, Generator
-from contextlib import contextmanager
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -36,7 +35,6 @@ __all__ = [
     "expect_params",
     "expect_pytree",
     "expect_shape",
-    "explain_traced_arrays",
     "is_integer",
     "is_key",
     "key_or_seed",
@@ -99,7 +97,8 @@ def expect_shape(
     sizes = ", ".join("..." if want is ... else str(want) for want in expected)
     raise ValueError(
         f"{layer!r} expected an input of shape ({sizes}){why}, got {tuple(x.shape)}. "
-        "The first axis counts the examples: one example alone is x[None]."
+        "The first axis counts the examples: one example alone is x[None]. The "
+        "in_shape of `init` is the shape of one example, without that axis."
     )
 
 
@@ -121,7 +120,7 @@ def positive_integer(name: str, value: Any) -> int:
     """Return the value as a Python int; raise an error about `name` otherwise."""
     if not is_integer(value) or not 1 <= value < LIMIT:
         raise ValueError(
-            f"{name} must be a positive integer, got {value!r}"
+            f"{name} must be a positive integer, got {shown(value)}"
             + (
                 ": more than an axis can have"
                 if is_integer(value) and value > 0
@@ -151,7 +150,7 @@ def as_number(name: str, value: Any) -> float:
 def check_flag(name: str, value: Any) -> bool:
     """Return True or False."""
     if not isinstance(value, bool | np.bool_):
-        raise TypeError(f"{name} must be True or False, got {value!r}")
+        raise TypeError(f"{name} must be True or False, got {shown(value)}")
     return bool(value)
 
 
@@ -257,7 +256,7 @@ def expect_pytree(name: str, thing: Any) -> None:
 
 def shown(thing: Any) -> str:
     """Show an argument in an error message: its repr, or types and shapes of arrays."""
-    holds_arrays = any(hasattr(leaf, "shape") for leaf in jax.tree.leaves(thing))
+    holds_arrays = any(getattr(leaf, "ndim", 0) for leaf in jax.tree.leaves(thing))
     text = describe(thing) if holds_arrays else repr(thing)
     return text if len(text) <= 200 else f"{text[:200]}..."
 
@@ -306,6 +305,8 @@ def as_pair(name: str, data: Any) -> tuple[Any, Any]:
     """
     if getattr(data, "_fields", None) == ("train", "test"):
         raise TypeError(f"{name} must be a pair (x, y), got a Dataset: pass its .train")
+    if getattr(data, "_fields", None) == ("params", "state"):
+        raise TypeError(f"{name} must be a pair (x, y), got Variables: they come first")
     if not isinstance(data, (tuple, list)) or len(data) != 2:
         raise TypeError(f"{name} must be a pair (x, y), got {type(data).__name__}")
     x = map_named(as_numbers, f"{name}: x", data[0])
@@ -362,20 +363,3 @@ def check_in_shape(in_shape: Any) -> Any:
             f"such as {{'image': (28, 28, 1), 'age': (1,)}}; got {shown(in_shape)}"
         )
     return map_shapes(tuple, in_shape)
-
-
-@contextmanager
-def explain_traced_arrays(layer: object, method: str) -> Generator[None, None, None]:
-    """Explain the errors of code that only works on concrete numbers."""
-    try:
-        yield
-    except (
-        jax.errors.TracerArrayConversionError,
-        jax.errors.TracerIntegerConversionError,
-        jax.errors.ConcretizationTypeError,
-    ) as error:
-        raise TypeError(
-            f"{layer!r}.{method} used NumPy, or Python's `if`, `int` or `float`, on a "
-            "traced array, which has no numbers yet. Use jax.numpy, jnp.where and "
-            "jax.lax there: a layer is compiled."
-        ) from error

@@ -46,15 +46,29 @@ def are_rows(out_shape: InShape, y: Array) -> bool:
 def class_targets(
     loss: object, z: Array, y: Array, dtype: Any, binary: bool = False
 ) -> Float[Array, "N ... K"]:
-    """Return the targets t that class labels stand for."""
+    """Return the targets t that class labels stand for.
+
+    `check` refuses integers that are no label. Where it was not called, as in a loop of
+    a user's own that is compiled, they are NaN: they must not pass for another label.
+    """
     _expect_batch(loss, z, y)
     _check_class_shape(loss, z.shape[1:], y, binary)
-    if are_rows(z.shape[1:], y):
-        return y.astype(dtype)
-    if z.shape[-1] == 1:
-        return y[..., None].astype(dtype)
+    rows, classes = are_rows(z.shape[1:], y), z.shape[-1]
+    if rows or classes == 1:
+        t = y if rows else y[..., None]
+        return _without(t, 1, t.astype(dtype))
     # int32: in uint8, classes 0 and 256 would be the same.
-    return jax.nn.one_hot(y.astype(jnp.int32), z.shape[-1], dtype=dtype)
+    wide = y.astype(jnp.int32)[..., None]
+    return _without(
+        wide, classes - 1, jax.nn.one_hot(wide[..., 0], classes, dtype=dtype)
+    )
+
+
+def _without(labels: Array, largest: int, targets: Array) -> Array:
+    """Return the targets, NaN where an integer label is not one of 0 .. largest."""
+    if not jnp.issubdtype(labels.dtype, jnp.integer):
+        return targets
+    return jnp.where((labels >= 0) & (labels <= largest), targets, jnp.nan)
 
 
 def counted(y: Any, ignore: int) -> Any:

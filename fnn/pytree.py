@@ -20,6 +20,7 @@ import jax.numpy as jnp
 import numpy as np
 from jax.tree_util import GetAttrKey
 
+from fnn.checks import shown
 from fnn.typing import Number
 
 __all__ = ["exportable", "holds_numbers", "leaf", "pytree", "tree_where"]
@@ -76,6 +77,13 @@ def pytree(cls: type[T]) -> type[T]:
         >>> jax.tree.map(lambda factor: factor + 1, Scale(2))
         Scale(factor=3.0)
     """
+    if "__init__" in cls.__dict__:
+        raise TypeError(
+            f"{cls.__name__} is a dataclass, which makes its own __init__: declare the "
+            "fields in the class, such as `width: int = 3`, or `rate: float = "
+            "fnn.leaf(0.1)` for a number that may be traced, and check them in "
+            "__post_init__"
+        )
     check = getattr(cls, "__post_init__", None)
 
     def __post_init__(self: Any) -> None:
@@ -86,7 +94,7 @@ def pytree(cls: type[T]) -> type[T]:
         for name in flag_names:
             if not isinstance(flag := getattr(self, name), bool | np.bool_):
                 full_name = f"{type(self).__name__}.{name}"
-                raise TypeError(f"{full_name} must be True or False, got {flag!r}")
+                raise TypeError(f"{full_name} must be True or False, got {shown(flag)}")
         if check is not None:
             check(self)
         for name in number_names:  # last: the class's own error may say more
@@ -152,7 +160,7 @@ def _as_float(value: Any, name: str) -> Any:
     """Return a scalar as a Python float, and any other value unchanged."""
     is_array = isinstance(value, np.generic | np.ndarray | jax.Array)
     if isinstance(value, str | bool) or (is_array and value.dtype == bool):
-        raise TypeError(f"{name} must be a number, got {value!r}")
+        raise TypeError(f"{name} must be a number, got {shown(value)}")
     is_scalar = isinstance(value, numbers.Real) or (
         is_array
         and not isinstance(value, jax.core.Tracer)
@@ -167,7 +175,7 @@ def _check_number(value: Any, name: str) -> None:
     if isinstance(value, float) and math.isnan(value):
         raise ValueError(f"{name} must be a number, got NaN")
     if not isinstance(value, float) and not _holds_real_numbers(value):
-        raise TypeError(f"{name} must be a number, got {value!r}")
+        raise TypeError(f"{name} must be a number, got {shown(value)}")
 
 
 def _holds_real_numbers(value: Any) -> bool:

@@ -6,7 +6,13 @@ import pytest
 
 import fnn
 from fnn import optimizers
-from fnn.losses import Huber, SigmoidCrossEntropy, SoftmaxCrossEntropy, SquaredError
+from fnn.losses import (
+    Hinge,
+    Huber,
+    SigmoidCrossEntropy,
+    SoftmaxCrossEntropy,
+    SquaredError,
+)
 
 N, B = 64, 16
 X = np.random.default_rng(0).normal(size=(N, 4)).astype(np.float32)
@@ -112,3 +118,47 @@ def test_the_same_labels_without_the_bad_one_train(what):
     loss, good, _ = BAD[what]
     assert fit(loss, X, good).epochs == 1
     assert fit(loss, X, good, train=batches(X, good)).epochs == 1
+
+
+# ---- In a loop of one's own, compiled, no label can be looked at --------------------
+
+#: A loss, integer labels, and integers that are none.
+COMPILED = {
+    "softmax": (SoftmaxCrossEntropy(), CLASSES, (-1, 3, -100)),
+    "softmax, ignored": (SoftmaxCrossEntropy(ignore=-1), HOLES, (-2, 3)),
+    "softmax, weights": (
+        SoftmaxCrossEntropy(class_weights=(1.0, 2.0, 3.0)),
+        CLASSES,
+        (-1, 3),
+    ),
+    "softmax, smoothed": (SoftmaxCrossEntropy(0.1), CLASSES, (3,)),
+    "softmax, tokens": (
+        SoftmaxCrossEntropy(ignore=-1),
+        np.stack([HOLES, CLASSES], 1),
+        (5,),
+    ),
+    "softmax, uint8": (SoftmaxCrossEntropy(), CLASSES.astype(np.uint8), (255,)),
+    "sigmoid, one answer": (SigmoidCrossEntropy(), CLASSES % 2, (2, -1)),
+    "sigmoid, rows": (SigmoidCrossEntropy(), ROWS.astype(int), (2,)),
+    "hinge": (Hinge(), CLASSES, (-1, 3)),
+    "hinge, ignored": (Hinge(ignore=-1), HOLES, (-2, 3)),
+    "hinge, one answer": (Hinge(), 2 * (CLASSES % 2) - 1, (2, -2)),
+}
+
+
+@pytest.mark.parametrize("name", COMPILED)
+def test_an_integer_that_is_no_label_is_nan_where_the_loss_is_compiled(name):
+    loss, y, wrong = COMPILED[name]
+    outputs = 1 if "one answer" in name else 3
+    positions = y.shape[1:] if "tokens" in name else ()
+    z = np.random.default_rng(1).normal(size=(N, *positions, outputs))
+    value, delta = jax.jit(loss.value), jax.jit(loss.delta)
+    assert np.isfinite(value(z, y)) and np.isfinite(delta(z, y)).all()
+    for label in wrong:
+        bad = y.copy()
+        bad[3] = label
+        assert np.isnan(value(z, bad)), label
+        rows = np.isnan(np.asarray(delta(z, bad))).reshape(N, -1)
+        assert rows[3].any(), label
+        if loss == type(loss)():  # else the mean over weights is NaN, too
+            assert not np.delete(rows, 3, 0).any(), label

@@ -2,7 +2,7 @@
 
 from typing import Any
 
-from fnn.checks import as_array, check_key, expect_shape, is_integer
+from fnn.checks import as_array, check_key, expect_shape, is_integer, shown
 from fnn.typing import Array, KeyArray, Shaped
 
 __all__ = ["check_images", "check_size"]
@@ -14,7 +14,7 @@ def check_size(augmentation: Any, name: str, least: int) -> None:
     if not is_integer(size) or size < least:
         raise ValueError(
             f"{type(augmentation).__name__}: {name} must be a number of pixels, an "
-            f"integer of at least {least}, got {size!r}"
+            f"integer of at least {least}, got {shown(size)}"
         )
     object.__setattr__(augmentation, name, int(size))
 

@@ -5,7 +5,7 @@ from typing import Any
 
 import jax
 
-from fnn.checks import check_key, expect_instance
+from fnn.checks import check_key, expect_instance, shown
 from fnn.pytree import holds_numbers, leaf, pytree
 from fnn.typing import Array
 
@@ -104,7 +104,7 @@ def as_augmentation(augment: Any) -> Augmentation:
     if not callable(augment):
         raise TypeError(
             "augment must be a function augment(key, x) -> x, such as "
-            f"fnn.augmentations.Flip(), got {augment!r}"
+            f"fnn.augmentations.Flip(), got {shown(augment)}"
         )
     if holds_numbers(augment):
         return augment
@@ -112,7 +112,8 @@ def as_augmentation(augment: Any) -> Augmentation:
         hash(augment)
     except TypeError as error:
         raise TypeError(
-            f"augment is compiled in and must be hashable, got {augment!r}: make it a "
+            "augment is compiled in and must be hashable, "
+            f"got {shown(augment)}: make it a "
             "function or a frozen dataclass"
         ) from error
     return Function(augment)

@@ -7,10 +7,11 @@ from jax.tree_util import keystr, tree_flatten_with_path
 
 from fnn.checks import check_key, check_pair
 from fnn.core import Layer, Variables
-from fnn.dtypes import all_finite, explain_kept_constants
+from fnn.dtypes import all_finite
 from fnn.gradients.engines import Engine, value_and_grad
 from fnn.losses import Loss
 from fnn.network import named_params, walk
+from fnn.own_code import explain_own_code
 from fnn.placement import with_automatic_axes
 from fnn.planning.planned import plain
 from fnn.probes import probe_with_outputs, read_outputs
@@ -22,7 +23,7 @@ __all__ = ["first_nonfinite"]
 
 @with_automatic_axes
 @own_numbers_may_move()
-@explain_kept_constants()
+@explain_own_code()
 def first_nonfinite(
     net: Layer,
     loss: Loss,

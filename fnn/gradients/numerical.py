@@ -19,7 +19,7 @@ import numpy as np
 from jax.flatten_util import ravel_pytree
 
 from fnn.checks import check_key
-from fnn.dtypes import explain_kept_constants
+from fnn.own_code import explain_own_code
 from fnn.transfers import own_numbers_may_move
 from fnn.typing import Array, Float, KeyArray, Number, PyTree, Shaped
 
@@ -122,7 +122,7 @@ def _by_leaf(f: Objective, params: PyTree) -> Iterator[tuple[Array, Objective]]:
 
 
 @own_numbers_may_move()
-@explain_kept_constants()
+@explain_own_code()
 def numerical_gradients(
     f: Objective, params: PyTree, *, h: float | None = None
 ) -> PyTree:
@@ -169,7 +169,7 @@ def numerical_gradients(
 
 
 @own_numbers_may_move()
-@explain_kept_constants()
+@explain_own_code()
 def directional_derivatives(
     f: Objective,
     params: PyTree,
@@ -230,7 +230,7 @@ class HSweep(NamedTuple):
 
 
 @own_numbers_may_move()
-@explain_kept_constants()
+@explain_own_code()
 def h_sweep(
     f: Objective,
     params: PyTree,

@@ -26,6 +26,7 @@ import jax.numpy as jnp
 import numpy as np
 from jax import lax
 
+from fnn.checks import shown
 from fnn.core import Backward, Forward, Layer, Variables, layer, leaf
 from fnn.dtypes import all_finite
 from fnn.gradients.jaxpr import bind, replace_operations
@@ -62,7 +63,7 @@ def check_precision(precision: Any) -> str | None:
     if name not in PRECISIONS:
         raise ValueError(
             f"precision must be {' or '.join(map(repr, PRECISIONS))}, or None for that "
-            f"of the parameters, got {precision!r}. For float64, enable it "
+            f"of the parameters, got {shown(precision)}. For float64, enable it "
             "(jax.enable_x64) and pass variables and data of that dtype."
         )
     return name

@@ -7,6 +7,7 @@ error inside a child names it.
 import dataclasses
 from typing import Any
 
+from fnn.checks import shown
 from fnn.core import Backward, Forward, Layer, Variables, expect_layer, layer, leaf
 from fnn.layers.frozen import Frozen
 from fnn.layers.tied import Tied
@@ -130,7 +131,7 @@ class Serial(Layer):
         if not isinstance(index, int):
             raise TypeError(
                 "the layers of a network are indexed by their numbers, as net[2] or "
-                f"net[:3], got {index!r}"
+                f"net[:3], got {shown(index)}"
             )
         return self.layers[index]
 

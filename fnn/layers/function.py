@@ -5,6 +5,7 @@ from dataclasses import field
 
 import jax
 
+from fnn.checks import shown
 from fnn.core import Backward, Forward, Layer, Variables, layer
 from fnn.typing import Array, InShape, KeyArray, PyTree
 
@@ -44,7 +45,9 @@ class Lambda(Layer):
     def __post_init__(self) -> None:
         for name, function in (("fn", self.fn), ("init_params", self.init_params)):
             if not callable(function) and (name == "fn" or function is not None):
-                raise TypeError(f"Lambda: {name} must be a function, got {function!r}")
+                raise TypeError(
+                    f"Lambda: {name} must be a function, got {shown(function)}"
+                )
 
     @property
     def takes_trees(self) -> bool:

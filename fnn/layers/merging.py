@@ -12,7 +12,7 @@ from typing import Any, NamedTuple
 
 import jax.numpy as jnp
 
-from fnn.checks import is_integer
+from fnn.checks import is_integer, shown
 from fnn.core import Layer
 from fnn.layers.shape import shape_only
 from fnn.typing import Array, InShape
@@ -33,12 +33,12 @@ def check_merge(name: str, operation: Any, axis: Any) -> None:
     """Raise unless the operation is one of `MERGES`, and the axis an integer not 0."""
     if operation not in MERGES:
         raise ValueError(
-            f'{name} must be "sum", "product" or "concatenate", got {operation!r}'
+            f'{name} must be "sum", "product" or "concatenate", got {shown(operation)}'
         )
     if not is_integer(axis) or axis == 0:
         raise ValueError(
             f"{name}: axis must be an integer other than 0, the axis of the examples, "
-            f"got {axis!r}"
+            f"got {shown(axis)}"
         )
 
 

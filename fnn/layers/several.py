@@ -20,6 +20,7 @@ import jax
 import jax.numpy as jnp
 from jax.tree_util import keystr, tree_flatten_with_path
 
+from fnn.checks import shown
 from fnn.core import Backward, Forward, Layer, Variables, expect_layer, layer, leaf
 from fnn.layers.combinators import child_backward, join_variables
 from fnn.layers.merging import check_merge, check_mergeable, merge, merge_backward
@@ -91,7 +92,9 @@ def _branches(
     labelled = named or {str(i): branch for i, branch in enumerate(layers)}
     for label, branch in labelled.items():
         if "/" in label or "." in label:
-            raise ValueError(f"{name}: a name holds no / and no dot, got {label!r}")
+            raise ValueError(
+                f"{name}: a name holds no / and no dot, got {shown(label)}"
+            )
         expect_layer(f"{name}: {label}", branch)
     return tuple(labelled.values()), tuple(named)
 

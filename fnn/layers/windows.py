@@ -23,7 +23,7 @@ from typing import Any, NamedTuple
 
 from jax import lax
 
-from fnn.checks import LIMIT, is_integer
+from fnn.checks import LIMIT, is_integer, shown
 from fnn.core import Layer, Reach
 from fnn.typing import Array, InShape, Shaped
 
@@ -129,7 +129,8 @@ def make_window(
             f"window spans {format_sizes(window.extent)}, padding adds "
             f"{format_sizes(map(sum, window.padding))}, so the output would have "
             f"{format_sizes(max(p, 0) for p in output_sizes)} positions. Use larger "
-            "images, a smaller window or dilation, or more padding."
+            "images, a smaller window or dilation, or more padding. (Channels come "
+            "last: of PyTorch's images, pass x.transpose(0, 2, 3, 1).)"
         )
     return window
 
@@ -271,7 +272,7 @@ def positive_integers(name: str, value: Any) -> PerAxis:
     if not good or not 1 <= len(entries) <= 3:
         raise ValueError(
             f"{name} must be a positive integer, or a tuple of one for each of at most "
-            f"three spatial axes, got {value!r}"
+            f"three spatial axes, got {shown(value)}"
         )
     entries = tuple(map(int, entries))
     return entries if isinstance(value, (tuple, list)) else entries[0]
@@ -287,7 +288,7 @@ def check_amounts(name: str, value: Any) -> PerAxis:
     if not all(map(_is_amount, entries)) or not 1 <= len(entries) <= 3:
         raise ValueError(
             f"{name} must be a number of positions, or a tuple of one for each of at "
-            f"most three spatial axes, got {value!r}"
+            f"most three spatial axes, got {shown(value)}"
         )
     entries = tuple(map(int, entries))
     return entries if isinstance(value, (tuple, list)) else entries[0]
@@ -319,7 +320,7 @@ def check_padding(
     allowed = ", ".join([*map(repr, modes), "a number of positions"])
     raise ValueError(
         f"{name} must be {allowed}, or a tuple with one entry for each spatial axis, a "
-        f"number or a pair (before, after); got {padding!r}"
+        f"number or a pair (before, after); got {shown(padding)}"
     )
 
 

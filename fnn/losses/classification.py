@@ -172,7 +172,8 @@ class SoftmaxCrossEntropy(Loss):
             ones.
 
     Raises:
-        ValueError, TypeError: labels of another shape, dtype or range.
+        ValueError, TypeError: labels of another shape, dtype or range. (Compiled, a
+            label out of range makes J and its row of δ NaN.)
 
     Example:
         >>> import jax.numpy as jnp, fnn

@@ -133,7 +133,10 @@ class Hinge(Loss):
     ) -> tuple[Float[Array, "N *P 1"], Float[Array, "N *P K"], Scalar | float]:
         """Return L; its slope in z where L > 0; and M over the labels that count."""
         margin = jnp.asarray(self.margin, at_least_float32(z.dtype))
-        right = class_targets(self, z, y, margin.dtype, binary=True) > 0
+        if z.shape[-1] == 1:
+            y = jnp.where(y == -1, 0, y)
+        targets = class_targets(self, z, y, margin.dtype, binary=True)
+        right, no_label = targets > 0, jnp.isnan(targets).any(-1, keepdims=True)
         z = widen(z)
         factor, counts = 1.0, self._counts(z, y)
         if counts is not None:
@@ -148,6 +151,7 @@ class Hinge(Loss):
             # Not Σ slope z: 0 × inf would be NaN.
             gap = jnp.where(slope == 0, 0, slope * z).sum(-1, keepdims=True)
             losses = jax.nn.relu(margin + gap)
+        losses = jnp.where(no_label, jnp.nan, losses)
         if counts is not None:
             losses = jnp.where(counts, losses, 0)
         return losses, slope, factor

@@ -28,7 +28,7 @@ def as_ignore(name: str, ignore: Any) -> int | None:
     if not is_integer(ignore):
         raise TypeError(
             f"{name}: ignore must be the integer that stands for no label, such as -1, "
-            f"got {ignore!r}"
+            f"got {shown(ignore)}"
         )
     return int(ignore)
 

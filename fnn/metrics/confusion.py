@@ -17,7 +17,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from fnn.checks import is_integer
+from fnn.checks import is_integer, shown
 from fnn.metrics.answers import (
     are_rows,
     as_scores,
@@ -244,7 +244,7 @@ def _class_number(positive: int, classes: int) -> int:
     if not is_integer(positive):
         raise TypeError(
             f"positive must be the number of a class, 0 .. {classes - 1}, or None for "
-            f"the mean over all, got {positive!r}"
+            f"the mean over all, got {shown(positive)}"
         )
     if not 0 <= positive < classes:
         raise ValueError(

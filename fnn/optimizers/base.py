@@ -33,6 +33,7 @@ import jax
 import jax.numpy as jnp
 from jax.tree_util import keystr, tree_flatten_with_path
 
+from fnn.checks import shown
 from fnn.optimizers.arithmetic import (
     as_numbers,
     cast_leaf,
@@ -111,7 +112,7 @@ class Optimizer(Transformation):
         if not isinstance(state, OptimizerState):
             raise TypeError(
                 f"{type(self).__name__}.update: expected the state that its init or "
-                f"update returned, an OptimizerState, got {state!r}"
+                f"update returned, an OptimizerState, got {shown(state)}"
             )
         old = state.inner_state
         names = [name for name in old._fields if name not in STATE_NUMBERS]

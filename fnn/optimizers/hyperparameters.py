@@ -10,6 +10,8 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
+from fnn.checks import shown
+from fnn.own_code import explain_traced_arrays
 from fnn.typing import Array, Int, Number, Schedule
 
 __all__ = [
@@ -62,7 +64,7 @@ def as_hyperparameter(name: str, value: Any, *, schedule: bool = False) -> Any:
         if complex(value).imag == 0:
             return complex(value).real
     kind = "a number" + " or a schedule (a function of the step)" * schedule
-    raise TypeError(f"{name} must be {kind}, got {value!r}")
+    raise TypeError(f"{name} must be {kind}, got {shown(value)}")
 
 
 def _is_real(value: Any) -> bool:
@@ -110,7 +112,7 @@ def as_dtype(name: str, dtype: Any) -> str | None:
     if named is None or not jnp.issubdtype(named, jnp.inexact):
         raise TypeError(
             f"{name} must be a floating-point dtype such as jnp.bfloat16, or None for "
-            f"the default, got {dtype!r}"
+            f"the default, got {shown(dtype)}"
         )
     return named.name
 
@@ -119,11 +121,13 @@ def value_at_step(number: Schedule, count: Int[Array, ""]) -> Number:
     """Return the number, or the schedule's value at this step (0, 1, ...)."""
     if not callable(number):
         return number
-    with jax.numpy_dtype_promotion("standard"):  # optax's schedules mix dtypes freely
+    # optax's schedules mix dtypes freely.
+    mixing, name = jax.numpy_dtype_promotion("standard"), f"the schedule {number!r}"
+    with mixing, explain_traced_arrays(name):
         value = number(count)
     if not _is_real(value) or jnp.ndim(value) != 0:
         raise TypeError(
             "a schedule must return one number, the value at the step that it is "
-            f"given, got {value!r} from {number!r}"
+            f"given, got {shown(value)} from {number!r}"
         )
     return jnp.asarray(value, float)

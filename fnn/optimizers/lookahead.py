@@ -11,6 +11,7 @@ from typing import Any, Literal
 import jax.numpy as jnp
 import numpy as np
 
+from fnn.checks import shown
 from fnn.typing import Array, Inexact, Scalar
 
 __all__ = [
@@ -53,4 +54,6 @@ def check_nesterov(name: str, form: Any) -> None:
         isinstance(form, str) and form == "lookahead"
     )
     if not known:
-        raise ValueError(f'{name} must be False, True or "lookahead", got {form!r}')
+        raise ValueError(
+            f'{name} must be False, True or "lookahead", got {shown(form)}'
+        )

@@ -11,6 +11,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
+from fnn.checks import shown
 from fnn.dtypes import all_finite
 from fnn.optimizers.evaluation import eval_params
 from fnn.optimizers.hyperparameters import as_hyperparameter
@@ -58,7 +59,7 @@ class LossScaled(Transformation):
         is_count = isinstance(period, int | np.integer) and not isinstance(period, bool)
         if not is_count or period < 1:
             raise ValueError(
-                f"LossScaled.period counts steps and must be ≥ 1, got {period!r}"
+                f"LossScaled.period counts steps and must be ≥ 1, got {shown(period)}"
             )
 
     def init(self, params: PyTree) -> LossScaleState:

@@ -4,6 +4,8 @@ import inspect
 from collections.abc import Callable, Iterator
 from typing import Any, cast
 
+from fnn.checks import shown
+
 __all__ = ["Transformation", "expect_optimizer", "is_optimizer", "takes_extra"]
 
 
@@ -43,6 +45,6 @@ def expect_optimizer(name: str, optimizer: Any) -> None:
     if not is_optimizer(optimizer):
         raise TypeError(
             f"{name} must be an optimizer, with init(params) and "
-            f"update(grads, state, params), got {optimizer!r}: pass "
+            f"update(grads, state, params), got {shown(optimizer)}: pass "
             "fnn.optimizers.adam(1e-3), for instance, or one of optax's"
         )

@@ -11,6 +11,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
+from fnn.checks import shown
 from fnn.typing import PyTree
 
 __all__ = ["as_mask", "decaying_params"]
@@ -93,5 +94,5 @@ def _as_bool(name: str, leaf: Any) -> bool:
         return bool(leaf)
     raise TypeError(
         f"{name} must be True or False for every weight, or a function from parameters "
-        f"to a tree of such, got {leaf!r}"
+        f"to a tree of such, got {shown(leaf)}"
     )

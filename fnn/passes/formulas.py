@@ -21,7 +21,7 @@ import jax
 import jax.numpy as jnp
 from jax import lax
 
-from fnn.checks import describe
+from fnn.checks import describe, shown
 from fnn.core import Layer
 from fnn.layers.batch_norm import BatchNorm
 from fnn.layers.convolution import Conv, ConvParams, ConvTranspose
@@ -80,7 +80,8 @@ def register(*layers: type) -> Callable[[Formula], Formula]:
     for layer in layers:
         if not isinstance(layer, type) or not issubclass(layer, Layer):
             raise TypeError(
-                f"register expected classes of layers, such as fnn.Dense, got {layer!r}"
+                "register expected classes of layers, such as fnn.Dense, "
+                f"got {shown(layer)}"
             )
 
     def decorator(formula: Formula) -> Formula:

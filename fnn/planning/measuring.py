@@ -6,7 +6,7 @@ import warnings
 
 import jax
 
-from fnn.checks import check_in_shape, positive_integer
+from fnn.checks import check_in_shape, positive_integer, shown
 from fnn.core import Layer, expect_layer
 from fnn.planning.costs import Costs, load_costs, own_costs_file
 from fnn.typing import InShape
@@ -59,7 +59,9 @@ def measure_costs(
             f"device is a {jax.default_backend()}: set JAX_PLATFORMS=cpu"
         )
     if not seconds > 0:
-        raise ValueError(f"measure_costs: seconds must be above 0, got {seconds!r}")
+        raise ValueError(
+            f"measure_costs: seconds must be above 0, got {shown(seconds)}"
+        )
     batch_size = positive_integer("measure_costs: batch_size", batch_size)
     # Not at the top: stages and kernels would be a tenth of `import fnn`.
     from fnn.planning.rows import measure_rows, rows_of, standard_rows

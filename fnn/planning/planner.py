@@ -6,7 +6,7 @@ costs, `route` finds the cheapest route through all of them, and `search` the pl
 
 import jax
 
-from fnn.checks import check_in_shape, positive_integer
+from fnn.checks import check_in_shape, positive_integer, shown
 from fnn.core import Layer, expect_layer
 from fnn.planning.costs import Costs, known_costs
 from fnn.planning.options import MODES, PlanOptions
@@ -72,11 +72,11 @@ def plan(
     in_shape = check_in_shape(in_shape)
     batch_size = positive_integer("plan: batch_size", batch_size)
     if mode not in MODES:
-        raise ValueError(f"plan: mode must be one of {MODES}, got {mode!r}")
+        raise ValueError(f"plan: mode must be one of {MODES}, got {shown(mode)}")
     platform = platform or jax.default_backend()
     if platform not in ("cpu", "gpu", "tpu", "cuda", "rocm"):
         raise ValueError(
-            f'plan: platform must be "cpu", "gpu" or "tpu", got {platform!r}'
+            f'plan: platform must be "cpu", "gpu" or "tpu", got {shown(platform)}'
         )
     if isinstance(net, Plan):
         net = net.plain

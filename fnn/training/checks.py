@@ -13,7 +13,7 @@ import jax.numpy as jnp
 import numpy as np
 
 from fnn.augmentations import Augmentation, as_augmentation
-from fnn.checks import describe
+from fnn.checks import describe, shown
 from fnn.losses import Loss
 from fnn.losses.several import part_names
 from fnn.metrics.kinds import Metric, better
@@ -42,7 +42,7 @@ __all__ = [
 def check_batch_size(batch_size: Any, n: int | None = None) -> int:
     """Return a batch size from 1 to n as an int."""
     if isinstance(batch_size, bool) or not isinstance(batch_size, int | np.integer):
-        raise TypeError(f"batch_size must be an integer, got {batch_size!r}")
+        raise TypeError(f"batch_size must be an integer, got {shown(batch_size)}")
     if batch_size < 1:
         raise ValueError(f"batch_size must be at least 1, got {batch_size}")
     if n is not None and batch_size > n:
@@ -56,7 +56,7 @@ def check_batch_size(batch_size: Any, n: int | None = None) -> int:
 def check_epochs(epochs: Any) -> int:
     """Return a number of epochs, 0 or more, as an int."""
     if isinstance(epochs, bool) or not isinstance(epochs, int | np.integer):
-        raise TypeError(f"epochs must be an integer, got {epochs!r}")
+        raise TypeError(f"epochs must be an integer, got {shown(epochs)}")
     if epochs < 0:
         raise ValueError(f"epochs must be 0 or more, got {epochs}")
     return int(epochs)
@@ -103,13 +103,13 @@ def check_metrics(metrics: Any) -> tuple[tuple[str, Metric], ...]:
     if not isinstance(metrics, Mapping):
         raise TypeError(
             "metrics must map names to functions (outputs, y), such as "
-            f'{{"accuracy": fnn.accuracy}}, got {metrics!r}'
+            f'{{"accuracy": fnn.accuracy}}, got {shown(metrics)}'
         )
     for name, metric in metrics.items():
         if not isinstance(name, str):
-            raise TypeError(f"a metric's name must be a string, got {name!r}")
+            raise TypeError(f"a metric's name must be a string, got {shown(name)}")
         if not callable(metric):
-            raise TypeError(f"metric {name!r} must be a function, got {metric!r}")
+            raise TypeError(f"metric {name!r} must be a function, got {shown(metric)}")
         if isinstance(metric, type):
             raise TypeError(
                 f"metric {name!r} must be a function (outputs, y), got the class "
@@ -136,7 +136,8 @@ def check_optimizer(optimizer: Any, params: PyTree) -> None:
     if not is_optimizer(optimizer):
         raise TypeError(
             "optimizer must have init(params) and update(grads, state, params), as "
-            f"fnn's and optax's have, got {optimizer!r}. A function that makes one "
+            "fnn's and optax's have, "
+            f"got {shown(optimizer)}. A function that makes one "
             "must be called: fnn.optimizers.adam(1e-3)."
         )
     own = leaves_by_name(optimizer) if isinstance(optimizer, Optimizer) else {}
@@ -236,7 +237,7 @@ def check_validation_device(device: Any, train: PyTree, validation: Any) -> Any:
     if not isinstance(device, jax.Device) and device != "another":
         raise TypeError(
             'validation_device must be one of jax.devices(), "another" for any that '
-            f"does not train, or None, got {device!r}"
+            f"does not train, or None, got {shown(device)}"
         )
     training = jax.tree.leaves(train)[0].devices()
     others = [other for other in jax.devices() if other not in training]

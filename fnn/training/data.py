@@ -10,7 +10,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from fnn.checks import as_array, as_inputs, check_pair, map_named
+from fnn.checks import as_array, as_inputs, check_pair, map_named, shown
 from fnn.core import Layer, Variables, as_variables
 from fnn.dtypes import all_finite
 from fnn.losses import Loss, Weighted
@@ -118,7 +118,8 @@ def check_fits(
     for path, leaf in leaves_by_name(variables).items():
         if not isinstance(leaf, int | float) and not _is_array(leaf):
             raise TypeError(
-                f"variables: {path} must be an array of numbers, got {leaf!r}: make "
+                f"variables: {path} must be an array of numbers, "
+                f"got {shown(leaf)}: make "
                 "them with net.init(key, in_shape)"
             )
     x, y = data

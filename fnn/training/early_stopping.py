@@ -6,7 +6,7 @@ from typing import Any, NamedTuple
 import jax
 import jax.numpy as jnp
 
-from fnn.checks import is_integer
+from fnn.checks import is_integer, shown
 from fnn.pytree import leaf, pytree
 from fnn.typing import Array, Number
 
@@ -156,7 +156,7 @@ class EarlyStopping:
 
 def _expect_count(name: str, value: Any, least: int) -> None:
     if not is_integer(value) and not isinstance(value, jax.Array):
-        raise TypeError(f"EarlyStopping: {name} must be an integer, got {value!r}")
+        raise TypeError(f"EarlyStopping: {name} must be an integer, got {shown(value)}")
     if is_integer(value) and value < least:
         raise ValueError(f"EarlyStopping: {name} must be at least {least}, got {value}")
 
@@ -167,7 +167,7 @@ def _expect_subset(subset: Any) -> None:
     if isinstance(subset, bool) or not isinstance(subset, int | float):
         raise TypeError(
             "EarlyStopping: subset must be a number of examples (an int), a share of "
-            f"them (a float), or None for all, got {subset!r}"
+            f"them (a float), or None for all, got {shown(subset)}"
         )
     if isinstance(subset, int) and subset < 1:
         raise ValueError(

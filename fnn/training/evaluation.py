@@ -18,9 +18,10 @@ from jax.sharding import Mesh, NamedSharding, PartitionSpec
 
 from fnn.checks import as_inputs, is_integer
 from fnn.core import Layer, Variables, as_variables, expect_layer
-from fnn.dtypes import at_least_float32, explain_kept_constants
+from fnn.dtypes import at_least_float32
 from fnn.losses import Loss, expect_loss
 from fnn.losses.several import compared_with, loss_parts, part_names
+from fnn.own_code import explain_own_code
 from fnn.placement import (
     explicit_mesh,
     on_automatic_axes,
@@ -73,7 +74,7 @@ class Evaluation(NamedTuple):
 
 @with_automatic_axes
 @own_numbers_may_move()
-@explain_kept_constants()
+@explain_own_code()
 def evaluate(
     net: Layer,
     loss: Loss,
@@ -216,7 +217,7 @@ def average_batches(
 
 
 @own_numbers_may_move()
-@explain_kept_constants()
+@explain_own_code()
 def predict(net: Layer, variables: Variables, x: Any, batch_size: int = 1000) -> Any:
     """Compute the outputs z (N, ...) of all examples, in their order.
 

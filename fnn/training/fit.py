@@ -11,12 +11,12 @@ from jax.sharding import Mesh
 from fnn.augmentations import Augmentation
 from fnn.checks import check_flag, check_key
 from fnn.core import Layer, Variables, expect_layer
-from fnn.dtypes import explain_kept_constants
 from fnn.gradients.engines import Engine, get_engine
 from fnn.gradients.penalty import check_penalty
 from fnn.gradients.precision import engine_in_precision
 from fnn.losses import Loss
 from fnn.network import output_shape
+from fnn.own_code import explain_own_code
 from fnn.passes.per_example.private import Private
 from fnn.placement import with_automatic_axes
 from fnn.planning.planned import plain
@@ -65,7 +65,7 @@ __all__ = ["fit"]
 
 
 @with_automatic_axes
-@explain_kept_constants()
+@explain_own_code()
 def fit(
     net: Layer,
     loss: Loss,

@@ -2,6 +2,7 @@
 
 import jax
 
+from fnn.checks import shown
 from fnn.core import Layer
 from fnn.gradients.engines import Engine, manual
 from fnn.planning.options import MODES
@@ -40,7 +41,7 @@ def plan_network(
     """
     if mode is not None and (not isinstance(mode, str) or mode not in MODES):
         modes = ", ".join(map(repr, MODES))
-        raise ValueError(f"plan must be {modes} or None, got {mode!r}")
+        raise ValueError(f"plan must be {modes} or None, got {shown(mode)}")
     if isinstance(net, Plan):
         return net.net
     if mode is None or engine is not manual:

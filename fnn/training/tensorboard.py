@@ -15,7 +15,7 @@ from typing import Any, Self
 
 import numpy as np
 
-from fnn.checks import is_integer
+from fnn.checks import is_integer, shown
 from fnn.named_leaves import leaves_by_name
 
 __all__ = ["TensorBoard"]
@@ -88,7 +88,7 @@ class TensorBoard:
         if not isinstance(record, Mapping) or not is_integer(record.get("epoch")):
             raise TypeError(
                 'expected a record with the number of its epoch, such as {"epoch": 1, '
-                f'"train_loss": 0.7}}, got {record!r}'
+                f'"train_loss": 0.7}}, got {shown(record)}'
             )
         rest = {name: value for name, value in record.items() if name != "epoch"}
         values = [

@@ -156,9 +156,40 @@ def _machine(rows: dict) -> str:
     return str(machine["device"]).split(": ")[-1]
 
 
+#: The colour and shape of what grows.
+GROWING = dict(
+    zip(("blue", "sky", "green", "vermilion", "purple", "black"), "os^vDP", strict=True)
+)
+
+
+def _scale(rows: dict) -> Figure:
+    """Draw how the time for one multiply-add, and a first epoch, depend on the size."""
+    with matplotlib.rc_context(STYLE):
+        figure = Figure(figsize=(9, 4.6))
+        left, right = figure.subplots(1, 2)
+        for (name, row), (colour, marker) in zip(
+            rows.items(), GROWING.items(), strict=False
+        ):
+            sizes = [int(size) for size in row["points"]]
+            points = row["points"].values()
+            style = dict(color=OKABE_ITO[colour], marker=marker, markersize=5)
+            times = [p["seconds"] / p["multiply_adds"] * 1e9 for p in points]
+            left.plot(sizes, times, label=name, **style)
+            right.plot(sizes, [max(p["first"], 1e-3) for p in points], **style)
+        left.set_ylabel("time of an epoch, ns for each multiply-add")
+        right.set_ylabel("a first epoch takes longer by, s")
+        for axes in (left, right):
+            axes.set(xscale="log", yscale="log", xlabel="layers, units, examples, ...")
+        figure.suptitle("Nothing grows faster than the work", fontsize=11)
+        figure.legend(loc="outside lower center", ncols=3, fontsize=9)
+        figure.text(0.99, 0.01, _machine(rows), ha="right", fontsize=7)
+    return figure
+
+
 #: For each figure, by the end of its file's name: the results, and the function.
 FIGURES = {
     "epochs": ("epochs", _epochs),
     "zoo": ("zoo", _epochs),
     "layers": ("layers", _layers),
+    "scale": ("scale", _scale),
 }

@@ -27,6 +27,7 @@ import layers
 import per_example
 import plans
 import runs
+import scale
 import sweeps
 import zoo
 from fnn.letters import make_stdout_printable
@@ -48,6 +49,7 @@ BENCHMARKS = {
     "zoo": zoo,
     "per_example": per_example,
     "curvature": curvature,
+    "scale": scale,
 }
 
 

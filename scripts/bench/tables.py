@@ -175,6 +175,26 @@ def _first_epoch(rows: Rows) -> str:
     return "\n".join(lines)
 
 
+def _scale(rows: Rows) -> str:
+    lines = [
+        "scale: an epoch, per example and per multiply-add; what a first epoch takes "
+        "longer; the peak memory of the process so far",
+        f"{'':24}{'parameters':>14}{'s':>9}{'µs / example':>14}{'G / s':>8}"
+        f"{'first, s':>10}{'MB':>8}",
+    ]
+    for name, row in rows.items():
+        lines.append(name)
+        for size, point in row["points"].items():
+            per_example = point["seconds"] / point["examples"] * 1e6
+            rate = point["multiply_adds"] / point["seconds"] / 1e9
+            lines.append(
+                f"{int(size):>24,}{point['parameters']:>14,}{point['seconds']:>9.3f}"
+                f"{per_example:>14.2f}{rate:>8.2f}{point['first']:>10.2f}"
+                f"{point['megabytes']:>8.0f}"
+            )
+    return "\n".join(lines)
+
+
 TABLES = {
     "import": _import,
     "audits": _audits,
@@ -189,4 +209,5 @@ TABLES = {
     "zoo": _epochs,
     "per_example": _passes,
     "curvature": _passes,
+    "scale": _scale,
 }

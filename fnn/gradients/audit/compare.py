@@ -19,7 +19,6 @@ import numpy as np
 
 from fnn.checks import as_inputs, check_key, check_l2, check_pair
 from fnn.core import Layer, Variables, as_variables, expect_layer
-from fnn.dtypes import explain_kept_constants
 from fnn.gradients.audit.alone import check_layers
 from fnn.gradients.audit.differences import check_network
 from fnn.gradients.audit.layerwise import structural_faults
@@ -33,6 +32,7 @@ from fnn.gradients.claims import claimed
 from fnn.gradients.engines import Engine, get_engine, manual
 from fnn.gradients.precision import check_precision
 from fnn.losses import Loss, expect_loss
+from fnn.own_code import explain_own_code
 from fnn.placement import with_automatic_axes
 from fnn.shapes import count_examples, example_shape, format_shapes
 from fnn.transfers import own_numbers_may_move
@@ -43,7 +43,7 @@ __all__ = ["compare_gradients"]
 
 @with_automatic_axes
 @own_numbers_may_move()
-@explain_kept_constants()
+@explain_own_code()
 def compare_gradients(
     net: Layer,
     loss: Loss,

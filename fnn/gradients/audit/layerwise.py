@@ -7,7 +7,7 @@ compared with the plain one that it stands for, and so is its y.
 
 from collections.abc import Callable
 from functools import partial
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import jax
 import jax.numpy as jnp
@@ -206,11 +206,17 @@ def _structural_fault(
         got, expected = jax.eval_shape(backward, params, state, x, key), (x, params)
     except Exception as error:
         return f"raised {type(error).__name__}: {error}"
-    if _structure_and_shapes(got) == _structure_and_shapes(expected):
-        return ""
-    return f"returned {describe(got)} for (x, params) {describe(expected)}"
+    if jax.tree.structure(tuple(got)) != jax.tree.structure(expected):
+        return f"returned {describe(got)} for (x, params) {describe(expected)}"
+    given, wanted = (_shapes_by_name(layer, *pair) for pair in (got, expected))
+    for name, shape in wanted.items():
+        if given[name] != shape:
+            return f"returned {name} of shape {given[name]}, expected {shape}"
+    return ""
 
 
-def _structure_and_shapes(tree: PyTree) -> tuple[PyTree, list[tuple[int, ...]]]:
-    """Return the structure of a tree, and the shapes of its leaves."""
-    return jax.tree.structure(tuple(tree)), [a.shape for a in jax.tree.leaves(tree)]
+def _shapes_by_name(layer: Layer, dx: PyTree, dparams: PyTree) -> dict[str, Any]:
+    rows, prefix = rows_of("dx", dx) | named_params(layer, dparams), layer.kind
+    return {
+        name.removeprefix(prefix).lstrip("."): leaf.shape for name, leaf in rows.items()
+    }

@@ -30,9 +30,8 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from fnn.checks import as_inputs, check_key, check_pair, is_integer
+from fnn.checks import as_inputs, check_key, check_pair, is_integer, shown
 from fnn.core import Layer, Variables, as_variables, expect_layer
-from fnn.dtypes import explain_kept_constants
 from fnn.gradients.engines import value_and_grad
 from fnn.gradients.explain.chain import (
     LayerDerivative,
@@ -44,6 +43,7 @@ from fnn.gradients.explain.symbols import symbols
 from fnn.gradients.precision import cast
 from fnn.losses import Loss, expect_loss
 from fnn.network import Node, named_params
+from fnn.own_code import explain_own_code
 from fnn.placement import with_automatic_axes
 from fnn.planning.planned import plain
 from fnn.probes import probe
@@ -65,7 +65,7 @@ Entry = tuple[int, ...] | None
 
 @with_automatic_axes
 @own_numbers_may_move()
-@explain_kept_constants()
+@explain_own_code()
 def explain(
     net: Layer,
     loss: Loss,
@@ -255,7 +255,7 @@ def _entry(parameter: str, shape: tuple[int, ...], index: Any) -> Entry:
     if not fits:
         raise ValueError(
             f"{parameter} has shape {shape}: index must be {len(shape)} integers "
-            f"within it, got {index!r}"
+            f"within it, got {shown(index)}"
         )
     return tuple(int(i) % size for i, size in zip(entry, shape, strict=True))
 

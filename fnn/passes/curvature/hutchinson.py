@@ -15,7 +15,7 @@ import jax
 import jax.numpy as jnp
 from jax import lax
 
-from fnn.checks import positive_integer, require_key
+from fnn.checks import positive_integer, require_key, shown
 from fnn.core import Layer, Variables
 from fnn.dtypes import widen
 from fnn.losses import Loss
@@ -129,7 +129,8 @@ def _products(net: Layer, loss: Loss, of: str, samples: int) -> Callable[..., An
     """Return a function that averages `one(v, M v)` over samples of v."""
     if of not in MATRICES:
         raise ValueError(
-            f"of must be {' or '.join(map(repr, MATRICES))}, the matrix, got {of!r}"
+            f"of must be {' or '.join(map(repr, MATRICES))}, the matrix, "
+            f"got {shown(of)}"
         )
     samples = positive_integer("samples", samples)
     product = MATRICES[of](net, loss)

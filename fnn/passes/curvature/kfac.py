@@ -26,7 +26,7 @@ from typing import Any, NamedTuple
 import jax
 import jax.numpy as jnp
 
-from fnn.checks import positive_integer
+from fnn.checks import positive_integer, shown
 from fnn.core import Layer, Variables, expect_layer
 from fnn.layers.convolution import ConvTranspose
 from fnn.layers.dense import DenseTranspose
@@ -100,7 +100,7 @@ def kfac_factors(
     expect_loss(loss)
     if kind not in ("expand", "reduce"):
         raise ValueError(
-            f'kfac_factors: kind must be "expand" or "reduce", got {kind!r}'
+            f'kfac_factors: kind must be "expand" or "reduce", got {shown(kind)}'
         )
     if samples is not None:
         samples = positive_integer("samples", samples)

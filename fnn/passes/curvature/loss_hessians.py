@@ -29,6 +29,7 @@ import jax
 import jax.numpy as jnp
 from jax.flatten_util import ravel_pytree
 
+from fnn.checks import shown
 from fnn.dtypes import widen
 from fnn.losses import (
     Huber,
@@ -98,7 +99,7 @@ def register(*losses: type) -> Callable[[LossHessian], LossHessian]:
     """
     for loss in losses:
         if not isinstance(loss, type):
-            raise TypeError(f"register expected classes of losses, got {loss!r}")
+            raise TypeError(f"register expected classes of losses, got {shown(loss)}")
 
     def add(hessian: LossHessian) -> LossHessian:
         for loss in losses:

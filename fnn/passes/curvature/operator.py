@@ -12,6 +12,7 @@ import jax.numpy as jnp
 import numpy as np
 from jax.flatten_util import ravel_pytree
 
+from fnn.checks import shown
 from fnn.core import Layer, Variables
 from fnn.losses import Loss
 from fnn.passes.curvature.hutchinson import MATRICES
@@ -117,7 +118,8 @@ def operator(
     """
     if of not in MATRICES:
         raise ValueError(
-            f"of must be {' or '.join(map(repr, MATRICES))}, the matrix, got {of!r}"
+            f"of must be {' or '.join(map(repr, MATRICES))}, the matrix, "
+            f"got {shown(of)}"
         )
     multiply = MATRICES[of](net, loss)
 

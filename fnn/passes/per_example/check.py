@@ -14,10 +14,10 @@ import numpy as np
 
 from fnn.checks import check_key
 from fnn.core import Layer, Variables, expect_layer
-from fnn.dtypes import explain_kept_constants
 from fnn.gradients.precision import cast_on_host
 from fnn.losses import Loss, expect_loss
 from fnn.network import named_params
+from fnn.own_code import explain_own_code
 from fnn.passes.factors import formed, is_factor
 from fnn.passes.formulas import has_formula, one_by_one
 from fnn.passes.observe import as_batch, observe_losses
@@ -85,7 +85,7 @@ class CheckedFormulas:
         return "\n".join([header, rule(body), *body, end])
 
 
-@explain_kept_constants()
+@explain_own_code()
 def check(
     net: Layer,
     loss: Loss,

@@ -21,7 +21,7 @@ import jax
 import jax.numpy as jnp
 from jax import lax
 
-from fnn.checks import require_key
+from fnn.checks import require_key, shown
 from fnn.core import Backward, Forward, Layer, layer, leaf
 from fnn.gradients.claims import Claim, claimed
 from fnn.passes.rules.base import Rule, map_weights, may_have_weight, rewrite
@@ -102,7 +102,7 @@ def sign_symmetric(net: Layer, key: Array, kind: str = "uniform") -> Layer:
     if kind not in KINDS.values():
         raise ValueError(
             f"sign_symmetric: kind must be {', '.join(map(repr, KINDS.values()))}, or "
-            f"{', '.join(map(repr, KINDS))}, got {kind!r}"
+            f"{', '.join(map(repr, KINDS))}, got {shown(kind)}"
         )
     return _with_feedback(net, key, kind)
 

@@ -23,7 +23,7 @@ from typing import Any
 import jax
 import jax.numpy as jnp
 
-from fnn.checks import positive_integer, require_key
+from fnn.checks import positive_integer, require_key, shown
 from fnn.core import Backward, Forward, Layer, Reach, Variables, layer, leaf
 from fnn.dtypes import widen
 from fnn.gradients.engines import Gradients
@@ -216,7 +216,7 @@ def forward_forward_learning(
     if not isinstance(net, ForwardForward):
         raise TypeError(
             "forward_forward_learning is the engine of networks that "
-            f"fnn.rules.forward_forward makes, got {net!r}"
+            f"fnn.rules.forward_forward makes, got {shown(net)}"
         )
     x, y = batch
     if y.ndim != 1:

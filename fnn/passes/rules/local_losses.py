@@ -21,7 +21,7 @@ from typing import Any
 import jax
 import jax.numpy as jnp
 
-from fnn.checks import positive_integer
+from fnn.checks import positive_integer, shown
 from fnn.core import Backward, Forward, Layer, Variables, layer, leaf
 from fnn.dtypes import widen
 from fnn.gradients.engines import Gradients
@@ -83,7 +83,8 @@ def local_losses(
     """
     if kind not in KINDS:
         raise ValueError(
-            f"local_losses: kind must be {', '.join(map(repr, KINDS))}, got {kind!r}"
+            f"local_losses: kind must be {', '.join(map(repr, KINDS))}, "
+            f"got {shown(kind)}"
         )
     settled = settled_serial(net)
     outputs = positive_integer("local_losses: outputs", outputs)
@@ -191,7 +192,7 @@ def local_learning(
     if not isinstance(net, LocalLosses):
         raise TypeError(
             "local_learning is the engine of networks that fnn.rules.local_losses "
-            f"makes, got {net!r}"
+            f"makes, got {shown(net)}"
         )
     h, y = batch
     inner = Variables(variables.params[0], variables.state[0])

@@ -13,7 +13,7 @@ from jax import lax
 from jax.sharding import Mesh, NamedSharding, PartitionSpec, Sharding
 from jax.tree_util import keystr, tree_flatten_with_path, tree_unflatten
 
-from fnn.checks import is_key
+from fnn.checks import is_key, shown
 from fnn.placement import automatic
 from fnn.typing import Array, PyTree
 
@@ -36,7 +36,7 @@ def check_mesh(mesh: Any) -> Mesh | None:
     if not isinstance(mesh, Mesh) or not mesh.axis_names:
         raise TypeError(
             "mesh must be a jax.sharding.Mesh, such as jax.make_mesh((8,), "
-            f'("batch",)), got {mesh!r}'
+            f'("batch",)), got {shown(mesh)}'
         )
     return automatic(mesh)
 

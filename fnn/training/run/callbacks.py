@@ -6,6 +6,7 @@ from typing import Any
 
 import jax
 
+from fnn.checks import shown
 from fnn.training.compiled.descent import Carry, copy_arrays
 from fnn.training.run.history import Record
 
@@ -65,7 +66,7 @@ def as_callbacks(on_epoch: Any) -> Callbacks:
 def _arguments(function: Any) -> int:
     """Return how many of (record, variables, optimizer_state) a function takes."""
     if not callable(function):
-        raise TypeError(f"on_epoch must be a function, got {function!r}")
+        raise TypeError(f"on_epoch must be a function, got {shown(function)}")
     try:
         parameters = inspect.signature(function).parameters.values()
     except ValueError:  # a built-in function, such as print, has none
@@ -77,6 +78,7 @@ def _arguments(function: Any) -> int:
     if len(required) > 3 or (not positional and not takes_any):
         raise TypeError(
             "on_epoch must take (record), (record, variables) or (record, variables, "
-            f"optimizer_state), got {function!r}, which takes {len(required)} arguments"
+            "optimizer_state), "
+            f"got {shown(function)}, which takes {len(required)} arguments"
         )
     return max(len(required), 1)

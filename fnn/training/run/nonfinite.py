@@ -11,6 +11,7 @@ from typing import Any, NamedTuple
 
 import jax
 
+from fnn.checks import shown
 from fnn.core import Variables
 from fnn.dtypes import all_finite
 from fnn.gradients.first_nonfinite import first_nonfinite
@@ -51,7 +52,7 @@ def check_policy(policy: Any) -> str | None:
     """Return one of `POLICIES`, or None."""
     if policy is not None and policy not in POLICIES:
         known = ", ".join(map(repr, POLICIES))
-        raise ValueError(f"on_nonfinite must be {known} or None, got {policy!r}")
+        raise ValueError(f"on_nonfinite must be {known} or None, got {shown(policy)}")
     return policy
 
 

@@ -14,6 +14,7 @@ import jax.numpy as jnp
 import numpy as np
 from jax.tree_util import keystr, tree_flatten_with_path
 
+from fnn.checks import shown
 from fnn.core import Variables
 from fnn.training.run.history import Record
 from fnn.transfers import own_numbers_may_move
@@ -46,12 +47,13 @@ def check_observe(
     if not isinstance(observe, Mapping):
         raise TypeError(
             "observe must map names to functions (variables, batch, *, key), such as "
-            f'{{"norms": fnn.per_example.norms(net, loss)}}, got {observe!r}'
+            f'{{"norms": fnn.per_example.norms(net, loss)}}, got {shown(observe)}'
         )
     for name, function in observe.items():
         if not isinstance(name, str) or not callable(function):
             raise TypeError(
-                f"observe: expected names and functions, got {name!r}: {function!r}"
+                "observe: expected names and functions, "
+                f"got {shown(name)}: {shown(function)}"
             )
     observer = Observer(tuple(observe.items()), weighted)
     key = jax.random.key(0)

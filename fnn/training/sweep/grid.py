@@ -18,7 +18,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from fnn.checks import check_l2
+from fnn.checks import check_l2, shown
 from fnn.core import expect_layer
 from fnn.losses import expect_loss
 from fnn.training.functions import description
@@ -42,7 +42,7 @@ def read_grid(grid: Any) -> Axes:
     if not isinstance(grid, Mapping):
         raise TypeError(
             "grid must map names to the values they take, such as "
-            f'{{"learning_rate": [0.01, 0.1]}}, got {grid!r}'
+            f'{{"learning_rate": [0.01, 0.1]}}, got {shown(grid)}'
         )
     return {str(name): _read_axis(name, values) for name, values in grid.items()}
 
@@ -54,7 +54,7 @@ def _read_axis(name: Any, values: Any) -> np.ndarray:
     if name == "key" or not is_list or not len(values):
         raise ValueError(
             f"grid[{name!r}] must be a sequence of numbers, or of other values, under "
-            f"a name other than 'key', got {values!r}"
+            f"a name other than 'key', got {shown(values)}"
         )
     if not all(map(_is_number, values)):
         axis = np.empty(len(values), object)
@@ -64,7 +64,7 @@ def _read_axis(name: Any, values: Any) -> np.ndarray:
     whole = all(np.asarray(v).dtype.kind in "iu" for v in values)
     axis = np.asarray([np.asarray(v).item() for v in values], int if whole else float)
     if not np.isfinite(axis).all():
-        raise ValueError(f"grid[{name!r}] must be finite, got {values!r}")
+        raise ValueError(f"grid[{name!r}] must be finite, got {shown(values)}")
     return axis
 
 
@@ -167,7 +167,7 @@ def groups(build: Build, axes: Axes) -> list[Group]:
     if not callable(build):
         raise TypeError(
             "build must be a function that returns (net, loss, optimizer) for the "
-            f"numbers of the grid, got {build!r}"
+            f"numbers of the grid, got {shown(build)}"
         )
     origin = dict.fromkeys(axes, 0)
     _call_build(build, axes, origin)
@@ -223,16 +223,16 @@ def _call_build(build: Build, axes: Axes, index: dict[str, int]) -> MemberSpec:
         if not isinstance(made, tuple) or len(made) not in (3, 4):
             raise TypeError(
                 "build must return (net, loss, optimizer) or (net, loss, optimizer, "
-                f"l2), got {made!r}"
+                f"l2), got {shown(made)}"
             )
         built = MemberSpec(*made)
         expect_layer("net", built.net)
         expect_loss(built.loss)
         return built._replace(l2=check_l2(built.l2 or 0.0))
     except Exception as error:
-        shown = ", ".join(f"{name}={value!r}" for name, value in values.items())
+        given = ", ".join(f"{name}={value!r}" for name, value in values.items())
         error.add_note(
-            f"in build({shown}), for the member at {tuple(index.values())} of the "
+            f"in build({given}), for the member at {tuple(index.values())} of the "
             "grid. Sizes must be integers there, 16 and not 16.0. A number is traced "
             "in the sweep where build can be traced with it, else compiled in."
         )

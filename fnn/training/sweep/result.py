@@ -7,6 +7,7 @@ from typing import Any, NamedTuple
 import jax
 import numpy as np
 
+from fnn.checks import shown
 from fnn.core import Variables
 from fnn.letters import printable
 from fnn.tables import WIDTH, format_number, format_rows, rule
@@ -107,7 +108,7 @@ class Sweep(NamedTuple):
             ValueError: the metric was not computed, or `mode` is another word.
         """
         if mode not in ("min", "max"):
-            raise ValueError(f'mode must be "min" or "max", got {mode!r}')
+            raise ValueError(f'mode must be "min" or "max", got {shown(mode)}')
         means = self.at_best(name).mean(-1)
         return self._values_at(_best_index(means if mode == "min" else -means))
 

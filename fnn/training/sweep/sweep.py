@@ -10,13 +10,13 @@ import jax.numpy as jnp
 import numpy as np
 
 from fnn.augmentations import Augmentation
-from fnn.checks import check_keys, positive_integer
+from fnn.checks import check_keys, positive_integer, shown
 from fnn.core import Variables
-from fnn.dtypes import explain_kept_constants
 from fnn.gradients.engines import Engine, get_engine
 from fnn.layers.convolution import Conv, ConvTranspose
 from fnn.losses import Weighted
 from fnn.network import walk
+from fnn.own_code import explain_own_code
 from fnn.placement import with_automatic_axes
 from fnn.shapes import count_examples, example_shape
 from fnn.training.checks import (
@@ -49,7 +49,7 @@ DEFAULT_AT_ONCE = 16
 
 @with_automatic_axes
 @own_numbers_may_move()
-@explain_kept_constants()
+@explain_own_code()
 def sweep(
     build: Callable[..., tuple[Any, ...]],
     grid: Mapping[str, Sequence[Any]],
@@ -290,7 +290,9 @@ def _traceable_metrics(
 
 def _check_plan(plan: str | None) -> str | None:
     if plan not in ("fast", "exact", None):
-        raise ValueError(f"plan must be 'fast', 'exact' or None here, got {plan!r}")
+        raise ValueError(
+            f"plan must be 'fast', 'exact' or None here, got {shown(plan)}"
+        )
     return plan
 
 
