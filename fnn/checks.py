@@ -1,5 +1,6 @@
 """Checks of arguments before anything is computed, with errors in plain words."""
 
+import inspect
 import numbers
 import os
 from collections.abc import Callable
@@ -11,6 +12,7 @@ import jax.numpy as jnp
 import numpy as np
 from jax import Array
 
+from fnn.describe import describe, shown
 from fnn.host_arrays import advice, as_host_array, holds_real_numbers
 from fnn.shapes import format_shapes, is_shape, map_shapes
 
@@ -29,43 +31,23 @@ __all__ = [
     "check_keys",
     "check_l2",
     "check_pair",
-    "describe",
     "expect_instance",
     "expect_integer",
     "expect_params",
     "expect_pytree",
     "expect_shape",
+    "expect_signature",
     "is_integer",
     "is_key",
     "key_or_seed",
     "map_named",
     "positive_integer",
     "require_key",
-    "shown",
 ]
 
 
 #: No axis of an array is longer; XLA counts in 32 bits.
 LIMIT = 2**31
-
-
-def describe(tree: Any) -> str:
-    """Describe a pytree for an error message: its types and shapes, no numbers."""
-    if hasattr(tree, "shape") and hasattr(tree, "dtype"):
-        return f"{tree.dtype}{list(tree.shape)}"
-    if isinstance(tree, tuple):
-        names = getattr(tree, "_fields", ("",) * len(tree))
-        inner = ", ".join(
-            f"{name}={describe(part)}" if name else describe(part)
-            for name, part in zip(names, tree, strict=True)
-        )
-        return f"{type(tree).__name__ if any(names) else ''}({inner})"
-    if isinstance(tree, dict):
-        inner = ", ".join(f"{name}: {describe(part)}" for name, part in tree.items())
-        return f"{{{inner}}}"
-    if isinstance(tree, list):
-        return f"[{', '.join(map(describe, tree))}]"
-    return type(tree).__name__ if tree is not None else "None"
 
 
 def expect_params(layer: object, params: Any, expected: type) -> None:
@@ -245,6 +227,20 @@ def expect_instance(name: str, thing: Any) -> None:
         )
 
 
+def expect_signature(cls: type, name: str, like: Callable[..., Any]) -> None:
+    """Raise where a method does not take what fnn calls it with, as `like` does."""
+    own, wanted = map(inspect.signature, (cls.__dict__[name], like))
+    parameters = [p.replace(annotation=p.empty) for p in wanted.parameters.values()]
+    by_name = [p.name for p in parameters if p.kind is p.KEYWORD_ONLY]
+    try:
+        own.bind(*range(len(parameters) - len(by_name)), **dict.fromkeys(by_name))
+    except TypeError as error:
+        raise TypeError(
+            f"{cls.__name__}.{name} must take {inspect.Signature(parameters)}, got "
+            f"{own}: {error}"
+        ) from None
+
+
 def expect_pytree(name: str, thing: Any) -> None:
     """Raise where JAX does not know the class of a layer or a loss as a pytree."""
     if jax.tree_util.all_leaves([thing]):
@@ -252,13 +248,6 @@ def expect_pytree(name: str, thing: Any) -> None:
             f"{name} is of class {type(thing).__name__}, which JAX does not know as a "
             "pytree: write @fnn.layer on the line before its class statement."
         )
-
-
-def shown(thing: Any) -> str:
-    """Show an argument in an error message: its repr, or types and shapes of arrays."""
-    holds_arrays = any(getattr(leaf, "ndim", 0) for leaf in jax.tree.leaves(thing))
-    text = describe(thing) if holds_arrays else repr(thing)
-    return text if len(text) <= 200 else f"{text[:200]}..."
 
 
 def as_numbers(name: str, a: Any) -> np.ndarray | Array:

@@ -29,11 +29,11 @@ import numpy as np
 from fnn.checks import (
     check_in_shape,
     check_key,
-    describe,
     expect_instance,
     expect_pytree,
-    shown,
+    expect_signature,
 )
+from fnn.describe import describe, shown
 from fnn.host_arrays import expect_arrays
 from fnn.own_code import explain_traced_arrays
 from fnn.placement import explicit_mesh, place_backward, place_forward, sum_like
@@ -75,8 +75,7 @@ def as_variables(variables: Any) -> Variables:
     """Convert a pair to `Variables`; raise an error for anything else."""
     is_pair = isinstance(variables, tuple) and len(variables) == 2
     if not is_pair or all(hasattr(part, "shape") for part in variables):
-        has_some = isinstance(getattr(variables, "variables", None), Variables)
-        hint = ": pass its .variables" if has_some else ""
+        hint = ": pass its .variables" * hasattr(variables, "variables")
         raise TypeError(
             "variables must be Variables(params, state), as net.init(key, in_shape) "
             f"returns them, got {shown(variables)}{hint}"
@@ -264,8 +263,7 @@ def layer(cls: type[T]) -> type[T]:
         The class, as a frozen dataclass.
 
     Raises:
-        TypeError: a field has the name of a part of the contract, a method has another
-            signature, or there is an `__init__`.
+        TypeError: a field's name is part of the contract; a method's signature is not.
 
     Example: see `Layer`.
     """
@@ -277,25 +275,11 @@ def layer(cls: type[T]) -> type[T]:
                 f"{cls.__name__}: the field {name!r} has the name of a part of the "
                 "layer contract. Give the field another name."
             )
-    for name, (check, example) in _CHECKED.items():
+    for name, check in _CHECKED.items():
         if name in cls.__dict__:
-            _expect_signature(cls, name, example)
+            expect_signature(cls, name, getattr(Layer, name))
             setattr(cls, name, check(cls.__dict__[name]))
     return pytree(cls)
-
-
-def _expect_signature(cls: type, name: str, example: Callable[..., Any]) -> None:
-    """Raise where a method does not take what fnn calls it with."""
-    own, wanted = map(inspect.signature, (cls.__dict__[name], example))
-    by_name = [p.name for p in wanted.parameters.values() if p.kind is p.KEYWORD_ONLY]
-    by_place = len(wanted.parameters) - len(by_name)
-    try:
-        own.bind(*range(by_place), **dict.fromkeys(by_name))
-    except TypeError as error:
-        expected = wanted.replace(return_annotation=inspect.Signature.empty)
-        raise TypeError(
-            f"{cls.__name__}.{name} must take {expected}, got {own}: {error}"
-        ) from None
 
 
 def _checked_init(init: Callable[..., Any]) -> Callable[..., Variables]:
@@ -389,14 +373,10 @@ def _expect_arrays(self: Layer, method: str, name: str, value: Any) -> None:
         )
 
 
-#: Each method's check, and its signature.
 _CHECKED = {
-    "init": (_checked_init, lambda self, key, in_shape: None),
-    "forward": (
-        _checked_forward,
-        lambda self, params, state, x, *, key=None, train=False: None,
-    ),
-    "backward": (_checked_backward, lambda self, params, saved, dy: None),
+    "init": _checked_init,
+    "forward": _checked_forward,
+    "backward": _checked_backward,
 }
 
 
@@ -404,7 +384,7 @@ def _on_traced_arrays(
     self: Layer, name: str, method: Callable[..., Any], *args: Any
 ) -> Any:
     """Call a method, which may be traced."""
-    with explain_traced_arrays(f"{self!r}.{name}"), own_numbers_may_move(args):
+    with explain_traced_arrays(lambda: f"{self!r}.{name}"), own_numbers_may_move(args):
         return method(self, *args)
 
 
@@ -412,10 +392,7 @@ def expect_layer(name: str, layer: Any) -> None:
     """Raise where `layer` is not a layer, and say how to make it one."""
     expect_instance(name, layer)
     if not isinstance(layer, Layer):
-        hint = (
-            "A function becomes a layer as fnn.Lambda(fn); a list of layers is "
-            "serial(*layers)."
-        )
+        hint = "A function becomes a layer as fnn.Lambda(fn), a list as serial(*list)."
         if hasattr(layer, "forward"):
             hint = f"Make its class a subclass: class {type(layer).__name__}(fnn.Layer)"
         raise TypeError(f"{name} is not a layer: {shown(layer)}. {hint}")

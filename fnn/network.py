@@ -11,8 +11,8 @@ from typing import Any, NamedTuple
 import jax
 from jax.tree_util import keystr, tree_map_with_path
 
-from fnn.checks import describe
 from fnn.core import Layer, Variables
+from fnn.describe import describe
 from fnn.shapes import abstract_batch, example_shape, format_shapes
 from fnn.typing import Array, InShape, PyTree
 

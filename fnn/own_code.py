@@ -7,7 +7,7 @@ own. JAX's errors about them speak of tracers and verifiers, and end within JAX.
 import re
 import sys
 import traceback
-from collections.abc import Generator
+from collections.abc import Callable, Generator
 from contextlib import contextmanager
 from pathlib import Path
 
@@ -29,20 +29,16 @@ LIBRARIES = tuple(
 
 
 @contextmanager
-def explain_traced_arrays(what: str) -> Generator[None, None, None]:
+def explain_traced_arrays(what: Callable[[], str]) -> Generator[None, None, None]:
     """Explain the errors of code that only works on concrete numbers.
 
     Args:
-        what: the code, as the subject of the message.
+        what: returns the code, as the subject of the message.
     """
     try:
         yield
     except NEEDS_NUMBERS as error:
-        raise TypeError(
-            f"{what} used NumPy, or Python's `if`, `int` or `float`, on a traced "
-            "array, which has no numbers yet. Use jax.numpy, jnp.where and jax.lax "
-            "there: it is compiled."
-        ) from error
+        raise _no_numbers(what()) from error
 
 
 @contextmanager
@@ -57,8 +53,7 @@ def explain_own_code() -> Generator[None, None, None]:
     try:
         yield
     except NEEDS_NUMBERS as error:
-        with explain_traced_arrays(f"A function of your own{_place_of(error)}"):
-            raise
+        raise _no_numbers(f"A function of your own{_place_of(error)}") from error
     except ValueError as error:
         if "Cannot lower jaxpr with verifier errors" not in str(error):
             raise
@@ -70,6 +65,14 @@ def explain_own_code() -> Generator[None, None, None]:
             "cannot compute the same in float64 as in float32. Write "
             "jnp.asarray(c, x.dtype) in place of an array c."
         ) from error
+
+
+def _no_numbers(what: str) -> TypeError:
+    return TypeError(
+        f"{what} used NumPy, or Python's `if`, `int` or `float`, on a traced array, "
+        "which has no numbers yet. Use jax.numpy, jnp.where and jax.lax there: it is "
+        "compiled."
+    )
 
 
 def _place_of(error: BaseException) -> str:

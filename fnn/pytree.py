@@ -20,7 +20,7 @@ import jax.numpy as jnp
 import numpy as np
 from jax.tree_util import GetAttrKey
 
-from fnn.checks import shown
+from fnn.describe import shown
 from fnn.typing import Number
 
 __all__ = ["exportable", "holds_numbers", "leaf", "pytree", "tree_where"]
@@ -77,14 +77,7 @@ def pytree(cls: type[T]) -> type[T]:
         >>> jax.tree.map(lambda factor: factor + 1, Scale(2))
         Scale(factor=3.0)
     """
-    if "__init__" in cls.__dict__:
-        raise TypeError(
-            f"{cls.__name__} is a dataclass, which makes its own __init__: declare the "
-            "fields in the class, such as `width: int = 3`, or `rate: float = "
-            "fnn.leaf(0.1)` for a number that may be traced, and check them in "
-            "__post_init__"
-        )
-    check = getattr(cls, "__post_init__", None)
+    check = _own_check(cls)
 
     def __post_init__(self: Any) -> None:
         for name in leaf_names:
@@ -93,8 +86,8 @@ def pytree(cls: type[T]) -> type[T]:
             object.__setattr__(self, name, number)
         for name in flag_names:
             if not isinstance(flag := getattr(self, name), bool | np.bool_):
-                full_name = f"{type(self).__name__}.{name}"
-                raise TypeError(f"{full_name} must be True or False, got {shown(flag)}")
+                text = f"{type(self).__name__}.{name} must be True or False, got "
+                raise TypeError(text + shown(flag))
         if check is not None:
             check(self)
         for name in number_names:  # last: the class's own error may say more
@@ -134,6 +127,18 @@ def pytree(cls: type[T]) -> type[T]:
 
     jax.tree_util.register_pytree_with_keys(cls, flatten_with_keys, unflatten)
     return cls
+
+
+def _own_check(cls: type) -> Callable[..., Any] | None:
+    """Return the class's own check of its fields; refuse an `__init__`."""
+    if "__init__" in cls.__dict__:
+        raise TypeError(
+            f"{cls.__name__} is a dataclass, which makes its own __init__: declare the "
+            "fields in the class, such as `width: int = 3`, or `rate: float = "
+            "fnn.leaf(0.1)` for a number that may be traced, and check them in "
+            "__post_init__"
+        )
+    return getattr(cls, "__post_init__", None)
 
 
 def _checked_init(cls: type, fields: tuple[Any, ...]) -> Callable[..., None]:

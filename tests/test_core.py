@@ -8,8 +8,9 @@ import numpy as np
 import pytest
 
 import fnn
-from fnn.checks import describe, expect_shape
+from fnn.checks import expect_shape
 from fnn.core import Variables
+from fnn.describe import describe
 from fnn.network import map_params, named_params, output_shape, path_of, walk
 from fnn.pytree import leaf, pytree
 

@@ -17,7 +17,10 @@ NAMES = [str(path.relative_to(ROOT)) for path in FILES]
 EVERY_FILE = pytest.mark.parametrize("path", FILES, ids=NAMES)
 
 #: What everything may stand on, and a network as a tree of layers.
-GROUND = {"typing", "pytree", "checks", "shapes", "dtypes"}
+GROUND = {
+    *("typing", "pytree", "checks", "shapes", "dtypes"),
+    *("describe", "own_code"),
+}
 NETWORK = {"core", "network", "visits", "probes"}
 
 #: What each part of fnn may import, besides itself; from the ground up.
@@ -26,8 +29,10 @@ MAY_IMPORT = {
     "dtypes": set(),
     "shapes": {"typing"},
     "host_arrays": set(),
-    "checks": {"shapes", "host_arrays"},
-    "pytree": {"typing"},
+    "describe": set(),
+    "own_code": set(),
+    "checks": {"shapes", "host_arrays", "describe"},
+    "pytree": {"typing", "describe"},
     "placement": {"typing"},
     "transfers": {"typing"},
     "argmax": {"typing"},
@@ -40,15 +45,15 @@ MAY_IMPORT = {
     "labels": {"typing", "shapes", "host_arrays"},
     "core": {
         *("typing", "pytree", "checks", "shapes", "host_arrays"),
-        *("placement", "transfers"),
+        *("placement", "transfers", "describe", "own_code"),
     },
-    "augmentations": {"typing", "pytree", "checks"},
-    "optimizers": {"typing", "pytree", "dtypes"},
+    "augmentations": {"typing", "pytree", "checks", "describe"},
+    "optimizers": {"typing", "pytree", "dtypes", "describe", "own_code"},
     "kernels": {"typing", "pytree", "argmax"},
     "losses": GROUND | {"labels"},
     "metrics": GROUND | {"labels"},
     "named_leaves": {"typing"},
-    "network": {"typing", "checks", "shapes", "core"},
+    "network": {"typing", "checks", "describe", "shapes", "core"},
     "visits": {"typing", "core", "network"},
     "probes": {"typing", "pytree", "shapes", "core", "network", "visits"},
     "layers": GROUND | {"core", "network", "argmax", "versions", "kernels"},

@@ -684,7 +684,7 @@ WRONG_CALLS = {
     "list instead of layers": (
         lambda: fnn.serial([fnn.Dense(5)]),
         "argument 0 is not a layer: [Dense(features=5)]. A function becomes a layer as "
-        "fnn.Lambda(fn); a list of layers is serial(*layers).",
+        "fnn.Lambda(fn), a list as serial(*list).",
     ),
     "None instead of layer": (
         lambda: fnn.parallel(fnn.Dense(5), None),

@@ -2,7 +2,8 @@
 
 from typing import Any
 
-from fnn.checks import as_array, check_key, expect_shape, is_integer, shown
+from fnn.checks import as_array, check_key, expect_shape, is_integer
+from fnn.describe import shown
 from fnn.typing import Array, KeyArray, Shaped
 
 __all__ = ["check_images", "check_size"]

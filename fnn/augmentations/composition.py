@@ -5,7 +5,8 @@ from typing import Any
 
 import jax
 
-from fnn.checks import check_key, expect_instance, shown
+from fnn.checks import check_key, expect_instance
+from fnn.describe import shown
 from fnn.pytree import holds_numbers, leaf, pytree
 from fnn.typing import Array
 

@@ -17,8 +17,9 @@ from typing import Any, NamedTuple, Protocol
 import jax
 import jax.numpy as jnp
 
-from fnn.checks import as_inputs, check_key, check_l2, check_pair, describe
+from fnn.checks import as_inputs, check_key, check_l2, check_pair
 from fnn.core import Layer, Variables, as_variables, expect_layer
+from fnn.describe import describe
 from fnn.gradients.penalty import has_penalty, penalty, penalty_grads
 from fnn.gradients.precision import (
     engine_in_precision,

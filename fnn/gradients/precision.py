@@ -26,8 +26,8 @@ import jax.numpy as jnp
 import numpy as np
 from jax import lax
 
-from fnn.checks import shown
 from fnn.core import Backward, Forward, Layer, Variables, layer, leaf
+from fnn.describe import shown
 from fnn.dtypes import all_finite
 from fnn.gradients.jaxpr import bind, replace_operations
 from fnn.losses import Loss

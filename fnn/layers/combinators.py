@@ -7,8 +7,8 @@ error inside a child names it.
 import dataclasses
 from typing import Any
 
-from fnn.checks import shown
 from fnn.core import Backward, Forward, Layer, Variables, expect_layer, layer, leaf
+from fnn.describe import shown
 from fnn.layers.frozen import Frozen
 from fnn.layers.tied import Tied
 from fnn.network import child_key, child_variables, located, output_shape

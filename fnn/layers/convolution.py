@@ -13,7 +13,7 @@ from typing import ClassVar, NamedTuple
 import jax
 import jax.numpy as jnp
 
-from fnn.checks import describe, expect_params, expect_shape
+from fnn.checks import expect_params, expect_shape
 from fnn.core import (
     NO_INPUT_FEATURES,
     Backward,
@@ -23,6 +23,7 @@ from fnn.core import (
     Variables,
     layer,
 )
+from fnn.describe import describe
 from fnn.layers.convolve import convolve, convolve_dw, convolve_dx, transpose
 from fnn.layers.features import per_feature, sum_per_feature
 from fnn.layers.initializers import Initializer, LecunNormal, Zeros

@@ -10,7 +10,7 @@ import jax
 import jax.numpy as jnp
 from jax import lax
 
-from fnn.checks import describe, expect_params, expect_shape, positive_integer
+from fnn.checks import expect_params, expect_shape, positive_integer
 from fnn.core import (
     NO_INPUT_FEATURES,
     Backward,
@@ -20,6 +20,7 @@ from fnn.core import (
     Variables,
     layer,
 )
+from fnn.describe import describe
 from fnn.layers.features import per_feature, sum_per_feature
 from fnn.layers.initializers import Initializer, LecunNormal, Zeros
 from fnn.pytree import exportable

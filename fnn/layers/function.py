@@ -5,8 +5,8 @@ from dataclasses import field
 
 import jax
 
-from fnn.checks import shown
 from fnn.core import Backward, Forward, Layer, Variables, layer
+from fnn.describe import shown
 from fnn.typing import Array, InShape, KeyArray, PyTree
 
 __all__ = ["Lambda"]

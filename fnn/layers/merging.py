@@ -12,8 +12,9 @@ from typing import Any, NamedTuple
 
 import jax.numpy as jnp
 
-from fnn.checks import is_integer, shown
+from fnn.checks import is_integer
 from fnn.core import Layer
+from fnn.describe import shown
 from fnn.layers.shape import shape_only
 from fnn.typing import Array, InShape
 

@@ -20,8 +20,8 @@ import jax
 import jax.numpy as jnp
 from jax.tree_util import keystr, tree_flatten_with_path
 
-from fnn.checks import shown
 from fnn.core import Backward, Forward, Layer, Variables, expect_layer, layer, leaf
+from fnn.describe import shown
 from fnn.layers.combinators import child_backward, join_variables
 from fnn.layers.merging import check_merge, check_mergeable, merge, merge_backward
 from fnn.network import child_key, child_variables, located

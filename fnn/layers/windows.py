@@ -23,8 +23,9 @@ from typing import Any, NamedTuple
 
 from jax import lax
 
-from fnn.checks import LIMIT, is_integer, shown
+from fnn.checks import LIMIT, is_integer
 from fnn.core import Layer, Reach
+from fnn.describe import shown
 from fnn.typing import Array, InShape, Shaped
 
 __all__ = [

@@ -24,7 +24,8 @@ import functools
 import inspect
 from typing import Any, ClassVar, Protocol
 
-from fnn.checks import expect_instance, expect_pytree, shown
+from fnn.checks import expect_instance, expect_pytree
+from fnn.describe import shown
 from fnn.typing import Array, Float, InShape, Scalar
 
 __all__ = ["Loss", "expect_loss", "mean"]

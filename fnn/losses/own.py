@@ -6,7 +6,7 @@ from typing import Any
 import jax
 import jax.numpy as jnp
 
-from fnn.checks import describe
+from fnn.describe import describe
 from fnn.dtypes import widen
 from fnn.losses.contract import Loss
 from fnn.pytree import pytree

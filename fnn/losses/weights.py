@@ -14,7 +14,8 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from fnn.checks import is_integer, shown
+from fnn.checks import is_integer
+from fnn.describe import shown
 from fnn.labels import is_concrete
 from fnn.typing import Array, Float, Scalar
 

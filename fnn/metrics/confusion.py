@@ -17,7 +17,8 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from fnn.checks import is_integer, shown
+from fnn.checks import is_integer
+from fnn.describe import shown
 from fnn.metrics.answers import (
     are_rows,
     as_scores,

@@ -33,7 +33,7 @@ import jax
 import jax.numpy as jnp
 from jax.tree_util import keystr, tree_flatten_with_path
 
-from fnn.checks import shown
+from fnn.describe import shown
 from fnn.optimizers.arithmetic import (
     as_numbers,
     cast_leaf,

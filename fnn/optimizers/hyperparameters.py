@@ -10,7 +10,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from fnn.checks import shown
+from fnn.describe import shown
 from fnn.own_code import explain_traced_arrays
 from fnn.typing import Array, Int, Number, Schedule
 
@@ -122,8 +122,8 @@ def value_at_step(number: Schedule, count: Int[Array, ""]) -> Number:
     if not callable(number):
         return number
     # optax's schedules mix dtypes freely.
-    mixing, name = jax.numpy_dtype_promotion("standard"), f"the schedule {number!r}"
-    with mixing, explain_traced_arrays(name):
+    mixing = jax.numpy_dtype_promotion("standard")
+    with mixing, explain_traced_arrays(lambda: f"the schedule {number!r}"):
         value = number(count)
     if not _is_real(value) or jnp.ndim(value) != 0:
         raise TypeError(

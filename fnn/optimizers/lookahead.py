@@ -11,7 +11,7 @@ from typing import Any, Literal
 import jax.numpy as jnp
 import numpy as np
 
-from fnn.checks import shown
+from fnn.describe import shown
 from fnn.typing import Array, Inexact, Scalar
 
 __all__ = [

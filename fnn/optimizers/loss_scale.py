@@ -11,7 +11,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from fnn.checks import shown
+from fnn.describe import shown
 from fnn.dtypes import all_finite
 from fnn.optimizers.evaluation import eval_params
 from fnn.optimizers.hyperparameters import as_hyperparameter

@@ -4,7 +4,7 @@ import inspect
 from collections.abc import Callable, Iterator
 from typing import Any, cast
 
-from fnn.checks import shown
+from fnn.describe import shown
 
 __all__ = ["Transformation", "expect_optimizer", "is_optimizer", "takes_extra"]
 

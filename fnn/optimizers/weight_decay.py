@@ -11,7 +11,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from fnn.checks import shown
+from fnn.describe import shown
 from fnn.typing import PyTree
 
 __all__ = ["as_mask", "decaying_params"]

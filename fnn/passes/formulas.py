@@ -21,8 +21,8 @@ import jax
 import jax.numpy as jnp
 from jax import lax
 
-from fnn.checks import describe, shown
 from fnn.core import Layer
+from fnn.describe import describe, shown
 from fnn.layers.batch_norm import BatchNorm
 from fnn.layers.convolution import Conv, ConvParams, ConvTranspose
 from fnn.layers.dense import Dense, DenseParams, DenseTranspose

@@ -6,8 +6,9 @@ import warnings
 
 import jax
 
-from fnn.checks import check_in_shape, positive_integer, shown
+from fnn.checks import check_in_shape, positive_integer
 from fnn.core import Layer, expect_layer
+from fnn.describe import shown
 from fnn.planning.costs import Costs, load_costs, own_costs_file
 from fnn.typing import InShape
 

@@ -6,8 +6,9 @@ costs, `route` finds the cheapest route through all of them, and `search` the pl
 
 import jax
 
-from fnn.checks import check_in_shape, positive_integer, shown
+from fnn.checks import check_in_shape, positive_integer
 from fnn.core import Layer, expect_layer
+from fnn.describe import shown
 from fnn.planning.costs import Costs, known_costs
 from fnn.planning.options import MODES, PlanOptions
 from fnn.planning.planned import Plan

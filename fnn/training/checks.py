@@ -13,7 +13,7 @@ import jax.numpy as jnp
 import numpy as np
 
 from fnn.augmentations import Augmentation, as_augmentation
-from fnn.checks import describe, shown
+from fnn.describe import describe, shown
 from fnn.losses import Loss
 from fnn.losses.several import part_names
 from fnn.metrics.kinds import Metric, better

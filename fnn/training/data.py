@@ -10,8 +10,9 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from fnn.checks import as_array, as_inputs, check_pair, map_named, shown
+from fnn.checks import as_array, as_inputs, check_pair, map_named
 from fnn.core import Layer, Variables, as_variables
+from fnn.describe import shown
 from fnn.dtypes import all_finite
 from fnn.losses import Loss, Weighted
 from fnn.named_leaves import differences, leaves_by_name

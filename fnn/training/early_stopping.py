@@ -6,7 +6,8 @@ from typing import Any, NamedTuple
 import jax
 import jax.numpy as jnp
 
-from fnn.checks import is_integer, shown
+from fnn.checks import is_integer
+from fnn.describe import shown
 from fnn.pytree import leaf, pytree
 from fnn.typing import Array, Number
 

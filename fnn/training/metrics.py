@@ -23,7 +23,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from fnn.checks import describe
+from fnn.describe import describe
 from fnn.losses import Loss, Weighted
 from fnn.losses.several import compared_with, loss_of_parts
 from fnn.metrics.classification import Accuracy, accuracy

@@ -2,8 +2,8 @@
 
 import jax
 
-from fnn.checks import shown
 from fnn.core import Layer
+from fnn.describe import shown
 from fnn.gradients.engines import Engine, manual
 from fnn.planning.options import MODES
 from fnn.planning.planned import Plan

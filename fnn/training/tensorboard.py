@@ -15,7 +15,8 @@ from typing import Any, Self
 
 import numpy as np
 
-from fnn.checks import is_integer, shown
+from fnn.checks import is_integer
+from fnn.describe import shown
 from fnn.named_leaves import leaves_by_name
 
 __all__ = ["TensorBoard"]

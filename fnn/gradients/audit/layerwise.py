@@ -13,8 +13,8 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from fnn.checks import describe
 from fnn.core import Backward, Forward, Layer, Variables
+from fnn.describe import describe
 from fnn.gradients.audit.memory import by_shapes
 from fnn.gradients.audit.programs import compiled
 from fnn.gradients.audit.report import NodeCheck

@@ -30,8 +30,9 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from fnn.checks import as_inputs, check_key, check_pair, is_integer, shown
+from fnn.checks import as_inputs, check_key, check_pair, is_integer
 from fnn.core import Layer, Variables, as_variables, expect_layer
+from fnn.describe import shown
 from fnn.gradients.engines import value_and_grad
 from fnn.gradients.explain.chain import (
     LayerDerivative,

@@ -15,8 +15,9 @@ import jax
 import jax.numpy as jnp
 from jax import lax
 
-from fnn.checks import positive_integer, require_key, shown
+from fnn.checks import positive_integer, require_key
 from fnn.core import Layer, Variables
+from fnn.describe import shown
 from fnn.dtypes import widen
 from fnn.losses import Loss
 from fnn.passes.curvature.products import ggn_vp, hvp

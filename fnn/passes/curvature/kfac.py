@@ -26,8 +26,9 @@ from typing import Any, NamedTuple
 import jax
 import jax.numpy as jnp
 
-from fnn.checks import positive_integer, shown
+from fnn.checks import positive_integer
 from fnn.core import Layer, Variables, expect_layer
+from fnn.describe import shown
 from fnn.layers.convolution import ConvTranspose
 from fnn.layers.dense import DenseTranspose
 from fnn.losses import Loss, expect_loss

@@ -29,7 +29,7 @@ import jax
 import jax.numpy as jnp
 from jax.flatten_util import ravel_pytree
 
-from fnn.checks import shown
+from fnn.describe import shown
 from fnn.dtypes import widen
 from fnn.losses import (
     Huber,

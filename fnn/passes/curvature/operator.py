@@ -12,8 +12,8 @@ import jax.numpy as jnp
 import numpy as np
 from jax.flatten_util import ravel_pytree
 
-from fnn.checks import shown
 from fnn.core import Layer, Variables
+from fnn.describe import shown
 from fnn.losses import Loss
 from fnn.passes.curvature.hutchinson import MATRICES
 from fnn.typing import Array, Batch, Number, PyTree

@@ -16,8 +16,9 @@ from typing import Any
 
 import jax
 
-from fnn.checks import check_key, describe
+from fnn.checks import check_key
 from fnn.core import Layer, Variables, as_variables, expect_layer
+from fnn.describe import describe
 from fnn.gradients.engines import manual
 from fnn.losses import Loss, expect_loss
 from fnn.passes.curvature.loss_hessians import hessian_product

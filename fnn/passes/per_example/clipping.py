@@ -24,8 +24,8 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from fnn.checks import shown
 from fnn.core import Layer, Variables, expect_layer
+from fnn.describe import shown
 from fnn.losses import Loss, expect_loss
 from fnn.passes.observe import observe_losses
 from fnn.passes.records import (

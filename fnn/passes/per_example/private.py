@@ -27,7 +27,8 @@ from typing import Any
 
 import jax
 
-from fnn.checks import expect_instance, shown
+from fnn.checks import expect_instance
+from fnn.describe import shown
 from fnn.passes.per_example.clipping import check_clip
 from fnn.pytree import leaf, pytree
 from fnn.typing import Number

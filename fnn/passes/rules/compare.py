@@ -7,8 +7,9 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from fnn.checks import check_key, shown
+from fnn.checks import check_key
 from fnn.core import Layer, Variables, as_variables, expect_layer
+from fnn.describe import shown
 from fnn.dtypes import widen
 from fnn.gradients.engines import Engine, manual
 from fnn.losses import Loss, expect_loss

@@ -21,8 +21,9 @@ import jax
 import jax.numpy as jnp
 from jax import lax
 
-from fnn.checks import require_key, shown
+from fnn.checks import require_key
 from fnn.core import Backward, Forward, Layer, layer, leaf
+from fnn.describe import shown
 from fnn.gradients.claims import Claim, claimed
 from fnn.passes.rules.base import Rule, map_weights, may_have_weight, rewrite
 from fnn.passes.rules.keys import FixedKey, for_rule

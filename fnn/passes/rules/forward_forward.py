@@ -23,8 +23,9 @@ from typing import Any
 import jax
 import jax.numpy as jnp
 
-from fnn.checks import positive_integer, require_key, shown
+from fnn.checks import positive_integer, require_key
 from fnn.core import Backward, Forward, Layer, Reach, Variables, layer, leaf
+from fnn.describe import shown
 from fnn.dtypes import widen
 from fnn.gradients.engines import Gradients
 from fnn.gradients.penalty import has_penalty, penalty, penalty_grads

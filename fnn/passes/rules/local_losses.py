@@ -21,8 +21,9 @@ from typing import Any
 import jax
 import jax.numpy as jnp
 
-from fnn.checks import positive_integer, shown
+from fnn.checks import positive_integer
 from fnn.core import Backward, Forward, Layer, Variables, layer, leaf
+from fnn.describe import shown
 from fnn.dtypes import widen
 from fnn.gradients.engines import Gradients
 from fnn.gradients.penalty import has_penalty, penalty, penalty_grads

@@ -6,8 +6,8 @@ import jax
 import jax.numpy as jnp
 import optax
 
-from fnn.checks import describe
 from fnn.core import Layer, Variables
+from fnn.describe import describe
 from fnn.gradients.engines import Gradients
 from fnn.layers.freezing import keep_frozen
 from fnn.named_leaves import differences

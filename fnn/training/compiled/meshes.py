@@ -13,7 +13,8 @@ from jax import lax
 from jax.sharding import Mesh, NamedSharding, PartitionSpec, Sharding
 from jax.tree_util import keystr, tree_flatten_with_path, tree_unflatten
 
-from fnn.checks import is_key, shown
+from fnn.checks import is_key
+from fnn.describe import shown
 from fnn.placement import automatic
 from fnn.typing import Array, PyTree
 

@@ -6,7 +6,7 @@ from typing import Any
 
 import jax
 
-from fnn.checks import shown
+from fnn.describe import shown
 from fnn.training.compiled.descent import Carry, copy_arrays
 from fnn.training.run.history import Record
 

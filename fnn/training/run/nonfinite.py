@@ -11,8 +11,8 @@ from typing import Any, NamedTuple
 
 import jax
 
-from fnn.checks import shown
 from fnn.core import Variables
+from fnn.describe import shown
 from fnn.dtypes import all_finite
 from fnn.gradients.first_nonfinite import first_nonfinite
 from fnn.letters import printable

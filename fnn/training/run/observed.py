@@ -14,8 +14,8 @@ import jax.numpy as jnp
 import numpy as np
 from jax.tree_util import keystr, tree_flatten_with_path
 
-from fnn.checks import shown
 from fnn.core import Variables
+from fnn.describe import shown
 from fnn.training.run.history import Record
 from fnn.transfers import own_numbers_may_move
 from fnn.typing import Array, Batch, KeyArray

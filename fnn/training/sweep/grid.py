@@ -18,8 +18,9 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from fnn.checks import check_l2, shown
+from fnn.checks import check_l2
 from fnn.core import expect_layer
+from fnn.describe import shown
 from fnn.losses import expect_loss
 from fnn.training.functions import description
 from fnn.training.sweep.records import MemberSpec

@@ -7,8 +7,8 @@ from typing import Any, NamedTuple
 import jax
 import numpy as np
 
-from fnn.checks import shown
 from fnn.core import Variables
+from fnn.describe import shown
 from fnn.letters import printable
 from fnn.tables import WIDTH, format_number, format_rows, rule
 from fnn.training.sweep.grid import value_at

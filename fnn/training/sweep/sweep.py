@@ -10,8 +10,9 @@ import jax.numpy as jnp
 import numpy as np
 
 from fnn.augmentations import Augmentation
-from fnn.checks import check_keys, positive_integer, shown
+from fnn.checks import check_keys, positive_integer
 from fnn.core import Variables
+from fnn.describe import shown
 from fnn.gradients.engines import Engine, get_engine
 from fnn.layers.convolution import Conv, ConvTranspose
 from fnn.losses import Weighted
