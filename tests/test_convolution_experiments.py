@@ -5,11 +5,16 @@ from pathlib import Path
 import numpy as np
 import pytest
 from command_lines import assert_refused, printed_help
-from experiment_runs import conclusion, json_lines
+from experiment_runs import conclusion, json_lines, small_mnist
 
 import fnn
 from experiments import __main__ as listing
-from experiments import dense_or_convolution, receptive_fields, templates
+from experiments import (
+    dense_or_convolution,
+    mnist_seconds,
+    receptive_fields,
+    templates,
+)
 from experiments.shared import networks
 
 
@@ -189,3 +194,27 @@ def test_wrong_options_are_named_before_any_work(name, argv, message, tmp_path, 
 def test_experiments_are_listed_and_explain_themselves(name, capsys):
     assert listing.experiments()[name].endswith((".", "?"))
     assert listing.experiments()[name] in printed_help(MAINS[name], capsys)
+
+
+# ---- MNIST in seconds ---------------------------------------------------------------
+
+
+def test_lenet5_is_trained_twice_and_the_least_by_one_sweep(monkeypatch, tmp_path):
+    small_mnist(monkeypatch)
+    config = mnist_seconds.Config(epochs=2, batch_size=40)
+    first, second = mnist_seconds.in_this_process(config)
+    assert second["seconds"] < first["seconds"]  # it compiles nothing
+    assert first["end"] < second["end"]
+    assert first["accuracy"] != second["accuracy"]  # other seeds
+    options = "--training least --seeds 3 --epochs 2 --batch-size 40 --out"
+    assert mnist_seconds.main([*options.split(), str(tmp_path / "run")]) == 0
+    numbers = json_lines(tmp_path / "run" / "numbers.jsonl")
+    assert [n["run"] for n in numbers] == ["seed 0", "seed 1", "seed 2"]
+    mean = sum(n["accuracy"] for n in numbers) / 3
+    assert f"2 epochs reach {mean:.2%} ± " in conclusion(tmp_path / "run")
+
+
+def test_wrong_options_of_mnist_in_seconds(tmp_path, capfd):
+    options = ["--learning-rate", "0"]
+    text = "learning_rate must be positive, got 0.0"
+    assert_refused(mnist_seconds.main, options, text, tmp_path, capfd)

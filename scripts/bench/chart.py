@@ -180,9 +180,8 @@ def _scale(rows: dict) -> Figure:
         right.set_ylabel("a first epoch takes longer by, s")
         for axes in (left, right):
             axes.set(xscale="log", yscale="log", xlabel="layers, units, examples, ...")
-        figure.suptitle("Nothing grows faster than the work", fontsize=11)
+        figure.suptitle(f"How cost grows ({_machine(rows)})", fontsize=11)
         figure.legend(loc="outside lower center", ncols=3, fontsize=9)
-        figure.text(0.99, 0.01, _machine(rows), ha="right", fontsize=7)
     return figure
 
 

@@ -90,6 +90,8 @@ def module(part: Part) -> nn.Module:
             return nn.Identity()
         case fnn.Gelu(approximate=approximate):
             return nn.GELU(approximate="tanh" if approximate else "none")
+        case fnn.GroupNorm(groups=groups, eps=eps):
+            return nn.GroupNorm(groups, part.in_shape[-1], eps)
         case fnn.LayerNorm(eps=eps):
             return nn.LayerNorm(part.in_shape[-1], eps)
         case fnn.Dropout(rate=rate):

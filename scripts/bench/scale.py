@@ -82,6 +82,7 @@ def measure(row: tuple, rounds: int = 3) -> dict:
 
 
 def _measure_point(point: Point, rounds: int) -> dict:
+    jax.clear_caches()  # two rows may share a point
     variables = point.net.init(jax.random.key(0), point.in_shape)
     weights = [p for p in jax.tree.leaves(variables.params) if p.ndim > 1]
     places = [point.places if p.ndim > 2 else 1 for p in weights]
