@@ -10,18 +10,13 @@ time with a weight for each example. The networks are those of `per_example`.
 
 from collections.abc import Callable
 from functools import partial
-from typing import Any
 
 import jax
 import numpy as np
-import torch
-from torch import nn
 
 import fnn
-from networks import Part
-from peers_torch import module
 from per_example import CLIP, LOSS, ROWS, Case
-from timing import interleave, ratio, repeat, rounds_within, seconds
+from timing import interleave, ratio, repeat, rounds_within
 
 __all__ = ["ROWS", "measure"]
 
@@ -34,7 +29,14 @@ def measure(case: Case, rounds: int = 15) -> dict:
     """Measure each way, as a multiple of the gradient of the same library."""
     runs: dict[str, Run] = {}
     skipped: dict[str, str] = {}
-    for name, (_, make) in WAYS.items():
+    ways = dict(WAYS)
+    try:
+        from anchors_torch import WAYS as in_torch
+
+        ways |= in_torch
+    except ImportError as error:
+        skipped["torch"] = str(error)
+    for name, (_, make) in ways.items():
         try:
             runs[name] = make(case)
             runs[name]()  # compiles, and finds what is not supported
@@ -44,7 +46,7 @@ def measure(case: Case, rounds: int = 15) -> dict:
     times = interleave(runs, rounds_within(BUDGET, runs, rounds))
     to_own = {}
     for name, found in times.items():
-        own, _ = WAYS[name]
+        own, _ = ways[name]
         if own in times:
             to_own[name] = ratio(found, times[own])._asdict()
     return {
@@ -52,91 +54,6 @@ def measure(case: Case, rounds: int = 15) -> dict:
         "to_own_gradient": to_own,
         "skipped": skipped,
     }
-
-
-# ---- torch -----------------------------------------------------------------------
-
-
-def _in_torch(case: Case) -> tuple[nn.Module, torch.Tensor, torch.Tensor]:
-    """Return the network and the batch in torch; images with the channels first."""
-    variables, (x, y) = case.data()
-    net = module(Part(case.net, variables, case.in_shape)).train()
-    images = np.moveaxis(np.asarray(x), -1, 1) if x.ndim == 4 else np.asarray(x)
-    return net, torch.tensor(images), torch.tensor(np.asarray(y)).long()
-
-
-def _timed(step: Callable[[], Any]) -> Run:
-    return lambda: seconds(step)
-
-
-def _torch_gradient(case: Case) -> Run:
-    net, x, y = _in_torch(case)
-
-    def step() -> None:
-        net.zero_grad()
-        nn.functional.cross_entropy(net(x), y).backward()
-
-    return _timed(step)
-
-
-def _opacus(case: Case) -> Run:
-    from opacus.grad_sample import GradSampleModule
-    from opacus.optimizers import DPOptimizer
-
-    net, x, y = _in_torch(case)
-    net = GradSampleModule(net)
-    optimizer = DPOptimizer(
-        torch.optim.SGD(net.parameters(), 0.0),
-        noise_multiplier=0.0,
-        max_grad_norm=CLIP,
-        expected_batch_size=len(x),
-    )
-
-    def step() -> None:
-        optimizer.zero_grad()
-        nn.functional.cross_entropy(net(x), y).backward()
-        optimizer.clip_and_accumulate()
-
-    return _timed(step)
-
-
-def _opacus_ghost(case: Case) -> Run:
-    from opacus.grad_sample import GradSampleModuleFastGradientClipping
-    from opacus.optimizers import DPOptimizerFastGradientClipping
-    from opacus.utils.fast_gradient_clipping_utils import DPLossFastGradientClipping
-
-    net, x, y = _in_torch(case)
-    net = GradSampleModuleFastGradientClipping(
-        net, max_grad_norm=CLIP, use_ghost_clipping=True
-    )
-    optimizer = DPOptimizerFastGradientClipping(
-        torch.optim.SGD(net.parameters(), 0.0),
-        noise_multiplier=0.0,
-        max_grad_norm=CLIP,
-        expected_batch_size=len(x),
-    )
-    loss_fn = DPLossFastGradientClipping(net, optimizer, nn.CrossEntropyLoss())
-
-    def step() -> None:
-        optimizer.zero_grad()
-        loss_fn(net(x), y).backward()
-
-    return _timed(step)
-
-
-def _backpack(case: Case) -> Run:
-    from backpack import backpack, extend
-    from backpack.extensions import BatchL2Grad
-
-    net, x, y = _in_torch(case)
-    net, loss = extend(net), extend(nn.CrossEntropyLoss(reduction="sum"))
-
-    def step() -> None:
-        net.zero_grad()
-        with backpack(BatchL2Grad()):
-            loss(net(x), y).backward()
-
-    return _timed(step)
 
 
 # ---- JAX -------------------------------------------------------------------------
@@ -182,8 +99,4 @@ WAYS: dict[str, tuple[str, Callable[[Case], Run]]] = {
     "fnn: clipped sum": ("fnn: gradient", partial(_of_fnn, "clipped")),
     "jax.grad": ("jax.grad", _jax_gradient),
     "jax-privacy: clipped sum": ("jax.grad", _jax_privacy),
-    "torch: gradient": ("torch: gradient", _torch_gradient),
-    "Opacus: clipped sum": ("torch: gradient", _opacus),
-    "Opacus, ghost: clipped sum": ("torch: gradient", _opacus_ghost),
-    "BackPACK: norms": ("torch: gradient", _backpack),
 }

@@ -16,6 +16,7 @@ import sys
 import time
 from pathlib import Path
 
+import anchors
 import audits
 import curvature
 import engines
@@ -48,6 +49,7 @@ BENCHMARKS = {
     "first_epoch": first_epoch,
     "zoo": zoo,
     "per_example": per_example,
+    "anchors": anchors,
     "curvature": curvature,
     "scale": scale,
 }

@@ -156,6 +156,18 @@ def _passes(rows: Rows) -> str:
     return "\n".join(lines)
 
 
+def _anchors(rows: Rows) -> str:
+    lines = ["single examples, elsewhere: ms, × that library's plain gradient"]
+    for name, row in rows.items():
+        lines.append(name)
+        for way, ms in row["ms"].items():
+            own = row["to_own_gradient"].get(way)
+            relative = str(Ratio(**own)) if own else ""
+            lines.append(f"  {way:28}{ms:>9.2f}{relative:>28}")
+        lines += [f"  {way:28}  {why}" for way, why in row["skipped"].items()]
+    return "\n".join(lines)
+
+
 def _first_epoch(rows: Rows) -> str:
     lines = [
         "first epoch: overhead in seconds of the processor and of the clock, and × "
@@ -208,6 +220,7 @@ TABLES = {
     "first_epoch": _first_epoch,
     "zoo": _epochs,
     "per_example": _passes,
+    "anchors": _anchors,
     "curvature": _passes,
     "scale": _scale,
 }
