@@ -16,6 +16,7 @@ from fnn import curvature
 from fnn.network import places
 from fnn.passes.curvature import loss_hessians
 from fnn.passes.curvature.loss_hessians import hessian_product, hessian_root
+from fnn.passes.formulas import factors_of
 
 KEY = jax.random.key(0)
 SOFTMAX, SQUARED = fnn.losses.SoftmaxCrossEntropy(), fnn.losses.SquaredError()
@@ -451,6 +452,45 @@ def test_kfac_is_exact_where_it_should_be(case):
     assert len(found) >= 2
     for path, (inputs, outputs) in found.items():
         assert_close(np.kron(inputs, outputs), blocks[path])
+
+
+#: Convolutions, and the images that they see.
+OVERLAPPING = {
+    "5 × 5": (fnn.Conv(2, 5, padding="VALID"), (9, 8, 3)),
+    "same, a bias": (fnn.Conv(2, 3), (6, 7, 2)),
+    "no bias": (fnn.Conv(2, 3, bias=False), (6, 7, 2)),
+    "stride": (fnn.Conv(2, 3, stride=2), (9, 8, 2)),
+    "unequal strides": (fnn.Conv(2, (3, 4), stride=(3, 1)), (10, 7, 2)),
+    "a stride that skips rows": (fnn.Conv(2, 2, stride=3), (10, 11, 1)),
+    "dilation": (fnn.Conv(2, 3, dilation=2), (8, 9, 2)),
+    "one row": (fnn.Conv(2, (1, 3)), (5, 6, 2)),
+    "one column": (fnn.Conv(2, (3, 1)), (5, 6, 2)),
+    "copies": (fnn.Conv(2, 3, padding="REFLECT"), (6, 5, 2)),
+    "unequal padding": (fnn.Conv(2, 3, padding=((2, 0), (0, 1))), (6, 5, 2)),
+    "three axes": (fnn.Conv(2, 2), (4, 3, 5, 2)),
+    "one axis": (fnn.Conv(2, 3), (7, 2)),
+    "groups": (fnn.Conv(4, 3, groups=2), (5, 5, 4)),
+}
+
+
+@in_float64
+@pytest.mark.parametrize("name", OVERLAPPING)
+def test_the_inputs_factor_is_the_mean_over_all_patches(name):
+    layer, shape = OVERLAPPING[name]
+    net = fnn.serial(layer, fnn.Flatten(), fnn.Dense(3))
+    variables = net.init(KEY, shape)
+    x = jax.random.normal(KEY, (4, *shape), float)
+    variables = jax.tree.map(lambda a: a.astype(float), variables)
+    f = curvature.kfac_factors(net, SOFTMAX)
+    found = f(variables, (x, jnp.arange(4) % 3))["0/Conv"].inputs
+    y = layer.forward(variables.params[0], (), x).y
+    patches = factors_of(layer, variables.params[0], x, y).weight.a
+    patches = patches.reshape(-1, *patches.shape[2:])  # of all images
+    if layer.bias:
+        ones = jnp.ones((*patches.shape[:2], 1))
+        patches = jnp.concatenate([patches, ones], axis=-1)
+    expected = jnp.einsum("mgi,mgj->gij", patches, patches) / len(patches)
+    np.testing.assert_allclose(found, jnp.squeeze(expected), atol=1e-12)
 
 
 @pytest.mark.thorough

@@ -36,7 +36,14 @@ from fnn.passes.factors import Outer, Rows, is_factor
 from fnn.shapes import count_examples
 from fnn.typing import Array, Float, PyTree
 
-__all__ = ["Axes", "factors_of", "has_formula", "one_by_one", "register"]
+__all__ = [
+    "Axes",
+    "factors_of",
+    "has_formula",
+    "one_by_one",
+    "padded_input",
+    "register",
+]
 
 Formula = Callable[[Any, Any, Any, Any], PyTree]
 
@@ -192,12 +199,7 @@ def _dense_transpose(
 @register(Conv)
 def _conv(layer: Conv, params: PyTree, saved: Array, dy: Array) -> ConvParams:
     """Return the patches of x, and dy: dW_nk = Σ_p x_n,(sp+dk−lo)ᵀ dy_np."""
-    window = layer.window_for(saved.shape[1:-1])
-    if layer.padding in COPY_MODES:
-        x = pad(saved, layer.padding, window.padding)
-        window = window._replace(padding=((0, 0),) * len(window.size))
-    else:
-        x = saved
+    x, window = padded_input(layer, saved)
     patches = _patches(x, window, dy.shape[1:-1], layer.groups)
     weight: Any = Outer(patches, _grouped(dy, layer.groups))
     return ConvParams(weight, _with_places(dy).sum(1) if layer.bias else ())
@@ -265,6 +267,17 @@ def _with_places(x: Array) -> Float[Array, "N T C"]:
 def _grouped(x: Array, groups: int) -> Float[Array, "N T G L"]:
     x = _with_places(x)
     return x.reshape(*x.shape[:2], groups, x.shape[-1] // groups)
+
+
+def padded_input(layer: Conv, x: Array) -> tuple[Array, Window]:
+    """Return a convolution's input with its padding, and its windows on that."""
+    window = layer.window_for(x.shape[1:-1])
+    if layer.padding in COPY_MODES:
+        x = pad(x, layer.padding, window.padding)
+    else:
+        amounts = ((0, 0, 0), *((lo, hi, 0) for lo, hi in window.padding), (0, 0, 0))
+        x = lax.pad(x, jnp.zeros((), x.dtype), amounts)
+    return x, window._replace(padding=((0, 0),) * len(window.size))
 
 
 def _patches(

@@ -20,6 +20,7 @@ places (reduce).
 Legend: N examples, T places, G groups, I inputs and O outputs of a group, R columns.
 """
 
+import math
 from collections.abc import Callable
 from typing import Any, NamedTuple
 
@@ -29,13 +30,15 @@ import jax.numpy as jnp
 from fnn.checks import positive_integer
 from fnn.core import Layer, Variables, expect_layer
 from fnn.describe import shown
-from fnn.layers.convolution import ConvTranspose
+from fnn.dtypes import widen
+from fnn.layers.convolution import Conv, ConvTranspose
 from fnn.layers.dense import DenseTranspose
 from fnn.losses import Loss, expect_loss
 from fnn.passes.curvature.diagonal import columns_of_root, sum_over_columns
+from fnn.passes.curvature.overlaps import sum_of_patch_products
 from fnn.passes.curvature.products import check_curvature_batch
 from fnn.passes.factors import Outer
-from fnn.passes.formulas import has_formula
+from fnn.passes.formulas import has_formula, padded_input
 from fnn.passes.observe import observe
 from fnn.passes.records import Record
 from fnn.shapes import count_examples
@@ -121,7 +124,7 @@ def kfac_factors(
 
         def outputs(column: PyTree) -> dict[str, Array]:
             found = _weights(seen.records(column))
-            return {path: _outputs(outer, kind) for path, (outer, _) in found.items()}
+            return {path: _outputs(outer, kind) for path, (_, outer) in found.items()}
 
         total = sum_over_columns(outputs, columns)
         n = count_examples(x)
@@ -135,9 +138,9 @@ def kfac_factors(
     return f
 
 
-def _weights(records: PyTree) -> dict[str, tuple[Outer, bool]]:
-    """Return the factors of every layer's weight by path, and whether it has a bias."""
-    found: dict[str, tuple[Outer, bool]] = {}
+def _weights(records: PyTree) -> dict[str, tuple[Record, Outer]]:
+    """Return the record of every layer with a weight, by path, and its factors."""
+    found: dict[str, tuple[Record, Outer]] = {}
     for record in jax.tree.leaves(records):
         # Of a transposed layer a is made of δ, and b is the input.
         is_linear = isinstance(record, Record) and has_formula(record.layer)
@@ -146,13 +149,19 @@ def _weights(records: PyTree) -> dict[str, tuple[Outer, bool]]:
         factors: Any = record.factors()
         outer = getattr(factors, "weight", None)
         if isinstance(outer, Outer):
-            has_bias = len(jax.tree.leaves(record.params)) > 1
-            found[record.path] = outer, has_bias
+            found[record.path] = record, outer
     return found
 
 
-def _inputs(outer: Outer, has_bias: bool, kind: str) -> Array:
+def _inputs(record: Record, outer: Outer, kind: str) -> Array:
     """Compute N A (G, I, I)."""
+    layer, has_bias = record.layer, len(jax.tree.leaves(record.params)) > 1
+    if kind == "expand" and isinstance(layer, Conv) and layer.groups == 1:
+        x, window = padded_input(layer, widen(record.saved))
+        if len(window.size) > 1 and window.size[0] > 1:
+            sizes = record.dy.shape[1:-1]
+            total = sum_of_patch_products(x, window, sizes, has_one=has_bias)
+            return total[None] / math.prod(sizes)
     a, _ = outer.with_all_axes()
     if has_bias:
         a = jnp.concatenate([a, jnp.ones_like(a[..., :1])], axis=-1)
