@@ -16,12 +16,18 @@ Legend: N images, K' offsets and P' positions along the other axes, J features.
 
 import math
 
+import jax
 import jax.numpy as jnp
+from jax import lax
 
 from fnn.layers.windows import Window
 from fnn.typing import Array, Float
 
 __all__ = ["sum_of_patch_products"]
+
+
+#: The bytes of rows that are made at a time: they stay in a CPU's cache.
+CHUNK = 2**22
 
 
 def sum_of_patch_products(
@@ -39,9 +45,28 @@ def sum_of_patch_products(
         output_sizes: the number of windows along each axis.
         has_one: whether each patch has a 1 at its end, as the input of a bias.
     """
-    size, stride = window.size[0], window.stride[0]
-    dilation = window.dilation[0]
-    rows = _rows(x, window, output_sizes)
+
+    def of_some(x: Array) -> Array:
+        return _of_rows(_rows(x, window, output_sizes), window, output_sizes, has_one)
+
+    rows = jax.eval_shape(lambda: _rows(x, window, output_sizes))
+    wanted = -(-rows.size * rows.dtype.itemsize // CHUNK)
+    fitting = [n for n in range(wanted, len(x) + 1) if n and len(x) % n == 0]
+    if jax.default_backend() != "cpu" or wanted <= 1 or not fitting:
+        return of_some(x)
+    count = fitting[0]
+    chunks = x.reshape(count, len(x) // count, *x.shape[1:])
+    zeros = jnp.zeros_like(jax.eval_shape(of_some, x))
+    return lax.scan(lambda total, x: (total + of_some(x), None), zeros, chunks)[0]
+
+
+def _of_rows(
+    rows: Float[Array, "H M L"],
+    window: Window,
+    output_sizes: tuple[int, ...],
+    has_one: bool,
+) -> Float[Array, "I I"]:
+    size, stride, dilation = window.size[0], window.stride[0], window.dilation[0]
     last = (output_sizes[0] - 1) * stride
 
     def over_windows(of_rows: Array, offset: int) -> Array:
@@ -59,7 +84,7 @@ def sum_of_patch_products(
     if has_one:
         sums = rows.sum(1)
         ones = [over_windows(sums, i)[:, None] for i in range(size)]
-        corner = jnp.full((1, 1), len(x) * math.prod(output_sizes), rows.dtype)
+        corner = jnp.full((1, 1), output_sizes[0] * rows.shape[1], rows.dtype)
         matrix = [[*row, column] for row, column in zip(matrix, ones, strict=True)]
         matrix.append([*(column.T for column in ones), corner])
     return jnp.block(matrix)
