@@ -13,7 +13,7 @@ This is no independent proof: without any noise the steps go as 1/η(B), which h
 same form. What is seen is that rates as large as η(B) lose nothing to the noise.
 
     python -m experiments.noise_scale
-    python -m experiments.noise_scale --dataset mnist --steps 1500 --seeds 2
+    python -m experiments.noise_scale --dataset mnist
 """
 
 from collections.abc import Sequence
@@ -45,7 +45,7 @@ class Config:
     """The options of a run.
 
     Attributes:
-        dataset: the images.
+        dataset: the images; all other defaults are those for this dataset.
         data_dir: folder of MNIST's files; else FNN_DATA_DIR, or the user's cache.
         hidden: units of the hidden layer.
         batch_sizes: B.
@@ -67,10 +67,21 @@ class Config:
     out: Path | None = None
 
 
+#: The defaults for each dataset.
+PRESETS = {
+    "digits": Config(),
+    "mnist": Config(
+        "mnist", batch_sizes=(32, 64, 128, 256, 512, 1024), target=0.35, steps=2000
+    ),
+}
+
+
 def main(argv: Sequence[str] | None = None) -> int:
     """Measure the noise scale, and count the steps of several batch sizes."""
     with command_line.plain_errors(PROG):
-        config = command_line.parse(Config(), argv, PROG, __doc__)
+        config = command_line.parse_with_presets(
+            PRESETS, "dataset", argv, prog=PROG, description=__doc__
+        )
         command_line.require_at_least(config, steps=10, seeds=1, hidden=1)
         if len(config.batch_sizes) < 2 or min(config.batch_sizes) < 1:
             raise ValueError("batch_sizes must be two or more, each at least 1")
@@ -92,11 +103,16 @@ def main(argv: Sequence[str] | None = None) -> int:
     rows = [(n["batch_size"], *n["steps"]) for n in numbers[1:]]
     seeds = [f"steps, seed {seed}" for seed in range(config.seeds)]
     out.print(table(("B", *seeds), rows))
-    picture = draw(numbers, s_min, b_crit, config)
-    answers.save_and_print(
-        *(out, folder, config, numbers, {"noise_scale": picture}),
-        conclude(numbers, s_min, b_crit),
-    )
+    if np.isnan(s_min):
+        sentence = (
+            f"Fewer than two batch sizes reach a loss of {config.target} within "
+            f"{config.steps} steps: nothing can be fitted. Raise --steps or --target."
+        )
+        pictures = {}
+    else:
+        pictures = {"noise_scale": draw(numbers, s_min, b_crit, config)}
+        sentence = conclude(numbers, s_min, b_crit)
+    answers.save_and_print(out, folder, config, numbers, pictures, sentence)
     return 0
 
 
@@ -181,11 +197,17 @@ def conclude(numbers: list[dict], s_min: float, b_crit: float) -> str:
     ratio = b_crit / b_noise
     verdict = "of the order of" if 1 / 4 < ratio < 4 else "not of the order of"
     return (
-        f"The noise scale grows from {min(scales):.2g} to {max(scales):.2g} examples "
-        f"over the run, with a median of {b_noise:.2g} up to the target; the counted "
-        f"steps give S_min = {s_min:.0f} and B_crit = {b_crit:.2g}, {verdict} that "
-        f"({ratio:.2g} times): batches much larger than {b_crit:.2g} waste examples."
+        f"The noise scale grows from {_about(min(scales))} to {_about(max(scales))} "
+        f"examples over the run, with a median of {_about(b_noise)} up to the target; "
+        f"the counted steps give S_min = {s_min:.0f} and B_crit = {_about(b_crit)}, "
+        f"{verdict} that ({ratio:.2g} times): batches much larger than "
+        f"{_about(b_crit)} waste examples."
     )
+
+
+def _about(count: float) -> str:
+    """Return a number of examples with two digits that count."""
+    return f"{float(f'{count:.2g}'):,.0f}"
 
 
 def draw(numbers: list[dict], s_min: float, b_crit: float, config: Config) -> Figure:

@@ -215,6 +215,6 @@ def test_lenet5_is_trained_twice_and_the_least_by_one_sweep(monkeypatch, tmp_pat
 
 
 def test_wrong_options_of_mnist_in_seconds(tmp_path, capfd):
-    options = ["--learning-rate", "0"]
+    options = "--learning-rate 0"
     text = "learning_rate must be positive, got 0.0"
     assert_refused(mnist_seconds.main, options, text, tmp_path, capfd)

@@ -72,6 +72,14 @@ def test_the_noise_scale_predicts_steps(tmp_path):
     assert "the counted steps give S_min" in text
 
 
+def test_a_target_that_is_not_reached_is_said(tmp_path):
+    options = "--hidden 4 --batch-sizes 32 128 --target 0.001 --steps 10 --seeds 1"
+    out = tmp_path / "run"
+    assert noise_scale.main([*options.split(), "--out", str(out)]) == 0
+    text = conclusion(out)
+    assert "Fewer than two batch sizes reach a loss of 0.001 within 10 steps" in text
+
+
 def test_the_fit_finds_the_curve_that_made_the_steps():
     sizes = (4, 16, 64)
     numbers = [{"batch_size": b, "steps": [30 * (1 + 20 / b)]} for b in sizes]

@@ -28,6 +28,7 @@ from fnn.dtypes import at_least_float32, widen
 from fnn.gradients.precision import cast, check_precision
 from fnn.layers.branches import Parallel, Residual
 from fnn.layers.combinators import Serial
+from fnn.layers.remat import Remat
 from fnn.layers.several import Each, Fork
 from fnn.layers.shared import Shared, filled
 from fnn.layers.tied import Tied
@@ -223,6 +224,8 @@ def as_batch(loss: Loss, batch: Any) -> tuple[Loss, Batch]:
 
 def _observed(net: Layer, path: str) -> Layer:
     """Replace every layer that is no container."""
+    if isinstance(net, Remat):  # its layers have formulas of their own
+        return _observed(net.layer, path)
     if isinstance(net, Tied):
         return dataclasses.replace(net, layer=_observed(net.layer, path))
     if isinstance(net, Shared):
