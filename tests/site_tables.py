@@ -185,8 +185,13 @@ experiments](../../../experiments/README.md).
 COMMANDS = {
     "learning_curves": "train_digits",
     "mnist_lenet": "train_images --dataset mnist",
+    "noise_scale_mnist": "noise_scale --dataset mnist",
 }
-TITLES = {"laplace": "A Laplace posterior", "mnist_lenet": "A LeNet on MNIST"}
+TITLES = {
+    "laplace": "A Laplace posterior",
+    "mnist_lenet": "A LeNet on MNIST",
+    "noise_scale_mnist": "Noise scale of MNIST",
+}
 
 
 def question(script: str) -> str:
