@@ -4,6 +4,7 @@ Layers, losses, metrics, augmentations, schedules and optimizers may all be a us
 own. JAX's errors about them speak of tracers and verifiers, and end within JAX.
 """
 
+import os
 import re
 import sys
 import traceback
@@ -22,9 +23,10 @@ NEEDS_NUMBERS = (
     jax.errors.ConcretizationTypeError,
 )
 
-#: The folders of code that is nobody's own.
+#: The folders of code that is nobody's own; a folder beside, `fnn_trials`, is.
 LIBRARIES = tuple(
-    str(Path(sys.modules[name].__file__ or "").parent) for name in ("fnn", "jax")
+    f"{Path(sys.modules[name].__file__ or '').parent}{os.sep}"
+    for name in ("fnn", "jax")
 )
 
 

@@ -275,18 +275,22 @@ def padded_input(layer: Conv, x: Array) -> tuple[Array, Window]:
     if layer.padding in COPY_MODES:
         x = pad(x, layer.padding, window.padding)
     else:
-        amounts = ((0, 0, 0), *((lo, hi, 0) for lo, hi in window.padding), (0, 0, 0))
-        x = lax.pad(x, jnp.zeros((), x.dtype), amounts)
+        x = _with_zeros(x, window)
     return x, window._replace(padding=((0, 0),) * len(window.size))
+
+
+def _with_zeros(x: Array, window: Window) -> Array:
+    """Pad images with zeros, as far as the window says."""
+    # An amount below 0 cuts off, as of a transposed convolution with output_padding.
+    amounts = ((0, 0, 0), *((lo, hi, 0) for lo, hi in window.padding), (0, 0, 0))
+    return lax.pad(x, jnp.zeros((), x.dtype), amounts)
 
 
 def _patches(
     x: Array, window: Window, output_sizes: tuple[int, ...], groups: int
 ) -> Float[Array, "N T G KJ"]:
     """Return what the template covers at each of its positions, group by group."""
-    # An amount below 0 cuts off, as of a transposed convolution with output_padding.
-    amounts = ((0, 0, 0), *((lo, hi, 0) for lo, hi in window.padding), (0, 0, 0))
-    padded = lax.pad(x, jnp.zeros((), x.dtype), amounts)
+    padded = _with_zeros(x, window)
     # Positions that are in no window are left out by the stride, or cut off here.
     at_offsets = [
         _grouped(window.values_at(offset, padded, output_sizes), groups)

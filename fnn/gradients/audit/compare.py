@@ -93,12 +93,12 @@ def compare_gradients(
     Differences are taken of each layer alone, along a random direction in each
     parameter and in each layer's input, whose entries have sizes from 1 to 2. So every
     entry is checked: one that is wrong by e shows as e or more, and is found from 1e-5
-    of the largest entry on. At a kink (a
-    ReLU at 0, a tie in a pool) the gradient must lie between the slopes on either side.
-    The gradient of a frozen parameter is 0 on purpose: it is not differenced, and its
-    row says "frozen". A row is "inconclusive" only where rounding in a layer hides all
-    differences, or where more kinks meet than `max_coordinates` can tell apart: pass
-    other examples, or parameters that are moved a little.
+    of the largest entry on. At a kink (a ReLU at 0, a tie in a pool) the gradient must
+    lie between the slopes on either side. The gradient of a frozen parameter is 0 on
+    purpose: it is not differenced, and its row says "frozen". A row is "inconclusive"
+    only where rounding in a layer hides all differences, or where more kinks meet than
+    `max_coordinates` can tell apart: pass other examples, or parameters that are moved
+    a little.
 
     All values of a forward pass and all δ are kept, for `max_examples` examples, in
     float64: about five times as much memory as a gradient in float32 takes.
